@@ -1,0 +1,118 @@
+"""Mean and covariance of features in one pass, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagoda.errors import PagodaError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean ``(d,)`` and covariance ``(d, d)`` (ddof 1) of ``n`` rows of features, float64."""
+
+    n: int
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
+    """Return ``features`` as an array after checking that it is a finite matrix.
+
+    Raises:
+        PagodaError: if it is not ``(n, d)``, is empty, or holds NaN or infinity.
+    """
+    array = np.asarray(features)
+    if array.ndim != 2 or not array.size:
+        raise PagodaError(
+            f"{what} have shape {array.shape}; a non-empty (n, d) matrix is needed"
+        )
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise PagodaError(
+            f"{what} hold NaN or infinity, first in row {row}; "
+            "check the images and the network that made them"
+        )
+    return array
+
+
+class RunningMoments:
+    """Streaming mean and covariance by the merge rule of Chan, Golub and LeVeque (1979).
+
+    For blocks A and B with scatter matrices M (sums of centred outer products) and
+    ``delta = mean_B - mean_A``::
+
+        mean = mean_A + delta n_B / n
+        M    = M_A + M_B + delta delta^T n_A n_B / n
+
+    Rows are gathered in a buffer of fixed size before each merge, so that the result has the same
+    bits however the rows were cut into batches. Memory: the buffer and two ``(d, d)`` matrices.
+    """
+
+    def __init__(self, dim: int, buffer_rows: int = 4096) -> None:
+        self._buffer = np.empty((buffer_rows, dim), dtype=np.float64)
+        self._held = 0
+        self._n = 0
+        self._mean = np.zeros(dim)
+        self._scatter = np.zeros((dim, dim))
+
+    def update(self, features: np.ndarray) -> None:
+        """Take in features ``(n, d)`` of any float type.
+
+        Raises:
+            PagodaError: for the wrong shape, NaN or infinity.
+        """
+        features = check_features(features)
+        dim = self._mean.size
+        if features.shape[1] != dim:
+            raise PagodaError(
+                f"features are {features.shape[1]}-d, the statistics {dim}-d"
+            )
+        start = 0
+        while start < len(features):
+            room = len(self._buffer) - self._held
+            rows = features[start : start + room]
+            self._buffer[self._held : self._held + len(rows)] = rows
+            self._held += len(rows)
+            start += len(rows)
+            if self._held == len(self._buffer):
+                self._flush()
+
+    def moments(self) -> Moments:
+        """Statistics of everything seen so far.
+
+        Raises:
+            PagodaError: with fewer than two rows, which have no covariance.
+        """
+        self._flush()
+        if self._n < 2:
+            raise PagodaError(f"{self._n} images have no covariance; use 2 or more")
+        return Moments(self._n, self._mean.copy(), self._scatter / (self._n - 1))
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        block = self._buffer[: self._held]
+        mean = block.mean(axis=0)
+        block -= mean
+        total = self._n + self._held
+        delta = mean - self._mean
+        self._scatter += (
+            block.T @ block
+        )  # numpy calls dsyrk: half the work of a general product
+        self._scatter += np.outer(delta, delta * (self._n * self._held / total))
+        self._mean += delta * (self._held / total)
+        self._n, self._held = total, 0
+
+
+def feature_moments(features: np.ndarray) -> Moments:
+    """Moments of a matrix ``(n, d)`` that is held in memory, as :class:`RunningMoments` has them.
+
+    Raises:
+        PagodaError: for the wrong shape, fewer than two rows, NaN or infinity.
+    """
+    running = RunningMoments(check_features(features).shape[1])
+    running.update(features)
+    return running.moments()
