@@ -1,0 +1,200 @@
+"""What is in each picture of the embedded set: parameters, colours and captions.
+
+A scene is a pure function of (seed, split, index). Its random numbers come from a counter-based
+generator (SplitMix64, Steele et al. 2014), so a scene does not depend on which others are asked
+for with it, nor on the resolution it is drawn at.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+CLASSES: tuple[str, ...] = (
+    "disc",
+    "square",
+    "triangle",
+    "ring",
+    "plus",
+    "star",
+    "stripes",
+    "checker",
+    "crescent",
+    "dumbbell",
+)
+"""Class names; the label of image ``index`` is ``index % 10``."""
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Rec. 601 weights of red, green and blue."""
+
+# Largest tilt a class, degrees: none may turn into another class (a square into a rhombus).
+_MAX_TILT = np.array([30.0, 22, 25, 30, 22, 34, 30, 22, 35, 40])
+# Radius a class, as a share of the image width: bold patterns need room to be read at 8x8.
+_RADIUS = np.array([(0.22, 0.36), (0.23, 0.38), (0.25, 0.4), (0.25, 0.38), (0.25, 0.4),
+                    (0.27, 0.4), (0.3, 0.4), (0.3, 0.4), (0.26, 0.38), (0.29, 0.4)])  # fmt: skip
+_NOUNS = ("disc", "square", "triangle", "ring", "plus sign", "star", "striped tile",
+          "checkered tile", "crescent", "dumbbell")  # fmt: skip
+_ROUND = (CLASSES.index("disc"), CLASSES.index("ring"))
+# Upper ends of the hue sectors in degrees; the last sector wraps round to red.
+_HUE_ENDS = np.array([15.0, 45, 70, 160, 195, 255, 290, 345])
+_LIGHT = ("salmon", "orange", "yellow", "green", "turquoise", "sky-blue", "lilac", "pink")
+_DARK = ("red", "brown", "olive", "dark-green", "teal", "blue", "purple", "magenta")
+_GROUND = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Parameters of n scenes. Lengths are shares of the image width, origin at its centre, x to
+    the right, y down, angles in radians clockwise, colours in 0..1.
+
+    ``mirror`` is +1 or -1 and multiplies x before anything is drawn, which makes the distribution
+    of images symmetric under horizontal mirroring; all other fields describe the unmirrored scene.
+    """
+
+    label: NDArray[np.int64]
+    mirror: Floats
+    centre: Floats  # (n, 2)
+    radius: Floats
+    tilt: Floats
+    light: Floats  # (n, 2), unit vector towards the light
+    shading: Floats  # contrast of the directional light
+    hue: Floats  # of the object, 0..1
+    ground_hue: Floats
+    is_light: NDArray[np.bool_]  # light object on dark ground, or the reverse
+    colour: Floats  # (n, 3), object
+    accent: Floats  # (n, 3), second colour of bold patterns
+    ground: Floats  # (n, 3), middle of the background gradient
+    ground_slope: Floats  # (n, 3), from the middle to either end
+    gradient: Floats  # (n, 4): x, y, radial, fine weave
+
+    def __getitem__(self, rows: object) -> Scenes:
+        return Scenes(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def scenes(indices: ArrayLike, *, seed: int, split: str) -> Scenes:
+    """The scenes of ``indices`` (n,) in ``split`` under ``seed``."""
+    index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+    u = uniforms(index, columns=17, seed=seed, split=split)
+    label = index % len(CLASSES)
+    low, high = _RADIUS[label].T
+    radius = low + (high - low) * u[:, 0]
+    room = np.minimum(0.1, 0.48 - radius)
+    light = 2 * np.pi * u[:, 4]
+    colours = _colours(u[:, 5:13])
+    return Scenes(
+        label=label,
+        mirror=np.where(u[:, 16] < 0.5, -1.0, 1.0),
+        centre=(2 * u[:, 1:3] - 1) * room[:, None],
+        radius=radius,
+        tilt=np.radians(_MAX_TILT[label]) * (2 * u[:, 3] - 1),
+        light=np.stack([np.cos(light), np.sin(light)], axis=1),
+        shading=0.16 + 0.14 * u[:, 15],
+        gradient=_gradients(u[:, 13:15]),
+        **colours,
+    )
+
+
+def captions(indices: ArrayLike, *, seed: int, split: str) -> list[str]:
+    """One English caption an image, true to the scene's parameters.
+
+    For example "a large orange star, tilted left, on a dark blue background, lit from above".
+    """
+    s = scenes(indices, seed=seed, split=split)
+    low, high = _RADIUS.min(), _RADIUS.max()
+    third = (high - low) / 3
+    sizes = _pick(("small", "medium-sized", "large"), ((s.radius - low) / third).astype(int))
+    light, sector = s.is_light, _sector(s.hue)
+    colours = [(_LIGHT if a else _DARK)[b] for a, b in zip(light, sector, strict=True)]
+    grounds = _pick(_GROUND, _sector(s.ground_hue))
+    depths = _pick(("pale", "dark"), light.astype(int))
+    turn = s.tilt * s.mirror
+    tilts = _pick(("tilted left", "upright", "tilted right"), np.digitize(turn, (-0.12, 0.12)))
+    side, rise = s.light[:, 0] * s.mirror, s.light[:, 1]
+    across = np.where(side < 0, 0, 1)
+    updown = np.where(rise < 0, 2, 3)
+    lights = _pick(("the left", "the right", "above", "below"),
+                   np.where(abs(side) > abs(rise), across, updown))  # fmt: skip
+    lines = []
+    for i, label in enumerate(s.label):
+        article = "an" if f"{sizes[i]}"[0] in "aeiou" else "a"
+        pose = "" if label in _ROUND else f" {tilts[i]},"
+        lines.append(
+            f"{article} {sizes[i]} {colours[i]} {_NOUNS[label]},{pose} on a {depths[i]} "
+            f"{grounds[i]} background, lit from {lights[i]}"
+        )
+    return lines
+
+
+def uniforms(index: NDArray[np.int64], *, columns: int, seed: int, split: str) -> Floats:
+    """Uniform numbers in [0, 1), (n, columns); row i depends on (seed, split, index[i]) only."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):
+        key = _mix(np.array([seed], np.uint64) * golden + np.uint64(zlib.crc32(split.encode())))
+        row = _mix(key + index.astype(np.uint64) * golden)
+        steps = np.arange(1, columns + 1, dtype=np.uint64) * golden
+        bits = _mix(row[:, None] + steps)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _colours(u: Floats) -> dict[str, Floats | NDArray[np.bool_]]:
+    """Object and background colours, from uniforms (n, 8).
+
+    Contrast is guaranteed twice: luma differs by at least 0.3, hue by at least 65 degrees.
+    """
+    is_light = u[:, 0] < 0.5
+    hue, ground_hue = u[:, 1], (u[:, 1] + 0.5 + 0.64 * (u[:, 2] - 0.5)) % 1
+    luma = np.where(is_light, 0.58 + 0.2 * u[:, 3], 0.22 + 0.14 * u[:, 3])
+    ground_luma = np.where(is_light, 0.14 + 0.14 * u[:, 4], 0.68 + 0.16 * u[:, 4])
+    vivid, ground_vivid = 0.65 + 0.35 * u[:, 5], 0.35 + 0.45 * u[:, 6]
+    swing, turn = np.where(is_light, 0.04, 0.06) + 0.04 * u[:, 7], 0.03
+    ends = [_rgb(ground_hue + sign * turn, ground_vivid, ground_luma + sign * swing)
+            for sign in (-1, 1)]  # fmt: skip
+    return {
+        "hue": hue,
+        "ground_hue": ground_hue,
+        "is_light": is_light,
+        "colour": _rgb(hue, vivid, luma),
+        "accent": _rgb(hue + 0.08, vivid, luma + 0.8 * (ground_luma - luma)),
+        "ground": (ends[0] + ends[1]) / 2,
+        "ground_slope": (ends[1] - ends[0]) / 2,
+    }
+
+
+def _gradients(u: Floats) -> Floats:
+    """Weights (n, 4) of the background's ramps along x and y, its glow and its fine weave."""
+    angle, kind = 2 * np.pi * u[:, 0], (3 * u[:, 1]).astype(int)
+    ramp = np.array([0.9, 0.35, 0.7])[kind]
+    glow = np.where(kind == 1, np.where(u[:, 0] < 0.5, -0.65, 0.65), 0.0)
+    weave = np.where(kind == 2, 0.3, 0.0)
+    return np.stack([ramp * np.cos(angle), ramp * np.sin(angle), glow, weave], axis=1)
+
+
+def _rgb(hue: Floats, saturation: Floats, luma: Floats) -> Floats:
+    """RGB (n, 3) of a hue, darkened or mixed with white until it has the given luma."""
+    k = (np.array([5.0, 3.0, 1.0]) + hue[:, None] * 6) % 6
+    rgb = 1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1)
+    have, want = (rgb * LUMA).sum(1)[:, None], luma[:, None]
+    darker = rgb * (want / have)
+    lighter = rgb + (1 - rgb) * ((want - have) / np.maximum(1 - have, 1e-9))
+    return np.where(want < have, darker, lighter)
+
+
+def _sector(hue: Floats) -> NDArray[np.int64]:
+    return np.digitize(hue * 360, _HUE_ENDS) % len(_HUE_ENDS)
+
+
+def _pick(words: Sequence[str], which: NDArray[np.int64]) -> list[str]:
+    return [words[min(int(i), len(words) - 1)] for i in which]
