@@ -1,0 +1,261 @@
+"""Every file that passes between stages: its name, shape, dtype, units and checksum.
+
+An artifact is a folder with the files of its kind (:data:`KINDS`) and a ``manifest.json`` that
+holds their SHA-256 sums, the configuration they belong to and the fingerprints of what they were
+made from. Folders appear whole or not at all: files are written beside the destination and moved
+there with one rename. Nothing that varies between equal runs (times, host names) is stored, so
+equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pagoda.errors import PagodaError
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST = "manifest.json"
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """What one file of an artifact holds. ``ndim`` and ``dtypes`` are checked for ``.npy``."""
+
+    units: str
+    ndim: int | None = None
+    dtypes: tuple[str, ...] = ()
+
+
+_LABELS = FileSpec("class index", 1, ("int64",))
+_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, ("uint8",))
+_MODEL = {
+    MODEL_FILE: FileSpec("weights of the exponential moving average"),
+    CARD_FILE: FileSpec("architecture and training facts"),
+}
+
+KINDS: dict[str, dict[str, FileSpec]] = {
+    "images": {
+        "train_images.npy": _PIXELS,
+        "train_labels.npy": _LABELS,
+        "test_images.npy": _PIXELS,
+        "test_labels.npy": _LABELS,
+        "card.json": FileSpec("class names, recipe, source and its fingerprint"),
+    },
+    "features": _MODEL,
+    "reference": {
+        "mean.npy": FileSpec("mean of features", 1, ("float64",)),
+        "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
+        "manifold.npy": FileSpec("features of real images for precision and recall", 2,
+                                 ("float32", "float64")),
+        "card.json": FileSpec("split, n, extractor and data fingerprints"),
+    },
+    "teacher": _MODEL,
+    "latents": {
+        "latents.npy": FileSpec("x(sigma_max) / sigma_max, NCHW", 4, ("float32", "float16")),
+        "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
+        "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
+        "labels.npy": _LABELS,
+        "card.json": FileSpec("solver, grid, round-trip error, moments of the latents"),
+    },
+    "generator": _MODEL,
+    "evaluation": {
+        "results.json": FileSpec("one row a value, with its protocol"),
+        "samples.npy": FileSpec("sample sheet (generators, classes, columns, C, H, W)", 6,
+                                ("uint8",)),
+        "neighbours.npy": FileSpec("nearest training images of one sample sheet", 6, ("uint8",)),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact read back: its folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all files; equal content, equal fingerprint."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration the artifact belongs to."""
+        return dict(self.manifest["config"])
+
+    def array(self, name: str) -> np.ndarray:
+        """Memory-map ``<name>.npy``, read-only."""
+        file = self.path / f"{name}.npy"
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise _damaged(file, str(error)) from error
+        spec = KINDS[self.manifest["kind"]].get(file.name)
+        if spec and (
+            (spec.ndim is not None and array.ndim != spec.ndim)
+            or (spec.dtypes and array.dtype.name not in spec.dtypes)
+        ):
+            raise _damaged(file, f"{array.dtype} with {array.ndim} axes, expected {spec}")
+        return np.asarray(array) if array.nbytes < 1 << 20 else array
+
+    def json(self, name: str) -> Any:
+        """Read ``<name>.json``."""
+        file = self.path / f"{name}.json"
+        try:
+            return json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise _damaged(file, str(error)) from error
+
+    def card(self) -> dict[str, Any]:
+        """Read ``card.json``."""
+        return dict(self.json("card"))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Read the safetensors weights, on the CPU."""
+        import safetensors.torch
+
+        file = self.path / MODEL_FILE
+        try:
+            return safetensors.torch.load_file(file)
+        except Exception as error:  # safetensors raises its own private types
+            raise _damaged(file, str(error)) from error
+
+
+@contextmanager
+def create(
+    path: str | Path,
+    kind: str,
+    *,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None = None,
+) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes the artifact ``path``.
+
+    Args:
+        path: where the artifact goes; an older one there is replaced.
+        kind: a key of :data:`KINDS`; all its files must have been written.
+        config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
+        inputs: artifacts this one was made from; their fingerprints are recorded.
+
+    Raises:
+        PagodaError: if a file of the kind is missing, or the disk is full. Nothing is left behind.
+    """
+    path = Path(path)
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        missing = [f for f in KINDS[kind] if not (partial / f).is_file()]
+        if missing:
+            raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
+        write_json(partial / MANIFEST, _manifest(partial, kind, config, inputs or {}))
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except OSError as error:
+        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None = None) -> Artifact:
+    """Open an artifact and check kind, configuration and every checksum.
+
+    Args:
+        path: folder of the artifact.
+        kind: the kind it must be.
+        expect: configuration entries it must carry, e.g. ``{"resolution": 16}``.
+
+    Raises:
+        PagodaError: one line for a missing, foreign or damaged artifact, and what to do.
+    """
+    path = Path(path)
+    file = path / MANIFEST
+    if not file.is_file():
+        raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs")
+    try:
+        manifest = json.loads(file.read_text())
+        found, files, config = manifest["kind"], manifest["files"], manifest["config"]
+    except (ValueError, KeyError) as error:
+        raise _damaged(file, str(error)) from error
+    if found != kind:
+        raise PagodaError(f"{path} is a {found} artifact, expected {kind}")
+    for key, value in (expect or {}).items():
+        if config.get(key) != value:
+            raise PagodaError(
+                f"{path} belongs to another configuration: {key} = {config.get(key)!r}, "
+                f"params.yaml wants {value!r}; 'dvc repro' rebuilds it"
+            )
+    for name, entry in files.items():
+        if not (path / name).is_file():
+            raise _damaged(path / name, "missing")
+        if (path / name).stat().st_size != entry["bytes"]:
+            raise _damaged(path / name, "truncated or changed, sizes differ")
+        if sha256(path / name) != entry["sha256"]:
+            raise _damaged(path / name, "checksums differ")
+    return Artifact(path, manifest)
+
+
+def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
+    """Write a module's state as safetensors and its card as JSON into ``folder``."""
+    import safetensors.torch
+
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    safetensors.torch.save_file(state, folder / MODEL_FILE)
+    write_json(folder / CARD_FILE, card)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write JSON with sorted keys, so that equal content gives equal bytes."""
+    path.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(tree: Any) -> str:
+    """Hex SHA-256 of a JSON-able tree, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(
+    folder: Path, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact]
+) -> dict[str, Any]:
+    files = {
+        f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())
+    }
+    for name, entry in files.items():
+        if spec := KINDS[kind].get(name):
+            entry["units"] = spec.units
+        if name.endswith(".npy"):
+            array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            entry["shape"], entry["dtype"] = list(array.shape), array.dtype.name
+    return {
+        "kind": kind,
+        "config": dict(config),
+        "inputs": {name: artifact.fingerprint for name, artifact in sorted(inputs.items())},
+        "files": files,
+        "fingerprint": digest({name: entry["sha256"] for name, entry in files.items()}),
+    }
+
+
+def _damaged(file: Path, why: str) -> PagodaError:
+    return PagodaError(f"{file} is damaged ({why}); delete its folder and run 'dvc repro'")

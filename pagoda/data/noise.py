@@ -1,0 +1,31 @@
+"""Gaussian noise as a function of (seed, stream, index), whatever the batch or the device."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+
+def standard_normal(
+    seed: int, indices: np.ndarray, shape: tuple[int, ...], stream: str = "prior"
+) -> np.ndarray:
+    """Standard normal noise for each index.
+
+    Args:
+        seed: run seed.
+        indices: (n,) whole numbers; row k depends on ``indices[k]`` alone.
+        shape: shape of one row.
+        stream: name of an independent stream.
+
+    Returns:
+        (n, *shape) float32.
+    """
+    key = (seed << 32) | zlib.crc32(stream.encode())
+    size = math.prod(shape)
+    out = np.empty((len(indices), size), np.float32)
+    for row, index in zip(out, indices, strict=True):
+        bits = np.random.Philox(key=key, counter=[0, 0, 0, int(index)])
+        np.random.Generator(bits).standard_normal(out=row, dtype=np.float32)
+    return out.reshape(len(indices), *shape)

@@ -1,0 +1,43 @@
+"""EDM preconditioning and noise law (Karras et al. 2022, arXiv 2206.00364, table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scalings:
+    """D(x; s) = c_skip x + c_out F(c_in x; c_noise) (eq. 7)."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+def scalings(sigma: Tensor, sigma_data: float) -> Scalings:
+    """The coefficients of EDM preconditioning (table 1, "Network and preconditioning").
+
+    c_skip = sd^2 / (s^2 + sd^2), c_out = s sd / sqrt(s^2 + sd^2), c_in = 1 / sqrt(s^2 + sd^2),
+    c_noise = ln(s) / 4. All have the shape of ``sigma``.
+    """
+    total = sigma**2 + sigma_data**2
+    return Scalings(
+        c_skip=sigma_data**2 / total,
+        c_out=sigma * sigma_data * total.rsqrt(),
+        c_in=total.rsqrt(),
+        c_noise=sigma.log() / 4,
+    )
+
+
+def sample_sigma(n: int, p_mean: float, p_std: float) -> Tensor:
+    """(n,) training noise levels from torch's generator: ln sigma ~ N(p_mean, p_std^2)."""
+    return (torch.randn(n) * p_std + p_mean).exp()
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """lambda(s) = (s^2 + sd^2) / (s sd)^2, which makes lambda c_out^2 = 1."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2

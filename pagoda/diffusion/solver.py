@@ -1,0 +1,82 @@
+"""The probability-flow ODE dx/ds = (x - D(x; s)) / s, solved in both directions.
+
+Going down from sigma_max samples; going up from a clean image inverts (Karras et al. 2022,
+algorithm 1 without churn; PaGoDA section 3.1 calls the way up "DDIM inversion").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""D(x, sigma, labels): x (n, c, h, w), sigma (n,), labels (n,) -> (n, c, h, w)."""
+
+
+def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """The EDM grid (eq. 5) of ``steps`` noise levels, descending, with a trailing 0.
+
+    s_i = (smax^(1/rho) + i / (steps - 1) (smin^(1/rho) - smax^(1/rho)))^rho; float64,
+    shape (steps + 1,).
+    """
+    i = torch.arange(steps, dtype=torch.float64)
+    top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    levels = (top + i / (steps - 1) * (bottom - top)) ** rho
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def nfe(steps: int, solver: str, *, inverse: bool = False) -> int:
+    """Network evaluations of one trajectory.
+
+    Down: Heun 2 steps - 1 (the last step, to 0, is Euler), Euler steps. Up, sigma_min to
+    sigma_max: one step fewer and no Euler step, Heun 2 (steps - 1), Euler steps - 1.
+    """
+    per_step = 2 if solver == "heun" else 1
+    return per_step * (steps - 1) + (0 if inverse else 1)
+
+
+def integrate(
+    denoiser: Denoiser, x: Tensor, levels: Tensor, labels: Tensor | None, solver: str
+) -> Tensor:
+    """Integrate the ODE along ``levels``, rising or falling.
+
+    Euler: x' = x + (t - s) d(x, s), d = (x - D(x; s)) / s. Heun adds the trapezoidal correction
+    at t unless t = 0, where the slope is undefined.
+
+    Args:
+        x: (n, c, h, w), the state at ``levels[0]``; its dtype is the state's dtype.
+        levels: (k,) noise levels; only the last may be 0.
+        solver: ``"euler"`` (order 1) or ``"heun"`` (order 2).
+
+    Returns:
+        The state at ``levels[-1]``.
+    """
+    for s, t in pairwise(levels.tolist()):
+        slope = (x - denoiser(x, x.new_full((len(x),), s), labels)) / s
+        ahead = x + (t - s) * slope
+        if solver == "heun" and t > 0:
+            slope_ahead = (ahead - denoiser(ahead, x.new_full((len(x),), t), labels)) / t
+            ahead = x + (t - s) * (slope + slope_ahead) / 2
+        x = ahead
+    return x
+
+
+def sample(
+    denoiser: Denoiser, x: Tensor, grid: Tensor, labels: Tensor | None, solver: str = "heun"
+) -> Tensor:
+    """Latents at sigma_max -> images. ``x`` is sigma_max times standard normal noise."""
+    return integrate(denoiser, x, grid, labels, solver)
+
+
+def invert(
+    denoiser: Denoiser, x: Tensor, grid: Tensor, labels: Tensor | None, solver: str = "heun"
+) -> Tensor:
+    """Images -> latents at sigma_max.
+
+    ``x`` is taken as the state at the smallest non-zero level of ``grid``. A clean image carries
+    no noise of that size; callers may add some first.
+    """
+    return integrate(denoiser, x, grid[:-1].flip(0), labels, solver)

@@ -1,0 +1,1 @@
+"""Denoiser U-Net, one-step generator and its growth, discriminator, embedded classifier."""

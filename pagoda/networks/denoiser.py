@@ -1,0 +1,36 @@
+"""The EDM denoiser D(x; sigma): a U-Net behind EDM's preconditioning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pagoda.diffusion.edm import scalings
+from pagoda.networks.unet import UNet, UNetSpec
+
+
+class Denoiser(nn.Module):
+    """D(x; s) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, eq. 7)."""
+
+    def __init__(self, spec: UNetSpec, sigma_data: float) -> None:
+        super().__init__()
+        self.spec, self.sigma_data = spec, sigma_data
+        self.net = UNet(spec)
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """x (n, 3, r, r), sigma (n,), labels (n,) -> (n, 3, r, r) in the dtype of x."""
+        s = scalings(sigma[:, None, None, None].to(x.dtype), self.sigma_data)
+        out = self.net(s.c_in * x, s.c_noise.flatten(), labels)
+        return s.c_skip * x + s.c_out * out.to(x.dtype)
+
+    def card(self) -> dict[str, Any]:
+        """JSON form, from which :func:`load_denoiser` rebuilds the network."""
+        return {"unet": self.spec.to_card(), "sigma_data": self.sigma_data}
+
+
+def load_denoiser(weights: dict[str, Tensor], card: dict[str, Any]) -> Denoiser:
+    """A denoiser from an artifact's weights and card, in eval mode."""
+    denoiser = Denoiser(UNetSpec.from_card(card["unet"]), card["sigma_data"])
+    denoiser.load_state_dict(weights)
+    return denoiser.eval()

@@ -1,0 +1,173 @@
+"""The one-step generator and its growth (PaGoDA, arXiv 2405.14822, sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pagoda.diffusion.edm import scalings
+from pagoda.networks.denoiser import Denoiser
+from pagoda.networks.layers import Head, ResBlock
+from pagoda.networks.unet import UNetSpec, UNetTrunk
+
+
+class GrowthLevel(nn.Module):
+    """One doubling: an up-sampling residual block and ``blocks`` more (section 3.3).
+
+    The embedding is added instead of FiLM, without attention or U-Net skips. The second
+    convolutions start at zero, so at equal width a new level is nearest-neighbour up-sampling.
+    """
+
+    def __init__(self, in_channels: int, channels: int, embedding: int, blocks: int) -> None:
+        super().__init__()
+        self.channels, self.blocks = channels, blocks
+        first = ResBlock(in_channels, channels, embedding, resample="up", film=False)
+        rest = [ResBlock(channels, channels, embedding, film=False) for _ in range(blocks)]
+        self.stages = nn.ModuleList([first, *rest])
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """(n, c, r, r) -> (n, channels, 2r, 2r)."""
+        for stage in self.stages:
+            h = stage(h, emb)
+        return h
+
+
+class Generator(nn.Module):
+    """G(z, y) = scale * head(levels(trunk(c_in(sigma_max) sigma_max z, sigma_max, y))).
+
+    ``z`` is standard normal at the base resolution; the output has ``resolution`` pixels a side.
+
+    Args:
+        spec: U-Net of the base resolution.
+        levels: (channels, blocks) a doubling.
+        sigma_max: noise level whose latents the generator maps.
+        sigma_data: standard deviation of the data, for c_in.
+        output_scale: 1 returns the raw network; c_out(sigma_max), about 0.5, starts as the
+            teacher's denoiser at sigma_max (up to c_skip z, whose size is below 0.004).
+    """
+
+    def __init__(
+        self,
+        spec: UNetSpec,
+        levels: list[tuple[int, int]],
+        *,
+        sigma_max: float,
+        sigma_data: float,
+        output_scale: float,
+    ) -> None:
+        super().__init__()
+        self.spec, self.sigma_max, self.sigma_data = spec, sigma_max, sigma_data
+        self.output_scale = output_scale
+        self.trunk = UNetTrunk(spec)
+        self.levels = nn.ModuleList()
+        width = self.trunk.out_channels
+        for channels, blocks in levels:
+            self.levels.append(GrowthLevel(width, channels, self.trunk.embedding, blocks))
+            width = channels
+        self.head = Head(width)
+
+    @property
+    def base_res(self) -> int:
+        """Side of the latents."""
+        return self.spec.resolution
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images."""
+        return self.base_res << len(self.levels)
+
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """z (n, 3, b, b) ~ N(0, I), labels (n,) -> images (n, 3, r, r), nominally in [-1, 1]."""
+        sigma = z.new_full((len(z),), self.sigma_max)
+        s = scalings(sigma, self.sigma_data)
+        emb = self.trunk.embed(s.c_noise, labels)
+        h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)
+        for level in self.levels:
+            h = level(h, emb)
+        return self.head(h).float() * self.output_scale
+
+    def card(self) -> dict[str, Any]:
+        """JSON form, from which :func:`build_generator` rebuilds the network."""
+        return {
+            "unet": self.spec.to_card(),
+            "levels": [[lv.channels, lv.blocks] for lv in self._levels()],
+            "sigma_max": self.sigma_max,
+            "sigma_data": self.sigma_data,
+            "output_scale": self.output_scale,
+        }
+
+    def _levels(self) -> list[GrowthLevel]:
+        return [level for level in self.levels if isinstance(level, GrowthLevel)]
+
+    def last_block_weight(self) -> nn.Parameter:
+        """theta_l of the adaptive weight: the last residual block's second convolution."""
+        last = [m for m in self.modules() if isinstance(m, ResBlock)][-1]
+        return last.out_conv.weight  # type: ignore[return-value]
+
+    def freeze_base(self, trainable_blocks: int) -> None:
+        """Freeze the trunk but for its topmost decoder stages; levels and head stay trainable.
+
+        Args:
+            trainable_blocks: decoder stages, counted from the highest resolution, that train.
+        """
+        self.trunk.requires_grad_(False)
+        decoder = list(self.trunk.decoder)
+        for stage in decoder[len(decoder) - trainable_blocks :]:
+            stage.requires_grad_(True)
+
+
+def build_generator(card: dict[str, Any]) -> Generator:
+    """A generator with fresh random weights from a card."""
+    return Generator(
+        UNetSpec.from_card(card["unet"]),
+        [(channels, blocks) for channels, blocks in card["levels"]],
+        sigma_max=card["sigma_max"],
+        sigma_data=card["sigma_data"],
+        output_scale=card["output_scale"],
+    )
+
+
+def load_generator(weights: dict[str, Tensor], card: dict[str, Any]) -> Generator:
+    """A generator from an artifact's weights and card, in eval mode."""
+    generator = build_generator(card)
+    generator.load_state_dict(weights)
+    return generator.eval()
+
+
+def generator_from_teacher(teacher: Denoiser, *, sigma_max: float, output: str) -> Generator:
+    """Stage 2 start: every teacher weight, used as a one-step map.
+
+    Args:
+        output: ``"raw"``, the network F as in the official code, or ``"denoiser"``, c_out F.
+    """
+    c_out = scalings(torch.tensor(sigma_max, dtype=torch.float64), teacher.sigma_data).c_out.item()
+    generator = Generator(
+        teacher.spec,
+        [],
+        sigma_max=sigma_max,
+        sigma_data=teacher.sigma_data,
+        output_scale=c_out if output == "denoiser" else 1.0,
+    )
+    generator.load_state_dict(teacher.net.state_dict())
+    return generator
+
+
+def grow(generator: Generator, *, channels: int, blocks: int) -> Generator:
+    """Stage 3 start: the generator with one more :class:`GrowthLevel` of fresh blocks.
+
+    All weights are taken over. The head is copied when the width stays the same: the new generator
+    then equals nearest-neighbour up-sampling of the features followed by the old head. Otherwise
+    the head starts at zero.
+    """
+    card = generator.card()
+    grown = build_generator({**card, "levels": [*card["levels"], [channels, blocks]]})
+    grown.trunk.load_state_dict(generator.trunk.state_dict())
+    for new, old in zip(grown.levels, generator.levels, strict=False):
+        new.load_state_dict(old.state_dict())
+    old_width = card["levels"][-1][0] if card["levels"] else generator.trunk.out_channels
+    if old_width == channels:
+        grown.head = copy.deepcopy(generator.head)
+    return grown

@@ -1,0 +1,119 @@
+"""Building blocks of the ADM U-Net (Dhariwal and Nichol 2021, arXiv 2105.05233, appendix A)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that computes in float32 under autocast.
+
+    As many groups as divide the channels, at most 32 and of at least 4 channels each. On CPUs
+    bfloat16 group normalisation is both less exact and slower than the float32 kernel.
+    """
+
+    def __init__(self, channels: int) -> None:
+        most = max(1, min(32, channels // 4))
+        groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+        super().__init__(groups, channels, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> the same shape and dtype."""
+        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(
+            x.dtype
+        )
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """Set all parameters of ``module`` to zero and return it."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ResBlock(nn.Module):
+    """Residual block with an embedding; the second convolution starts at zero.
+
+    h = conv(resample(silu(norm(x)))); FiLM: h = norm(h) (1 + a) + b, or h = norm(h + a) without
+    FiLM; y = shortcut(resample(x)) + conv(dropout(silu(h))).
+
+    Args:
+        resample: ``"none"``, ``"up"`` (nearest, 2x) or ``"down"`` (2x2 mean), in both branches.
+        film: scale and shift the second normalisation; otherwise the embedding is added.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        *,
+        resample: str = "none",
+        film: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.film, self.resample, self.dropout = film, resample, dropout
+        self.in_norm = GroupNorm(in_channels)
+        self.in_conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.emb = nn.Linear(embedding, out_channels * (2 if film else 1))
+        self.out_norm = GroupNorm(out_channels)
+        self.out_conv = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (n, c, h, w), emb (n, e), already activated -> (n, c', h', w')."""
+        h = self.in_conv(self._resample(F.silu(self.in_norm(x))))
+        e = self.emb(emb).to(h.dtype)[:, :, None, None]
+        if self.film:
+            scale, shift = e.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.out_norm(h), scale + 1)
+        else:
+            h = self.out_norm(h + e)
+        h = F.dropout(F.silu(h), self.dropout, self.training)
+        return self.shortcut(self._resample(x)) + self.out_conv(h)
+
+    def _resample(self, x: Tensor) -> Tensor:
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+
+
+class Attention(nn.Module):
+    """Residual multi-head self-attention over pixels; the projection starts at zero."""
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Conv2d(channels, channels * 3, 1)
+        self.proj = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> the same shape."""
+        n, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w).unbind(1)
+        out = F.scaled_dot_product_attention(q.mT, k.mT, v.mT)
+        return x + self.proj(out.mT.reshape(n, c, h, w))
+
+
+class Head(nn.Sequential):
+    """norm -> SiLU -> 3x3 convolution to RGB, which starts at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            GroupNorm(channels), nn.SiLU(), zero(nn.Conv2d(channels, 3, 3, padding=1))
+        )
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """(n,) -> (n, dim): cosines, then sines, of t / max_period^(i / (dim / 2))."""
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(-math.log(max_period) * index / half)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)

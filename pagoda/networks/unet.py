@@ -1,0 +1,151 @@
+"""The class-conditional ADM U-Net that EDM and Consistency Models use at 64x64."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """Architecture of a U-Net, as stored in a model's card.
+
+    Attributes:
+        resolution: side of the images it sees.
+        channels: width at the highest resolution.
+        channel_mult: width multiplier a level, highest resolution first.
+        blocks: residual blocks a level in the encoder; one more in the decoder.
+        attention: resolutions with self-attention.
+        head_channels: channels a head of attention.
+        dropout: dropout in residual blocks.
+        num_classes: rows of the label embedding.
+        time_scale: the sinusoidal embedding sees time_scale * c_noise; ADM uses 1000.
+    """
+
+    resolution: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    head_channels: int
+    dropout: float
+    num_classes: int
+    time_scale: float = 1000.0
+
+    @staticmethod
+    def from_card(tree: dict[str, Any]) -> UNetSpec:
+        """Rebuild a spec from its JSON form."""
+        lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
+        return UNetSpec(**{**tree, **lists})
+
+    def to_card(self) -> dict[str, Any]:
+        """JSON form of the spec."""
+        return asdict(self)
+
+
+class _Stage(nn.Module):
+    """A residual block and, where the level has it, attention."""
+
+    def __init__(self, block: ResBlock, attention: Attention | None = None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        x = self.block(x, emb)
+        return x if self.attention is None else self.attention(x)
+
+
+class UNetTrunk(nn.Module):
+    """The U-Net without its RGB head: (x, c_noise, labels) -> features at full resolution."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = 4 * spec.channels
+        self.time_in = nn.Linear(spec.channels, self.embedding)
+        self.time_out = nn.Linear(self.embedding, self.embedding)
+        self.label = nn.Embedding(spec.num_classes, self.embedding)
+        self.stem = nn.Conv2d(3, spec.channels, 3, padding=1)
+        widths = [spec.channels * m for m in spec.channel_mult]
+        self.encoder, skips = self._encoder(widths)
+        self.middle = nn.ModuleList([
+            self._stage(widths[-1], widths[-1], attention=True),
+            self._stage(widths[-1], widths[-1]),
+        ])  # fmt: skip
+        self.decoder = self._decoder(widths, skips)
+        self.out_channels = widths[0]
+
+    def _stage(
+        self, a: int, b: int, resample: str = "none", attention: bool = False
+    ) -> _Stage:
+        block = ResBlock(a, b, self.embedding, resample=resample, dropout=self.spec.dropout)
+        return _Stage(block, Attention(b, self.spec.head_channels) if attention else None)
+
+    def _encoder(self, widths: list[int]) -> tuple[nn.ModuleList, list[int]]:
+        stages, skips, current = [], [widths[0]], widths[0]
+        for level, width in enumerate(widths):
+            attention = self.spec.resolution >> level in self.spec.attention
+            for _ in range(self.spec.blocks):
+                stages.append(self._stage(current, width, attention=attention))
+                current = width
+                skips.append(current)
+            if level + 1 < len(widths):
+                stages.append(self._stage(current, current, "down"))
+                skips.append(current)
+        return nn.ModuleList(stages), skips
+
+    def _decoder(self, widths: list[int], skips: list[int]) -> nn.ModuleList:
+        """Per level blocks + 1 stages that each take a skip; all but the top end with an up."""
+        stages, current, skips = [], widths[-1], list(skips)
+        for level in reversed(range(len(widths))):
+            attention = self.spec.resolution >> level in self.spec.attention
+            for i in range(self.spec.blocks + 1):
+                parts = [self._stage(current + skips.pop(), widths[level], attention=attention)]
+                current = widths[level]
+                if level and i == self.spec.blocks:
+                    parts.append(self._stage(current, current, "up"))
+                stages.append(nn.ModuleList(parts))
+        return nn.ModuleList(stages)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """(n,) and (n,) -> (n, 4 channels), activated for the residual blocks."""
+        wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
+        emb = self.time_out(F.silu(self.time_in(wave)))
+        if labels is not None:
+            emb = emb + self.label(labels)
+        return F.silu(emb)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (n, 3, r, r), emb from :meth:`embed` -> (n, out_channels, r, r)."""
+        h = self.stem(x)
+        skips = [h]
+        for stage in self.encoder:
+            h = stage(h, emb)
+            skips.append(h)
+        for stage in self.middle:
+            h = stage(h, emb)
+        for parts in self.decoder:
+            h = torch.cat([h, skips.pop()], dim=1)
+            for stage in parts:  # type: ignore[attr-defined]
+                h = stage(h, emb)
+        return h
+
+
+class UNet(nn.Module):
+    """Trunk and head: F(x, c_noise, labels) of EDM's preconditioning."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.trunk = UNetTrunk(spec)
+        self.head = Head(self.trunk.out_channels)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """x (n, 3, r, r), c_noise (n,), labels (n,) -> (n, 3, r, r)."""
+        return self.head(self.trunk(x, self.trunk.embed(c_noise, labels)))

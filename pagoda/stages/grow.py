@@ -1,0 +1,37 @@
+"""Stage 3: grow the generator by one doubling of the resolution."""
+
+from __future__ import annotations
+
+import torch
+
+from pagoda import artifacts
+from pagoda.config import Config
+from pagoda.networks.generator import grow, load_generator
+from pagoda.stages.device import pick_device
+from pagoda.stages.distill import pair_batches, train_generator
+from pagoda.stages.paths import Paths
+
+
+def run(config: Config, from_res: int, to_res: int) -> None:
+    """Add blocks to the generator of ``from_res``, train them, write the one of ``to_res``."""
+    paths, section = Paths(config), config.grow
+    name = {"name": config.name}
+    base = name | {"base_res": config.base_res}
+    data = artifacts.open_artifact(paths.data(to_res), "images", name | {"resolution": to_res})
+    latents = artifacts.open_artifact(paths.latents, "latents", base)
+    below = artifacts.open_artifact(
+        paths.generator(from_res), "generator", base | {"resolution": from_res}
+    )
+    torch.manual_seed(config.seed)
+    generator = grow(
+        load_generator(below.weights(), below.card()),
+        channels=section.channels,
+        blocks=section.blocks,
+    )
+    generator.freeze_base(section.trainable_base_blocks)
+    train_generator(
+        config, f"grow-{to_res}", generator, pair_batches(latents, data, pick_device()), data,
+        section.optim, section.loss, section.discriminator, section.prior_batch,
+        inputs={"data": data, "latents": latents, "below": below},
+        sections={"grow": section},
+    )  # fmt: skip

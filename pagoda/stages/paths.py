@@ -1,0 +1,70 @@
+"""Where every artifact of an experiment lives. The same layout is declared in ``dvc.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagoda.config import Config
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders of one experiment, relative to the folder of ``params.yaml``.
+
+    What does not depend on the base resolution (images, feature network, reference statistics) is
+    shared by all base resolutions of a profile.
+    """
+
+    config: Config
+
+    @property
+    def shared(self) -> Path:
+        """Folder of what every base resolution shares."""
+        return Path("runs") / self.config.name
+
+    @property
+    def base(self) -> Path:
+        """Folder of this base resolution."""
+        return self.shared / f"b{self.config.base_res}"
+
+    def data(self, resolution: int) -> Path:
+        """Images at one resolution."""
+        return self.shared / "data" / str(resolution)
+
+    @property
+    def features(self) -> Path:
+        """The embedded feature network."""
+        return self.shared / "features"
+
+    def reference(self, resolution: int) -> Path:
+        """Statistics of real images at one resolution."""
+        return self.shared / "reference" / str(resolution)
+
+    @property
+    def teacher(self) -> Path:
+        """The diffusion teacher."""
+        return self.base / "teacher"
+
+    @property
+    def latents(self) -> Path:
+        """Inverted latents of real images."""
+        return self.base / "latents"
+
+    def generator(self, resolution: int) -> Path:
+        """The one-step generator that ends at one resolution."""
+        return self.base / "gen" / str(resolution)
+
+    def evaluation(self, resolution: int) -> Path:
+        """Results and sample sheets at one resolution."""
+        return self.base / "evaluate" / str(resolution)
+
+    def history(self, stage: str) -> Path:
+        """Training curves of one stage."""
+        root = self.shared if stage == "features" else self.base
+        return root / "history" / f"{stage}.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Where the report is written."""
+        return Path("reports") / self.config.name / f"b{self.config.base_res}"

@@ -1,0 +1,54 @@
+"""Progress of long work: a bar with images/s and time left, or sparse lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINE_EVERY_S = 20.0
+
+
+class Bar:
+    """Counts images; :func:`track` makes one."""
+
+    def __init__(self, total: int, description: str, progress: Progress | None) -> None:
+        self.total, self.done, self.description = total, 0, description
+        self._progress = progress
+        self._task = progress.add_task(description, total=total) if progress else None
+        self._start = self._line = time.monotonic()
+
+    def advance(self, images: int) -> None:
+        """Count ``images`` more."""
+        self.done += images
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, images)
+        elif time.monotonic() - self._line > _LINE_EVERY_S:
+            self._line = time.monotonic()
+            rate = self.done / max(self._line - self._start, 1e-9)
+            left = (self.total - self.done) / max(rate, 1e-9)
+            line = f"{self.done}/{self.total} images, {rate:.0f} images/s, {left:.0f} s left"
+            sys.stderr.write(f"{self.description}: {line}\n")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+
+
+@contextmanager
+def track(total_images: int, description: str) -> Iterator[Bar]:
+    """Show progress over ``total_images`` images on stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(total_images, description, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+               _Rate(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        yield Bar(total_images, description, progress)

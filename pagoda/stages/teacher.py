@@ -1,0 +1,90 @@
+"""Stage 1: train the diffusion teacher on downsampled images."""
+
+from __future__ import annotations
+
+import torch
+
+from pagoda import artifacts
+from pagoda.config import Config, OptimConfig
+from pagoda.networks.denoiser import Denoiser
+from pagoda.networks.unet import UNetSpec
+from pagoda.stages.device import pick_device
+from pagoda.stages.paths import Paths
+from pagoda.stages.progress import track
+from pagoda.stages.scratch import stage_scratch
+from pagoda.training.batches import ImageBatches
+from pagoda.training.checkpoint import Scratch
+from pagoda.training.history import History
+from pagoda.training.loop import LoopSpec, train
+from pagoda.training.optim import OptimSpec
+from pagoda.training.teacher import TeacherStep
+
+
+def run(config: Config) -> None:
+    """Train the denoiser and write the ``teacher`` artifact."""
+    paths, section, device = Paths(config), config.teacher, pick_device()
+    expect = {"name": config.name, "resolution": config.base_res}
+    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    torch.manual_seed(config.seed)
+    denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
+    denoiser = denoiser.to(device, memory_format=torch.channels_last)
+    batches = ImageBatches(data.array("train_images"), data.array("train_labels"), device)
+    step = TeacherStep(
+        denoiser,
+        batches,
+        batch=section.optim.batch,
+        optim=optim_spec(section.optim),
+        p_mean=config.diffusion.p_mean,
+        p_std=config.diffusion.p_std,
+        clip=section.optim.clip,
+        ema=section.optim.ema,
+        precision=section.optim.precision,
+    )
+    folder = stage_scratch(
+        "teacher",
+        {"teacher": section, "diffusion": config.diffusion},
+        {"data": data},
+        seed=config.seed,
+    )
+    scratch = Scratch(folder, step.modules, step.optimizers)
+    with track(section.optim.images, "teacher") as bar:
+        train(
+            step,
+            loop_spec("teacher", section.optim, config.seed),
+            scratch,
+            lambda kept: History(paths.history("teacher"), kept),
+            bar.advance,
+        )
+    card = {**denoiser.card(), "images_seen": section.optim.images, "data": data.fingerprint,
+            "diffusion": vars(config.diffusion)}  # fmt: skip
+    identity = {"name": config.name, "base_res": config.base_res}
+    with artifacts.create(paths.teacher, "teacher", config=identity, inputs={"data": data}) as out:
+        artifacts.save_model(out, step.ema.model, card)
+    scratch.discard()
+
+
+def unet_spec(config: Config, num_classes: int) -> UNetSpec:
+    """The teacher's network at the base resolution: levels down to ``lowest_res``."""
+    net = config.teacher.network
+    levels = (config.base_res // net.lowest_res).bit_length()
+    return UNetSpec(
+        resolution=config.base_res,
+        channels=net.channels,
+        channel_mult=tuple(net.channel_mult[:levels]),
+        blocks=net.blocks,
+        attention=tuple(net.attention),
+        head_channels=net.head_channels,
+        dropout=net.dropout,
+        num_classes=num_classes,
+        time_scale=net.time_scale,
+    )
+
+
+def optim_spec(optim: OptimConfig) -> OptimSpec:
+    """The optimiser of a stage."""
+    return OptimSpec(optim.optimizer, optim.lr, (optim.beta1, optim.beta2), optim.weight_decay)
+
+
+def loop_spec(name: str, optim: OptimConfig, seed: int) -> LoopSpec:
+    """Length and schedule of a stage's training."""
+    return LoopSpec(name, optim.images, optim.batch, optim.warmup, optim.decay, seed)

@@ -1,0 +1,1 @@
+"""The training loop, weight averages, checkpoints and history."""

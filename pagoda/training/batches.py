@@ -1,0 +1,65 @@
+"""Random training batches from memory-mapped arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pagoda.data.pixels import to_float
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Random batches of labelled images, each mirrored with probability 1/2.
+
+    Draws come from torch's global generator, which the training loop reseeds every step.
+
+    Attributes:
+        images: (n, 3, r, r) uint8, possibly memory-mapped.
+        labels: (n,) class indices.
+        device: where batches go.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    device: torch.device
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+        """(batch, 3, r, r) in [-1, 1] and (batch,) labels."""
+        rows = torch.randint(len(self.images), (batch,)).numpy()
+        x = to_float(torch.from_numpy(self.images[rows]).to(self.device))
+        mirror = (torch.rand(batch) < 0.5).to(self.device)[:, None, None, None]
+        x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
+        return x, torch.from_numpy(self.labels[rows]).to(self.device)
+
+
+@dataclass(frozen=True)
+class PairBatches:
+    """Random batches of (latent, image, label) triples; the image is mirrored as its latent was.
+
+    Attributes:
+        latents: (m, 3, b, b), x(sigma_max) / sigma_max.
+        indices: (m,) row of ``images`` of each latent.
+        flips: (m,) 1 where the image was mirrored before its inversion.
+        images: (n, 3, r, r) uint8 at the generator's resolution.
+        labels: (m,) class of each latent.
+    """
+
+    latents: np.ndarray
+    indices: np.ndarray
+    flips: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    device: torch.device
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, 3, b, b) latents, (batch, 3, r, r) images in [-1, 1], (batch,) labels."""
+        rows = torch.randint(len(self.latents), (batch,)).numpy()
+        z = torch.from_numpy(self.latents[rows].astype(np.float32)).to(self.device)
+        x = to_float(torch.from_numpy(self.images[self.indices[rows]]).to(self.device))
+        mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
+        x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
+        return z, x, torch.from_numpy(self.labels[rows]).to(self.device)

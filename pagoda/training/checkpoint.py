@@ -1,0 +1,119 @@
+"""Scratch of an interrupted stage: atomic, checksummed, the last two kept.
+
+Scratch lives outside DVC's outputs, under ``.scratch/<stage>/<fingerprint>/``, so that a stage
+that is run again goes on where it stopped and changed parameters never pick up old state. It is
+safetensors, never a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pagoda.artifacts import sha256
+
+_log = logging.getLogger(__name__)
+
+
+class Scratch:
+    """Checkpoints of one stage.
+
+    Args:
+        folder: a folder named after everything that the result depends on.
+        modules: modules to save and restore.
+        optimizers: optimisers to save and restore, over parameters of those modules.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: dict[str, nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+    ) -> None:
+        self.folder, self.modules, self.optimizers = folder, modules, optimizers
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the state after ``step`` steps; at most two checkpoints remain."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"{step:09d}.safetensors"
+        partial = final.with_suffix(f".partial-{os.getpid()}")
+        try:
+            safetensors.torch.save_file(
+                self._tensors(), partial, {"step": str(step), "seconds": repr(seconds)}
+            )
+            _replace_text(final.with_suffix(".sha256"), sha256(partial))
+            partial.rename(final)
+        finally:
+            partial.unlink(missing_ok=True)
+        for old in self._files()[:-2]:
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+            old.unlink()
+
+    def restore(self) -> tuple[int, float]:
+        """Load the newest whole checkpoint; return its step and seconds, (0, 0.0) if none."""
+        for file in reversed(self._files()):
+            checksum = file.with_suffix(".sha256")
+            if not checksum.is_file() or checksum.read_text() != sha256(file):
+                _log.warning("%s is damaged and was passed over", file)
+                continue
+            with safetensors.safe_open(file, "pt") as stream:
+                facts = stream.metadata()
+            self._load(safetensors.torch.load_file(file))
+            return int(facts["step"]), float(facts["seconds"])
+        return 0, 0.0
+
+    def discard(self) -> None:
+        """Delete all checkpoints: the stage is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        out = {
+            f"module/{name}/{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for name, optimizer in self.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                for key, value in state.items():
+                    out[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
+        return {k: v.detach().cpu().contiguous().clone() for k, v in out.items()}
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in self.modules.items():
+            head = f"module/{name}/"
+            module.load_state_dict(
+                {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+            )
+        for name, optimizer in self.optimizers.items():
+            head, state = f"optimizer/{name}/", {}
+            for key, value in tensors.items():
+                if key.startswith(head):
+                    index, entry = key.removeprefix(head).split("/")
+                    state.setdefault(int(index), {})[entry] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def scratch_folder(root: Path, stage: str, identity: dict[str, Any]) -> Path:
+    """``<root>/.scratch/<stage>/<fingerprint of identity>``."""
+    from pagoda.artifacts import digest
+
+    return root / ".scratch" / stage / digest(json.loads(json.dumps(identity)))[:16]
+
+
+def _replace_text(path: Path, text: str) -> None:
+    partial = path.with_suffix(f".text-{os.getpid()}")
+    partial.write_text(text)
+    partial.rename(path)

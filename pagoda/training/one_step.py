@@ -1,0 +1,207 @@
+"""One step of stages 2 and 3: a one-step generator against a discriminator (PaGoDA eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.generator import Generator
+from pagoda.objectives.adversarial import (
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
+from pagoda.objectives.augment import diff_augment
+from pagoda.objectives.noise_to_data import noise_to_data_loss
+from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.ema import EMA
+from pagoda.training.optim import OptimSpec, autocast
+
+
+@dataclass(frozen=True)
+class OneStepSpec:
+    """The objective L_regression + lambda L_adv and how it is trained.
+
+    Attributes:
+        batch: pairs a step, for the regression loss.
+        prior_batch: prior latents and real images a step, for the adversarial loss.
+        regression: ``reconstruction``, ``noise_to_data`` or ``none``.
+        feature_weight: weight of the distance of discriminator features of the pairs.
+        adversarial: ``hinge``, ``non_saturating`` or ``none``.
+        weighting: ``fixed`` lambda = weight, or ``adaptive``: weight times the gradient ratio,
+            clamped to [weight_min, weight_max].
+        adversarial_start: share of training before the adversarial loss.
+        adversarial_ramp: share of training over which lambda then rises from 0.
+        r1: gamma of the R1 penalty, every ``r1_every`` steps.
+        augment: DiffAugment what the discriminator sees.
+        clip: largest gradient norm of the generator, or None.
+        ema: decay of the generator's weight average.
+        precision: ``fp32`` or ``bf16``.
+    """
+
+    batch: int
+    prior_batch: int
+    regression: str
+    feature_weight: float
+    adversarial: str
+    weighting: str
+    weight: float
+    weight_min: float
+    weight_max: float
+    adversarial_start: float
+    adversarial_ramp: float
+    r1: float
+    r1_every: int
+    augment: bool
+    clip: float | None
+    ema: float
+    precision: str
+
+
+class OneStepStep:
+    """Both players' updates on one batch.
+
+    The generator maps pairs and prior latents in one call; the discriminator learns from the
+    prior images and as many real ones, then judges them for the generator.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: ConvDiscriminator,
+        pairs: PairBatches,
+        real: ImageBatches,
+        spec: OneStepSpec,
+        generator_optim: OptimSpec,
+        discriminator_optim: OptimSpec,
+    ) -> None:
+        self.generator, self.discriminator = generator.train(), discriminator.train()
+        self.pairs, self.real, self.spec = pairs, real, spec
+        self.ema = EMA(generator, spec.ema)
+        self.optimizers = {
+            "generator": generator_optim.build(generator.parameters()),
+            "discriminator": discriminator_optim.build(discriminator.parameters()),
+        }
+        self.modules: dict[str, nn.Module] = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "ema": self.ema.model,
+        }
+
+    def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
+        """Update the discriminator, then the generator, then the average."""
+        spec = self.spec
+        ramp = self._ramp(progress)
+        z, x, labels = self._latents_and_targets(with_prior=ramp is not None)
+        device = z.device
+        with autocast(device, spec.precision):
+            images = self.generator(z, labels)
+        pair_images, prior_images = images[: len(x)], images[len(x) :]
+        stats: dict[str, Tensor | float] = {}
+        if ramp is not None:
+            real, real_labels = self.real.draw(spec.prior_batch)
+            prior_labels = labels[len(x) :]
+            stats |= self._update_discriminator(
+                step, real, real_labels, prior_images.detach(), prior_labels
+            )
+        loss, parts = self._regression(pair_images, x, ramp is not None)
+        if ramp is not None:
+            with autocast(device, spec.precision):
+                logits = self._judge(prior_images, prior_labels, step)
+            adversarial = generator_loss(spec.adversarial, logits)
+            weight = self._weight(loss, adversarial) * ramp
+            loss = loss + weight * adversarial
+            parts |= {"loss_adv": adversarial.detach(), "lambda": float(weight)}
+        stats |= parts | self._update_generator(loss, step)
+        return stats
+
+    def _ramp(self, progress: float) -> float | None:
+        """Share of lambda in force, None before the adversarial loss starts."""
+        start, length = self.spec.adversarial_start, self.spec.adversarial_ramp
+        if self.spec.adversarial == "none" or progress < start:
+            return None
+        return min(1.0, (progress - start) / length) if length else 1.0
+
+    def _latents_and_targets(self, with_prior: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents of pairs, then of the prior; images of the pairs; labels of all latents."""
+        z, x, labels = self.pairs.draw(self.spec.batch)
+        if self.spec.regression == "none":
+            z, x, labels = z[:0], x[:0], labels[:0]
+        if with_prior:
+            n = self.spec.prior_batch
+            prior = torch.randn(n, *z.shape[1:], device=z.device)
+            rows = torch.randint(len(self.real.labels), (n,)).numpy()
+            prior_labels = torch.from_numpy(self.real.labels[rows]).to(z.device)
+            z, labels = torch.cat([z, prior]), torch.cat([labels, prior_labels])
+        return z.contiguous(memory_format=torch.channels_last), x, labels
+
+    def _regression(
+        self, images: Tensor, x: Tensor, with_features: bool
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        if self.spec.regression == "none":
+            return images.new_zeros(()), {}
+        dstl = self.spec.regression == "noise_to_data"
+        loss = (noise_to_data_loss if dstl else reconstruction_loss)(images, x)
+        stats: dict[str, Tensor | float] = {"loss_dstl" if dstl else "loss_rec": loss.detach()}
+        if self.spec.feature_weight and with_features:
+            with autocast(images.device, self.spec.precision):
+                with torch.no_grad():
+                    target = self.discriminator.features(x)
+                distance = feature_distance(self.discriminator.features(images), target)
+            stats["loss_features"] = distance.detach()
+            loss = loss + self.spec.feature_weight * distance
+        return loss, stats
+
+    def _weight(self, regression: Tensor, adversarial: Tensor) -> Tensor | float:
+        spec = self.spec
+        if spec.weighting == "fixed" or spec.regression == "none":
+            return spec.weight
+        last = self.generator.last_block_weight()
+        ratio = adaptive_weight(regression, adversarial, last, 0.0, 1e4)
+        return (spec.weight * ratio).clamp(spec.weight_min, spec.weight_max)
+
+    def _judge(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        if self.spec.augment:
+            images = diff_augment(images, step)
+        return self.discriminator(images, labels)
+
+    def _update_discriminator(
+        self, step: int, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
+    ) -> dict[str, Tensor | float]:
+        spec, optimizer = self.spec, self.optimizers["discriminator"]
+        self.discriminator.requires_grad_(True)
+        with autocast(real.device, spec.precision):
+            real_logits = self._judge(real, real_labels, step)
+            fake_logits = self._judge(fake, fake_labels, step)
+        loss = discriminator_loss(spec.adversarial, real_logits, fake_logits)
+        total = loss
+        if spec.r1 and step % spec.r1_every == 0:
+            real = real.detach().requires_grad_(True)
+            penalty = r1_penalty(self.discriminator(real, real_labels), real)
+            total = loss + spec.r1 / 2 * spec.r1_every * penalty
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        self.discriminator.requires_grad_(False)
+        return {
+            "loss_d": loss.detach(),
+            "logit_real": real_logits.detach().mean(),
+            "logit_fake": fake_logits.detach().mean(),
+        }
+
+    def _update_generator(self, loss: Tensor, step: int) -> dict[str, Tensor | float]:
+        optimizer = self.optimizers["generator"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = self.spec.clip if self.spec.clip is not None else float("inf")
+        train = [p for p in self.generator.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(train, limit)
+        optimizer.step()
+        self.ema.update(step)
+        lr = optimizer.param_groups[0]["lr"]
+        return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}

@@ -1,0 +1,36 @@
+"""Optimisers and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """An optimiser. ``radam`` is the paper's; ``adamw`` runs fused."""
+
+    name: str
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser over those of ``parameters`` that train."""
+        train = [p for p in parameters if p.requires_grad]
+        if self.name == "radam":
+            return torch.optim.RAdam(
+                train, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
+            )
+        return torch.optim.AdamW(
+            train, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True
+        )
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 where ``precision`` is ``"bf16"``; nothing for ``"fp32"``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,67 @@
+"""One step of stage 1: the diffusion teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pagoda.diffusion.edm import sample_sigma
+from pagoda.networks.denoiser import Denoiser
+from pagoda.objectives.denoising import denoising_loss
+from pagoda.training.batches import ImageBatches
+from pagoda.training.ema import EMA
+from pagoda.training.optim import OptimSpec, autocast
+
+
+class TeacherStep:
+    """EDM denoising on random batches.
+
+    Args:
+        denoiser: network to train, on the batches' device.
+        batches: images and labels.
+        batch: images a step.
+        optim: optimiser.
+        p_mean: mean of ln sigma.
+        p_std: standard deviation of ln sigma.
+        clip: largest gradient norm, or None.
+        ema: decay of the weight average.
+        precision: ``"fp32"`` or ``"bf16"``.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        batches: ImageBatches,
+        *,
+        batch: int,
+        optim: OptimSpec,
+        p_mean: float,
+        p_std: float,
+        clip: float | None,
+        ema: float,
+        precision: str,
+    ) -> None:
+        self.denoiser, self.batches, self.batch = denoiser.train(), batches, batch
+        self.p_mean, self.p_std, self.clip, self.precision = p_mean, p_std, clip, precision
+        self.optimizer = optim.build(denoiser.parameters())
+        self.ema = EMA(denoiser, ema)
+        self.modules: dict[str, nn.Module] = {"denoiser": denoiser, "ema": self.ema.model}
+        self.optimizers = {"denoiser": self.optimizer}
+
+    def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
+        """Draw a batch, take one optimiser step, update the average."""
+        images, labels = self.batches.draw(self.batch)
+        sigma = sample_sigma(self.batch, self.p_mean, self.p_std).to(images.device)
+        noise = torch.randn_like(images)
+        with autocast(images.device, self.precision):
+            loss = denoising_loss(
+                self.denoiser, images, labels, sigma, noise, self.denoiser.sigma_data
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = self.clip if self.clip is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
+        self.optimizer.step()
+        self.ema.update(step)
+        lr = self.optimizer.param_groups[0]["lr"]
+        return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}
