@@ -46,8 +46,12 @@ def bands(x: Field, h: Field) -> Field:
     return edge(np.float32(0.25) - np.abs(x - np.floor(x + np.float32(0.5))), h)
 
 
+def _length(x: Field, y: Field) -> Field:
+    return np.sqrt(x * x + y * y)
+
+
 def _disc(u: Field, v: Field, h: Field) -> Surface:
-    rho = np.sqrt(u * u + v * v)
+    rho = _length(u, v)
     return Surface(rho - np.float32(1), wave(rho * np.float32(3.5)))
 
 
@@ -57,12 +61,19 @@ def _square(u: Field, v: Field, h: Field) -> Surface:
 
 
 def _triangle(u: Field, v: Field, h: Field) -> Surface:
-    slanted = np.abs(u) * np.float32(0.874) - v * np.float32(0.486) - np.float32(0.46)
-    return Surface(np.maximum(slanted, v - np.float32(0.72)), wave(v * np.float32(4)))
+    a = np.abs(u)
+    slanted = a * np.float32(0.874) - v * np.float32(0.486) - np.float32(0.46)
+    distance = np.maximum(slanted, v - np.float32(0.72))
+    # Beyond a corner the nearest point is the corner: (0, -0.9465) above, (0.9267, 0.72) below.
+    along = a * np.float32(0.486) + v * np.float32(0.874)
+    distance = np.where(along < -0.8273, _length(a, v + np.float32(0.9465)), distance)
+    beyond = (along > 1.0797) & (a > 0.9267)
+    distance = np.where(beyond, _length(a - np.float32(0.9267), v - np.float32(0.72)), distance)
+    return Surface(distance, wave(v * np.float32(4)))
 
 
 def _ring(u: Field, v: Field, h: Field) -> Surface:
-    rho = np.sqrt(u * u + v * v)
+    rho = _length(u, v)
     distance = np.abs(rho - np.float32(0.76)) - np.float32(0.25)
     return Surface(distance, wave((u + v) * np.float32(2.6)))
 
@@ -86,8 +97,10 @@ def _star(u: Field, v: Field, h: Field) -> Surface:
         x, y = x - cut * np.float32(kx), y - cut * np.float32(ky)
     facet = np.where(x < 0, -facet, facet)
     x, y = np.abs(x), y - np.float32(1.05)
-    # Distance to the line from the tip (0, 0) to the notch between two arms.
-    return Surface(x * np.float32(0.862) + y * np.float32(0.507), facet)
+    # Distance to the line from the tip (0, 0) to the notch between two arms, or to the tip.
+    side = x * np.float32(0.862) + y * np.float32(0.507)
+    below = x * np.float32(0.507) > y * np.float32(0.862)
+    return Surface(np.where(below, side, _length(x, y)), facet)
 
 
 def _stripes(u: Field, v: Field, h: Field) -> Surface:
@@ -109,15 +122,20 @@ def _checker(u: Field, v: Field, h: Field) -> Surface:
 def _crescent(u: Field, v: Field, h: Field) -> Surface:
     u = u - np.float32(0.2)
     w = u - np.float32(0.62)
-    bite = np.float32(0.8) - np.sqrt(w * w + v * v)
-    distance = np.maximum(np.sqrt(u * u + v * v) - np.float32(1), bite)
+    distance = np.maximum(_length(u, v) - np.float32(1), np.float32(0.8) - _length(w, v))
+    # Between the tips (0.6, +-0.8) and beyond them, the nearest point is a tip.
+    b = np.abs(v)
+    open_side = u * np.float32(0.8) - b * np.float32(0.6) > np.float32(0.62) * np.maximum(
+        np.float32(0.8) - b, np.float32(0)
+    )
+    distance = np.where(open_side, _length(u - np.float32(0.6), b - np.float32(0.8)), distance)
     return Surface(distance, wave(u * np.float32(3)) * wave(v * np.float32(2.5)))
 
 
 def _dumbbell(u: Field, v: Field, h: Field) -> Surface:
     a = np.abs(u)
     w = a - np.float32(0.62)
-    ball = np.sqrt(w * w + v * v) - np.float32(0.42)
+    ball = _length(w, v) - np.float32(0.42)
     bar = np.maximum(w, np.abs(v) - np.float32(0.15))
     return Surface(np.minimum(ball, bar), wave(a * np.float32(4.5)))
 
