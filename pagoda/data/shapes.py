@@ -80,10 +80,10 @@ def _ring(u: Field, v: Field, h: Field) -> Surface:
 
 def _plus(u: Field, v: Field, h: Field) -> Surface:
     a, b = np.abs(u), np.abs(v)
-    distance = np.maximum(
-        np.maximum(a, b) - np.float32(0.98), np.minimum(a, b) - np.float32(0.31)
+    distance = np.maximum(np.maximum(a, b) - np.float32(0.98), np.minimum(a, b) - np.float32(0.31))
+    return Surface(
+        distance, wave(u * np.float32(3.3) + np.float32(0.5)) * wave(v * np.float32(3.3))
     )
-    return Surface(distance, wave(u * np.float32(3.3) + np.float32(0.5)) * wave(v * np.float32(3.3)))
 
 
 def _star(u: Field, v: Field, h: Field) -> Surface:
