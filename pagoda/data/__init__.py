@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are cut, and the embedded set."""
+"""Images: the embedded set, sources of real ones, and how they are cut to size."""
