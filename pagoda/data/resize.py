@@ -17,6 +17,7 @@ gives the same bytes, and Pillow everywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +180,7 @@ def _box_batch(images: Pixels, factor: int) -> Pixels:
 def _mean(parts: list[Pixels]) -> Pixels:
     """Mean of k arrays in Pillow's fixed point: weights of 22 bits, halves rounded up."""
     k = len(parts)
-    total = parts[0].astype(np.uint32 if k > 256 else np.uint16)
+    total: NDArray[Any] = parts[0].astype(np.uint32 if k > 256 else np.uint16)
     for part in parts[1:]:
         total += part
     if k & (k - 1) == 0:  # the weight 2^22 / k is exact

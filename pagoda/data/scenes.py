@@ -10,11 +10,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64
 
 CLASSES: tuple[str, ...] = (
     "disc",
@@ -149,7 +150,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _colours(u: Floats) -> dict[str, Floats | NDArray[np.bool_]]:
+def _colours(u: Floats) -> dict[str, NDArray[Any]]:
     """Object and background colours, from uniforms (n, 8).
 
     Contrast is guaranteed twice: luma differs by at least 0.3, hue by at least 65 degrees.

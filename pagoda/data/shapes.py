@@ -9,12 +9,12 @@ every batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32
 
 
 class Surface(NamedTuple):
@@ -35,7 +35,8 @@ def wave(x: Field) -> Field:
 
 def edge(signed: Field, h: Field) -> Field:
     """Share of a sample of width ``h`` that lies where ``signed`` is negative."""
-    return np.clip(np.float32(0.5) - signed / h, np.float32(0), np.float32(1))
+    share: Field = np.clip(np.float32(0.5) - signed / h, np.float32(0), np.float32(1))
+    return share
 
 
 def bands(x: Field, h: Field) -> Field:

@@ -1,0 +1,193 @@
+"""What every source of images offers, and the checks and the order they share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pagoda.errors import PagodaError
+
+Labels = NDArray[np.int64]
+
+# All that Pillow and zipfile raise for damaged files.
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error,
+            zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
+
+
+class ImageSource(ABC):
+    """Labelled images of one split, in an order that takes the classes in turn.
+
+    The order is that of :func:`interleave`, so the first N images are balanced over classes and
+    are the same images whatever ``limit`` is.
+
+    Args:
+        where: what messages call the source, its path or its name.
+        split: ``train`` or ``test``.
+        classes: name of each class, by class index.
+        labels: class index of every image the source holds, (n,).
+        num_classes: number of classes that the configuration states.
+        limit: keep the first ``limit`` images of the order; None keeps all.
+
+    Raises:
+        PagodaError: if the number of classes differs, a label is out of range, a class has no
+            images, or there are fewer images than ``limit``.
+    """
+
+    def __init__(
+        self,
+        *,
+        where: str,
+        split: str,
+        classes: Sequence[str],
+        labels: NDArray[Any],
+        num_classes: int,
+        limit: int | None,
+    ) -> None:
+        self.where, self.split, self.classes = where, split, tuple(classes)
+        labels = labels.astype(np.int64)
+        _check_labels(where, split, self.classes, labels, num_classes)
+        if limit is not None and limit > len(labels):
+            raise PagodaError(
+                f"{where} has {len(labels)} {split} images, data.{split}_images = {limit}; "
+                "lower it, or set it to null for all"
+            )
+        self.rows = interleave(labels)[:limit]
+        self.labels: Labels = labels[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Unique identifier of each image, in order."""
+        return [self._name(int(row)) for row in self.rows]
+
+    def load(self, i: int) -> Image.Image:
+        """Decode image ``i``.
+
+        Raises:
+            PagodaError: naming the image and its position, if it does not decode.
+        """
+        row = int(self.rows[i])
+        try:
+            image = self._open(row)
+            image.load()
+        except _DAMAGED as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PagodaError(
+                f"{self.split} image {i} of {self.where} ({self._name(row)}) does not decode "
+                f"({why}); mend or remove it"
+            ) from error
+        return image
+
+    def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3.
+
+        None where images have to be decoded one by one, or differ in size.
+        """
+        return None
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 that changes when an image, its name, its label or the order does."""
+
+    @abstractmethod
+    def _open(self, row: int) -> Image.Image:
+        """Open the image in row ``row`` of the source, before ordering."""
+
+    @abstractmethod
+    def _name(self, row: int) -> str:
+        """Identifier of the image in row ``row`` of the source, before ordering."""
+
+
+class ArraySource(ImageSource):
+    """Images that are already in memory, (n, C, H, W) uint8.
+
+    Args:
+        pixels: NHW, NHWC or NCHW with 1 or 3 channels; all of one size.
+        stem: an image is called ``stem[row]``.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], *, stem: str, **common: Any) -> None:
+        super().__init__(**common)
+        self._pixels, self._stem = _to_nchw(pixels, stem), stem
+        if len(pixels) != len(common["labels"]):
+            raise PagodaError(
+                f"{self.where}: {stem} has {len(pixels)} images and {len(common['labels'])} labels"
+            )
+
+    def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3."""
+        return self._pixels[self.rows[start:stop]]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of pixels and labels."""
+        content = hashlib.sha256(np.ascontiguousarray(self._pixels).data).hexdigest()
+        return digest([content, self._pixels.shape, self.labels.tolist(), self.classes])
+
+    def _open(self, row: int) -> Image.Image:
+        pixels = self._pixels[row].transpose(1, 2, 0)
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+    def _name(self, row: int) -> str:
+        return f"{self._stem}[{row}]"
+
+
+def interleave(labels: Labels) -> NDArray[np.intp]:
+    """Order that takes the classes in turn: the first image of each, the second of each, ...
+
+    Within a class images keep their order. Classes that run out are passed over.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    ordered = labels[by_class]
+    rank = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return by_class[np.lexsort((ordered, rank))]
+
+
+def digest(tree: Any) -> str:
+    """Hex SHA-256 of a JSON-able tree."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _check_labels(
+    where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
+) -> None:
+    if len(classes) != num_classes:
+        raise PagodaError(
+            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; set "
+            f"data.num_classes={len(classes)}"
+        )
+    if labels.ndim != 1 or not len(labels):
+        raise PagodaError(f"{where} has no {split} images")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        raise PagodaError(
+            f"{where}: label {labels[outside[0]]} of {split} image {outside[0]} is out of range; "
+            f"with data.num_classes = {num_classes} labels run from 0 to {num_classes - 1}"
+        )
+    empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+    if len(empty):
+        raise PagodaError(f"{where}: class {classes[empty[0]]} has no {split} images; add some")
+
+
+def _to_nchw(pixels: NDArray[np.uint8], stem: str) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8 and pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
+        return pixels.transpose(0, 3, 1, 2)
+    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+        return pixels
+    raise PagodaError(
+        f"{stem} is {pixels.dtype} with shape {pixels.shape}; it must be uint8, (n, height, width) "
+        "grey or (n, height, width, 3) RGB, all of one size"
+    )

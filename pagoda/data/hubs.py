@@ -1,0 +1,124 @@
+"""Data sets fetched by name: torchvision's, and Hugging Face's through ``datasets``."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pagoda.data.base import ArraySource, ImageSource, digest
+from pagoda.errors import PagodaError
+
+
+class HubSource(ImageSource):
+    """Rows of a data set object that decodes its own images.
+
+    Args:
+        rows: ``rows[i][column]`` is a PIL image.
+        identity: what its fingerprint covers besides labels and class names.
+    """
+
+    def __init__(self, rows: Any, column: Any, identity: list[Any], **common: Any) -> None:
+        super().__init__(**common)
+        self._rows, self._column, self._identity = rows, column, identity
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the set's name and version, its labels and its class names."""
+        return digest([self._identity, self.labels.tolist(), self.classes])
+
+    def _open(self, row: int) -> Image.Image:
+        image: Image.Image = self._rows[row][self._column]
+        return image
+
+    def _name(self, row: int) -> str:
+        return f"{self.where}/{self.split}[{row}]"
+
+
+def open_torchvision(
+    name: str, *, path: str | None, split: str, num_classes: int, limit: int | None
+) -> ImageSource:
+    """A class of ``torchvision.datasets``, downloaded to ``path`` (default ``data/``).
+
+    Raises:
+        PagodaError: if there is no such class, it has no labels or splits, or it cannot be fetched.
+    """
+    import torchvision
+
+    maker: Any = getattr(torchvision.datasets, name, None)
+    if not inspect.isclass(maker):
+        raise PagodaError(f"data.hub = {name}: torchvision has no data set of that name")
+    known = inspect.signature(maker).parameters
+    chosen: dict[str, Any] = {"train": split == "train"} if "train" in known else {"split": split}
+    if "download" in known:
+        chosen["download"] = True
+    root = Path(path or "data")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        data = maker(str(root), **chosen)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise _unreachable(name, error) from error
+    labels = next((getattr(data, key) for key in ("targets", "labels", "_labels")
+                   if hasattr(data, key)), None)  # fmt: skip
+    if labels is None:
+        raise PagodaError(f"torchvision's {name} has no class labels; choose another set")
+    labels = np.asarray(labels)
+    classes = getattr(data, "classes", None) or [str(i) for i in range(int(labels.max()) + 1)]
+    common = {"where": name, "split": split, "classes": classes, "labels": labels,
+              "num_classes": num_classes, "limit": limit}  # fmt: skip
+    pixels = np.asarray(getattr(data, "data", ()))
+    if pixels.dtype == np.uint8 and pixels.ndim in (3, 4):
+        return ArraySource(pixels, stem=f"{name}/{split}", **common)
+    return HubSource(data, 0, ["torchvision", name, split], **common)
+
+
+def open_hugging_face(name: str, *, split: str, num_classes: int, limit: int | None) -> ImageSource:
+    """A data set of the Hugging Face hub, or a local folder that ``datasets`` can read.
+
+    The first image column and the first class-label column are used; ``validation`` stands in for
+    ``test`` where there is no ``test``.
+
+    Raises:
+        PagodaError: if ``datasets`` is not installed, or the set cannot be fetched or lacks one
+            of the two columns or the split.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise PagodaError(
+            "data.source = hub needs the package datasets: 'uv pip install datasets', or use "
+            "data.source=folder with data.path"
+        ) from error
+    try:
+        have = datasets.get_dataset_split_names(name)
+        wanted = ("train",) if split == "train" else ("test", "validation", "valid", "val")
+        there = [s for s in wanted if s in have]
+        data = datasets.load_dataset(name, split=there[0]) if there else None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(name, error) from error
+    if data is None:
+        raise PagodaError(f"{name} has no {split} split; it has {', '.join(have)}")
+    image = _column(data.features, datasets.Image)
+    label = _column(data.features, datasets.ClassLabel)
+    if image is None or label is None:
+        raise PagodaError(f"{name} needs an image and a class-label column; it has "
+                          f"{', '.join(data.features)}")  # fmt: skip
+    identity = ["hub", name, there[0], str(data.info.version), str(data.info.download_checksums)]
+    return HubSource(
+        data, image, identity, where=name, split=split, classes=data.features[label].names,
+        labels=np.asarray(data[label]), num_classes=num_classes, limit=limit,
+    )  # fmt: skip
+
+
+def _column(features: Any, kind: type) -> str | None:
+    return next((name for name, value in features.items() if isinstance(value, kind)), None)
+
+
+def _unreachable(name: str, error: Exception) -> PagodaError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return PagodaError(
+        f"cannot get {name} ({why}); check the name and the network, or download it elsewhere and "
+        "use data.source=npz, zip or folder with data.path"
+    )
