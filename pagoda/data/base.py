@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pagoda.data.resize import to_rgb
 from pagoda.errors import PagodaError
 
 Labels = NDArray[np.int64]
 
-# All that Pillow and zipfile raise for damaged files.
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error,
-            zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
+# All that Pillow and zipfile raise for damaged files, and to_rgb for modes without a rule.
+_DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
+            zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 
 
 class ImageSource(ABC):
@@ -73,22 +74,20 @@ class ImageSource(ABC):
         return [self._name(int(row)) for row in self.rows]
 
     def load(self, i: int) -> Image.Image:
-        """Decode image ``i``.
+        """Decode image ``i`` to RGB, by the rules of :func:`pagoda.data.resize.to_rgb`.
 
         Raises:
             PagodaError: naming the image and its position, if it does not decode.
         """
         row = int(self.rows[i])
         try:
-            image = self._open(row)
-            image.load()
+            return to_rgb(self._open(row))
         except _DAMAGED as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise PagodaError(
                 f"{self.split} image {i} of {self.where} ({self._name(row)}) does not decode "
                 f"({why}); mend or remove it"
             ) from error
-        return image
 
     def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
         """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3.

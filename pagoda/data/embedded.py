@@ -126,8 +126,9 @@ def _backdrop(s: Scenes, grid: Floats, pixel: float) -> Field:
     x, y = _cube(s.mirror) * grid, grid[:, None]
     gx, gy, glow, weave = _cube(s.gradient)
     level = _f32(2 * gx * x - glow * (6 * x * x - 0.9)) + _f32(2 * gy * y - glow * 6 * y * y)
-    fine = weave * _seen(pixel / _WEAVE)
-    return level + wave(_f32(x / _WEAVE)) * wave(_f32(y / _WEAVE)) * _f32(fine)
+    fine = _f32(weave * _seen(pixel / _WEAVE))
+    level += wave(_f32(x / _WEAVE)) * wave(_f32(y / _WEAVE)) * fine
+    return level
 
 
 def _seen(cycles: Floats | float) -> Floats:

@@ -48,7 +48,7 @@ def open_torchvision(
     import torchvision
 
     maker: Any = getattr(torchvision.datasets, name, None)
-    if not inspect.isclass(maker):
+    if not isinstance(maker, type):
         raise PagodaError(f"data.hub = {name}: torchvision has no data set of that name")
     known = inspect.signature(maker).parameters
     chosen: dict[str, Any] = {"train": split == "train"} if "train" in known else {"split": split}

@@ -123,10 +123,9 @@ def captions(indices: ArrayLike, *, seed: int, split: str) -> list[str]:
                    np.where(abs(side) > abs(rise), across, updown))  # fmt: skip
     lines = []
     for i, label in enumerate(s.label):
-        article = "an" if f"{sizes[i]}"[0] in "aeiou" else "a"
         pose = "" if label in _ROUND else f" {tilts[i]},"
         lines.append(
-            f"{article} {sizes[i]} {colours[i]} {_NOUNS[label]},{pose} on a {depths[i]} "
+            f"a {sizes[i]} {colours[i]} {_NOUNS[label]},{pose} on a {depths[i]} "
             f"{grounds[i]} background, lit from {lights[i]}"
         )
     return lines
@@ -190,11 +189,13 @@ def _rgb(hue: Floats, saturation: Floats, luma: Floats) -> Floats:
     have, want = (rgb * LUMA).sum(1)[:, None], luma[:, None]
     darker = rgb * (want / have)
     lighter = rgb + (1 - rgb) * ((want - have) / np.maximum(1 - have, 1e-9))
-    return np.where(want < have, darker, lighter)
+    mixed: Floats = np.where(want < have, darker, lighter)
+    return mixed
 
 
 def _sector(hue: Floats) -> NDArray[np.int64]:
-    return np.digitize(hue * 360, _HUE_ENDS) % len(_HUE_ENDS)
+    sector: NDArray[np.int64] = np.digitize(hue * 360, _HUE_ENDS) % len(_HUE_ENDS)
+    return sector
 
 
 def _pick(words: Sequence[str], which: NDArray[np.int64]) -> list[str]:

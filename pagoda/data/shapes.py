@@ -19,7 +19,8 @@ Field = NDArray[Any]  # float32
 
 class Surface(NamedTuple):
     """A shape at every sample: ``distance`` to its edge (negative inside, units of the radius),
-    fine ``texture`` in -1..1, and the share of the second colour (None: there is none)."""
+    fine ``texture`` in -1..1, and the share of the second colour (None: there is none).
+    """
 
     distance: Field
     texture: Field
@@ -28,9 +29,10 @@ class Surface(NamedTuple):
 
 def wave(x: Field) -> Field:
     """A parabolic approximation of -sin(2 pi x), exact at every quarter period."""
-    t = x - np.floor(x)
+    t: Field = x - np.floor(x)
     t -= np.float32(0.5)
-    return t * (np.float32(8) - np.float32(16) * np.abs(t))
+    t *= np.float32(8) - np.float32(16) * np.abs(t)
+    return t
 
 
 def edge(signed: Field, h: Field) -> Field:
@@ -48,7 +50,8 @@ def bands(x: Field, h: Field) -> Field:
 
 
 def _length(x: Field, y: Field) -> Field:
-    return np.sqrt(x * x + y * y)
+    length: Field = np.sqrt(x * x + y * y)
+    return length
 
 
 def _disc(u: Field, v: Field, h: Field) -> Surface:

@@ -49,7 +49,9 @@ def run(config: Config, resolution: int) -> None:
     with artifacts.create(Paths(config).data(resolution), "images", config=identity) as out:
         with track(sum(map(len, sources.values())), f"downsample {resolution}") as bar:
             for split, source in sources.items():
-                job = _Job(source, out / f"{split}_images.npy", resolution, data.recipe, data.pad_to)
+                job = _Job(
+                    source, out / f"{split}_images.npy", resolution, data.recipe, data.pad_to
+                )
                 job.reserve()
                 for images in job.run():
                     bar.advance(images)
