@@ -54,9 +54,7 @@ def frechet_distance(
         )
     cross = trace_sqrt_product(cov1, cov2, factor1)
     delta = mean1 - mean2
-    return max(
-        0.0, float(delta @ delta + np.trace(cov1) + np.trace(cov2) - 2.0 * cross)
-    )
+    return max(0.0, float(delta @ delta + np.trace(cov1) + np.trace(cov2) - 2.0 * cross))
 
 
 def trace_sqrt_product(
@@ -117,17 +115,13 @@ def frechet_distance_of_features(features1: np.ndarray, features2: np.ndarray) -
         centred.append((rows - means[-1]) / np.sqrt(len(rows) - 1))
     (x, y), dim = centred, means[0].size
     if y.shape[1] != dim:
-        raise PagodaError(
-            f"features are {dim}-d and {y.shape[1]}-d; use one feature network"
-        )
+        raise PagodaError(f"features are {dim}-d and {y.shape[1]}-d; use one feature network")
     if max(len(x), len(y)) > dim:
         return frechet_distance(means[0], x.T @ x, means[1], y.T @ y)
     delta = means[0] - means[1]
     return max(
         0.0,
-        float(
-            delta @ delta + np.sum(x * x) + np.sum(y * y) - 2 * nuclear_norm(x @ y.T)
-        ),
+        float(delta @ delta + np.sum(x * x) + np.sum(y * y) - 2 * nuclear_norm(x @ y.T)),
     )
 
 
@@ -136,7 +130,5 @@ def _checked(array: np.ndarray, ndim: int, what: str) -> np.ndarray:
     if array.ndim != ndim or not array.size:
         raise PagodaError(f"the {what} has shape {array.shape}; {ndim} axes are needed")
     if not np.isfinite(array).all():
-        raise PagodaError(
-            f"the {what} holds NaN or infinity; its features were not finite"
-        )
+        raise PagodaError(f"the {what} holds NaN or infinity; its features were not finite")
     return array

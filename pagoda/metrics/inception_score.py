@@ -43,13 +43,9 @@ def inception_score(
     """
     rows = check_features(probabilities, "probabilities").astype(np.float64)
     if len(rows) < splits:
-        raise PagodaError(
-            f"{len(rows)} samples cannot fill {splits} splits; use fewer splits"
-        )
+        raise PagodaError(f"{len(rows)} samples cannot fill {splits} splits; use fewer splits")
     if rows.min() < 0:
-        raise PagodaError(
-            "probabilities are negative; apply a softmax to the logits first"
-        )
+        raise PagodaError("probabilities are negative; apply a softmax to the logits first")
     if shuffle_seed is not None:
         rows = rows[np.random.RandomState(shuffle_seed).permutation(len(rows))]
     cuts = [i * len(rows) // splits for i in range(splits + 1)]

@@ -64,9 +64,7 @@ def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = (check_features(f).astype(np.float64, copy=False) for f in (x, y))
     if x.shape[1] != y.shape[1]:
-        raise PagodaError(
-            f"features are {x.shape[1]}-d and {y.shape[1]}-d; use one network"
-        )
+        raise PagodaError(f"features are {x.shape[1]}-d and {y.shape[1]}-d; use one network")
     if min(len(x), len(y)) < 2:
         raise PagodaError("a kernel distance needs 2 or more images on each side")
     return x, y
@@ -74,15 +72,9 @@ def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _unbiased(x: np.ndarray, y: np.ndarray) -> float:
     n, m = len(x), len(y)
-    own_x = _kernel_sum(x, x) - float(
-        np.sum(_cubic(np.einsum("ij,ij->i", x, x), x.shape[1]))
-    )
-    own_y = _kernel_sum(y, y) - float(
-        np.sum(_cubic(np.einsum("ij,ij->i", y, y), x.shape[1]))
-    )
-    return (
-        own_x / (n * (n - 1)) + own_y / (m * (m - 1)) - 2 * _kernel_sum(x, y) / (n * m)
-    )
+    own_x = _kernel_sum(x, x) - float(np.sum(_cubic(np.einsum("ij,ij->i", x, x), x.shape[1])))
+    own_y = _kernel_sum(y, y) - float(np.sum(_cubic(np.einsum("ij,ij->i", y, y), x.shape[1])))
+    return own_x / (n * (n - 1)) + own_y / (m * (m - 1)) - 2 * _kernel_sum(x, y) / (n * m)
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:

@@ -35,7 +35,10 @@ class ManifoldScores:
 
 
 def manifold_scores(
-    real: np.ndarray, generated: np.ndarray, neighbours: int = 3
+    real: np.ndarray,
+    generated: np.ndarray,
+    neighbours: int = 3,
+    real_radii: np.ndarray | None = None,
 ) -> ManifoldScores:
     """Precision, recall, density and coverage of generated against real features.
 
@@ -43,6 +46,7 @@ def manifold_scores(
         real: features ``(n, d)`` of real images.
         generated: features ``(m, d)`` of generated images.
         neighbours: k, the neighbour that each ball reaches.
+        real_radii: :func:`squared_radii` of ``real``, to save them when many sets share it.
 
     Raises:
         PagodaError: if dimensions disagree, a set has k or fewer points, or anything is not finite.
@@ -55,7 +59,7 @@ def manifold_scores(
     # Distances do not change with a common shift, and lose fewer digits near the origin.
     centre = real.mean(axis=0, dtype=np.float64)
     real, generated = real - centre, generated - centre
-    real_radii = squared_radii(real, neighbours)
+    real_radii = squared_radii(real, neighbours) if real_radii is None else real_radii
     generated_radii = squared_radii(generated, neighbours)
     inside = np.zeros(len(generated), dtype=np.int64)
     recalled = np.zeros(len(real), dtype=bool)
@@ -87,8 +91,18 @@ def squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     for rows, distances in _blocks(features, features):
         own = np.arange(rows.start, rows.stop)
         distances[own - rows.start, own] = np.inf
-        radii[rows] = np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
+        radii[rows] = _kth_smallest(distances, neighbours)
     return radii
+
+
+def _kth_smallest(rows: np.ndarray, k: int) -> np.ndarray:
+    """k-th smallest value of each row; destroys ``rows``. For few k repeated minima are fastest."""
+    if k > 8:
+        return np.partition(rows, k - 1, axis=1)[:, k - 1]
+    every = np.arange(len(rows))
+    for _ in range(k - 1):
+        rows[every, rows.argmin(axis=1)] = np.inf
+    return np.asarray(rows.min(axis=1))
 
 
 def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -100,7 +114,9 @@ def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(a), step):
         part = a[start : start + step].astype(np.float64, copy=False)
         norms = np.einsum("ij,ij->i", part, part)[:, None] + b_norms
-        distances = norms - 2.0 * (part @ b.T)
+        distances = part @ b.T
+        distances *= -2.0
+        distances += norms
         # Equal points come out at rounding error, not 0: without this they could miss a ball of
         # radius 0 around themselves.
         distances[distances <= rounding * norms] = 0.0

@@ -26,9 +26,7 @@ def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
     """
     array = np.asarray(features)
     if array.ndim != 2 or not array.size:
-        raise PagodaError(
-            f"{what} have shape {array.shape}; a non-empty (n, d) matrix is needed"
-        )
+        raise PagodaError(f"{what} have shape {array.shape}; a non-empty (n, d) matrix is needed")
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise PagodaError(
@@ -67,9 +65,7 @@ class RunningMoments:
         features = check_features(features)
         dim = self._mean.size
         if features.shape[1] != dim:
-            raise PagodaError(
-                f"features are {features.shape[1]}-d, the statistics {dim}-d"
-            )
+            raise PagodaError(f"features are {features.shape[1]}-d, the statistics {dim}-d")
         start = 0
         while start < len(features):
             room = len(self._buffer) - self._held
@@ -99,9 +95,7 @@ class RunningMoments:
         block -= mean
         total = self._n + self._held
         delta = mean - self._mean
-        self._scatter += (
-            block.T @ block
-        )  # numpy calls dsyrk: half the work of a general product
+        self._scatter += block.T @ block  # numpy calls dsyrk: half the work of a general product
         self._scatter += np.outer(delta, delta * (self._n * self._held / total))
         self._mean += delta * (self._held / total)
         self._n, self._held = total, 0

@@ -1,0 +1,122 @@
+"""The embedded feature network: a small classifier of real images, used for evaluation only.
+
+It takes uint8 images of any resolution and resizes them to its own, so that one network, and one
+feature space, serves every resolution of a pipeline. Training shows it real images degraded to
+each of those resolutions (:func:`degrade`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pagoda.data.pixels import to_float, to_uint8
+
+_WIDTHS = ((2, 2), (4, 1), (6, 2), (8, 1))  # (multiple of ``channels``, stride) after the stem
+_STEM_RES = 32  # larger inputs are halved by strided convolutions down to this first
+
+
+class FeatureNetwork(nn.Module):
+    """Convolutions, global average pooling, two linear heads.
+
+    ``conv(channels) -> [conv, batch norm, SiLU] x 4 -> 1x1 conv(dim), norm, SiLU -> mean``. The
+    features are the pooled activations. One head names the class; the other names the resolution
+    that a training image was degraded to, without which the features would learn to overlook blur.
+    Batch normalisation uses its running statistics in eval mode: an image's features do not
+    depend on its batch.
+
+    Args:
+        classes: number of classes.
+        resolution: side of the images that the convolutions see.
+        channels: width of the first block.
+        dim: dimension of the features.
+        degradations: number of resolutions seen in training.
+    """
+
+    def __init__(
+        self, classes: int, resolution: int, channels: int, dim: int, degradations: int
+    ) -> None:
+        super().__init__()
+        self.resolution, self.dim = resolution, dim
+        self.architecture: dict[str, int] = {
+            "classes": classes, "resolution": resolution, "channels": channels, "dim": dim,
+            "degradations": degradations,
+        }  # fmt: skip
+        halvings = max(0, (resolution // _STEM_RES).bit_length() - 1)
+        plan = [(1, 2)] * halvings + [(1, 1), *_WIDTHS]
+        layers: list[nn.Module] = []
+        width = 3
+        for multiple, stride in plan:
+            layers += _layer(width, multiple * channels, 3, stride)
+            width = multiple * channels
+        self.body = nn.Sequential(*layers, *_layer(width, dim, 1, 1))
+        self.class_head = nn.Linear(dim, classes)
+        self.degradation_head = nn.Linear(dim, degradations)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 images (n, 3, r, r) -> float in [-1, 1], resized to the network's resolution."""
+        x = to_float(images)
+        if x.shape[-1] == self.resolution:
+            return x
+        size = (self.resolution, self.resolution)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features (n, dim) of prepared images (n, 3, resolution, resolution)."""
+        return self.body(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (n, dim), float32, of uint8 images (n, 3, r, r), any r."""
+        return self.embed(self.prepare(images))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 images (n, 3, r, r) -> features (n, dim) and class logits (n, classes)."""
+        features = self.features(images)
+        return features, self.class_head(features)
+
+
+def degrade(images: Tensor, resolution: int) -> Tensor:
+    """uint8 images (n, 3, r, r) averaged down to ``resolution``, again as uint8."""
+    factor = images.shape[-1] // resolution
+    return to_uint8(F.avg_pool2d(to_float(images), factor)) if factor > 1 else images
+
+
+def load_feature_network(weights: dict[str, Tensor], card: dict[str, Any]) -> FeatureNetwork:
+    """The network of a ``features`` artifact, in eval mode."""
+    network = FeatureNetwork(**card["architecture"])
+    network.load_state_dict(weights)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def extract(
+    network: FeatureNetwork, images: np.ndarray, batch: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, dim) and class logits (n, classes), float32, of uint8 images (n, 3, r, r).
+
+    The network is always called with ``batch`` images (the last call is padded), because kernels
+    chosen by batch size differ in the last bit: an image's features have the same bits wherever it
+    stands and however many images there are.
+    """
+    device = next(network.parameters()).device
+    features = np.empty((len(images), network.dim), np.float32)
+    logits = np.empty((len(images), network.class_head.out_features), np.float32)
+    padded = np.zeros((batch, *images.shape[1:]), np.uint8)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        padded[: len(part)] = part
+        out = network(torch.from_numpy(padded).to(device))
+        rows = slice(start, start + len(part))
+        features[rows], logits[rows] = (o[: len(part)].cpu().numpy() for o in out)
+    return features, logits
+
+
+def _layer(in_channels: int, out_channels: int, kernel: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
+    )
+    return [conv, nn.BatchNorm2d(out_channels), nn.SiLU()]

@@ -1,0 +1,142 @@
+"""Train the embedded feature network on real images. It is used for evaluation only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pagoda import artifacts
+from pagoda.artifacts import Artifact
+from pagoda.config import Config, derive_resolutions
+from pagoda.networks.classifier import FeatureNetwork, degrade, extract
+from pagoda.stages.device import pick_device
+from pagoda.stages.paths import Paths
+from pagoda.stages.progress import track
+from pagoda.training.history import History
+
+_LOWEST_RES = 8  # the network serves every resolution from here up to its own
+_WEIGHT_DECAY = 0.05
+_WARMUP = 0.2  # share of training in which the learning rate rises
+_DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
+_LOG_EVERY = 10  # steps
+
+
+def run(config: Config) -> None:
+    """Train the network at the target resolution and write the ``features`` artifact.
+
+    Its seed is ``features.seed``, never the run's, and nothing depends on the base resolution: all
+    runs of a profile are measured with the same network.
+    """
+    paths, device = Paths(config), pick_device()
+    identity = {"name": config.name, "resolution": config.target_res}
+    data = artifacts.open_artifact(paths.data(config.target_res), "images", identity)
+    classes = data.card()["classes"]
+    ladder = derive_resolutions(min(_LOWEST_RES, config.target_res), config.target_res)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.features.seed)
+        network = FeatureNetwork(
+            len(classes), config.target_res, config.features.channels, config.features.dim,
+            len(ladder),
+        )  # fmt: skip
+    network = network.to(device).to(memory_format=torch.channels_last)
+    _train(config, network, data.array("train_images"), data.array("train_labels"), ladder)
+    network.eval()
+    card = {
+        "architecture": network.architecture,
+        "classes": classes,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "images_seen": config.features.images,
+        "seed": config.features.seed,
+        "accuracy": _accuracy(network, data, ladder),
+        "data": data.fingerprint,
+    }
+    where = {"name": config.name, "target_res": config.target_res}
+    with artifacts.create(paths.features, "features", config=where, inputs={"data": data}) as out:
+        artifacts.save_model(out, network, card)
+
+
+def _train(
+    config: Config, network: FeatureNetwork, images: np.ndarray, labels: np.ndarray,
+    ladder: list[int],
+) -> None:  # fmt: skip
+    section, device = config.features, next(network.parameters()).device
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=section.lr, weight_decay=_WEIGHT_DECAY, fused=True
+    )
+    steps = section.images // section.batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, section.lr, total_steps=max(2, steps), pct_start=_WARMUP
+    )
+    start, seen = time.monotonic(), 0
+    batches = _batches(images, labels, section.batch, steps, section.seed)
+    with (
+        track(section.images, "features") as bar,
+        History(Paths(config).history("features")) as log,
+    ):
+        for step, (x, y) in enumerate(batches, 1):
+            losses = _step(network, x.to(device), y.to(device), ladder)
+            optimizer.zero_grad(set_to_none=True)
+            (losses[0] + _DEGRADATION_WEIGHT * losses[1]).backward()
+            rate = float(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+            seen += len(x)
+            bar.advance(len(x))
+            if step % _LOG_EVERY == 0 or step == steps:
+                seconds = time.monotonic() - start
+                log.write(
+                    images=seen, step=step, seconds=seconds, loss=losses[0].item(),
+                    loss_degradation=losses[1].item(), accuracy=losses[2].item(), lr=rate,
+                    images_per_second=seen / seconds,
+                )  # fmt: skip
+
+
+def _batches(
+    images: np.ndarray, labels: np.ndarray, batch: int, steps: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled epochs of uint8 images, each mirrored with probability 1/2."""
+    rng = np.random.default_rng(seed)
+    order = np.empty(0, np.int64)
+    for _ in range(steps):
+        while len(order) < batch:
+            order = np.concatenate([order, rng.permutation(len(images))])
+        rows, order = order[:batch], order[batch:]
+        pixels = images[rows]
+        mirrored = rng.random(batch) < 0.5
+        pixels[mirrored] = pixels[mirrored, :, :, ::-1]
+        yield torch.from_numpy(pixels), torch.from_numpy(labels[rows])
+
+
+def _step(
+    network: FeatureNetwork, images: Tensor, labels: Tensor, ladder: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class loss, degradation loss and accuracy, a part of the batch at each resolution."""
+    parts = [
+        network.prepare(degrade(part, res))
+        for part, res in zip(images.tensor_split(len(ladder)), ladder, strict=True)
+    ]
+    sizes = torch.tensor([len(part) for part in parts])
+    degradations = torch.repeat_interleave(torch.arange(len(ladder)), sizes).to(labels.device)
+    features = network.embed(torch.cat(parts))
+    logits = network.class_head(features)
+    return (
+        F.cross_entropy(logits, labels),
+        F.cross_entropy(network.degradation_head(features), degradations),
+        (logits.argmax(1) == labels).float().mean(),
+    )
+
+
+def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dict[str, float]:
+    """Share of held-out images named right, at each resolution."""
+    images = torch.from_numpy(np.array(data.array("test_images")))
+    labels = data.array("test_labels")
+    shares = {}
+    for res in ladder:
+        _, logits = extract(network, degrade(images, res).numpy())
+        shares[str(res)] = float(np.mean(logits.argmax(1) == labels))
+    return shares
