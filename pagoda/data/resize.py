@@ -45,7 +45,7 @@ def cut(image: Image.Image, resolution: int, recipe: str, pad_to: int | None = N
     rgb = to_rgb(image)
     if pad_to is not None:
         rgb = _pad(rgb, pad_to)
-    return np.asarray(shrink(rgb, resolution))
+    return np.array(shrink(rgb, resolution))
 
 
 def cut_batch(images: Pixels, resolution: int, recipe: str, pad_to: int | None = None) -> Pixels:
@@ -61,7 +61,7 @@ def cut_batch(images: Pixels, resolution: int, recipe: str, pad_to: int | None =
         small = np.empty((len(images), 3, resolution, resolution), np.uint8)
         for i, image in enumerate(flat):
             small[i] = cut(image, resolution, recipe, pad_to).transpose(2, 0, 1)
-    return np.broadcast_to(small, (len(small), 3, resolution, resolution))
+    return small.repeat(3, axis=1) if small.shape[1] == 1 else small
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
