@@ -125,7 +125,7 @@ def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
         raise PagodaError(f"data.path = {path}: there is no such file")
     try:
         file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise PagodaError(
             f"{path} ends early, is unreadable or is no npz file; copy it again"
         ) from error
