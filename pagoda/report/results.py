@@ -1,0 +1,162 @@
+"""Measured values as tables, CSV and ``metrics.json``; provenance goes with every number."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pagoda.report.document import Cell, Table
+from pagoda.report.experiment import Evaluation, Experiment, Row
+
+# In the order of a table's rows. The main generator is "student" at the base, "grown" above it.
+GENERATORS = {
+    "teacher": "Diffusion teacher",
+    "student": "One-step student",
+    "grown": "Grown generator",
+    "ungrown": "Grown, new blocks untrained",
+    "upsampled_base": "Student, bilinear upsampling",
+    "untrained_teacher_weights": "Teacher's weights in one step",
+    "untrained": "Untrained generator",
+    "real": "Real images, held out (floor)",
+}
+METRICS = {
+    "fd": "FD ↓",
+    "classifier_score": "Classifier score ↑",
+    "precision": "Precision ↑",
+    "recall": "Recall ↑",
+    "class_accuracy": "Class accuracy ↑",
+}
+
+
+def generator_label(name: str) -> str:
+    """Reader's name of a generator."""
+    return GENERATORS.get(name, name.replace("_", " ").capitalize())
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated: 6.13, 20.8, 1,887."""
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def short(fingerprint: str) -> str:
+    """First digits of a fingerprint, as code."""
+    return f"`{fingerprint[:10]}`"
+
+
+def provenance(rows: Iterable[Row]) -> str:
+    """One sentence a fact: seed, reference set, feature network, code, device."""
+    rows = list(rows)
+    references = {(r.reference_n, r.resolution, r.reference) for r in rows}
+    parts = [
+        f"{_plural('Seed', {r.seed for r in rows})} {_listed(r.seed for r in rows)}.",
+        "Held against "
+        + "; ".join(f"{n:,} real images at {s}×{s} ({short(f)})" for n, s, f in sorted(references))
+        + ".",
+        f"Features {_listed(short(r.features) for r in rows)}.",
+        f"Code {_listed(f'`{r.revision}`' for r in rows)}, on {_listed(r.device for r in rows)}.",
+    ]
+    return " ".join(parts)
+
+
+def results_table(evaluation: Evaluation) -> Table:
+    """Every generator at one resolution; a column holds one metric under one protocol."""
+    rows, res = evaluation.rows, evaluation.resolution
+    columns = sorted({(r.metric, r.protocol) for r in rows}, key=_metric_order)
+    values = {(_line_of(r), (r.metric, r.protocol)): r for r in rows}
+    lines = sorted({_line_of(r) for r in rows}, key=lambda line: _generator_order(line[0]))
+    seeds = len({r.seed for r in rows}) > 1
+    header = ["Generator", "NFE", "n"] + ["Seed"] * seeds
+    table = []
+    for line in lines:
+        generator, nfe, n, seed = line
+        label = generator_label(generator)
+        cells = [Cell(f"**{label}**" if generator == evaluation.main else label)]
+        cells += [Cell("–" if nfe < 0 else str(nfe)), Cell(f"{n:,}")] + [Cell(str(seed))] * seeds
+        cells += [_value_cell(values.get((line, column))) for column in columns]
+        table.append(tuple(cells))
+    header += [f"{METRICS.get(m, m)} `{p}`" for m, p in columns]
+    align = "l" + "r" * (len(header) - 1)
+    caption = (
+        f"**Results at {res}×{res}.** NFE: network evaluations an image; n: images a generator. "
+        f"{provenance(rows)}"
+    )
+    return Table(caption, tuple(header), tuple(table), align)
+
+
+def results_csv(experiment: Experiment) -> str:
+    """All rows, unrounded, one value a line with its provenance."""
+    names = [f.name for f in dataclasses.fields(Row)]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in experiment.rows)
+    return stream.getvalue()
+
+
+def metrics_tree(experiment: Experiment) -> dict[str, Any]:
+    """``metrics.json``: what ``dvc metrics diff`` and ``dvc exp show`` line up.
+
+    ``final`` holds the generator at the target resolution, ``student`` the one at the base
+    resolution, ``resolution`` the main generator of each, keyed by four digits. The names are
+    protocols, so that values of different protocols stay in different columns.
+    """
+    main = {
+        f"{r:04d}": {row.protocol: row.value for row in e.rows if row.generator == e.main}
+        for r, e in experiment.evaluations.items()
+    }
+    config = experiment.config
+    return {
+        "final": main[f"{config.target_res:04d}"],
+        "student": main[f"{config.base_res:04d}"],
+        "resolution": main,
+    }
+
+
+def _value_cell(row: Row | None) -> Cell:
+    if row is None:
+        return Cell("")
+    title = (
+        f"{row.protocol} = {row.value!r}; n {row.n}, seed {row.seed}, NFE {row.nfe}, "
+        f"{row.resolution}×{row.resolution}; reference {row.reference[:10]} (n {row.reference_n}), "
+        f"features {row.features[:10]}; code {row.revision}; {row.device}"
+    )
+    return Cell(number(row.value), title)
+
+
+def _line_of(row: Row) -> tuple[str, int, int, int]:
+    return row.generator, -1 if row.nfe is None else row.nfe, row.n, row.seed
+
+
+def _generator_order(name: str) -> tuple[int, str]:
+    order = list(GENERATORS)
+    return order.index(name) if name in order else len(order) - 1, name
+
+
+def _metric_order(column: tuple[str, str]) -> tuple[int, str, str]:
+    order = list(METRICS)
+    return order.index(column[0]) if column[0] in order else len(order), *column
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(v) for v in values))
+
+
+def _plural(word: str, values: set[Any]) -> str:
+    return word if len(values) == 1 else word + "s"
+
+
+def pick(rows: Iterable[Row], test: Callable[[Row], bool]) -> Row | None:
+    """The one row that passes; None if there is none.
+
+    Raises:
+        ValueError: if several pass, as a rule over an ambiguous value would mean nothing.
+    """
+    found = [row for row in rows if test(row)]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} rows where one was expected: {found[0]}")
+    return found[0] if found else None
