@@ -1,0 +1,119 @@
+"""Which code a stage of ``dvc.yaml`` depends on, found from import statements, without running it.
+
+``python -m tests.import_closure`` prints the code ``deps`` that every stage should have;
+``--files`` prints them file by file.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# These pass values on or show them; no edit of theirs can change what a stage writes. Parameters
+# are watched by value (`params:` in dvc.yaml), and a path that is not the declared one makes DVC
+# fail; `root.py` says where interrupted work is kept, under a name that holds its fingerprint.
+# `pagoda/artifacts.py` is not among them: it decides what is in the files.
+EXEMPT = frozenset(
+    {
+        "pagoda/__init__.py",
+        "pagoda/__main__.py",
+        "pagoda/cli.py",
+        "pagoda/config.py",
+        "pagoda/errors.py",
+        "pagoda/stages/__init__.py",
+        "pagoda/stages/paths.py",
+        "pagoda/stages/progress.py",
+        "pagoda/stages/root.py",
+    }
+)
+
+
+@cache
+def closure(module: str) -> frozenset[str]:
+    """Files (relative to the root) that importing ``module`` and calling it can execute.
+
+    Imports inside functions count; those under ``if TYPE_CHECKING`` do not. The ``__init__.py`` of
+    every package on the way counts: Python runs it.
+    """
+    found: dict[str, Path] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        file = _file(name)
+        if name in found or file is None:
+            continue
+        found[name] = file
+        pending += _imports(file, name)
+        pending += _parents(name)
+    return frozenset(str(f.relative_to(ROOT)) for f in found.values()) - EXEMPT
+
+
+def stage_module(command: str) -> str:
+    """``pagoda teacher`` or ``python -m pagoda teacher --x`` -> ``pagoda.stages.teacher``."""
+    words = command.split()
+    return f"pagoda.stages.{words[words.index('pagoda') + 1]}"
+
+
+def suggest(files: Iterable[str], by_file: bool = False) -> list[str]:
+    """The ``deps`` that cover ``files``: a whole package where it is a library, files in stages."""
+    if by_file:
+        return sorted(files)
+    return sorted({_grain(f) for f in files})
+
+
+def _grain(file: str) -> str:
+    parts = Path(file).parts
+    return file if len(parts) == 2 or parts[1] == "stages" else "/".join(parts[:2])
+
+
+def _file(module: str) -> Path | None:
+    stem = ROOT.joinpath(*module.split("."))
+    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _imports(file: Path, module: str) -> Iterator[str]:
+    for node in _executed(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "pagoda")
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import; the house style is absolute"
+            if node.module and node.module.split(".")[0] == "pagoda":
+                yield node.module
+                yield from (f"{node.module}.{a.name}" for a in node.names)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _executed(node)
+
+
+def main() -> None:
+    """Print the code deps that each stage of ``dvc.yaml`` should have."""
+    import yaml
+
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        module = stage_module(stage.get("do", stage)["cmd"])
+        print(f"{name}:" + ("" if _file(module) else f"  # {module} does not exist"))
+        for dep in suggest(closure(module), "--files" in sys.argv):
+            print(f"  - {dep}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""``dvc.yaml``: what it declares against what the code does."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pagoda.config import derive_growth, derive_resolutions
+from tests.import_closure import EXEMPT, ROOT, closure, stage_module, suggest
+
+STAGES: dict[str, dict[str, Any]] = {
+    name: stage.get("do", stage)
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
+
+
+def _code_deps(stage: str) -> list[str]:
+    return [d for d in STAGES[stage].get("deps", []) if d.split("/")[0] == "pagoda"]
+
+
+def _covers(dep: str, file: str) -> bool:
+    return file == dep or file.startswith(dep.rstrip("/") + "/")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_its_module(stage: str) -> None:
+    module = stage_module(STAGES[stage]["cmd"])
+    assert ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file()
+    assert closure(module)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_imported_module_is_a_dependency(stage: str) -> None:
+    files, deps = closure(stage_module(STAGES[stage]["cmd"])), _code_deps(stage)
+    missed = sorted(f for f in files if not any(_covers(d, f) for d in deps))
+    assert not missed, f"{stage}: a change of {missed} would not rerun it; deps: {suggest(files)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_dependency_is_imported(stage: str) -> None:
+    files = closure(stage_module(STAGES[stage]["cmd"]))
+    idle = [d for d in _code_deps(stage) if not any(_covers(d, f) for f in files)]
+    assert not idle, f"{stage}: reruns when {idle} change, which it never imports"
+
+
+def test_reports_and_tracking_never_retrain() -> None:
+    for stage in ("features", "teacher", "invert", "distill", "grow"):
+        code = closure(stage_module(STAGES[stage]["cmd"]))
+        later = [f for f in code if f.startswith(("pagoda/report", "pagoda/tracking"))]
+        assert not later, f"{stage} imports {later}"
+
+
+def test_evaluation_code_never_retrains_a_generator() -> None:
+    for stage in ("teacher", "invert", "distill", "grow"):
+        code = closure(stage_module(STAGES[stage]["cmd"]))
+        assert not [f for f in code if f.startswith("pagoda/metrics")]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_section_a_stage_reads_is_a_parameter(stage: str) -> None:
+    file = ROOT.joinpath(*stage_module(STAGES[stage]["cmd"]).split(".")).with_suffix(".py")
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "config"
+    }
+    # The derived lists follow from base_res and target_res; DVC resolves them into the stages.
+    missed = read - {"resolutions", "growth"} - set(STAGES[stage]["params"])
+    assert not missed, f"{stage} reads {sorted(missed)}; without them in params it would not rerun"
+
+
+def test_closure_finds_lazy_imports_and_skips_type_checking(tmp_path: Path) -> None:
+    from tests.import_closure import _executed
+
+    source = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import hidden\n"
+        "def f():\n    import lazy\n"
+    )
+    names = [n.names[0].name for n in _executed(ast.parse(source)) if isinstance(n, ast.Import)]
+    assert names == ["lazy"]
+
+
+def test_closure_agrees_with_what_python_imports() -> None:
+    """What ``import pagoda.stages.teacher`` loads, really, is in the closure found by reading."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, pagoda.stages.teacher as m\n"
+        "print(*(x.__file__ for n, x in sys.modules.items() if n.split('.')[0] == 'pagoda'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    loaded = {str(Path(f).relative_to(ROOT)) for f in done.stdout.split()}
+    assert "pagoda/stages/teacher.py" in loaded
+    assert loaded - EXEMPT <= closure("pagoda.stages.teacher")
+
+
+@pytest.fixture(params=[8, 16, 32])
+def resolved(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, Any]]:
+    """The pipeline as DVC resolves it for one base resolution."""
+    from dvc.repo import Repo
+
+    tree = yaml.safe_load((ROOT / "experiments/profile/smoke.yaml").read_text())
+    tree["base_res"], ends = request.param, (request.param, tree["target_res"])
+    tree |= {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        yield request.param, repo
+
+
+def test_stages_follow_the_base_resolution(resolved: tuple[int, Any]) -> None:
+    base, repo = resolved
+    ladder = [r for r in (8, 16, 32) if r >= base]
+    names = {stage.name for stage in repo.index.stages}
+    for group in ("downsample", "reference", "evaluate"):
+        assert {n for n in names if n.startswith(group + "@")} == {f"{group}@{r}" for r in ladder}
+    assert {n for n in names if n.startswith("grow@")} == {f"grow@{r}" for r in ladder[1:]}
+    assert {"features", "teacher", "invert", "distill", "report"} <= names
+
+
+def test_every_input_is_made_by_a_stage(resolved: tuple[int, Any]) -> None:
+    _, repo = resolved
+    made = {out.def_path for stage in repo.index.stages for out in stage.outs}
+    for stage in repo.index.stages:
+        for dep in stage.deps:
+            path = str(dep.def_path)
+            if path.startswith(("runs/", "reports/")):
+                inside = path in made or any(m.startswith(path + "/") for m in made)
+                assert inside, f"{stage.addressing} reads {path}, which no stage makes"
+
+
+def test_commands_name_real_commands(resolved: tuple[int, Any]) -> None:
+    """Each resolved ``cmd`` parses as a command line of pagoda, options included."""
+    from typer.main import get_command
+
+    from pagoda.cli import app
+
+    _, repo = resolved
+    group = get_command(app)
+    for stage in repo.index.stages:
+        words = stage.cmd.split()
+        name, *options = words[words.index("pagoda") + 1 :]
+        command = group.commands[name]  # type: ignore[attr-defined]
+        command.make_context(name, list(options), resilient_parsing=False)
