@@ -152,7 +152,7 @@ def test_padding_centres_small_images_and_leaves_large_ones() -> None:
 
 
 def test_unknown_recipe_is_refused() -> None:
-    with pytest.raises(PagodaError, match="unknown recipe 'bilinear'.*adm, lanczos, box"):
+    with pytest.raises(PagodaError, match=r"unknown recipe 'bilinear'.*adm, lanczos, box"):
         cut(Image.new("RGB", (8, 8)), 8, "bilinear")
     with pytest.raises(PagodaError, match="unknown recipe"):
         cut_batch(np.zeros((1, 3, 8, 8), np.uint8), 8, "bilinear")

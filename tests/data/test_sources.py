@@ -194,7 +194,7 @@ def test_missing_paths_are_named(tmp_path: Path) -> None:
     for kind in ("torchvision", "hub"):
         with pytest.raises(PagodaError, match=r"data\.hub is null"):
             opened(kind)
-    with pytest.raises(PagodaError, match="data.source = 'ftp'"):
+    with pytest.raises(PagodaError, match=r"data.source = 'ftp'"):
         opened("ftp")
     with pytest.raises(PagodaError, match="split = 'val'"):
         opened("npz", tmp_path, split="val")
@@ -226,7 +226,7 @@ def test_bytes_damaged_inside_an_npz_are_found(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[200] ^= 0xFF  # among the pixels of the first member
     path.write_bytes(content)
-    with pytest.raises(PagodaError, match="x_train is damaged.*copy the file again"):
+    with pytest.raises(PagodaError, match=r"x_train is damaged.*copy the file again"):
         opened("npz", path)
 
 
@@ -303,7 +303,7 @@ def test_a_wrong_number_of_classes_is_named(folder: Path, tmp_path: Path) -> Non
 
 def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
     path = npz(tmp_path / "set.npz", y_train=np.array([0, 1, 2, 0, 1, 7, 0, 1, 2]))
-    with pytest.raises(PagodaError, match="label 7 of train image 5 is out of range.*0 to 2"):
+    with pytest.raises(PagodaError, match=r"label 7 of train image 5 is out of range.*0 to 2"):
         opened("npz", path)
     path = npz(tmp_path / "set.npz", y_train=np.array([0, -1, 2, 0, 1, 1, 0, 1, 2]))
     with pytest.raises(PagodaError, match="label -1 of train image 1"):

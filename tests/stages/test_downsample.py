@@ -1,0 +1,189 @@
+"""The downsample stage end to end, on the embedded set and on files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pagoda import artifacts
+from pagoda.config import Config, parse
+from pagoda.data.embedded import CLASSES, SEED, render
+from pagoda.data.resize import cut
+from pagoda.errors import PagodaError
+from pagoda.stages import downsample
+from pagoda.stages.paths import Paths
+
+TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+
+
+def configured(**data: Any) -> Config:
+    tree = copy.deepcopy(TREE)
+    tree["data"] |= {
+        "source": "embedded", "path": None, "hub": None, "render_res": 32, "train_images": 60,
+        "test_images": 20, "num_classes": 10, "recipe": "box", "pad_to": None,
+    } | data  # fmt: skip
+    return parse(tree)
+
+
+def written(config: Config, resolution: int) -> artifacts.Artifact:
+    downsample.run(config, resolution)
+    expect = {"name": config.name, "resolution": resolution}
+    return artifacts.open_artifact(Paths(config).data(resolution), "images", expect)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of photographs of all sizes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(20, 90, 2)
+                pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def of_files(photos: Path, **data: Any) -> Config:
+    settings = {"source": "folder", "path": str(photos), "num_classes": 2, "recipe": "adm",
+                "train_images": None, "test_images": None}  # fmt: skip
+    return configured(**(settings | data))
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32])
+def test_embedded_set_end_to_end(resolution: int) -> None:
+    result = written(configured(), resolution)
+    factor = 32 // resolution
+    for split, count in (("train", 60), ("test", 20)):
+        images, labels = result.array(f"{split}_images"), result.array(f"{split}_labels")
+        assert images.shape == (count, 3, resolution, resolution) and images.dtype == np.uint8
+        assert np.array_equal(labels, np.arange(count) % 10) and labels.dtype == np.int64
+        drawn, _ = render(np.arange(count), resolution=32, seed=SEED, split=split)
+        boxed = drawn.reshape(count, 3, resolution, factor, resolution, factor).mean((3, 5))
+        assert np.abs(images - boxed).max() <= 1  # Pillow rounds after each axis
+    card = result.card()
+    assert card["classes"] == list(CLASSES) and card["n"] == {"train": 60, "test": 20}
+    assert (card["recipe"], card["pad_to"], card["resolution"]) == ("box", None, resolution)
+    assert card["source"] == "embedded" and len(set(card["source_fingerprint"].values())) == 2
+
+
+def test_equal_runs_give_equal_bytes_and_content_changes_the_fingerprint() -> None:
+    first = written(configured(), 8).fingerprint
+    assert written(configured(), 8).fingerprint == first
+    assert written(configured(train_images=61), 8).fingerprint != first
+
+
+def test_files_are_cut_from_their_originals(photos: Path) -> None:
+    result = written(of_files(photos), 16)
+    assert result.card()["classes"] == ["cat", "dog"]
+    assert result.card()["n"] == {"train": 18, "test": 8}
+    images, labels = result.array("train_images"), result.array("train_labels")
+    assert labels.tolist() == [0, 1] * 9
+    for row, label in enumerate(labels):
+        with Image.open(photos / "train" / ("cat", "dog")[label] / f"{row // 2}.png") as image:
+            assert np.array_equal(images[row], cut(image, 16, "adm").transpose(2, 0, 1))
+
+
+def test_several_processes_write_the_same_bytes(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = written(of_files(photos), 16).fingerprint
+    monkeypatch.setattr(downsample, "_DECODED_ALONE", 4)
+    monkeypatch.setattr(downsample._Job, "_block", lambda self: 5)
+    monkeypatch.setattr(downsample, "_cores", lambda: 2)
+    assert written(of_files(photos), 16).fingerprint == alone
+    (photos / "train" / "dog" / "6.png").write_bytes(b"no image")
+    with pytest.raises(PagodaError, match=r"train image 13 of .*dog/6\.png\) does not decode"):
+        downsample.run(of_files(photos), 16)
+
+
+def test_padding_reaches_the_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"x_train": rng.integers(1, 256, (30, 28, 28), dtype=np.uint8)}
+    arrays |= {"x_test": arrays["x_train"][:10], "y_train": np.arange(30) % 10}
+    np.savez(tmp_path / "grey.npz", y_test=np.arange(10), **arrays)
+    source = {"source": "npz", "path": str(tmp_path / "grey.npz"), "train_images": None}
+    config = configured(**source, test_images=10, pad_to=32)
+    images = written(config, 32).array("train_images")
+    assert np.array_equal(images[:, 2, 2:30, 2:30], arrays["x_train"])
+    assert not images[:, :, :2].any() and not images[:, :, :, 30:].any()
+
+
+@pytest.mark.parametrize("damage", ["image", "class", "path", "classes", "count"])
+def test_bad_data_is_one_line_and_leaves_nothing(
+    photos: Path, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def break_image() -> Config:
+        (photos / "val" / "cat" / "2.png").write_bytes(b"no image")
+        return of_files(photos)
+
+    def empty_class() -> Config:
+        for file in (photos / "train" / "cat").iterdir():
+            file.unlink()
+        return of_files(photos)
+
+    cases: dict[str, tuple[Callable[[], Config], str]] = {
+        "image": (break_image, r"test image 4 of .*val/cat/2\.png\) does not decode"),
+        "class": (empty_class, "class cat has no train images"),
+        "path": (lambda: of_files(photos / "none"), "there is no such folder"),
+        "classes": (lambda: of_files(photos, num_classes=3), r"set data\.num_classes=2"),
+        "count": (lambda: of_files(photos, train_images=19), r"data\.train_images = 19; lower"),
+    }
+    make, message = cases[damage]
+    with pytest.raises(PagodaError, match=message) as error:
+        downsample.run(make(), 16)
+    assert "\n" not in str(error.value)
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_failure_keeps_the_artifact_that_was_there(photos: Path) -> None:
+    before = written(of_files(photos), 16)
+    (photos / "train" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(PagodaError, match="does not decode"):
+        downsample.run(of_files(photos), 16)
+    after = artifacts.open_artifact(before.path, "images")
+    assert after.fingerprint == before.fingerprint
+
+
+def test_no_space_is_one_line_before_any_work() -> None:
+    """The operating system refuses the file: here by the limit on the size of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(PagodaError, match=r"cannot write runs/.*: File too large"):
+            downsample.run(configured(), 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+
+
+def test_stage_runs_without_torch(tmp_path: Path) -> None:
+    tree = copy.deepcopy(TREE)
+    tree["data"] |= {"train_images": 20, "test_images": 10}
+    (tmp_path / "tree.json").write_text(json.dumps(tree))
+    code = (
+        "import json, sys; from pagoda.config import parse; from pagoda.stages import downsample;"
+        f"downsample.run(parse(json.load(open({str(tmp_path / 'tree.json')!r}))), 8);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'mlflow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
