@@ -76,10 +76,10 @@ def test_adm_equals_the_published_code_on_odd_sizes(height: int, width: int) -> 
     image, resolution = Image.fromarray(noise(height, width)), 16
     step = image
     while min(step.size) >= 32:
-        step = step.resize((step.size[0] // 2, step.size[1] // 2), resample=Image.BOX)
+        step = step.resize((step.size[0] // 2, step.size[1] // 2), resample=Image.Resampling.BOX)
     factor = resolution / min(step.size)
     size = (round(step.size[0] * factor), round(step.size[1] * factor))
-    array = np.array(step.resize(size, resample=Image.BICUBIC))
+    array = np.array(step.resize(size, resample=Image.Resampling.BICUBIC))
     y, x = (array.shape[0] - 16) // 2, (array.shape[1] - 16) // 2
     assert np.array_equal(cut(image, resolution, "adm"), array[y : y + 16, x : x + 16])
 

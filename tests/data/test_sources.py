@@ -82,8 +82,9 @@ def test_embedded_source_draws_the_embedded_set() -> None:
     source = opened("embedded", num_classes=10, limit=25, split="test")
     images, labels = render(np.arange(25), resolution=16, seed=0, split="test")
     assert source.classes == CLASSES and np.array_equal(source.labels, labels)
-    assert np.array_equal(source.array(), images)
-    assert np.array_equal(source.array(3, 9), images[3:9])
+    whole, part = source.array(), source.array(3, 9)
+    assert whole is not None and np.array_equal(whole, images)
+    assert part is not None and np.array_equal(part, images[3:9])
     assert np.array_equal(np.asarray(source.load(7)), images[7].transpose(1, 2, 0))
     assert len(set(source.names)) == len(source) == 25
     assert len(opened("embedded", num_classes=10, limit=4)) == 4
