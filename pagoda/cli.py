@@ -1,0 +1,221 @@
+"""The command line: every stage is a command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import pagoda
+from pagoda.errors import PagodaError
+
+if TYPE_CHECKING:
+    from pagoda.config import Config
+
+_HELP = (
+    "A one-step image generator, grown from a low-resolution diffusion teacher (PaGoDA).\n\n"
+    "'dvc repro' runs the stages in their order and skips what is up to date; a single stage "
+    "reads what the ones before it left under runs/."
+)
+
+app = typer.Typer(
+    name="pagoda",
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes 0.3 s to draw a help page
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Resolution = Annotated[int, typer.Option(metavar="PIXELS", help="One of the experiment's.")]
+
+
+def main() -> None:
+    """Run the command line; trouble that a user can mend is one line and no traceback.
+
+    Exit status: 0 success, 1 trouble, 2 wrong usage, 130 interrupted.
+    """
+    try:
+        app()
+    except PagodaError as error:
+        _exit(1, f"error: {error}")
+    except MemoryError:
+        _exit(1, "error: out of memory; make the batches smaller in params.yaml")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        _exit(1, f"error: no space left{where}; free some and run the same command again")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        _exit(1, "error: torch is out of memory; make the batches smaller in params.yaml")
+
+
+def _exit(status: int, message: str) -> NoReturn:
+    sys.stderr.write(" ".join(message.split("\n")) + "\n")
+    raise SystemExit(status)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"pagoda {pagoda.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    ctx: typer.Context,
+    params: Annotated[
+        Path, typer.Option(metavar="FILE", help="Parameters of the experiment.")
+    ] = Path("params.yaml"),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    ctx.obj = params
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command that says in one line that Ctrl-C stopped it."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            _exit(130, "interrupted; run the same command again to go on")
+
+    return app.command()(guarded)
+
+
+def _load(ctx: typer.Context) -> Config:
+    from pagoda.config import load
+
+    return load(ctx.obj)
+
+
+def _stage(name: str) -> Any:
+    return importlib.import_module(f"pagoda.stages.{name}")
+
+
+def _known(config: Config, resolution: int) -> int:
+    if resolution not in config.resolutions:
+        raise PagodaError(
+            f"--resolution = {resolution}; it must be one of {config.resolutions}, which follow "
+            "from base_res and target_res in params.yaml"
+        )
+    return resolution
+
+
+@_command
+def downsample(ctx: typer.Context, resolution: Resolution) -> None:
+    """Cut every image to one resolution, each from the original."""
+    config = _load(ctx)
+    _stage("downsample").run(config, _known(config, resolution))
+
+
+@_command
+def features(ctx: typer.Context) -> None:
+    """Train the embedded feature network, for evaluation only."""
+    _stage("features").run(_load(ctx))
+
+
+@_command
+def reference(ctx: typer.Context, resolution: Resolution) -> None:
+    """Feature statistics of real images at one resolution."""
+    config = _load(ctx)
+    _stage("reference").run(config, _known(config, resolution))
+
+
+@_command
+def teacher(ctx: typer.Context) -> None:
+    """Train the diffusion teacher at the base resolution."""
+    _stage("teacher").run(_load(ctx))
+
+
+@_command
+def invert(ctx: typer.Context) -> None:
+    """Invert real images to latents along the probability-flow ODE."""
+    _stage("invert").run(_load(ctx))
+
+
+@_command
+def distill(ctx: typer.Context) -> None:
+    """Distil the one-step generator at the base resolution."""
+    _stage("distill").run(_load(ctx))
+
+
+@_command
+def grow(
+    ctx: typer.Context,
+    from_res: Annotated[int, typer.Option("--from", metavar="PIXELS", help="Where it ends now.")],
+    to_res: Annotated[int, typer.Option("--to", metavar="PIXELS", help="Twice that.")],
+) -> None:
+    """Grow the generator by one doubling of the resolution."""
+    config = _load(ctx)
+    if {"from": from_res, "to": to_res} not in config.growth.values():
+        steps = ", ".join(f"--from {g['from']} --to {g['to']}" for g in config.growth.values())
+        raise PagodaError(
+            f"--from {from_res} --to {to_res} is no growth step of this experiment; it has "
+            + (steps or "none, because base_res = target_res")
+        )
+    _stage("grow").run(config, from_res, to_res)
+
+
+@_command
+def evaluate(ctx: typer.Context, resolution: Resolution) -> None:
+    """Score every generator at one resolution against real images."""
+    config = _load(ctx)
+    _stage("evaluate").run(config, _known(config, resolution))
+
+
+@_command
+def report(ctx: typer.Context) -> None:
+    """Write tables, curves, sample sheets and metrics.json."""
+    _stage("report").run(_load(ctx))
+
+
+@_command
+def track(
+    ctx: typer.Context,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep up with running stages until Ctrl-C.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Pause between two looks.")
+    ] = 5.0,
+) -> None:
+    """Put the experiment into MLflow; doing it twice adds nothing."""
+    config, stage = _load(ctx), _stage("track")
+    if follow:
+        stage.follow(config, interval)
+    else:
+        stage.run(config)
+
+
+@_command
+def derive(ctx: typer.Context) -> None:
+    """Mend the lists of params.yaml that follow from base_res."""
+    from pagoda.derive import rewrite
+
+    ladder = " -> ".join(map(str, rewrite(ctx.obj)))
+    typer.echo(f"{ctx.obj}: resolutions and growth now follow {ladder}")
+
+
+@_command
+def doctor(ctx: typer.Context) -> None:
+    """Say what is wrong with this machine or configuration."""
+    from pagoda.doctor import examine, show
+
+    findings = examine(ctx.obj)
+    show(findings)
+    if any(finding.level == "broken" for finding in findings):
+        raise typer.Exit(1)

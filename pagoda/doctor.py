@@ -1,0 +1,246 @@
+"""``pagoda doctor``: what is wrong with this machine or this configuration, in one screen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pagoda.config import Config, load
+from pagoda.errors import PagodaError
+from pagoda.stages.revision import code_revision
+from pagoda.stages.root import project_root
+from pagoda.tracking import find_store
+
+_GIB = 1 << 30
+_MEMORY_GIB = 4  # peak of the default profile, all included
+_DISK_GIB = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination. ``broken`` stops work; ``note`` costs time or surprises."""
+
+    topic: str
+    state: str
+    level: Literal["ok", "note", "broken"] = "ok"
+    remedy: str = ""
+
+
+def examine(params: Path) -> list[Finding]:
+    """Look at the machine, the project and the configuration in ``params``. Changes nothing."""
+    findings = [check() for check in (_python, _torch, _threads, _memory, _disk, _git, _dvc)]
+    try:
+        config = load(params)
+    except PagodaError as error:
+        return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
+    ladder = " -> ".join(map(str, config.resolutions))
+    return [*findings, Finding("params", f"{config.name}, {ladder}"), _data(config), _store()]
+
+
+def show(findings: list[Finding]) -> None:
+    """Print the findings as a table, then the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "note": "yellow", "broken": "bold red"}
+    table = Table.grid(padding=(0, 2))
+    for f in findings:
+        text = Text(f.state)
+        if f.remedy:
+            text.append(f"\n-> {f.remedy}", style="bold")
+        table.add_row(Text(f.level, style=colours[f.level]), f.topic, text)
+    broken = sum(f.level == "broken" for f in findings)
+    console = Console()
+    console.print(table)
+    console.print(f"{broken} to mend before anything runs" if broken else "ready")
+
+
+def _python() -> Finding:
+    state = f"{platform.python_version()} in {sys.prefix}"
+    if sys.prefix == sys.base_prefix:
+        return Finding(
+            "python", state, "note", "no virtual environment: 'uv sync --frozen' makes one in .venv"
+        )
+    return Finding("python", state)
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding(
+            "torch", f"does not load ({error})", "broken", "delete .venv, then 'uv sync --frozen'"
+        )
+    if torch.cuda.is_available():
+        return Finding("torch", f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
+    state = f"{torch.__version__}, no CUDA device: stages run on the CPU"
+    if shutil.which("nvidia-smi"):
+        remedy = "there is an NVIDIA driver: compare its CUDA version (nvidia-smi) with torch's"
+        return Finding("torch", state, "note", remedy)
+    return Finding("torch", state)
+
+
+def _threads() -> Finding:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch, load = sys.modules.get("torch"), os.getloadavg()[0]
+    threads = torch.get_num_threads() if torch else cores
+    state = f"{threads} threads on {cores} cores, load {load:.1f}"
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        remedy = "unset OMP_WAIT_POLICY: PASSIVE makes training 1.6x slower on an idle machine"
+        return Finding("cpu", state, "note", remedy)
+    if threads > cores:
+        return Finding("cpu", state, "note", "more threads than cores: unset OMP_NUM_THREADS")
+    if load > cores and threads > 1:
+        remedy = "busy: several threads then wait for each other; OMP_NUM_THREADS=1 is faster"
+        return Finding("cpu", state, "note", remedy)
+    if threads == 1 and cores > 1 and load < cores - 1:
+        return Finding("cpu", state, "note", "one thread only: unset OMP_NUM_THREADS")
+    return Finding("cpu", state)
+
+
+def _memory() -> Finding:
+    free = _available_memory() / _GIB
+    if free < _MEMORY_GIB:
+        remedy = f"the default profile takes up to {_MEMORY_GIB} GiB: close other programs"
+        return Finding("memory", f"{free:.1f} GiB available", "note", remedy)
+    return Finding("memory", f"{free:.1f} GiB available")
+
+
+def _available_memory() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / _GIB
+    if free < _DISK_GIB:
+        remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
+        return Finding("disk", f"{free:.1f} GiB free here", "broken", remedy)
+    return Finding("disk", f"{free:.1f} GiB free here")
+
+
+def _git() -> Finding:
+    revision = code_revision()
+    if revision == "unknown":
+        remedy = "results carry no revision and DVC needs git: work in a clone"
+        return Finding("git", "no checkout here", "broken", remedy)
+    if revision.endswith("+dirty"):
+        return Finding("git", f"{revision}: uncommitted changes under pagoda/", "note",
+                       "commit them, so that results name their code")  # fmt: skip
+    return Finding("git", revision)
+
+
+def _dvc() -> Finding:
+    import logging
+
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it chats about stages without outputs
+    version = metadata.version("dvc")
+    try:
+        with Repo(str(project_root())) as repo:
+            stages = len(repo.index.stages)
+            changed = len(repo.status())
+    except LockError:
+        return Finding("dvc", f"{version}, another DVC command is at work here")
+    except DvcException as error:
+        why = " ".join(str(error).split())
+        return Finding(
+            "dvc", f"{version}: {why}", "broken", "mend dvc.yaml or .dvc, see 'dvc status'"
+        )
+    state = f"{changed} of {stages} stages to run" if changed else f"{stages} stages, up to date"
+    return Finding("dvc", f"{version}, {state}")
+
+
+def _data(config: Config) -> Finding:
+    from pagoda.data.embedded import SEED
+    from pagoda.data.sources import SPLITS, open_source
+
+    data = config.data
+    if data.source in ("torchvision", "hub"):
+        return _hub(data.source, str(data.hub), data.path)
+    try:
+        counts = [
+            len(open_source(
+                data.source, split=split, path=data.path, hub=data.hub,
+                num_classes=data.num_classes, limit=getattr(data, f"{split}_images"),
+                render_res=data.render_res, seed=SEED,
+            ))
+            for split in SPLITS
+        ]  # fmt: skip
+    except PagodaError as error:
+        return Finding("data", str(error), "broken", "nothing can be cut before")
+    return Finding("data", f"{data.source}: {counts[0]} training and {counts[1]} test images")
+
+
+def _hub(source: str, name: str, folder: str | None) -> Finding:
+    if source == "torchvision" and Path(folder or "data", name).is_dir():
+        return Finding("data", f"torchvision {name}, downloaded")
+    if source == "hub" and not find_spec("datasets"):
+        remedy = "'uv pip install datasets', or use data.source=folder with data.path"
+        return Finding("data", f"hub {name}: the package datasets is missing", "broken", remedy)
+    state = f"{source} {name}, not downloaded yet"
+    if source == "torchvision" and not _torchvision_answers(name):
+        remedy = "check the network, or use data.source=npz, zip or folder with data.path"
+        return Finding("data", f"{state}, and its server does not answer", "broken", remedy)
+    return Finding("data", f"{state}: the first stage fetches it")
+
+
+def _torchvision_answers(name: str) -> bool:
+    """Whether the first address that a torchvision set names answers; True if it names none."""
+    import torchvision
+
+    maker = getattr(torchvision.datasets, name, None)
+    urls = [*getattr(maker, "mirrors", []), getattr(maker, "url", None)]
+    if not isinstance(urls[0], str):
+        return True
+    try:
+        urllib.request.urlopen(urls[0], timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # a folder may have no listing, but someone answered
+    except OSError:
+        return False
+    return True
+
+
+def _store() -> Finding:
+    uri = find_store().uri
+    remedy = "close what holds it, or set MLFLOW_TRACKING_URI to another store"
+    try:
+        if uri.startswith("sqlite:///"):
+            _write_nothing(Path(uri.removeprefix("sqlite:///")))
+        elif uri.startswith(("http:", "https:")):
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+    except (OSError, sqlite3.Error) as error:
+        return Finding("mlflow", f"{uri}: {error}", "broken", remedy)
+    return Finding("mlflow", uri)
+
+
+def _write_nothing(database: Path) -> None:
+    """Ask for the right to write, where making the file is left to MLflow."""
+    if not database.exists():
+        if not os.access(database.parent, os.W_OK):
+            raise PermissionError(f"{database.parent} is missing or cannot be written")
+        return
+    with contextlib.closing(sqlite3.connect(database, timeout=1)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
