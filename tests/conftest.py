@@ -1,0 +1,46 @@
+"""What all tests share: one thread, fixed seeds, and the default experiment made tiny."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pagoda.config import Config, parse
+from tests.tiny import tiny_tree
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> None:
+    """Equal draws in every run. torch is left alone in tests that never import it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        import torch
+
+        # One thread: these networks are too small for more, and others may use the machine.
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """``tiny_config(**{"teacher.optim.batch": 8})``: a tiny experiment in an empty folder.
+
+    The working folder is ``tmp_path``; its ``params.yaml`` holds the same values, for tests that
+    run the command line.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def make(**overrides: Any) -> Config:
+        tree = tiny_tree(**overrides)
+        Path("params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return parse(tree)
+
+    return make
