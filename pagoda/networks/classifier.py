@@ -23,8 +23,8 @@ _STEM_RES = 32  # larger inputs are halved by strided convolutions down to this 
 class FeatureNetwork(nn.Module):
     """Convolutions, global average pooling, two linear heads.
 
-    ``conv(channels) -> [conv, batch norm, SiLU] x 4 -> 1x1 conv(dim), norm, SiLU -> mean``. The
-    features are the pooled activations. One head names the class; the other names the resolution
+    ``[3x3 conv, batch norm, ReLU] x 5 -> 1x1 conv(dim), batch norm, SiLU -> mean``. The features
+    are the pooled activations; SiLU leaves none of them dead. One head names the class; the other names the resolution
     that a training image was degraded to, without which the features would learn to overlook blur.
     Batch normalisation uses its running statistics in eval mode: an image's features do not
     depend on its batch.
@@ -51,9 +51,9 @@ class FeatureNetwork(nn.Module):
         layers: list[nn.Module] = []
         width = 3
         for multiple, stride in plan:
-            layers += _layer(width, multiple * channels, 3, stride)
+            layers += _layer(width, multiple * channels, 3, stride, nn.ReLU(inplace=True))
             width = multiple * channels
-        self.body = nn.Sequential(*layers, *_layer(width, dim, 1, 1))
+        self.body = nn.Sequential(*layers, *_layer(width, dim, 1, 1, nn.SiLU()))
         self.class_head = nn.Linear(dim, classes)
         self.degradation_head = nn.Linear(dim, degradations)
 
@@ -98,8 +98,8 @@ def extract(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, dim) and class logits (n, classes), float32, of uint8 images (n, 3, r, r).
 
-    The network is always called with ``batch`` images (the last call is padded), because kernels
-    chosen by batch size differ in the last bit: an image's features have the same bits wherever it
+    The network is always called with ``batch`` images (the last call is padded), because a
+    kernel chosen by batch size may differ in the last bit: an image's features have the same bits wherever it
     stands and however many images there are.
     """
     device = next(network.parameters()).device
@@ -115,8 +115,10 @@ def extract(
     return features, logits
 
 
-def _layer(in_channels: int, out_channels: int, kernel: int, stride: int) -> list[nn.Module]:
+def _layer(
+    in_channels: int, out_channels: int, kernel: int, stride: int, activation: nn.Module
+) -> list[nn.Module]:
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
     )
-    return [conv, nn.BatchNorm2d(out_channels), nn.SiLU()]
+    return [conv, nn.BatchNorm2d(out_channels), activation]
