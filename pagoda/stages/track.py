@@ -1,0 +1,32 @@
+"""The last stage: the experiment into MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from pagoda import artifacts, tracking
+from pagoda.config import Config
+from pagoda.stages.paths import Paths
+
+TRACKED = "tracked.json"
+
+
+def run(config: Config) -> None:
+    """Track a finished experiment and write ``tracked.json`` beside its artifacts."""
+    tracked = tracking.track(config)
+    entry = dataclasses.asdict(tracked)
+    del entry["store"], entry["added"]  # facts about this machine and this call
+    artifacts.write_json(Paths(config).base / TRACKED, entry)
+    verb = "added to" if tracked.added else "already in"
+    _tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
+    _tell(f"to look at it: mlflow ui --backend-store-uri {tracked.store}")
+
+
+def follow(config: Config, interval: float) -> None:
+    """Send the curves of running stages to MLflow every ``interval`` seconds, until Ctrl-C."""
+    tracking.follow(config, interval, _tell)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
