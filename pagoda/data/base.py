@@ -98,7 +98,10 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 that changes when an image, its name, its label or the order does."""
+        """SHA-256 over what identifies the images, their labels and their order.
+
+        Contents where they are at hand; names and sizes where reading everything would take long.
+        """
 
     @abstractmethod
     def _open(self, row: int) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pagoda.data.base import ArraySource, ImageSource, digest
@@ -77,8 +78,8 @@ def open_torchvision(
 def open_hugging_face(name: str, *, split: str, num_classes: int, limit: int | None) -> ImageSource:
     """A data set of the Hugging Face hub, or a local folder that ``datasets`` can read.
 
-    The first image column and the first class-label column are used; ``validation`` stands in for
-    ``test`` where there is no ``test``.
+    The first image column and the first class-label column are used. ``validation`` stands in for
+    ``test`` where there is no ``test``, or one whose labels are withheld (ImageNet's are all -1).
 
     Raises:
         PagodaError: if ``datasets`` is not installed, or the set cannot be fetched or lacks one
@@ -94,22 +95,35 @@ def open_hugging_face(name: str, *, split: str, num_classes: int, limit: int | N
     try:
         have = datasets.get_dataset_split_names(name)
         wanted = ("train",) if split == "train" else ("test", "validation", "valid", "val")
-        there = [s for s in wanted if s in have]
-        data = datasets.load_dataset(name, split=there[0]) if there else None
+        found = _labelled(datasets, name, [s for s in wanted if s in have])
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(name, error) from error
-    if data is None:
-        raise PagodaError(f"{name} has no {split} split; it has {', '.join(have)}")
-    image = _column(data.features, datasets.Image)
-    label = _column(data.features, datasets.ClassLabel)
-    if image is None or label is None:
-        raise PagodaError(f"{name} needs an image and a class-label column; it has "
-                          f"{', '.join(data.features)}")  # fmt: skip
-    identity = ["hub", name, there[0], str(data.info.version), str(data.info.download_checksums)]
+    if found is None:
+        raise PagodaError(f"{name} has no labelled {split} split; it has {', '.join(have)}")
+    data, image, label, labels = found
+    identity = ["hub", name, str(data.split), str(data.info.version),
+                str(data.info.download_checksums)]  # fmt: skip
     return HubSource(
         data, image, identity, where=name, split=split, classes=data.features[label].names,
-        labels=np.asarray(data[label]), num_classes=num_classes, limit=limit,
+        labels=labels, num_classes=num_classes, limit=limit,
     )  # fmt: skip
+
+
+def _labelled(
+    datasets: Any, name: str, splits: list[str]
+) -> tuple[Any, str, str, NDArray[Any]] | None:
+    """First of ``splits`` with a label: its rows, the names of its two columns, its labels."""
+    for split in splits:
+        data = datasets.load_dataset(name, split=split)
+        image = _column(data.features, datasets.Image)
+        label = _column(data.features, datasets.ClassLabel)
+        if image is None or label is None:
+            raise PagodaError(f"{name} needs an image and a class-label column; it has "
+                              f"{', '.join(data.features)}")  # fmt: skip
+        labels = np.asarray(data[label])
+        if (labels >= 0).any():
+            return data, image, label, labels
+    return None
 
 
 def _column(features: Any, kind: type) -> str | None:
@@ -119,6 +133,6 @@ def _column(features: Any, kind: type) -> str | None:
 def _unreachable(name: str, error: Exception) -> PagodaError:
     why = (str(error).splitlines() or [type(error).__name__])[0]
     return PagodaError(
-        f"cannot get {name} ({why}); check the name and the network, or download it elsewhere and "
-        "use data.source=npz, zip or folder with data.path"
+        f"cannot get {name} ({why}); check the name and the network, or use a local copy: "
+        "-S data.source=npz -S data.path=FILE (zip and folder work too)"
     )

@@ -389,6 +389,21 @@ def test_hub_set_from_a_local_folder(folder: Path) -> None:
                     for i in range(n)}  # fmt: skip
 
 
+def test_hub_split_with_withheld_labels_gives_way_to_validation(tmp_path: Path) -> None:
+    """As ImageNet's test split, whose labels are all -1."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cat"])}
+    )
+    for split, labels in (("train", [0, 1, 2]), ("validation", [2, 1, 0]), ("test", [-1, -1, -1])):
+        images = [Image.fromarray(pixels(split, "ant", i)) for i in range(3)]
+        rows = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+        rows.to_parquet(str(tmp_path / "data" / f"{split}-00000-of-00001.parquet"))
+    source = opened("hub", hub=str(tmp_path), split="test")
+    assert source.labels.tolist() == [0, 1, 2]
+    assert np.array_equal(np.asarray(source.load(0)), pixels("validation", "ant", 2))
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "classes"),
     [("npz", "fashion_mnist.npz", 10), ("zip", "imagenette128.zip", 10)],
