@@ -1,0 +1,71 @@
+# Everything a newcomer types. Needs Python 3.11 to 3.13 and make; the rest is fetched.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+unexport VIRTUAL_ENV
+
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+RUN := $(UV) run --no-sync
+PARAM = $(shell sed -n 's/^$(1): *//p' params.yaml)
+REPORT = reports/$(call PARAM,name)/b$(call PARAM,base_res)
+
+.PHONY: help
+help: ## List the targets
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+
+.PHONY: reproduce
+reproduce: .venv/.synced ## Run every stage that is out of date, then say where tables and pictures are
+	$(RUN) dvc repro
+	@echo
+	@echo 'Tables, curves and pictures:  $(REPORT)/index.html  (or $(REPORT)/report.md)'
+	@echo 'Numbers for other programs:   metrics.json, $(REPORT)/results.csv'
+	@echo 'Compare runs in MLflow:       make ui'
+
+.PHONY: test
+test: .venv/.synced ## Run the tests
+	$(RUN) pytest
+
+.PHONY: lint
+lint: .venv/.synced ## Check style and formatting
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+.PHONY: types
+types: .venv/.synced ## Check types
+	$(RUN) mypy
+
+.PHONY: imports
+imports: .venv/.synced ## Check that imports point down
+	$(RUN) lint-imports
+
+.PHONY: ui
+ui: .venv/.synced ## Browse the tracked runs
+	$(RUN) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+.PHONY: smoke-profile
+smoke-profile: ## Copy params.yaml, tuned by hand, to the profile that it is published as
+	@{ sed '/^[^#]/,$$d' experiments/profile/smoke.yaml; \
+	   awk '/^[^ #-]/ {skip = /^(resolutions|growth):/} !skip' params.yaml; } > .smoke.yaml
+	@mv .smoke.yaml experiments/profile/smoke.yaml
+
+.PHONY: clean
+clean: ## Remove runs, scratch and caches of tools; 'dvc checkout' brings the runs back
+	rm -rf runs .scratch .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+# A private uv where there is none. Where the system's Python cannot make a virtual environment,
+# --target installs it all the same.
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'error: $(PYTHON) is missing or older than 3.11; try make PYTHON=PATH ...'; exit 1; }
+	$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv \
+		|| { rm -rf .uv; $(PYTHON) -m pip install --quiet --target .uv uv; } \
+		|| { rm -rf .uv; echo 'error: cannot install uv; see https://docs.astral.sh/uv'; exit 1; }
+	@echo '*' > .uv/.gitignore
