@@ -64,6 +64,11 @@ def cut_batch(images: Pixels, resolution: int, recipe: str, pad_to: int | None =
     return small.repeat(3, axis=1) if small.shape[1] == 1 else small
 
 
+def enlarges(width: int, height: int, resolution: int, pad_to: int | None = None) -> bool:
+    """Whether cutting an image of this size to R x R, after padding, means enlarging it."""
+    return min(max(width, pad_to or 0), max(height, pad_to or 0)) < resolution
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any image as 8-bit RGB.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.data.base import ImageSource
 from pagoda.data.embedded import SEED
-from pagoda.data.resize import cut, cut_batch
+from pagoda.data.resize import cut, cut_batch, enlarges
 from pagoda.data.sources import SPLITS, EmbeddedSource, open_source
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
@@ -34,8 +35,8 @@ def run(config: Config, resolution: int) -> None:
     """Cut both splits to ``resolution`` and write the ``images`` artifact.
 
     Raises:
-        PagodaError: if the source is missing or damaged, or an image does not decode (named, with
-            its position); nothing is written then.
+        PagodaError: if the source is missing or damaged, an image does not decode (named, with its
+            position), or every image is smaller than the resolution; nothing is written then.
     """
     data = config.data
     sources = {
@@ -45,6 +46,7 @@ def run(config: Config, resolution: int) -> None:
         )
         for split in SPLITS
     }  # fmt: skip
+    enlarged = {}
     identity = {"name": config.name, "resolution": resolution}
     with artifacts.create(Paths(config).data(resolution), "images", config=identity) as out:
         with track(sum(map(len, sources.values())), f"downsample {resolution}") as bar:
@@ -52,9 +54,7 @@ def run(config: Config, resolution: int) -> None:
                 job = _Job(
                     source, out / f"{split}_images.npy", resolution, data.recipe, data.pad_to
                 )
-                job.reserve()
-                for images in job.run():
-                    bar.advance(images)
+                enlarged[split] = job.run(bar.advance)
                 np.save(out / f"{split}_labels.npy", source.labels)
         card = {
             "classes": list(sources["train"].classes),
@@ -64,8 +64,14 @@ def run(config: Config, resolution: int) -> None:
             "source": data.source,
             "source_fingerprint": {split: s.fingerprint() for split, s in sources.items()},
             "n": {split: len(source) for split, source in sources.items()},
+            "enlarged": enlarged,
         }
         artifacts.write_json(out / "card.json", card)
+
+
+class _Done(NamedTuple):
+    images: int
+    enlarged: int  # of these, how many were smaller than the resolution
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,26 @@ class _Job:
             with self.file.open("r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, self.file.stat().st_size)
 
-    def run(self) -> Iterator[int]:
-        """Fill the file; yield the number of images done after each block, in order."""
+    def run(self, advance: Callable[[int], None]) -> int:
+        """Make the file and fill it; return how many images had to be enlarged.
+
+        Raises:
+            PagodaError: if all had to: such a set holds no image of that resolution.
+        """
+        self.reserve()
+        enlarged = 0
+        for done in self.blocks():
+            advance(done.images)
+            enlarged += done.enlarged
+        if enlarged == len(self.source):
+            raise PagodaError(
+                f"every {self.source.split} image of {self.source.where} is smaller than "
+                f"{self.resolution}x{self.resolution}; lower target_res, or set data.pad_to to pad"
+            )
+        return enlarged
+
+    def blocks(self) -> Iterator[_Done]:
+        """Fill the file block by block, in order."""
         count, block = len(self.source), self._block()
         ranges = [(i, min(i + block, count)) for i in range(0, count, block)]
         workers = min(_cores(), len(ranges))
@@ -108,18 +132,22 @@ class _Job:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def fill(self, start: int, stop: int) -> int:
-        """Cut images ``start:stop`` into the file; return how many they were."""
+    def fill(self, start: int, stop: int) -> _Done:
+        """Cut images ``start:stop`` into the file."""
         target = np.lib.format.open_memmap(self.file, "r+")
         images: NDArray[np.uint8] | None = self.source.array(start, stop)
         if images is not None:
             target[start:stop] = cut_batch(images, self.resolution, self.recipe, self.pad_to)
-            return stop - start
+            height, width = images.shape[2:]
+            small = enlarges(width, height, self.resolution, self.pad_to)
+            return _Done(stop - start, small * (stop - start))
+        enlarged = 0
         for i in range(start, stop):
             image = self.source.load(i)
+            enlarged += enlarges(*image.size, self.resolution, self.pad_to)
             pixels = cut(image, self.resolution, self.recipe, self.pad_to)
             target[i] = pixels.transpose(2, 0, 1)
-        return stop - start
+        return _Done(stop - start, enlarged)
 
     def _block(self) -> int:
         """Images a block: few where they are decoded one by one, many where arrays are cut."""
@@ -143,7 +171,7 @@ def _start_worker(job: _Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
-def _fill(start: int, stop: int) -> int:
+def _fill(start: int, stop: int) -> _Done:
     return _worker_job.fill(start, stop)
 
 

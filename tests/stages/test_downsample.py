@@ -128,6 +128,20 @@ def test_padding_reaches_the_images(tmp_path: Path) -> None:
     assert not images[:, :, :2].any() and not images[:, :, :, 30:].any()
 
 
+def test_enlarged_images_are_counted_and_a_set_of_them_is_refused(photos: Path) -> None:
+    sides = {
+        split: [min(Image.open(file).size) for file in (photos / folder).rglob("*.png")]
+        for split, folder in (("train", "train"), ("test", "val"))
+    }
+    expected = {split: sum(side < 32 for side in sides[split]) for split in sides}
+    assert 0 < expected["train"] < 18
+    assert written(of_files(photos), 32).card()["enlarged"] == expected
+    assert written(of_files(photos, pad_to=32), 32).card()["enlarged"] == {"train": 0, "test": 0}
+    with pytest.raises(PagodaError, match=r"every train image of .* is smaller than 128x128"):
+        downsample.run(of_files(photos), 128)
+    assert not list(Path("runs").rglob("128"))
+
+
 @pytest.mark.parametrize("damage", ["image", "class", "path", "classes", "count"])
 def test_bad_data_is_one_line_and_leaves_nothing(
     photos: Path, damage: str, capfd: pytest.CaptureFixture[str]
