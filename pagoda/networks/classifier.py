@@ -24,10 +24,10 @@ class FeatureNetwork(nn.Module):
     """Convolutions, global average pooling, two linear heads.
 
     ``[3x3 conv, batch norm, ReLU] x 5 -> 1x1 conv(dim), batch norm, SiLU -> mean``. The features
-    are the pooled activations; SiLU leaves none of them dead. One head names the class; the other names the resolution
-    that a training image was degraded to, without which the features would learn to overlook blur.
-    Batch normalisation uses its running statistics in eval mode: an image's features do not
-    depend on its batch.
+    are the pooled activations; SiLU leaves none of them dead. One head names the class. The other
+    names the resolution that a training image was degraded to, without which the features would
+    learn to overlook blur. Batch normalisation uses its running statistics in eval mode: an
+    image's features do not depend on its batch.
 
     Args:
         classes: number of classes.
@@ -98,9 +98,9 @@ def extract(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, dim) and class logits (n, classes), float32, of uint8 images (n, 3, r, r).
 
-    The network is always called with ``batch`` images (the last call is padded), because a
-    kernel chosen by batch size may differ in the last bit: an image's features have the same bits wherever it
-    stands and however many images there are.
+    The network is always called with ``batch`` images (the last call is padded), because a kernel
+    chosen by batch size may differ in the last bit: an image's features have the same bits
+    wherever it stands and however many images there are.
     """
     device = next(network.parameters()).device
     features = np.empty((len(images), network.dim), np.float32)

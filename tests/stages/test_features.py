@@ -1,0 +1,125 @@
+"""The feature network's training and the reference statistics, from images to artifacts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pagoda import artifacts
+from pagoda.config import Config
+from pagoda.errors import PagodaError
+from pagoda.networks.classifier import extract, load_feature_network
+from pagoda.stages import downsample, features, reference
+from pagoda.stages.paths import Paths
+
+SMALL = {
+    "data.train_images": 240, "data.test_images": 80, "target_res": 16, "base_res": 8,
+    "features.images": 2400, "features.batch": 24, "features.lr": 0.01, "features.channels": 4,
+    "features.dim": 16, "reference.manifold_images": 50,
+}  # fmt: skip
+
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def trained(tiny_config: Make) -> Config:
+    """A working folder with images at 8 and 16 and a trained feature network."""
+    config = tiny_config(**SMALL)
+    for resolution in (8, 16):
+        downsample.run(config, resolution)
+    features.run(config)
+    return config
+
+
+def network_of(config: Config) -> artifacts.Artifact:
+    return artifacts.open_artifact(Paths(config).features, "features", {"name": config.name})
+
+
+def reference_of(config: Config, resolution: int) -> artifacts.Artifact:
+    expect = {"name": config.name, "resolution": resolution}
+    return artifacts.open_artifact(Paths(config).reference(resolution), "reference", expect)
+
+
+def test_training_learns_and_says_what_it_did(trained: Config) -> None:
+    card = network_of(trained).card()
+    # 80 held-out images of 10 balanced classes: a guess is right for 8, +- 2.7.
+    assert set(card["accuracy"]) == {"8", "16"}
+    assert min(card["accuracy"].values()) > 0.2 and max(card["accuracy"].values()) > 0.3
+    assert card["images_seen"] == trained.features.images
+    data = artifacts.open_artifact(Paths(trained).data(16), "images")
+    assert card["data"] == data.fingerprint and card["classes"] == data.card()["classes"]
+    rows = [json.loads(row) for row in Paths(trained).history("features").read_text().splitlines()]
+    assert rows[-1]["images"] == trained.features.images
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert all({"images", "step", "seconds", "loss", "lr"} <= set(row) for row in rows)
+
+
+def test_the_run_seed_does_not_matter_and_its_own_does(trained: Config) -> None:
+    first = network_of(trained).fingerprint
+    torch.manual_seed(99)  # nor does the state of the global generator
+    features.run(dataclasses.replace(trained, seed=trained.seed + 1))
+    assert network_of(trained).fingerprint == first
+    other = dataclasses.replace(trained.features, seed=trained.features.seed + 1)
+    features.run(dataclasses.replace(trained, features=other))
+    assert network_of(trained).fingerprint != first
+
+
+def test_no_feature_is_dead(trained: Config) -> None:
+    artifact = network_of(trained)
+    network = load_feature_network(artifact.weights(), artifact.card())
+    for resolution in (8, 16):
+        data = artifacts.open_artifact(Paths(trained).data(resolution), "images")
+        rows, _ = extract(network, data.array("train_images"))
+        assert rows.std(axis=0).min() > 0.02 * rows.std(axis=0).max()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_reference_statistics_are_those_of_the_split(trained: Config, split: str) -> None:
+    section = dataclasses.replace(trained.reference, split=split)
+    config = dataclasses.replace(trained, reference=section)
+    reference.run(config, 8)
+    found, data = reference_of(config, 8), artifacts.open_artifact(Paths(config).data(8), "images")
+    network = load_feature_network(network_of(config).weights(), network_of(config).card())
+    rows, _ = extract(network, data.array(f"{split}_images"))
+    np.testing.assert_allclose(found.array("mean"), rows.astype(np.float64).mean(0), rtol=1e-12)
+    covariance = np.cov(rows.astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(found.array("covariance"), covariance, rtol=1e-9, atol=1e-14)
+    card = found.card()
+    assert card["split"] == split and card["n"] == len(rows) and card["manifold_n"] == 50
+    assert card["features"] == network_of(config).fingerprint and card["data"] == data.fingerprint
+    kept = {row.tobytes() for row in found.array("manifold")}
+    assert len(kept) == 50 and kept <= {row.tobytes() for row in rows}
+
+
+def test_reading_in_chunks_changes_no_bit(trained: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference.run(trained, 16)
+    whole = reference_of(trained, 16).fingerprint
+    monkeypatch.setattr(reference, "_CHUNK", 37)
+    reference.run(trained, 16)
+    assert reference_of(trained, 16).fingerprint == whole
+
+
+def test_the_subset_covers_a_sorted_source() -> None:
+    """Every class of a source sorted by class is in the subset, about in proportion."""
+    labels = np.repeat(np.arange(10), 100)
+    rows = reference.subset(1000, 200)
+    assert len(np.unique(rows)) == 200 and (np.diff(rows) > 0).all()
+    counts = np.bincount(labels[rows], minlength=10)
+    assert counts.min() >= 8 and counts.max() <= 34  # 20, within 3.5 standard deviations
+    assert np.array_equal(reference.subset(5, 200), np.arange(5))
+
+
+def test_missing_inputs_are_named(tiny_config: Make) -> None:
+    config = tiny_config(**SMALL)
+    with pytest.raises(PagodaError, match=r"data/16 is missing; 'dvc repro'"):
+        features.run(config)
+    downsample.run(config, 8)
+    with pytest.raises(PagodaError, match=r"features is missing; 'dvc repro'"):
+        reference.run(config, 8)
+    assert not Path(Paths(config).reference(8)).exists()
