@@ -1,0 +1,48 @@
+"""The training image nearest to a sample: a look for memorised images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pagoda.data.pixels import to_float
+
+_CHUNK_BYTES = 1 << 24  # of training pixels looked at together
+
+
+@torch.inference_mode()
+def nearest_images(samples: np.ndarray, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """The image nearest to each sample by Euclidean distance of pixels, mirror images included.
+
+    Args:
+        samples: (..., 3, r, r) uint8.
+        images: (n, 3, r, r) uint8, possibly memory-mapped; read once, in chunks.
+        device: where distances are computed.
+
+    Returns:
+        Array like ``samples``; an image found in its mirror image is returned mirrored.
+    """
+    flat = torch.from_numpy(samples.reshape(-1, *samples.shape[-3:])).to(device)
+    asked = to_float(torch.cat([flat, flat.flip(-1)])).flatten(1)
+    best = torch.full((len(asked),), torch.inf, device=device)
+    where = torch.zeros(len(asked), dtype=torch.int64, device=device)
+    step = max(1, _CHUNK_BYTES // images[0].nbytes)
+    for start in range(0, len(images), step):
+        distances = _squared_distances(asked, images[start : start + step], device)
+        nearest, rows = distances.min(dim=1)
+        closer = nearest < best
+        best = torch.where(closer, nearest, best)
+        where = torch.where(closer, rows + start, where)
+    plain, mirrored = best.cpu().numpy().reshape(2, -1)
+    rows_plain, rows_mirrored = where.cpu().numpy().reshape(2, -1)
+    found = np.array(images[rows_plain])
+    flipped = mirrored < plain
+    found[flipped] = images[rows_mirrored[flipped]][..., ::-1]
+    return found.reshape(samples.shape)
+
+
+def _squared_distances(asked: Tensor, images: np.ndarray, device: torch.device) -> Tensor:
+    known = to_float(torch.from_numpy(np.array(images)).to(device)).flatten(1)
+    norms = asked.square().sum(1)[:, None] + known.square().sum(1)
+    return norms - 2 * asked @ known.T
