@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -44,19 +45,23 @@ def main() -> None:
     """
     try:
         app()
-    except PagodaError as error:
-        _exit(1, f"error: {error}")
-    except MemoryError:
-        _exit(1, "error: out of memory; make the batches smaller in params.yaml")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" for {error.filename}" if error.filename else ""
-        _exit(1, f"error: no space left{where}; free some and run the same command again")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
-            raise
-        _exit(1, "error: torch is out of memory; make the batches smaller in params.yaml")
+    except Exception as error:
+        if line := _explain(error):
+            _exit(1, f"error: {line}")
+        raise
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell the user, None for a bug. Libraries report a full disk in their own ways."""
+    if isinstance(error, PagodaError):
+        return str(error)
+    code, text = getattr(error, "errno", None), str(error)
+    if code in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
+        return "no space left on the disk; free some and run the same command again"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "can't allocate memory" in text:
+        return "out of memory; close other programs or make the batches in params.yaml smaller"
+    return None
 
 
 def _exit(status: int, message: str) -> NoReturn:
@@ -102,8 +107,9 @@ def _load(ctx: typer.Context) -> Config:
     return load(ctx.obj)
 
 
-def _stage(name: str) -> Any:
-    return importlib.import_module(f"pagoda.stages.{name}")
+def _run(stage: str, *args: Any) -> None:
+    """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
+    importlib.import_module(f"pagoda.stages.{stage}").run(*args)
 
 
 def _known(config: Config, resolution: int) -> int:
@@ -119,38 +125,38 @@ def _known(config: Config, resolution: int) -> int:
 def downsample(ctx: typer.Context, resolution: Resolution) -> None:
     """Cut every image to one resolution, each from the original."""
     config = _load(ctx)
-    _stage("downsample").run(config, _known(config, resolution))
+    _run("downsample", config, _known(config, resolution))
 
 
 @_command
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
-    _stage("features").run(_load(ctx))
+    _run("features", _load(ctx))
 
 
 @_command
 def reference(ctx: typer.Context, resolution: Resolution) -> None:
     """Feature statistics of real images at one resolution."""
     config = _load(ctx)
-    _stage("reference").run(config, _known(config, resolution))
+    _run("reference", config, _known(config, resolution))
 
 
 @_command
 def teacher(ctx: typer.Context) -> None:
     """Train the diffusion teacher at the base resolution."""
-    _stage("teacher").run(_load(ctx))
+    _run("teacher", _load(ctx))
 
 
 @_command
 def invert(ctx: typer.Context) -> None:
     """Invert real images to latents along the probability-flow ODE."""
-    _stage("invert").run(_load(ctx))
+    _run("invert", _load(ctx))
 
 
 @_command
 def distill(ctx: typer.Context) -> None:
     """Distil the one-step generator at the base resolution."""
-    _stage("distill").run(_load(ctx))
+    _run("distill", _load(ctx))
 
 
 @_command
@@ -167,20 +173,20 @@ def grow(
             f"--from {from_res} --to {to_res} is no growth step of this experiment; it has "
             + (steps or "none, because base_res = target_res")
         )
-    _stage("grow").run(config, from_res, to_res)
+    _run("grow", config, from_res, to_res)
 
 
 @_command
 def evaluate(ctx: typer.Context, resolution: Resolution) -> None:
     """Score every generator at one resolution against real images."""
     config = _load(ctx)
-    _stage("evaluate").run(config, _known(config, resolution))
+    _run("evaluate", config, _known(config, resolution))
 
 
 @_command
 def report(ctx: typer.Context) -> None:
     """Write tables, curves, sample sheets and metrics.json."""
-    _stage("report").run(_load(ctx))
+    _run("report", _load(ctx))
 
 
 @_command
@@ -194,11 +200,13 @@ def track(
     ] = 5.0,
 ) -> None:
     """Put the experiment into MLflow; doing it twice adds nothing."""
-    config, stage = _load(ctx), _stage("track")
-    if follow:
-        stage.follow(config, interval)
-    else:
-        stage.run(config)
+    config = _load(ctx)
+    if not follow:
+        _run("track", config)
+        return
+    from pagoda.stages import track as stage
+
+    stage.follow(config, interval)
 
 
 @_command

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node, SequenceNode
 
 from pagoda.config import derive_growth, derive_resolutions
 from pagoda.errors import PagodaError
 
 
-def rewrite_lists(path: str | Path) -> bool:
-    """Put the right ``resolutions`` and ``growth`` into a parameters file; say if that changed it.
+def rewrite(path: str | Path) -> list[int]:
+    """Put the right ``resolutions`` and ``growth`` into a parameters file.
 
     Only the text of the two lists is replaced: comments, order and layout stay as they are.
+    Returns the resolutions.
 
     Raises:
-        PagodaError: if the file, a key or a sensible base_res or target_res is missing.
+        PagodaError: if the file, one of the four keys, or a possible base_res is missing.
     """
     path = Path(path)
+    text, tree = _read(path)
+    try:
+        resolutions = derive_resolutions(tree["base_res"], tree["target_res"])
+        growth = derive_growth(tree["base_res"], tree["target_res"])
+    except PagodaError as error:
+        raise PagodaError(f"{path}: {error}") from None
+    if tree["resolutions"] != resolutions or tree["growth"] != growth:
+        steps = [f"\n  '{to}': {{from: {s['from']}, to: {s['to']}}}" for to, s in growth.items()]
+        text = _replace(text, "resolutions", f" {resolutions}")
+        path.write_text(_replace(text, "growth", "".join(steps) or " {}"))
+    return resolutions
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text()
-        tree, root = yaml.safe_load(text), yaml.compose(text)
+        tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise PagodaError(f"no {path} here; run pagoda from the folder that holds it") from None
     except yaml.YAMLError as error:
         raise PagodaError(f"{path} is not valid YAML; mend it and try again") from error
-    needed = ("base_res", "target_res", "resolutions", "growth")
-    if missing := [k for k in needed if not isinstance(tree, dict) or k not in tree]:
-        raise PagodaError(f"{path}: missing key {missing[0]}")
-    base, target = tree["base_res"], tree["target_res"]
-    try:
-        lists = {
-            "resolutions": str(derive_resolutions(base, target)),
-            "growth": _growth_text(derive_growth(base, target)),
-        }
-    except PagodaError as error:
-        raise PagodaError(f"{path}: {error}") from None
-    ...
+    for key in ("base_res", "target_res", "resolutions", "growth"):
+        if not isinstance(tree, dict) or key not in tree:
+            raise PagodaError(f"{path}: missing key {key}")
+    return text, tree
+
+
+def _replace(text: str, key: str, value: str) -> str:
+    """Put ``value`` (it begins with a space or a line break) after a top-level key."""
+    root = yaml.compose(text)
+    assert isinstance(root, yaml.MappingNode)  # _read looked
+    name, node = next(pair for pair in root.value if pair[0].value == key)
+    between = text[name.end_mark.index + 1 : node.start_mark.index]
+    comment = between.split("\n")[0].rstrip()
+    value = comment + value if value.startswith("\n") else value + comment
+    return text[: name.end_mark.index + 1] + value + text[_end(node) :]
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a node's text ends. A block's own end mark lies beyond the comments that follow it."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return int(node.end_mark.index)

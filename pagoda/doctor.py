@@ -18,9 +18,9 @@ from typing import Literal
 
 from pagoda.config import Config, load
 from pagoda.errors import PagodaError
+from pagoda.mlflow_store import find_store
 from pagoda.stages.revision import code_revision
 from pagoda.stages.root import project_root
-from pagoda.tracking import find_store
 
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
@@ -150,7 +150,7 @@ def _git() -> Finding:
 def _dvc() -> Finding:
     import logging
 
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
     from dvc.repo import Repo
 
@@ -160,6 +160,8 @@ def _dvc() -> Finding:
         with Repo(str(project_root())) as repo:
             stages = len(repo.index.stages)
             changed = len(repo.status())
+    except NotDvcRepoError:
+        return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
     except LockError:
         return Finding("dvc", f"{version}, another DVC command is at work here")
     except DvcException as error:

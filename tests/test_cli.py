@@ -1,0 +1,269 @@
+"""The command line: quick help, one line for every trouble, orderly interruption."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pagoda
+from pagoda import cli
+from pagoda.config import Config
+from tests.tiny import ROOT, override, tiny_tree
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(folder: Path, *args: str, **options: Any) -> Done:
+    """``pagoda ARGS`` in ``folder``."""
+    return subprocess.run(
+        [sys.executable, "-m", "pagoda", *args], cwd=folder, capture_output=True, text=True,
+        timeout=300, **options,
+    )  # fmt: skip
+
+
+def write_params(folder: Path, **overrides: Any) -> Path:
+    """The tiny experiment's ``params.yaml``; the derived lists stay those of 8 -> 32."""
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(override(tiny_tree(), overrides), sort_keys=False))
+    return path
+
+
+def only_line(done: Done) -> str:
+    """The one line of a command that failed with status 1 and said nothing else."""
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+def test_help_takes_less_than_0_3_seconds(tmp_path: Path) -> None:
+    def seconds() -> float:  # of processor time: other work on the machine does not count
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(tmp_path, "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+HEAVY = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "dvc", "numpy", "PIL", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("pagoda.cli", HEAVY),
+        ("pagoda.config", HEAVY),
+        ("pagoda.artifacts", HEAVY - {"numpy"}),
+        ("pagoda.data.sources", {"torch", "torchvision", "mlflow"}),
+        ("pagoda.stages.downsample", {"torch", "torchvision", "mlflow"}),
+        ("pagoda.stages.report", {"torch", "mlflow"}),
+        ("pagoda.stages.track", {"torch", "mlflow"}),
+    ],
+)
+def test_light_imports(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_every_stage_is_a_command(tmp_path: Path) -> None:
+    listed = run(tmp_path, "--help").stdout.split("Commands:")[1]
+    commands = set(re.findall(r"^  (\w+) ", listed, re.MULTILINE))
+    stages = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    assert stages | {"derive", "doctor"} <= commands
+    assert not re.search(r"\.\.\.$", listed, re.MULTILINE), "a summary is cut off"
+
+
+def test_version(tmp_path: Path) -> None:
+    assert run(tmp_path, "--version").stdout == f"pagoda {pagoda.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "overrides", "wanted"),
+    [
+        (["teacher"], {"base_res": 48}, ["params.yaml", "base_res = 48", "power of two"]),
+        (["teacher"], {"base_res": 64}, ["base_res = 64", "at most target_res = 32"]),
+        (["teacher"], {"base_res": 16}, ["pagoda derive", "dvc exp run -S base_res=16"]),
+        (["distill"], {"seed": "many"}, ["params.yaml", "seed = 'many'", "a whole number"]),
+        (["teacher"], {}, ["runs/tiny/data/8 is missing", "dvc repro"]),
+        (["reference", "--resolution", "12"], {}, ["12", "[8, 16, 32]"]),
+        (["grow", "--from", "8", "--to", "32"], {}, ["--from 8 --to 16", "--from 16 --to 32"]),
+        (["downsample", "--resolution", "8"], {"data.source": "npz", "data.path": "no/file.npz"},
+         ["no/file.npz", "no such file"]),
+        (["derive"], {"base_res": 48}, ["params.yaml", "base_res = 48", "power of two"]),
+    ],
+)  # fmt: skip
+def test_trouble_is_one_line(
+    tmp_path: Path, args: list[str], overrides: dict[str, Any], wanted: list[str]
+) -> None:
+    write_params(tmp_path, **overrides)
+    line = only_line(run(tmp_path, *args))
+    assert all(word in line for word in wanted), line
+
+
+@pytest.mark.parametrize("command", ["teacher", "report", "derive"])
+def test_no_params_file(tmp_path: Path, command: str) -> None:
+    assert "no params.yaml here" in only_line(run(tmp_path, command))
+    assert "no other.yaml here" in only_line(run(tmp_path, "--params", "other.yaml", command))
+
+
+def test_unknown_key(tmp_path: Path) -> None:
+    path = write_params(tmp_path)
+    path.write_text(path.read_text() + "sede: 1\n")
+    line = only_line(run(tmp_path, "teacher"))
+    assert "params.yaml: unknown key sede" in line
+    assert "seed" in line
+
+
+@pytest.mark.parametrize("args", [["techer"], ["grow", "--from", "8"], ["teacher", "--quick"]])
+def test_wrong_usage(tmp_path: Path, args: list[str]) -> None:
+    done = run(tmp_path, *args)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    tight = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+    line = only_line(run(tmp_path, "downsample", "--resolution", "8", **tight))
+    assert f"cannot write runs/tiny/data/8: {os.strerror(errno.EFBIG)}" in line
+    assert not list((tmp_path / "runs/tiny/data").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "no space left"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+    ],
+)
+def test_full_disk_and_memory(
+    tiny_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    wanted: str,
+) -> None:
+    from pagoda.stages import downsample
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    tiny_config()
+    monkeypatch.setattr(downsample, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["pagoda", "downsample", "--resolution", "8"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    assert re.fullmatch(rf"error: {wanted}[^\n]+\n", capsys.readouterr().err)
+
+
+def test_a_bug_keeps_its_traceback(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pagoda.stages import downsample
+
+    tiny_config()
+    monkeypatch.setattr(downsample, "run", lambda: None)  # called with two arguments
+    monkeypatch.setattr(sys, "argv", ["pagoda", "downsample", "--resolution", "8"])
+    with pytest.raises(TypeError):
+        cli.main()
+
+
+COMMENTED = """\
+# An experiment.
+base_res: {base}  # the teacher's
+target_res: 32
+
+# Derived.
+resolutions: {resolutions}
+growth:{growth}
+# Data.
+data: {{path: null, odd:   [ 1,2 ]}}
+"""
+
+
+def test_derive_there_and_back(tmp_path: Path) -> None:
+    start = COMMENTED.format(
+        base=8, resolutions="[8, 16, 32]",
+        growth="\n  '16': {from: 8, to: 16}\n  '32': {from: 16, to: 32}",
+    )  # fmt: skip
+    path = tmp_path / "params.yaml"
+    path.write_text(start)
+    ladders = {4: [4, 8, 16, 32], 16: [16, 32], 32: [32], 8: [8, 16, 32]}
+    for base, resolutions in ladders.items():
+        path.write_text(re.sub(r"base_res: \d+", f"base_res: {base}", path.read_text()))
+        assert run(tmp_path, "derive").returncode == 0
+        tree = yaml.safe_load(path.read_text())
+        assert tree["resolutions"] == resolutions
+        assert list(tree["growth"]) == [str(r) for r in resolutions[1:]]
+        for kept in ("# An experiment.", "# the teacher's", "# Data.", "odd:   [ 1,2 ]"):
+            assert kept in path.read_text()
+    assert path.read_text() == start
+
+
+def interrupt(folder: Path, args: list[str], begun: Callable[[], bool]) -> tuple[int, str]:
+    """Start a command, press Ctrl-C (which reaches the whole group) once ``begun``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pagoda", *args], cwd=folder, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not begun() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+INTERRUPTED = "interrupted; run the same command again to go on\n"
+
+
+def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None:
+    write_params(tmp_path, **{"data.train_images": 60_000})  # below what takes several processes
+    data = tmp_path / "runs/tiny/data"
+    status, said = interrupt(
+        tmp_path, ["downsample", "--resolution", "8"], lambda: any(data.glob(".8.partial-*/*"))
+    )
+    assert (status, said) == (130, INTERRUPTED)
+    assert not list(data.iterdir())
+
+
+def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:
+    write_params(tmp_path, **{"teacher.optim.images": 32_000_000})
+    assert run(tmp_path, "downsample", "--resolution", "8").returncode == 0
+    history = tmp_path / "runs/tiny/b8/history/teacher.jsonl"
+    status, said = interrupt(
+        tmp_path, ["teacher"], lambda: history.is_file() and bool(history.read_text())
+    )
+    assert (status, said) == (130, INTERRUPTED)
+    assert len(list(tmp_path.glob(".scratch/teacher/*/*.safetensors"))) == 1
+    assert not (tmp_path / "runs/tiny/b8/teacher").exists()
+
+
+def test_doctor_names_what_is_broken(tmp_path: Path) -> None:
+    write_params(tmp_path, **{"data.source": "npz", "data.path": "no/file.npz"})
+    done = run(tmp_path, "doctor")
+    assert done.returncode == 1
+    lines = {words[1]: words for line in done.stdout.splitlines() if len(words := line.split()) > 1}
+    assert lines["git"][0] == "broken"
+    assert lines["data"][0] == "broken"
+    assert lines["params"][0] == "ok"
+    assert "no/file.npz" in done.stdout
+    assert len(done.stdout.splitlines()) <= 30
