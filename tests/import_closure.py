@@ -85,7 +85,7 @@ def _parents(module: str) -> list[str]:
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
-    for node in _executed(ast.parse(file.read_text())):
+    for node in executed(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "pagoda")
         elif isinstance(node, ast.ImportFrom):
@@ -95,13 +95,13 @@ def _imports(file: Path, module: str) -> Iterator[str]:
                 yield from (f"{node.module}.{a.name}" for a in node.names)
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those under ``if TYPE_CHECKING``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         yield node
-        yield from _executed(node)
+        yield from executed(node)
 
 
 def main() -> None:

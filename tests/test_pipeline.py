@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import derive_growth, derive_resolutions
-from tests.import_closure import EXEMPT, ROOT, closure, stage_module, suggest
+from pagoda.config import Config, derive_growth, derive_resolutions
+from tests.import_closure import EXEMPT, ROOT, closure, executed, stage_module, suggest
 
 STAGES: dict[str, dict[str, Any]] = {
     name: stage.get("do", stage)
@@ -62,43 +65,45 @@ def test_evaluation_code_never_retrains_a_generator() -> None:
         assert not [f for f in code if f.startswith("pagoda/metrics")]
 
 
+def _sections_read(stage: str) -> set[str]:
+    """Fields of ``Config`` read in the stage's closure, other stages' own modules left out."""
+    own = stage_module(STAGES[stage]["cmd"])
+    others = {stage_module(s["cmd"]).replace(".", "/") + ".py" for s in STAGES.values()}
+    files = (closure(own) - others) | {own.replace(".", "/") + ".py"}
+    fields = {f.name for f in dataclasses.fields(Config)}
+    return fields & {
+        node.attr
+        for file in files
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "config"
+    }
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_section_a_stage_reads_is_a_parameter(stage: str) -> None:
-    file = ROOT.joinpath(*stage_module(STAGES[stage]["cmd"]).split(".")).with_suffix(".py")
-    read = {
-        node.attr
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "config"
-    }
-    # The derived lists follow from base_res and target_res; DVC resolves them into the stages.
-    missed = read - {"resolutions", "growth"} - set(STAGES[stage]["params"])
+    # The derived lists follow from base_res and target_res.
+    missed = _sections_read(stage) - {"resolutions", "growth"} - set(STAGES[stage]["params"])
     assert not missed, f"{stage} reads {sorted(missed)}; without them in params it would not rerun"
 
 
-def test_closure_finds_lazy_imports_and_skips_type_checking(tmp_path: Path) -> None:
-    from tests.import_closure import _executed
-
+def test_closure_finds_lazy_imports_and_skips_type_checking() -> None:
     source = (
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import hidden\n"
         "def f():\n    import lazy\n"
     )
-    names = [n.names[0].name for n in _executed(ast.parse(source)) if isinstance(n, ast.Import)]
+    names = [n.names[0].name for n in executed(ast.parse(source)) if isinstance(n, ast.Import)]
     assert names == ["lazy"]
 
 
 def test_closure_agrees_with_what_python_imports() -> None:
     """What ``import pagoda.stages.teacher`` loads, really, is in the closure found by reading."""
-    import subprocess
-    import sys
-
     program = (
         "import sys, pagoda.stages.teacher as m\n"
         "print(*(x.__file__ for n, x in sys.modules.items() if n.split('.')[0] == 'pagoda'))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = {str(Path(f).relative_to(ROOT)) for f in done.stdout.split()}
     assert "pagoda/stages/teacher.py" in loaded
     assert loaded - EXEMPT <= closure("pagoda.stages.teacher")
