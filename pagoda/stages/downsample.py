@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -123,8 +124,10 @@ class _Job:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, context, _start_worker, (self,))
         try:
-            for done in [pool.submit(_fill, start, stop) for start, stop in ranges]:
-                yield done.result()
+            with _interrupts_held():
+                results = [pool.submit(_fill, start, stop) for start, stop in ranges]
+            for result in results:
+                yield result.result()
         except BrokenProcessPool as error:
             raise PagodaError(
                 f"a process that cut images to {self.resolution} was killed; free some memory"
@@ -168,11 +171,20 @@ _worker_job: _Job
 def _start_worker(job: _Job) -> None:
     global _worker_job
     _worker_job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _fill(start: int, stop: int) -> _Done:
     return _worker_job.fill(start, stop)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back: processes started meanwhile never see it, this one does afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cores() -> int:

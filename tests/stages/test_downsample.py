@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import resource
 import subprocess
@@ -188,6 +189,42 @@ def test_no_space_is_one_line_before_any_work() -> None:
             downsample.run(configured(), 32)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+
+
+INTERRUPTED = """
+import json, os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from pagoda.config import parse
+from pagoda.stages import downsample
+
+class Pool(ProcessPoolExecutor):  # Ctrl-C reaches every process, one of them just starting
+    def submit(self, *args):
+        future = super().submit(*args)
+        os.killpg(0, signal.SIGINT)
+        return future
+
+if __name__ == "__main__":
+    downsample.ProcessPoolExecutor = Pool
+    downsample._DECODED_ALONE, downsample._cores = 4, lambda: 2
+    downsample._Job._block = lambda self: 1
+    try:
+        downsample.run(parse(json.load(open(sys.argv[1]))), 16)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_stops_every_process_quietly_and_leaves_nothing(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tree.json").write_text(json.dumps(dataclasses.asdict(of_files(photos))))
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "interrupted.py"), str(tmp_path / "tree.json")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, start_new_session=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
     assert not [path for path in Path("runs").rglob("*") if path.is_file()]
 
 
