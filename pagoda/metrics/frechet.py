@@ -62,6 +62,8 @@ def trace_sqrt_product(
 ) -> float:
     """``tr (S1 S2)^(1/2)`` of two symmetric positive semi-definite matrices, see the module."""
     factor1 = covariance_factor(cov1) if factor1 is None else factor1
+    if not factor1.size:  # constant features: a covariance of zeros
+        return 0.0
     inner = factor1.T @ cov2 @ factor1
     values = np.linalg.eigvalsh((inner + inner.T) / 2)
     if values[0] > 0:

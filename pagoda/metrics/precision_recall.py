@@ -56,11 +56,10 @@ def manifold_scores(
         raise PagodaError(
             f"features are {real.shape[1]}-d and {generated.shape[1]}-d; use one feature network"
         )
-    # Distances do not change with a common shift, and lose fewer digits near the origin.
-    centre = real.mean(axis=0, dtype=np.float64)
-    real, generated = real - centre, generated - centre
     real_radii = squared_radii(real, neighbours) if real_radii is None else real_radii
-    generated_radii = squared_radii(generated, neighbours)
+    centre = _centre(real)
+    real, generated = real - centre, generated - centre
+    generated_radii = _radii(generated, neighbours)
     inside = np.zeros(len(generated), dtype=np.int64)
     recalled = np.zeros(len(real), dtype=bool)
     nearest = np.full(len(real), np.inf)
@@ -82,6 +81,16 @@ def squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     Raises:
         PagodaError: if the set has k or fewer points.
     """
+    features = check_features(features)
+    return _radii(features - _centre(features), neighbours)
+
+
+def _centre(features: np.ndarray) -> np.ndarray:
+    """Distances do not change with a common shift, and lose fewer digits near the origin."""
+    return np.asarray(features.mean(axis=0, dtype=np.float64))
+
+
+def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     if len(features) <= neighbours:
         raise PagodaError(
             f"{len(features)} points have no neighbour number {neighbours}; "
@@ -109,7 +118,7 @@ def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows of a, squared distances of those rows to all of b), in float64."""
     b = b.astype(np.float64, copy=False)
     b_norms = np.einsum("ij,ij->i", b, b)
-    rounding = 4 * np.finfo(np.float64).eps
+    rounding = 4 * np.sqrt(b.shape[1]) * np.finfo(np.float64).eps
     step = max(1, _BLOCK // len(b))
     for start in range(0, len(a), step):
         part = a[start : start + step].astype(np.float64, copy=False)
