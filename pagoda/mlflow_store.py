@@ -110,6 +110,6 @@ def one_line(uri: str) -> Iterator[None]:
 def _unreachable(uri: str, error: Exception) -> PagodaError:
     why = str(error).strip().split("\n")[0][:200]
     return PagodaError(
-        f"the MLflow store {uri} cannot be used ({why}); close what holds it or set "
-        f"MLFLOW_TRACKING_URI, then run 'pagoda track' again; nothing else is lost"
+        f"trouble with the MLflow store {uri}: {why}; check MLFLOW_TRACKING_URI and that nothing "
+        f"else holds the store, then run 'pagoda track' again; no result is lost"
     )

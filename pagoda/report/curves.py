@@ -140,7 +140,11 @@ def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
 def _panels(history: History) -> list[_Panel]:
     known = {line.key for panel in _PANELS for line in panel.lines}
     others = [k for k in history.names() if k not in known and k != "images_per_second"]
-    return [*_PANELS, *(_Panel(k, (_Line(k, k, PURPLE),)) for k in others)]
+    return [*_PANELS, *(_Panel(_title(k), (_Line(k, k, PURPLE),)) for k in others)]
+
+
+def _title(key: str) -> str:
+    return key.replace("_", " ").capitalize()
 
 
 def _present(panel: _Panel, history: History) -> list[_Line]:

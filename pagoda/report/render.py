@@ -93,9 +93,9 @@ def _run_table(experiment: Experiment) -> Table:
     data, latents = experiment.data, experiment.latents
     facts = {
         "Profile": f"`{config.name}`",
-        "Data": f"{config.data.source}, {len(experiment.classes)} classes "
+        "Data": f"{config.data.source}, {len(experiment.classes)} classes, {data['n']['train']:,} "
+        f"training and {data['n']['test']:,} held-out images, `{data['recipe']}` downsampling "
         f"({short(experiment.data_fingerprint)} at {config.target_res}×{config.target_res})",
-        "Downsampling": str(data.get("recipe", config.data.recipe)),
         "Resolutions": " → ".join(str(r) for r in config.resolutions),
         "Training seed": str(config.seed),
         "Evaluation seed": ", ".join(sorted({str(r.seed) for r in rows})),

@@ -51,16 +51,27 @@ def short(fingerprint: str) -> str:
 def provenance(rows: Iterable[Row]) -> str:
     """One sentence a fact: seed, reference set, feature network, code, device."""
     rows = list(rows)
-    references = {(r.reference_n, r.resolution, r.reference) for r in rows}
     parts = [
         f"{_plural('Seed', {r.seed for r in rows})} {_listed(r.seed for r in rows)}.",
-        "Held against "
-        + "; ".join(f"{n:,} real images at {s}×{s} ({short(f)})" for n, s, f in sorted(references))
-        + ".",
+        f"Held against {'; '.join(_references(rows))}.",
         f"Features {_listed(short(r.features) for r in rows)}.",
         f"Code {_listed(f'`{r.revision}`' for r in rows)}, on {_listed(r.device for r in rows)}.",
     ]
     return " ".join(parts)
+
+
+def _references(rows: list[Row]) -> list[str]:
+    """Each reference set once: its size, and the metrics that use fewer of its images."""
+    texts = []
+    for size, fingerprint in sorted({(r.resolution, r.reference) for r in rows}):
+        metrics: dict[int, dict[str, None]] = {}
+        for row in rows:
+            if (row.resolution, row.reference) == (size, fingerprint):
+                metrics.setdefault(row.reference_n, {})[row.metric.replace("_", " ")] = None
+        most, *fewer = sorted(metrics, reverse=True)
+        text = f"{most:,} real images at {size}×{size} ({short(fingerprint)})"
+        texts.append(text + "".join(f", {' and '.join(metrics[n])} {n:,} of them" for n in fewer))
+    return texts
 
 
 def results_table(evaluation: Evaluation) -> Table:

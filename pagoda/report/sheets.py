@@ -85,7 +85,7 @@ def draw(groups: list[Group], classes: tuple[str, ...], path: Path) -> Sheet:
     """
     cell = _cell_size(max(g.images.shape[-1] for g in groups))
     head, body = _font("DejaVuSans-Bold.ttf"), _font("DejaVuSans.ttf")
-    names = classes[:_MAX_ROWS]
+    names = classes[: min(_MAX_ROWS, *(len(g.images) for g in groups))]
     left = _MARGIN + max(int(body.getlength(name)) for name in names) + 10
     columns = _columns_that_fit(groups, cell, left)
     starts = [left]

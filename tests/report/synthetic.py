@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pagoda import artifacts
-from pagoda.config import Config, derive_growth, derive_resolutions, parse
+from pagoda.config import Config, parse
 from pagoda.stages.paths import Paths
+from tests.tiny import smoke_tree
 
-ROOT = Path(__file__).parents[2]
 CLASSES = ["disc", "square", "triangle", "ring", "plus", "star", "stripes", "checker", "crescent",
            "dumbbell"]  # fmt: skip
 # Prototype-like distances, so that pages look as they will.
@@ -24,16 +22,17 @@ DISTANCES = {
     16: {"grown": 20.8, "ungrown": 201.0, "upsampled_base": 206.3, "real": 0.321},
     32: {"grown": 37.4, "ungrown": 65.3, "upsampled_base": 80.6, "real": 0.288},
 }  # fmt: skip
+PROTOCOLS = {
+    "fd": "fd_classifier_2k", "classifier_score": "score_classifier_2k_s10",
+    "precision": "precision_classifier_2k_k3", "recall": "recall_classifier_2k_k3",
+    "class_accuracy": "accuracy_classifier_2k",
+}  # fmt: skip
 NFE = {"teacher": 35, "real": None, "upsampled_base": 1}
 
 
-def make_config(base_res: int = 8, target_res: int = 32, **changes: Any) -> Config:
-    """The default configuration with another ladder, and top-level changes."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree |= {"base_res": base_res, "target_res": target_res,
-             "resolutions": derive_resolutions(base_res, target_res),
-             "growth": derive_growth(base_res, target_res)}  # fmt: skip
-    return dataclasses.replace(parse(tree), **changes)
+def make_config(**overrides: Any) -> Config:
+    """The default configuration with dotted keys replaced."""
+    return parse(smoke_tree(**overrides))
 
 
 def result_rows(config: Config, resolution: int) -> list[dict[str, Any]]:
@@ -49,11 +48,12 @@ def result_rows(config: Config, resolution: int) -> list[dict[str, Any]]:
                   "recall": 1 / (1 + fd / 30), "class_accuracy": 1 / (1 + fd / 90)}  # fmt: skip
         for metric, value in values.items():
             rows.append({
-                "generator": name, "metric": metric, "protocol": f"{metric}_classifier_2k",
+                "generator": name, "metric": metric, "protocol": PROTOCOLS[metric],
                 "value": value, "n": 2048, "seed": config.evaluate.seed, "resolution": resolution,
                 "nfe": NFE.get(name, 1), "reference": f"{resolution:02d}" * 32,
-                "reference_n": 8192, "features": "fe" * 32, "revision": "0123456789ab",
-                "device": "cpu", "base_res": config.base_res,
+                "reference_n": 2048 if metric in ("precision", "recall") else 8192,
+                "features": "fe" * 32, "revision": "0123456789ab", "device": "cpu",
+                "base_res": config.base_res,
             })  # fmt: skip
     return rows
 
@@ -115,7 +115,10 @@ def write_experiment(config: Config, columns: int = 8) -> None:
             for split in ("train", "test"):
                 np.save(out / f"{split}_images.npy", pictures((2,), res, 0))
                 np.save(out / f"{split}_labels.npy", np.arange(2))
-            artifacts.write_json(out / "card.json", {"classes": CLASSES, "recipe": "box"})
+            artifacts.write_json(
+                out / "card.json",
+                {"classes": CLASSES, "recipe": "box", "n": {"train": 8192, "test": 2048}},
+            )
     identity = name | {"base_res": config.base_res}
     with artifacts.create(paths.latents, "latents", config=identity) as out:
         np.save(out / "latents.npy", np.zeros((2, 3, config.base_res, config.base_res), np.float32))
@@ -145,4 +148,4 @@ def write_evaluation(
         artifacts.write_json(out / "results.json", {"rows": rows, "sheets": sheets})
         shape = (len(sheets), len(CLASSES), columns)
         np.save(out / "samples.npy", pictures(shape, resolution, 1))
-        np.save(out / "neighbours.npy", pictures((1, len(CLASSES), 4), resolution, 2))
+        np.save(out / "neighbours.npy", pictures((1, len(CLASSES), min(4, columns)), resolution, 2))

@@ -1,0 +1,395 @@
+"""MLflow tracking with a real sqlite store: structure, curves, idempotence, trouble."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagoda import mlflow_store, tracking
+from pagoda.config import Config
+from pagoda.errors import PagodaError
+from pagoda.mlflow_store import Store, connected, find_store
+from pagoda.report.experiment import parameters_hash, read_experiment
+from pagoda.stages import report, track
+from pagoda.stages.paths import Paths
+from tests.report.synthetic import (
+    history_rows,
+    make_config,
+    result_rows,
+    write_evaluation,
+    write_experiment,
+    write_history,
+)
+from tests.tiny import ROOT
+
+STAGES = ["features", "teacher", "invert", "distill", "grow-16", "grow-32"]
+
+
+@pytest.fixture(scope="module")
+def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with nothing in it; making one takes seconds."""
+    root = tmp_path_factory.mktemp("blank")
+    store = Store(f"sqlite:///{root / 'mlflow.db'}", None, root / "lock")
+    with connected(store):
+        return root / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def project(blank_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two finished experiments, b8 and b16, both tracked; tests only read it."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    shutil.copy(blank_store, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+        for base in (8, 16):
+            write_experiment(make_config(base_res=base), columns=1)
+            report.run(make_config(base_res=base))
+            patch.setenv("DVC_EXP_NAME", f"name-{base}")
+            track.run(make_config(base_res=base))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def stand_in_report(config: Config) -> None:
+    """A report folder, for tests that are not about what is in it."""
+    Paths(config).report.mkdir(parents=True)
+    (Paths(config).report / "report.md").write_text("# a report")
+
+
+def client_of(root: Path) -> Any:
+    """A client of the project's own store."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+
+
+def all_runs(client: Any) -> list[Any]:
+    """Every run that is not deleted."""
+    where = [e.experiment_id for e in client.search_experiments()]
+    return list(client.search_runs(where))
+
+
+def test_a_parent_and_a_child_a_stage(project: Path) -> None:
+    client = client_of(project)
+    experiment = client.get_experiment_by_name("pagoda-smoke")
+    assert experiment.artifact_location == (project / "mlruns" / "pagoda-smoke").as_uri()
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {r.data.tags["base_res"]: r for r in runs if "identity" in r.data.tags}
+    assert set(parents) == {"8", "16"}
+    for base, stages in (("8", STAGES), ("16", [s for s in STAGES if s != "grow-16"])):
+        parent = parents[base].info.run_id
+        children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+        assert sorted(r.data.tags["stage"] for r in children) == sorted(stages)
+        tracked = json.loads((project / f"runs/smoke/b{base}/tracked.json").read_text())
+        assert tracked == {
+            "experiment": "pagoda-smoke",
+            "identity": parents[base].data.tags["identity"],
+            "parent": parent,
+            "children": {r.data.tags["stage"]: r.info.run_id for r in children},
+        }
+        assert list(tracked["children"])
+    assert len(runs) == 2 + 6 + 5
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+def parent_run(project: Path, base: int) -> Any:
+    """The parent run of one base resolution."""
+    tracked = json.loads((project / f"runs/smoke/b{base}/tracked.json").read_text())
+    return client_of(project).get_run(tracked["parent"])
+
+
+def test_the_parent_says_what_was_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    config, run = make_config(), parent_run(project, 8)
+    assert run.info.run_name == "name-8"
+    for key, value in {
+        "profile": "smoke",
+        "target_res": "32",
+        "dvc_exp": "name-8",
+        "base_revision": "b" * 40,
+        "parameters_hash": parameters_hash(config),
+        "data_fingerprint": read_experiment(config).data_fingerprint,
+        "code_revision": "0123456789ab",
+        "device": "cpu",
+    }.items():
+        assert run.data.tags[key] == value
+    params = run.data.params
+    assert params == tracking.flat_parameters(config)
+    assert params["base_res"] == "8"
+    assert params["teacher.optim.lr"] == json.dumps(config.teacher.optim.lr)
+    assert params["name"] == "smoke"
+    assert json.loads(params["growth"]) == config.growth
+
+
+def test_metrics_are_named_by_protocol_and_resolution(project: Path) -> None:
+    metrics = parent_run(project, 8).data.metrics
+    assert metrics["fd_classifier_2k/0008"] == 4.9
+    assert metrics["fd_classifier_2k/0032"] == 37.4
+    assert metrics["teacher/fd_classifier_2k/0008"] == 3.63
+    assert metrics["real/fd_classifier_2k/0032"] == 0.288
+    assert metrics["by_resolution/fd_classifier_2k"] == 37.4
+    assert metrics["seconds/teacher"] == 60.0
+    rows = [row for res in (8, 16, 32) for row in result_rows(make_config(), res)]
+    assert len(metrics) == len(rows) + 5 + len(STAGES)
+
+
+def test_curves_equal_the_history(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    client, config = client_of(project), make_config()
+    children = json.loads((project / "runs/smoke/b8/tracked.json").read_text())["children"]
+    for stage in ("distill", "grow-32", "invert"):
+        path = Paths(config).history(stage)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        names = {k for row in rows for k in row} - {"images", "step", "seconds"}
+        run = client.get_run(children[stage])
+        assert set(run.data.metrics) == names
+        for name in names:
+            logged = client.get_metric_history(children[stage], name)
+            assert [(m.step, m.value) for m in sorted(logged, key=lambda m: m.step)] == [
+                (row["images"], row[name]) for row in rows if name in row
+            ]
+            assert {m.timestamp - run.info.start_time for m in logged} == {
+                round(1000 * row["seconds"]) for row in rows if name in row
+            }
+    assert client.get_run(children["grow-32"]).data.params["optim.lr"] == json.dumps(
+        config.grow.optim.lr
+    )
+
+
+def test_the_report_is_among_the_artifacts(project: Path) -> None:
+    client, run = client_of(project), parent_run(project, 8)
+    listed = {a.path: a.file_size for a in client.list_artifacts(run.info.run_id, "report")}
+    folder = project / "reports/smoke/b8"
+    assert listed == {f"report/{f.name}": f.stat().st_size for f in folder.iterdir()}
+
+
+def test_tracking_twice_adds_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    client, path = client_of(project), project / "runs/smoke/b8/tracked.json"
+    before, entry = {r.info.run_id for r in all_runs(client)}, path.read_bytes()
+    tracked = tracking.track(make_config())
+    assert not tracked.added
+    track.run(make_config())
+    assert {r.info.run_id for r in all_runs(client)} == before
+    assert path.read_bytes() == entry
+
+
+def test_two_experiments_compare(project: Path) -> None:
+    """The same names in both, so that the comparison page has rows and one differing axis."""
+    small, large = parent_run(project, 8), parent_run(project, 16)
+    differ = {k for k in small.data.params if small.data.params[k] != large.data.params.get(k)}
+    assert differ == {"base_res", "resolutions", "growth"}
+    shared = set(small.data.metrics) & set(large.data.metrics)
+    assert {"fd_classifier_2k/0032", "fd_classifier_2k/0016", "seconds/distill"} <= shared
+    client = client_of(project)
+    curve = client.get_metric_history(large.info.run_id, "by_resolution/fd_classifier_2k")
+    assert sorted(m.step for m in curve) == [16, 32]
+
+
+@pytest.fixture
+def copy(blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A finished experiment in a project of its own, not tracked yet."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(blank_store, tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    stand_in_report(config)
+    return config
+
+
+def test_changed_results_are_a_new_run(copy: Config, tmp_path: Path) -> None:
+    first = tracking.track(copy)
+    rows = result_rows(copy, 32)
+    rows[0]["value"] += 1.0
+    write_evaluation(copy, 32, rows, columns=1)
+    second = tracking.track(copy)
+    assert first.added and second.added
+    assert first.parent != second.parent
+    assert len(all_runs(client_of(tmp_path))) == 2 * (1 + 4)
+
+
+def test_a_run_that_failed_midway_is_redone(copy: Config, tmp_path: Path) -> None:
+    """A metric that MLflow refuses stops the first attempt after the parent run was made."""
+    path = Paths(copy).history("distill")
+    rows = history_rows("distill", 19200)
+    write_history(path, [row | {"not a metric name!": 1.0} for row in rows])
+    with pytest.raises(PagodaError, match="not a metric name!") as caught:
+        tracking.track(copy)
+    assert "\n" not in str(caught.value)
+    client = client_of(tmp_path)
+    assert {r.info.status for r in all_runs(client)} == {"FAILED"}
+    write_history(path, rows)
+    tracked = tracking.track(copy)
+    assert tracked.added
+    assert {r.info.status for r in all_runs(client)} == {"FINISHED"}
+    assert len(all_runs(client)) == 1 + 4
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///no/such/folder/m.db", "http://127.0.0.1:9"])
+def test_an_unreachable_store_is_one_line(
+    copy: Config, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(PagodaError, match="trouble with the MLflow store") as caught:
+        tracking.track(copy)
+    assert "\n" not in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_one_line(copy: Config, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 20)
+    with pytest.raises(PagodaError, match="file is not a database"):
+        tracking.track(copy)
+
+
+def test_a_locked_store_is_one_line(
+    copy: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "_SQLITE_SECONDS", 0.2)
+    holder = sqlite3.connect(tmp_path / "mlflow.db")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(PagodaError, match="database is locked"):
+        track.run(copy)
+    holder.rollback()
+    holder.close()
+    assert not (Paths(copy).base / "tracked.json").exists()
+    assert all_runs(client_of(tmp_path)) == []
+
+
+def test_an_unfinished_experiment_is_not_tracked(copy: Config) -> None:
+    Paths(copy).history("distill").unlink()
+    with pytest.raises(PagodaError, match=r"distill\.jsonl is missing"):
+        tracking.track(copy)
+
+
+def test_the_report_comes_first(copy: Config) -> None:
+    for file in Paths(copy).report.iterdir():
+        file.unlink()
+    Paths(copy).report.rmdir()
+    with pytest.raises(PagodaError, match="'pagoda report' makes it"):
+        tracking.track(copy)
+
+
+@pytest.mark.parametrize("below", [".dvc/tmp/exps/tmpabc", ".dvc/tmp/exps/standalone/x", "a/b", ""])
+def test_copies_of_queued_experiments_share_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    folder = tmp_path / below
+    (folder / ".dvc" if below.startswith(".dvc") else folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+    store = find_store()
+    assert store.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert store.artifacts == (tmp_path / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert find_store().uri == f"sqlite:///{tmp_path / 'other.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    assert find_store().uri == "https://mlflow.example"
+    assert find_store().artifacts is None
+
+
+def _track_in(folder: str, base: int, start: Any) -> None:
+    os.chdir(folder)
+    start.wait()
+    tracking.track(make_config(base_res=base))
+
+
+def test_two_processes_create_the_store_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    bases = (16, 32)
+    for base in bases:
+        write_experiment(make_config(base_res=base), columns=1)
+        stand_in_report(make_config(base_res=base))
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    workers = [context.Process(target=_track_in, args=(str(tmp_path), b, start)) for b in bases]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    assert len(all_runs(client_of(tmp_path))) == (1 + 5) + (1 + 4)
+
+
+def _wait(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+def test_follow_sends_a_growing_history_and_ends_at_ctrl_c(copy: Config, tmp_path: Path) -> None:
+    rows = history_rows("teacher", 128000)
+    path = Paths(copy).history("teacher")
+    write_history(path, rows[:3])
+    code = (
+        "from tests.report.synthetic import make_config; from pagoda.stages import track; "
+        "track.follow(make_config(base_res=32), 0.05)"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    client = client_of(tmp_path)
+
+    def steps() -> list[int]:
+        runs = [r for r in all_runs(client) if r.data.tags.get("stage") == "teacher"]
+        history = client.get_metric_history(runs[0].info.run_id, "loss") if runs else []
+        return sorted(m.step for m in history)
+
+    _wait(lambda: steps() == [row["images"] for row in rows[:3]], "the first rows")
+    write_history(path, rows[:50])
+    _wait(lambda: steps() == [row["images"] for row in rows[:50]], "new rows")
+    anew = [row | {"loss": 9.0} for row in rows[:20]]
+    write_history(path, anew)
+    _wait(lambda: len(steps()) == 20, "a stage that began anew")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "following teacher" in said
+    runs = all_runs(client)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert {r.data.tags["live"] for r in runs} == {"true"}
+
+    write_history(path, rows)
+    tracked = tracking.track(copy)
+    left = {r.info.run_id for r in all_runs(client)}
+    assert left == {tracked.parent, *tracked.children.values()}
+
+
+def test_follow_ends_when_the_experiment_is_tracked(copy: Config, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if line == "following distill":
+            tracking.track(copy)
+
+    tracking.follow(copy, 0.01, tell)
+    assert said[-1].endswith("nothing left to follow")
+    assert len(all_runs(client_of(tmp_path))) == 1 + 4
