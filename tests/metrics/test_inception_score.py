@@ -55,7 +55,7 @@ def test_splits_cover_every_row_once() -> None:
 def test_probabilities_of_logits() -> None:
     logits = np.array([[0.0, np.log(3)], [1000.0, 1000.0], [-1e4, 0.0]], np.float64)
     np.testing.assert_allclose(
-        probabilities_of(logits), [[0.25, 0.75], [0.5, 0.5], [0, 1]], rtol=1e-14
+        probabilities_of(logits), [[0.25, 0.75], [0.5, 0.5], [0.0, 1.0]], rtol=1e-14
     )
 
 

@@ -1,0 +1,338 @@
+"""Evaluation end to end, with networks that nobody trained: what counts here is the bookkeeping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pagoda import artifacts
+from pagoda.artifacts import Artifact
+from pagoda.config import Config, parse
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_uint8
+from pagoda.diffusion.solver import edm_grid, sample
+from pagoda.errors import PagodaError
+from pagoda.metrics.frechet import frechet_distance_of_features
+from pagoda.networks.classifier import extract, load_feature_network
+from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.networks.generator import (
+    Generator,
+    generator_from_teacher,
+    grow,
+    load_generator,
+)
+from pagoda.stages import downsample, evaluate, features, reference
+from pagoda.stages.contenders import untrained, upsample
+from pagoda.stages.evaluate import Reference, sheet_cells
+from pagoda.stages.neighbours import nearest_images
+from pagoda.stages.paths import Paths
+from pagoda.stages.teacher import unet_spec
+from tests.tiny import tiny_tree
+
+SAMPLES, CLASSES = 64, 10
+CPU = torch.device("cpu")
+
+
+def awake(network: Any, seed: int) -> Any:
+    """Random values instead of the zeros that layers start with, as training would leave some."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.05)
+    return network
+
+
+def write_models(config: Config) -> None:
+    """Teacher and generators as their stages leave them, but for the training."""
+    paths, law = Paths(config), config.diffusion
+    base = {"name": config.name, "base_res": config.base_res}
+    torch.manual_seed(0)
+    teacher = awake(Denoiser(unet_spec(config, CLASSES), law.sigma_data), 1)
+    with artifacts.create(paths.teacher, "teacher", config=base) as out:
+        artifacts.save_model(out, teacher, teacher.card() | {"diffusion": vars(law)})
+    generator = generator_from_teacher(teacher, sigma_max=law.sigma_max, output="denoiser")
+    with torch.no_grad():
+        generator.head[-1].bias.add_(0.3)  # type: ignore[operator]
+    for resolution in config.resolutions:
+        if resolution > config.base_res:
+            generator = awake(grow(generator, channels=16, blocks=1), resolution)
+        where = paths.generator(resolution)
+        identity = base | {"resolution": resolution}
+        with artifacts.create(where, "generator", config=identity) as out:
+            artifacts.save_model(out, generator, generator.card())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """A folder with everything that evaluation reads, and both evaluations."""
+    made = parse(tiny_tree(**{"target_res": 16, "evaluate.grid_per_class": 5}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("evaluation"))
+        torch.set_num_threads(1)
+        for resolution in made.resolutions:
+            downsample.run(made, resolution)
+        features.run(made)
+        write_models(made)
+        for resolution in made.resolutions:
+            reference.run(made, resolution)
+            evaluate.run(made, resolution)
+        yield made
+
+
+def evaluation(config: Config, resolution: int) -> Artifact:
+    expect = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
+    return artifacts.open_artifact(Paths(config).evaluation(resolution), "evaluation", expect)
+
+
+def values(config: Config, resolution: int) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = evaluation(config, resolution).json("results")["rows"]
+    return {(row["generator"], row["metric"]): row for row in rows}
+
+
+def generator_of(config: Config, resolution: int) -> Generator:
+    artifact = artifacts.open_artifact(Paths(config).generator(resolution), "generator")
+    return load_generator(artifact.weights(), artifact.card())
+
+
+def prior(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (3, config.base_res, config.base_res)
+    z = standard_normal(config.evaluate.seed, np.arange(SAMPLES), shape)
+    return torch.from_numpy(z), torch.arange(SAMPLES) % CLASSES
+
+
+def cell_images(images: torch.Tensor, columns: int) -> np.ndarray:
+    """Sample sheet of images 0, 1, 2 ...: cell (c, j) holds image c + 10 j."""
+    wide = images[: columns * CLASSES].reshape(columns, CLASSES, *images.shape[1:])
+    return wide.transpose(0, 1).numpy()
+
+
+def test_every_row_can_be_traced(config: Config) -> None:
+    names = {
+        8: {"student": 1, "teacher": 7, "untrained_teacher_weights": 1, "untrained": 1,
+            "real": None},
+        16: {"grown": 1, "upsampled_base": 1, "untrained": 1, "real": None},
+    }  # fmt: skip
+    protocols = {
+        "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",
+        "precision": "precision_classifier_64_k3", "recall": "recall_classifier_64_k3",
+        "class_accuracy": "accuracy_classifier_64",
+    }  # fmt: skip
+    for resolution, generators in names.items():
+        found = values(config, resolution)
+        assert set(found) == {(g, m) for g in generators for m in protocols}
+        held = artifacts.open_artifact(Paths(config).reference(resolution), "reference")
+        network = artifacts.open_artifact(Paths(config).features, "features")
+        for (generator, metric), row in found.items():
+            assert row["protocol"] == protocols[metric] and row["nfe"] == generators[generator]
+            assert row["n"] == SAMPLES and row["seed"] == config.evaluate.seed
+            assert (row["resolution"], row["base_res"]) == (resolution, 8)
+            assert row["reference"] == held.fingerprint
+            assert row["features"] == network.fingerprint
+            assert row["reference_n"] == (64 if metric in ("precision", "recall") else 200)
+            assert row["device"] and row["revision"]
+
+
+def test_values_are_those_of_a_plain_computation(config: Config) -> None:
+    """The student's distance and accuracy again, all at once and through other functions."""
+    z, labels = prior(config)
+    with torch.inference_mode():
+        images = to_uint8(generator_of(config, 8)(z, labels))
+    artifact = artifacts.open_artifact(Paths(config).features, "features")
+    network = load_feature_network(artifact.weights(), artifact.card())
+    train = artifacts.open_artifact(Paths(config).data(8), "images").array("train_images")
+    rows, logits = extract(network, images.numpy())
+    expected = frechet_distance_of_features(extract(network, train)[0], rows)
+    found = values(config, 8)
+    assert found["student", "fd"]["value"] == pytest.approx(expected, rel=1e-3)
+    accuracy = float(np.mean(logits.argmax(1) == labels.numpy()))
+    assert found["student", "class_accuracy"]["value"] == pytest.approx(accuracy, abs=1 / SAMPLES)
+
+
+def test_real_images_are_the_floor(config: Config) -> None:
+    for resolution in config.resolutions:
+        found = values(config, resolution)
+        distances = {g: row["value"] for (g, m), row in found.items() if m == "fd"}
+        assert min(distances, key=distances.__getitem__) == "real"
+        recalls = {g: row["value"] for (g, m), row in found.items() if m == "recall"}
+        assert max(recalls, key=recalls.__getitem__) == "real"
+
+
+def test_sheets_show_the_samples_of_shared_latents(config: Config) -> None:
+    z, labels = prior(config)
+    for resolution, main in ((8, "student"), (16, "grown")):
+        artifact = evaluation(config, resolution)
+        sheets = artifact.json("results")["sheets"]
+        samples = artifact.array("samples")
+        assert sheets[0] == main and "real" not in sheets
+        assert samples.shape == (len(sheets), CLASSES, 5, 3, resolution, resolution)
+        with torch.inference_mode():
+            images = to_uint8(generator_of(config, resolution)(z, labels))
+            base = to_uint8(generator_of(config, 8)(z, labels))
+        apart = samples[0].astype(int) - cell_images(images, 5)
+        assert np.abs(apart).max() <= 1  # batches of another size may round differently
+        assert len(np.unique(samples[0].reshape(50, -1), axis=0)) == 50
+        if resolution == 16:
+            plain = cell_images(upsample(base, 16), 5)
+            there = samples[sheets.index("upsampled_base")]
+            assert np.abs(there.astype(int) - plain).max() <= 1
+
+
+def test_the_teacher_samples_by_heun_from_the_same_latents(config: Config) -> None:
+    z, labels = prior(config)
+    artifact = artifacts.open_artifact(Paths(config).teacher, "teacher")
+    denoiser = load_denoiser(artifact.weights(), artifact.card())
+    law = config.diffusion
+    grid = edm_grid(config.evaluate.teacher_steps, law.sigma_min, law.sigma_max, law.rho)
+    with torch.inference_mode():
+        images = to_uint8(sample(denoiser, z * law.sigma_max, grid, labels))
+        one_step = generator_from_teacher(denoiser, sigma_max=law.sigma_max, output="denoiser")
+        at_once = to_uint8(one_step.eval()(z, labels))
+    found = evaluation(config, 8)
+    sheets = found.json("results")["sheets"]
+    for name, expected in (("teacher", images), ("untrained_teacher_weights", at_once)):
+        there = found.array("samples")[sheets.index(name)]
+        assert np.abs(there.astype(int) - cell_images(expected, 5)).max() <= 1
+
+
+def test_neighbours_belong_to_the_first_sheet(config: Config) -> None:
+    found = evaluation(config, 16)
+    neighbours = found.array("neighbours")
+    assert neighbours.shape == (1, CLASSES, 4, 3, 16, 16)
+    train = artifacts.open_artifact(Paths(config).data(16), "images").array("train_images")
+    everything = np.concatenate([train, train[..., ::-1]]).astype(np.int64)
+    for c, j in ((0, 0), (7, 3)):
+        asked = found.array("samples")[0, c, j].astype(np.int64)
+        gaps = ((everything - asked) ** 2).sum((1, 2, 3))
+        assert ((neighbours[0, c, j].astype(np.int64) - asked) ** 2).sum() == gaps.min()
+
+
+def test_a_second_run_gives_the_same_bytes(config: Config) -> None:
+    first = {r: evaluation(config, r).fingerprint for r in config.resolutions}
+    torch.manual_seed(123)  # no draw comes from the global generator
+    for resolution in config.resolutions:
+        evaluate.run(config, resolution)
+        assert evaluation(config, resolution).fingerprint == first[resolution]
+
+
+def test_the_seed_decides_and_the_batch_does_not(config: Config) -> None:
+    before = values(config, 16)
+    section = dataclasses.replace(config.evaluate, batch=23)
+    evaluate.run(dataclasses.replace(config, evaluate=section), 16)
+    for key, row in values(config, 16).items():
+        assert row["value"] == pytest.approx(before[key]["value"], rel=0.02, abs=1 / SAMPLES)
+    section = dataclasses.replace(config.evaluate, seed=config.evaluate.seed + 1)
+    evaluate.run(dataclasses.replace(config, evaluate=section), 16)
+    after = values(config, 16)
+    evaluate.run(config, 16)
+    assert after["grown", "fd"]["value"] != before["grown", "fd"]["value"]
+    assert after["real", "fd"]["value"] == before["real", "fd"]["value"]
+    assert values(config, 16) == before
+
+
+def test_a_test_reference_has_training_images_as_its_floor(config: Config) -> None:
+    """Real images are held-out from the reference, whichever split that is."""
+    section = dataclasses.replace(config.reference, split="test")
+    other = dataclasses.replace(config, reference=section)
+    reference.run(other, 8)
+    evaluate.run(other, 8)
+    found = values(other, 8)["real", "fd"]
+    reference.run(config, 8)
+    evaluate.run(config, 8)
+    assert found["reference_n"] == 100 and found["n"] == SAMPLES and found["value"] > 0.0
+
+
+def test_a_reference_of_other_images_or_features_is_refused(config: Config) -> None:
+    where = Paths(config).reference(16) / artifacts.MANIFEST
+    kept = where.read_text()
+    for key in ("data", "features"):
+        manifest = json.loads(kept)
+        manifest["inputs"][key] = "0" * 64
+        where.write_text(json.dumps(manifest))
+        with pytest.raises(PagodaError, match=rf"made from other {key} .* reference@16") as raised:
+            evaluate.run(config, 16)
+        assert "\n" not in str(raised.value)
+    where.write_text(kept)
+    evaluate.run(config, 16)
+
+
+def test_a_missing_generator_is_named(config: Config) -> None:
+    where = Paths(config).generator(16)
+    where.rename(where.with_name("away"))
+    with pytest.raises(PagodaError, match=r"gen/16 is missing; 'dvc repro'"):
+        evaluate.run(config, 16)
+    where.with_name("away").rename(where)
+
+
+def test_cached_parts_of_a_reference_belong_to_it(config: Config) -> None:
+    held = Reference(artifacts.open_artifact(Paths(config).reference(8), "reference"), 3)
+    np.testing.assert_allclose(held.factor @ held.factor.T, held.covariance, atol=1e-10)
+    assert len(held.radii) == len(held.manifold) == 64 and held.n == 200
+
+
+@pytest.mark.parametrize(
+    ("samples", "per_class", "classes", "shape"),
+    [(64, 2, 10, (10, 2)), (64, 8, 10, (10, 6)), (16, 4, 10, (10, 1)), (4000, 2, 1000, (16, 2)),
+     (16, 4, 1000, (16, 1))],
+)  # fmt: skip
+def test_cells_hold_samples_of_their_class(
+    config: Config, samples: int, per_class: int, classes: int, shape: tuple[int, int]
+) -> None:
+    section = dataclasses.replace(config.evaluate, samples=samples, grid_per_class=per_class)
+    cells = sheet_cells(section, classes)
+    assert cells.shape == shape and cells.max() < samples
+    assert len(np.unique(cells)) == cells.size
+    assert (cells % classes == np.arange(shape[0])[:, None]).all()
+
+
+def test_nearest_images_finds_plain_and_mirrored_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
+    asked = np.stack([images[31], images[4][..., ::-1], images[0]]).reshape(1, 3, 3, 6, 6)
+    noisy = np.clip(asked.astype(int) + 3, 0, 255).astype(np.uint8)
+    for chunk in (1, 1000, 1 << 24):
+        monkeypatch.setattr("pagoda.stages.neighbours._CHUNK_BYTES", chunk)
+        assert np.array_equal(nearest_images(noisy, images, CPU), asked)
+
+
+def test_an_untrained_generator_is_random_in_every_layer(config: Config) -> None:
+    z, labels = prior(config)
+    card = generator_of(config, 16).card()
+    first, again, other = (untrained(card, seed) for seed in (3, 3, 4))
+    assert all(p.any() for n, p in first.named_parameters() if n.endswith("conv.weight"))
+    with torch.inference_mode():
+        images = [g(z, labels) for g in (first, again, other)]
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    assert images[0].std(dim=0).mean() > 0  # samples differ: it is not one grey picture
+
+
+def test_upsampling_is_bilinear_with_half_pixel_centres() -> None:
+    """Worked by hand along one axis: 0, 100 -> 0, 25, 75, 100, the ends clamped."""
+    small = torch.tensor([[0, 100], [0, 100]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    large = upsample(small, 4)
+    assert large.dtype == torch.uint8
+    assert (large == torch.tensor([0, 25, 75, 100], dtype=torch.uint8)).all()
+    flat = torch.full((1, 3, 8, 8), 93, dtype=torch.uint8)
+    assert (upsample(flat, 32) == 93).all()
+
+
+def test_nothing_is_left_behind_by_an_interrupted_run(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while scoring: the evaluation that was there stays whole."""
+    before = evaluation(config, 16).fingerprint
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "score", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(config, 16)
+    assert evaluation(config, 16).fingerprint == before
+    assert [p.name for p in Path(Paths(config).evaluation(16).parent).iterdir()].count("16") == 1
