@@ -1,13 +1,11 @@
 """Which code a stage of ``dvc.yaml`` depends on, found from import statements, without running it.
 
-``python -m tests.import_closure`` prints the code ``deps`` that every stage should have;
-``--files`` prints them file by file.
+``python -m tests.import_closure`` prints the code ``deps`` that every stage should have.
 """
 
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,12 +18,10 @@ ROOT = Path(__file__).parent.parent
 # `pagoda/artifacts.py` is not among them: it decides what is in the files.
 EXEMPT = frozenset(
     {
-        "pagoda/__init__.py",
         "pagoda/__main__.py",
         "pagoda/cli.py",
         "pagoda/config.py",
         "pagoda/errors.py",
-        "pagoda/stages/__init__.py",
         "pagoda/stages/paths.py",
         "pagoda/stages/progress.py",
         "pagoda/stages/root.py",
@@ -38,7 +34,7 @@ def closure(module: str) -> frozenset[str]:
     """Files (relative to the root) that importing ``module`` and calling it can execute.
 
     Imports inside functions count; those under ``if TYPE_CHECKING`` do not. The ``__init__.py`` of
-    every package on the way counts: Python runs it.
+    packages hold no code (tested) and are left out.
     """
     found: dict[str, Path] = {}
     pending = [module]
@@ -50,7 +46,8 @@ def closure(module: str) -> frozenset[str]:
         found[name] = file
         pending += _imports(file, name)
         pending += _parents(name)
-    return frozenset(str(f.relative_to(ROOT)) for f in found.values()) - EXEMPT
+    files = {str(f.relative_to(ROOT)) for f in found.values() if f.stem != "__init__"}
+    return frozenset(files - EXEMPT)
 
 
 def stage_module(command: str) -> str:
@@ -59,16 +56,19 @@ def stage_module(command: str) -> str:
     return f"pagoda.stages.{words[words.index('pagoda') + 1]}"
 
 
-def suggest(files: Iterable[str], by_file: bool = False) -> list[str]:
-    """The ``deps`` that cover ``files``: a whole package where it is a library, files in stages."""
-    if by_file:
-        return sorted(files)
-    return sorted({_grain(f) for f in files})
+def suggest(files: Iterable[str]) -> list[str]:
+    """The ``deps`` that cover ``files``: a package that is used whole by its folder, else files.
+
+    Files, so that an edit of the discriminator does not train the teacher again.
+    """
+    files = set(files)
+    whole = {str(Path(f).parent) for f in files if _modules(Path(f).parent) <= files}
+    whole.discard("pagoda")
+    return sorted({str(Path(f).parent) if str(Path(f).parent) in whole else f for f in files})
 
 
-def _grain(file: str) -> str:
-    parts = Path(file).parts
-    return file if len(parts) == 2 or parts[1] == "stages" else "/".join(parts[:2])
+def _modules(folder: Path) -> set[str]:
+    return {str(folder / f.name) for f in (ROOT / folder).glob("*.py") if f.stem != "__init__"}
 
 
 def _file(module: str) -> Path | None:
@@ -111,7 +111,7 @@ def main() -> None:
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         module = stage_module(stage.get("do", stage)["cmd"])
         print(f"{name}:" + ("" if _file(module) else f"  # {module} does not exist"))
-        for dep in suggest(closure(module), "--files" in sys.argv):
+        for dep in suggest(closure(module)):
             print(f"  - {dep}")
 
 

@@ -106,7 +106,16 @@ def test_closure_agrees_with_what_python_imports() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = {str(Path(f).relative_to(ROOT)) for f in done.stdout.split()}
     assert "pagoda/stages/teacher.py" in loaded
-    assert loaded - EXEMPT <= closure("pagoda.stages.teacher")
+    modules = {f for f in loaded if not f.endswith("__init__.py")}
+    assert modules - EXEMPT <= closure("pagoda.stages.teacher")
+
+
+def test_packages_hold_no_code() -> None:
+    """Why ``__init__.py`` files need not be dependencies."""
+    for file in ROOT.glob("pagoda/*/**/__init__.py"):
+        body = ast.parse(file.read_text()).body
+        assert all(isinstance(n, ast.Expr | ast.Assign | ast.ImportFrom) for n in body), file
+        assert not [n for n in body if isinstance(n, ast.ImportFrom) and n.module != "__future__"]
 
 
 @pytest.fixture(params=[8, 16, 32])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -38,7 +39,7 @@ class ConvDiscriminator(nn.Module):
         super().__init__()
         widths = [min(channels << i, max_channels) for i in range(int(math.log2(resolution)) - 1)]
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = itertools.pairwise(widths)
         self.downs = nn.ModuleList([_Down(a, b) for a, b in pairs])
         last = widths[-1]
         self.mix = nn.Conv2d(last + 1, last, 3, padding=1)

@@ -106,9 +106,7 @@ class Head(nn.Sequential):
     """norm -> SiLU -> 3x3 convolution to RGB, which starts at zero."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(
-            GroupNorm(channels), nn.SiLU(), zero(nn.Conv2d(channels, 3, 3, padding=1))
-        )
+        super().__init__(GroupNorm(channels), nn.SiLU(), zero(nn.Conv2d(channels, 3, 3, padding=1)))
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:

@@ -82,9 +82,7 @@ class UNetTrunk(nn.Module):
         self.decoder = self._decoder(widths, skips)
         self.out_channels = widths[0]
 
-    def _stage(
-        self, a: int, b: int, resample: str = "none", attention: bool = False
-    ) -> _Stage:
+    def _stage(self, a: int, b: int, resample: str = "none", attention: bool = False) -> _Stage:
         block = ResBlock(a, b, self.embedding, resample=resample, dropout=self.spec.dropout)
         return _Stage(block, Attention(b, self.spec.head_channels) if attention else None)
 

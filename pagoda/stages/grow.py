@@ -8,8 +8,8 @@ from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.networks.generator import grow, load_generator
 from pagoda.stages.device import pick_device
-from pagoda.stages.distill import pair_batches, train_generator
 from pagoda.stages.paths import Paths
+from pagoda.stages.train_generator import pair_batches, train_generator
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:

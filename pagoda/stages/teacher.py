@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config, OptimConfig
+from pagoda.config import Config
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
+from pagoda.stages.optim import loop_spec, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.scratch import stage_scratch
 from pagoda.training.batches import ImageBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
-from pagoda.training.loop import LoopSpec, train
-from pagoda.training.optim import OptimSpec
+from pagoda.training.loop import train
 from pagoda.training.teacher import TeacherStep
 
 
@@ -78,13 +78,3 @@ def unet_spec(config: Config, num_classes: int) -> UNetSpec:
         num_classes=num_classes,
         time_scale=net.time_scale,
     )
-
-
-def optim_spec(optim: OptimConfig) -> OptimSpec:
-    """The optimiser of a stage."""
-    return OptimSpec(optim.optimizer, optim.lr, (optim.beta1, optim.beta2), optim.weight_decay)
-
-
-def loop_spec(name: str, optim: OptimConfig, seed: int) -> LoopSpec:
-    """Length and schedule of a stage's training."""
-    return LoopSpec(name, optim.images, optim.batch, optim.warmup, optim.decay, seed)

@@ -1,0 +1,94 @@
+"""What stages 2 and 3 share: a generator trained on pairs and against a discriminator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pagoda import artifacts
+from pagoda.artifacts import Artifact
+from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
+from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.generator import Generator
+from pagoda.stages.optim import loop_spec, optim_spec
+from pagoda.stages.paths import Paths
+from pagoda.stages.progress import track
+from pagoda.stages.scratch import stage_scratch
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.checkpoint import Scratch
+from pagoda.training.history import History
+from pagoda.training.loop import train
+from pagoda.training.one_step import OneStepSpec, OneStepStep
+from pagoda.training.optim import OptimSpec
+
+
+def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> PairBatches:
+    """Batches of inverted latents and their real images, at the images' resolution."""
+    return PairBatches(
+        latents=latents.array("latents"),
+        indices=latents.array("indices"),
+        flips=latents.array("flips"),
+        images=images.array("train_images"),
+        labels=latents.array("labels"),
+        device=device,
+    )
+
+
+def train_generator(
+    config: Config,
+    stage: str,
+    generator: Generator,
+    pairs: PairBatches,
+    data: Artifact,
+    optim: OptimConfig,
+    loss: LossConfig,
+    discriminator_config: DiscriminatorConfig,
+    prior_batch: int,
+    *,
+    inputs: dict[str, Artifact],
+    sections: dict[str, Any],
+) -> None:
+    """Train ``generator`` as stages 2 and 3 do and write its artifact and history."""
+    paths, device = Paths(config), pairs.device
+    torch.manual_seed(config.seed)
+    generator = generator.to(device, memory_format=torch.channels_last)
+    discriminator = ConvDiscriminator(
+        generator.resolution, discriminator_config.channels, discriminator_config.max_channels,
+        generator.spec.num_classes,
+    ).to(device, memory_format=torch.channels_last)  # fmt: skip
+    d = discriminator_config
+    step = OneStepStep(
+        generator,
+        discriminator,
+        pairs,
+        ImageBatches(data.array("train_images"), data.array("train_labels"), device),
+        OneStepSpec(
+            batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
+            precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,
+            **vars(loss),
+        ),
+        optim_spec(optim),
+        OptimSpec("adamw", d.lr, (d.beta1, d.beta2)),
+    )  # fmt: skip
+    folder = stage_scratch(stage, sections, inputs, seed=config.seed)
+    scratch = Scratch(folder, step.modules, step.optimizers)
+    with track(optim.images, stage) as bar:
+        train(
+            step,
+            loop_spec(stage, optim, config.seed),
+            scratch,
+            lambda kept: History(paths.history(stage), kept),
+            bar.advance,
+        )
+    res = generator.resolution
+    identity = {"name": config.name, "base_res": config.base_res, "resolution": res}
+    card = {
+        **generator.card(),
+        "images_seen": optim.images,
+        "trainable": sum(p.numel() for p in generator.parameters() if p.requires_grad),
+        "loss": vars(loss),
+    }
+    with artifacts.create(paths.generator(res), "generator", config=identity, inputs=inputs) as out:
+        artifacts.save_model(out, step.ema.model, card)
+    scratch.discard()
