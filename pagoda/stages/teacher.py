@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from pagoda import artifacts
@@ -23,6 +25,11 @@ from pagoda.training.teacher import TeacherStep
 def run(config: Config) -> None:
     """Train the denoiser and write the ``teacher`` artifact."""
     paths, section, device = Paths(config), config.teacher, pick_device()
+    if not config.growth:
+        sys.stderr.write(
+            f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
+            "target; each doubling of base_res costs the teacher 4 times the time or more\n"
+        )
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
     torch.manual_seed(config.seed)
