@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 IDENTITY, PARAMETERS, LIVE = "identity", "parameters_hash", "live"
 _PARENT, _NOTE, _COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
-_KIND = "mlflow.experimentKind"  # or the UI opens on pages about language models
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
 
 
@@ -46,6 +45,7 @@ class Tracked:
     Attributes:
         store: tracking URI.
         experiment: name of the MLflow experiment.
+        experiment_id: its id in the store.
         identity: hash of parameters and evaluations.
         parent: id of the parent run.
         children: ids of the child runs, by stage.
@@ -54,6 +54,7 @@ class Tracked:
 
     store: str
     experiment: str
+    experiment_id: str
     identity: str
     parent: str
     children: dict[str, str]
@@ -91,7 +92,7 @@ def track(config: Config) -> Tracked:
         }
     ordered = {s: children[s] for s in stage_names(config) if s in children}
     name = experiment_name(config)
-    return Tracked(store.uri, name, experiment.identity, parent, ordered, added)
+    return Tracked(store.uri, name, where, experiment.identity, parent, ordered, added)
 
 
 def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None:
@@ -319,7 +320,7 @@ def _create_run(
 def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     if (found := client.get_experiment_by_name(name)) is None:
         location = None if store.artifacts is None else f"{store.artifacts}/{name}"
-        return str(client.create_experiment(name, location, {_KIND: "custom_model_development"}))
+        return str(client.create_experiment(name, location))
     if found.lifecycle_stage != "active":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)

@@ -36,6 +36,7 @@ class _Panel:
     title: str
     lines: tuple[_Line, ...]
     log: bool = False
+    exact: bool = False  # a schedule: smoothing would bend its corners
 
 
 _DASHED, _DOTTED = (0, (4.0, 1.5)), (0, (1.2, 1.2))
@@ -72,8 +73,8 @@ _PANELS = (
         ),
     ),
     _Panel("Gradient norm", (_Line("grad_norm", "generator or denoiser", GREEN),), log=True),
-    _Panel("Adversarial weight λ", (_Line("lambda", "λ", ORANGE),)),
-    _Panel("Learning rate", (_Line("lr", "learning rate", SKY),)),
+    _Panel("Adversarial weight λ", (_Line("lambda", "λ", ORANGE),), exact=True),
+    _Panel("Learning rate", (_Line("lr", "learning rate", SKY),), exact=True),
 )
 _COLORS = {
     "teacher": BLACK, "student": BLUE, "grown": BLUE, "real": GREEN,
@@ -99,7 +100,7 @@ def draw_history(history: History, path: Path) -> int | None:
         figure, axes = style.panels(len(drawn), 3, (2.5, 1.95))
         for ax, (panel, lines) in zip(axes, drawn, strict=True):
             for line in lines:
-                _plot(ax, *history.curve(line.key), line)
+                _plot(ax, *history.curve(line.key), line, smooth=not panel.exact)
             values = np.concatenate([history.curve(line.key)[1] for line in lines])
             _finish(ax, panel, values, legend=len(lines) > 1)
             ax.set_xlim(0, history.images)
@@ -151,13 +152,15 @@ def _present(panel: _Panel, history: History) -> list[_Line]:
     return [line for line in panel.lines if len(history.curve(line.key)[0]) > 1]
 
 
-def _plot(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], line: _Line) -> None:
-    if len(x) < _SMOOTH_FROM:
+def _plot(
+    ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], line: _Line, *, smooth: bool
+) -> None:
+    if not smooth or len(x) < _SMOOTH_FROM:
         ax.plot(x, y, color=line.color, linestyle=line.dash, linewidth=1.2, label=line.label)
         return
     ax.plot(x, y, color=line.color, alpha=0.25, linewidth=0.6)
-    smooth = _running_mean(y, max(3, round(len(y) * _SMOOTH_SHARE)))
-    ax.plot(x, smooth, color=line.color, linestyle=line.dash, linewidth=1.4, label=line.label)
+    mean = _running_mean(y, max(3, round(len(y) * _SMOOTH_SHARE)))
+    ax.plot(x, mean, color=line.color, linestyle=line.dash, linewidth=1.4, label=line.label)
 
 
 def _running_mean(y: NDArray[np.float64], window: int) -> NDArray[np.float64]:

@@ -14,7 +14,9 @@ from pagoda.report.experiment import Evaluation, Experiment
 from pagoda.report.markdown import to_markdown
 from pagoda.report.page import to_html
 from pagoda.report.results import (
+    distance_protocols,
     generator_label,
+    main_rows,
     metrics_tree,
     number,
     provenance,
@@ -99,7 +101,9 @@ def _run_table(experiment: Experiment) -> Table:
         "Resolutions": " → ".join(str(r) for r in config.resolutions),
         "Training seed": str(config.seed),
         "Evaluation seed": ", ".join(sorted({str(r.seed) for r in rows})),
-        "Images a generator": ", ".join(f"{n:,}" for n in sorted({r.n for r in rows})),
+        "Images a generator": ", ".join(
+            f"{n:,}" for n in sorted({r.n for r in main_rows(experiment)})
+        ),
         "Inversion": f"{latents['solver']}, {latents['nfe']} NFE; round-trip error "
         f"{number(latents['round_trip_mse'])} (MSE, pixels in [-1, 1])",
         "Inverted latents": f"mean {latents['latent_mean']:.3f}, standard deviation "
@@ -138,7 +142,7 @@ def _time_table(experiment: Experiment) -> Table:
 
 def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     blocks: list[Block] = [results_table(e) for e in experiment.evaluations.values()]
-    for protocol in sorted({r.protocol for r in experiment.rows if r.metric == "fd"}):
+    for protocol in distance_protocols(experiment):
         file = f"distances-{protocol}.png"
         width = curves.draw_distances(experiment, protocol, folder / file)
         rows = [r for r in experiment.rows if r.protocol == protocol and r.metric == "fd"]
@@ -198,7 +202,7 @@ def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
             caption = (
                 f"**{stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
                 f"training seed {_seed(experiment, stage)}. Thin: every row logged; thick: running "
-                f"mean over 5 % of the rows, where there are at least 40."
+                f"mean over 5 % of the rows, where there are at least 40. Schedules as they are."
             )
             blocks.append(Figure(file, caption, f"Learning curves of {stage}", width))
     return tuple(blocks)

@@ -74,6 +74,16 @@ def _references(rows: list[Row]) -> list[str]:
     return texts
 
 
+def distance_protocols(experiment: Experiment) -> list[str]:
+    """Protocols of Fréchet distances under which a main generator was measured."""
+    return sorted({r.protocol for r in main_rows(experiment) if r.metric == "fd"})
+
+
+def main_rows(experiment: Experiment) -> list[Row]:
+    """Values of the main generator of every resolution."""
+    return [r for e in experiment.evaluations.values() for r in e.rows if r.generator == e.main]
+
+
 def results_table(evaluation: Evaluation) -> Table:
     """Every generator at one resolution; a column holds one metric under one protocol."""
     rows, res = evaluation.rows, evaluation.resolution

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Experiment
-from pagoda.report.results import number, pick
+from pagoda.report.results import distance_protocols, number, pick
 
 STUDENT_TO_TEACHER = 1.5
 UNTRAINED_TO_STUDENT = 10.0
@@ -44,8 +44,8 @@ class _Rule:
 
 def verdicts(experiment: Experiment) -> list[Verdict]:
     """Judge every rule under every distance protocol that was measured."""
-    protocols = sorted({r.protocol for r in experiment.rows if r.metric == "fd"})
-    return [_judge(experiment, rule, p) for p in protocols for rule in _rules(experiment)]
+    rules, protocols = _rules(experiment), distance_protocols(experiment)
+    return [_judge(experiment, rule, p) for p in protocols for rule in rules]
 
 
 def verdict_table(experiment: Experiment) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pagoda.config import Config
@@ -12,4 +13,6 @@ from pagoda.stages.paths import Paths
 
 def run(config: Config) -> None:
     """Write the report folder and ``metrics.json`` of a finished experiment."""
-    write_report(read_experiment(config), Paths(config).report, Path("metrics.json"))
+    folder = Paths(config).report
+    write_report(read_experiment(config), folder, Path("metrics.json"))
+    sys.stderr.write(f"report: {folder}/index.html (page), {folder}/report.md (text)\n")

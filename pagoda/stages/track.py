@@ -20,7 +20,10 @@ def run(config: Config) -> None:
     artifacts.write_json(Paths(config).base / TRACKED, entry)
     verb = "added to" if tracked.added else "already in"
     _tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
-    _tell(f"to look at it: mlflow ui --backend-store-uri {tracked.store}")
+    _tell(
+        f"to look at it: mlflow ui --backend-store-uri {tracked.store}, then open "
+        f"http://127.0.0.1:5000/#/experiments/{tracked.experiment_id}/runs"
+    )
 
 
 def follow(config: Config, interval: float) -> None:

@@ -168,6 +168,24 @@ def test_distances_of_two_protocols_are_never_compared() -> None:
             assert verdict.outcome == NOT_MEASURED
 
 
+def test_a_protocol_of_the_floor_alone_has_no_rules() -> None:
+    experiment = make_experiment()
+    count = len(verdicts(experiment))
+    for res, old in experiment.evaluations.items():
+        rows = tuple(
+            dataclasses.replace(r, protocol="fd_classifier_100", n=100)
+            if (r.generator, r.metric) == ("real", "fd")
+            else r
+            for r in old.rows
+        )
+        new = dataclasses.replace(old, rows=rows)
+        experiment = dataclasses.replace(
+            experiment, evaluations=experiment.evaluations | {res: new}
+        )
+    assert len(verdicts(experiment)) == count
+    assert {v.outcome for v in verdicts(experiment)} == {HOLDS, FAILS}
+
+
 def test_markdown_tables_survive_their_cells() -> None:
     table = Table("c", ("a", "b"), ((Cell("x|y"), Cell("1\n2")),), "lr")
     text = to_markdown(Document("t", "s", (Section("S", (table, "words")),)))
