@@ -7,7 +7,9 @@ key, the value, what is allowed and the file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Mapping
@@ -291,9 +293,7 @@ def _value(hint: Any, value: Any, key: str, rules: Mapping[str, Any], where: str
     if origin is dict:
         if not isinstance(value, dict):
             raise _bad(key, value, "a mapping", where)
-        return {
-            str(k): _value(args[1], v, f"{key}.{k}", rules, where) for k, v in value.items()
-        }
+        return {str(k): _value(args[1], v, f"{key}.{k}", rules, where) for k, v in value.items()}
     return _scalar(hint, value, key, rules, where)
 
 
@@ -301,10 +301,8 @@ def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: s
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-3 as a string
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         raise _bad(key, value, names[hint], where)
@@ -343,7 +341,7 @@ def derive_resolutions(base_res: int, target_res: int) -> list[int]:
 def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
     """The growth steps, keyed by the resolution each reaches (as text: DVC needs text keys)."""
     ladder = derive_resolutions(base_res, target_res)
-    return {str(b): {"from": a, "to": b} for a, b in zip(ladder, ladder[1:], strict=False)}
+    return {str(b): {"from": a, "to": b} for a, b in itertools.pairwise(ladder)}
 
 
 def _check_relations(c: Config, where: str) -> None:
