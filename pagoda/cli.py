@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -38,6 +40,10 @@ app = typer.Typer(
 Resolution = Annotated[int, typer.Option(metavar="PIXELS", help="One of the experiment's.")]
 
 
+_INTERRUPTED = 130
+_GO_ON = "interrupted; run the same command again to go on"
+
+
 def main() -> None:
     """Run the command line; trouble that a user can mend is one line and no traceback.
 
@@ -45,6 +51,12 @@ def main() -> None:
     """
     try:
         app()
+    except KeyboardInterrupt:
+        _exit(_INTERRUPTED, _GO_ON)
+    except SystemExit as left:
+        if left.code == _INTERRUPTED:
+            _exit(_INTERRUPTED, _GO_ON)
+        raise
     except Exception as error:
         if line := _explain(error):
             _exit(1, f"error: {line}")
@@ -89,14 +101,14 @@ def _globals(
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command that says in one line that Ctrl-C stopped it."""
+    """Register a command. What typer makes of Ctrl-C differs between its versions."""
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            _exit(130, "interrupted; run the same command again to go on")
+            raise typer.Exit(_INTERRUPTED) from None
 
     return app.command()(guarded)
 
@@ -107,9 +119,27 @@ def _load(ctx: typer.Context) -> Config:
     return load(ctx.obj)
 
 
-def _run(stage: str, *args: Any) -> None:
+def _run(stage: str, *args: Any, function: str = "run") -> None:
     """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
-    importlib.import_module(f"pagoda.stages.{stage}").run(*args)
+    with _interruptible_after():
+        module = importlib.import_module(f"pagoda.stages.{stage}")
+    getattr(module, function)(*args)
+
+
+@contextmanager
+def _interruptible_after() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is over; while torch is imported it can get lost."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # a shell started this in the background, where Ctrl-C is not for us
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _known(config: Config, resolution: int) -> int:
@@ -201,12 +231,10 @@ def track(
 ) -> None:
     """Put the experiment into MLflow; doing it twice adds nothing."""
     config = _load(ctx)
-    if not follow:
+    if follow:
+        _run("track", config, interval, function="follow")
+    else:
         _run("track", config)
-        return
-    from pagoda.stages import track as stage
-
-    stage.follow(config, interval)
 
 
 @_command
