@@ -331,13 +331,13 @@ def test_two_processes_create_the_store_at_once(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(600)
         assert worker.exitcode == 0
     assert len(all_runs(client_of(tmp_path))) == (1 + 5) + (1 + 4)
 
 
 def _wait(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # a loaded machine is slow, not wrong
     while not done():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.1)
@@ -368,7 +368,7 @@ def test_follow_sends_a_growing_history_and_ends_at_ctrl_c(copy: Config, tmp_pat
     write_history(path, anew)
     _wait(lambda: len(steps()) == 20, "a stage that began anew")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert "following teacher" in said
