@@ -308,7 +308,7 @@ def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: s
         raise _bad(key, value, names[hint], where)
     if (choices := rules.get("choices")) and value not in choices:
         raise _bad(key, value, "one of " + ", ".join(choices), where)
-    if rules.get("power_of_two") and (value < 1 or value & (value - 1)):
+    if rules.get("power_of_two") and isinstance(value, int) and (value < 1 or value & (value - 1)):
         raise _bad(key, value, "a power of two", where)
     if hint is float and value != value:
         raise _bad(key, value, "a number", where)
@@ -344,6 +344,10 @@ def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
     return {str(b): {"from": a, "to": b} for a, b in itertools.pairwise(ladder)}
 
 
+_Check = tuple[bool, str, Any, str]
+"""Whether it holds, the key, its value, what is allowed."""
+
+
 def _check_relations(c: Config, where: str) -> None:
     try:
         resolutions = derive_resolutions(c.base_res, c.target_res)
@@ -355,43 +359,59 @@ def _check_relations(c: Config, where: str) -> None:
             f"base_res {c.base_res} and target_res {c.target_res}; both lists are derived: run "
             f"'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={c.base_res}'"
         )
-    checks = [
-        (c.diffusion.sigma_min < c.diffusion.sigma_max, "diffusion.sigma_min",
-         c.diffusion.sigma_min, f"below diffusion.sigma_max = {c.diffusion.sigma_max:g}"),
-        (c.invert.noise < c.diffusion.sigma_max, "invert.noise", c.invert.noise,
-         f"below diffusion.sigma_max = {c.diffusion.sigma_max:g}"),
-        (c.teacher.network.lowest_res <= c.base_res, "teacher.network.lowest_res",
-         c.teacher.network.lowest_res, f"at most base_res = {c.base_res}"),
-        (c.data.source != "embedded" or c.data.render_res >= c.target_res, "data.render_res",
-         c.data.render_res, f"at least target_res = {c.target_res}"),
-        (c.data.source != "embedded" or c.data.num_classes == 10, "data.num_classes",
-         c.data.num_classes, "10 for the embedded set"),
-        (c.data.source not in ("folder", "zip", "npz") or c.data.path is not None, "data.path",
-         c.data.path, f"the path of a {c.data.source} source, e.g. -S data.path=FILE"),
-        (c.data.source not in ("torchvision", "hub") or c.data.hub is not None, "data.hub",
-         c.data.hub, f"the name of the set for source {c.data.source}"),
-    ]  # fmt: skip
-    levels = (c.base_res // c.teacher.network.lowest_res).bit_length()
-    mult = c.teacher.network.channel_mult
-    checks += [
-        (len(mult) >= levels and all(m >= 1 for m in mult), "teacher.network.channel_mult", mult,
-         f"{levels} or more whole numbers >= 1, a level each from base_res {c.base_res} down to "
-         f"lowest_res {c.teacher.network.lowest_res}"),
-    ]  # fmt: skip
-    sections = {"teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
-                "grow.optim": c.grow.optim, "features": c.features}  # fmt: skip
-    for key, section in sections.items():
-        checks.append((section.images % section.batch == 0, f"{key}.batch", section.batch,
-                       f"a divisor of {key}.images = {section.images}"))  # fmt: skip
-    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
-        checks.append((loss.regression != "none" or loss.adversarial != "none",
-                       f"{stage}.loss.regression", loss.regression,
-                       "something other than none while adversarial is none"))  # fmt: skip
-        checks.append((loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min",
-                       loss.weight_min, f"at most {stage}.loss.weight_max"))  # fmt: skip
-    checks.append((c.grow.loss.regression != "noise_to_data", "grow.loss.regression",
-                   c.grow.loss.regression, "reconstruction or none: the teacher has no "
-                   "high-resolution samples"))  # fmt: skip
-    for holds, key, value, allowed in checks:
+    for holds, key, value, allowed in [*_data_checks(c), *_network_checks(c), *_training_checks(c)]:
         if not holds:
             raise _bad(key, value, allowed, where)
+
+
+def _data_checks(c: Config) -> list[_Check]:
+    d = c.data
+    embedded, local = d.source == "embedded", d.source in ("folder", "zip", "npz")
+    return [
+        (not embedded or d.render_res >= c.target_res, "data.render_res", d.render_res,
+         f"at least target_res = {c.target_res}"),
+        (not embedded or d.num_classes == 10, "data.num_classes", d.num_classes,
+         "10 for the embedded set"),
+        (not local or d.path is not None, "data.path", d.path,
+         f"the path of a {d.source} source, e.g. -S data.path=FILE"),
+        (embedded or local or d.hub is not None, "data.hub", d.hub,
+         f"the name of the set for source {d.source}"),
+    ]  # fmt: skip
+
+
+def _network_checks(c: Config) -> list[_Check]:
+    net, law = c.teacher.network, c.diffusion
+    levels = (c.base_res // net.lowest_res).bit_length()
+    below_max = f"below diffusion.sigma_max = {law.sigma_max:g}"
+    return [
+        (law.sigma_min < law.sigma_max, "diffusion.sigma_min", law.sigma_min, below_max),
+        (c.invert.noise < law.sigma_max, "invert.noise", c.invert.noise, below_max),
+        (net.lowest_res <= c.base_res, "teacher.network.lowest_res", net.lowest_res,
+         f"at most base_res = {c.base_res}"),
+        (len(net.channel_mult) >= levels and all(m >= 1 for m in net.channel_mult),
+         "teacher.network.channel_mult", net.channel_mult,
+         f"{levels} or more whole numbers >= 1, a level each from base_res {c.base_res} down to "
+         f"lowest_res {net.lowest_res}"),
+    ]  # fmt: skip
+
+
+def _training_checks(c: Config) -> list[_Check]:
+    sections: dict[str, OptimConfig | FeaturesConfig] = {
+        "teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
+        "grow.optim": c.grow.optim, "features": c.features,
+    }  # fmt: skip
+    checks: list[_Check] = [
+        (s.images % s.batch == 0, f"{key}.batch", s.batch,
+         f"a divisor of {key}.images = {s.images}")
+        for key, s in sections.items()
+    ]  # fmt: skip
+    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
+        checks += [
+            (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
+             loss.regression, "something other than none while adversarial is none"),
+            (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
+             f"at most {stage}.loss.weight_max"),
+        ]  # fmt: skip
+    regression = c.grow.loss.regression
+    allowed = "reconstruction or none: the teacher has no high-resolution samples"
+    return [*checks, (regression != "noise_to_data", "grow.loss.regression", regression, allowed)]

@@ -31,7 +31,7 @@ def run(config: Config) -> None:
     identity = name | {"base_res": config.base_res}
     teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
     denoiser = load_denoiser(teacher.weights(), teacher.card())
-    inverter = Inverter(config, denoiser.to(device, memory_format=torch.channels_last), device)
+    inverter = Inverter(config, denoiser.to(device).to(memory_format=torch.channels_last), device)
     images, labels = data.array("train_images"), data.array("train_labels")
     count = min(section.images or len(images), len(images))
     flips = (0, 1) if section.flips else (0,)

@@ -34,7 +34,7 @@ def run(config: Config) -> None:
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
-    denoiser = denoiser.to(device, memory_format=torch.channels_last)
+    denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
     batches = ImageBatches(data.array("train_images"), data.array("train_labels"), device)
     step = TeacherStep(
         denoiser,

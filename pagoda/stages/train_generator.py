@@ -52,11 +52,11 @@ def train_generator(
     """Train ``generator`` as stages 2 and 3 do and write its artifact and history."""
     paths, device = Paths(config), pairs.device
     torch.manual_seed(config.seed)
-    generator = generator.to(device, memory_format=torch.channels_last)
+    generator = generator.to(device).to(memory_format=torch.channels_last)
     discriminator = ConvDiscriminator(
         generator.resolution, discriminator_config.channels, discriminator_config.max_channels,
         generator.spec.num_classes,
-    ).to(device, memory_format=torch.channels_last)  # fmt: skip
+    ).to(device).to(memory_format=torch.channels_last)  # fmt: skip
     d = discriminator_config
     step = OneStepStep(
         generator,

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pagoda.artifacts import sha256
+from pagoda.artifacts import digest, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ class Scratch:
                 {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
             )
         for name, optimizer in self.optimizers.items():
-            head, state = f"optimizer/{name}/", {}
+            head = f"optimizer/{name}/"
+            state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(head):
                     index, entry = key.removeprefix(head).split("/")
@@ -108,8 +109,6 @@ class Scratch:
 
 def scratch_folder(root: Path, stage: str, identity: dict[str, Any]) -> Path:
     """``<root>/.scratch/<stage>/<fingerprint of identity>``."""
-    from pagoda.artifacts import digest
-
     return root / ".scratch" / stage / digest(json.loads(json.dumps(identity)))[:16]
 
 

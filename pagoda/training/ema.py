@@ -26,6 +26,6 @@ class EMA:
     def update(self, step: int) -> None:
         """Take one step towards the weights after optimiser step number ``step``, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average = [self._average[i] for i in self._moving]
+        average = [self._average[i].data for i in self._moving]
         source = [self._source[i].data for i in self._moving]
         torch._foreach_lerp_(average, source, 1 - decay)
