@@ -1,0 +1,136 @@
+"""The ODE solver on Gaussian data, where denoiser and trajectories are known exactly.
+
+For x ~ N(m, v I) the denoiser is D(x; s) = m + v / (v + s^2) (x - m), and the probability-flow ODE
+carries x(s) = m + (x(t) - m) sqrt((v + s^2) / (v + t^2)).
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from pagoda.diffusion.solver import Denoiser, edm_grid, integrate, invert, nfe, sample
+
+MEAN, VARIANCE = 0.3, 0.25
+GRID = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
+
+
+def gaussian(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+    s = sigma[:, None, None, None]
+    return MEAN + VARIANCE / (VARIANCE + s**2) * (x - MEAN)
+
+
+def carried(x: Tensor, start: float, end: float) -> Tensor:
+    return MEAN + (x - MEAN) * math.sqrt((VARIANCE + end**2) / (VARIANCE + start**2))
+
+
+@pytest.mark.parametrize("steps", [2, 7, 40])
+def test_grid_is_the_formula(steps: int) -> None:
+    grid = edm_grid(steps, **GRID)
+    assert grid.shape == (steps + 1,) and grid.dtype == torch.float64
+    for i in range(steps):
+        root = 80 ** (1 / 7) + i / (steps - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))
+        assert grid[i].item() == pytest.approx(root**7, rel=1e-12)
+    assert grid[0].item() == pytest.approx(80) and grid[-2].item() == pytest.approx(0.002)
+    assert grid[-1] == 0
+    assert all(a > b for a, b in pairwise(grid.tolist()))
+
+
+def test_grid_with_rho_one_is_uniform() -> None:
+    torch.testing.assert_close(
+        edm_grid(5, sigma_min=1.0, sigma_max=9.0, rho=1.0),
+        torch.tensor([9.0, 7.0, 5.0, 3.0, 1.0, 0.0], dtype=torch.float64),
+    )
+
+
+def _errors(solver: str, rising: bool, counts: list[int]) -> list[float]:
+    x = torch.randn(4, 1, 2, 2, dtype=torch.float64) * 3
+    errors = []
+    for steps in counts:
+        levels = edm_grid(steps, sigma_min=0.05, sigma_max=10.0, rho=7.0)[:-1]
+        levels = levels.flip(0) if rising else levels
+        out = integrate(gaussian, x, levels, None, solver)
+        exact = carried(x, levels[0].item(), levels[-1].item())
+        errors.append((out - exact).abs().max().item())
+    return errors
+
+
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_order_of_convergence(solver: str, order: int, rising: bool) -> None:
+    errors = _errors(solver, rising, [129, 257, 513])
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
+
+
+def test_sampling_reaches_the_data_distribution() -> None:
+    """Down to s = 0, where the variance of x must be that of the data."""
+    x = torch.randn(8, 1, 3, 3, dtype=torch.float64) * 80
+    out = sample(gaussian, x, edm_grid(400, **GRID), None)
+    torch.testing.assert_close(out, carried(x, 80.0, 0.0), rtol=0, atol=1e-3)
+
+
+def test_last_step_is_the_denoiser_itself() -> None:
+    """Euler from s to 0 is x - s (x - D) / s = D."""
+    x = torch.randn(3, 1, 2, 2, dtype=torch.float64)
+    out = integrate(gaussian, x, torch.tensor([0.7, 0.0], dtype=torch.float64), None, "heun")
+    torch.testing.assert_close(out, gaussian(x, torch.full((3,), 0.7).double(), None))
+
+
+def test_invert_then_sample_returns_the_image() -> None:
+    x = torch.rand(6, 3, 4, 4, dtype=torch.float64) * 2 - 1
+    grid = edm_grid(300, **GRID)
+    latents = invert(gaussian, x, grid, None)
+    assert (latents - x).abs().max() > 10  # it went somewhere
+    # An image counts as the state at sigma_min: sampling to 0 shrinks it by this much at most.
+    shrink = 2 * (1 - math.sqrt(VARIANCE / (VARIANCE + 0.002**2)))
+    torch.testing.assert_close(sample(gaussian, latents, grid, None), x, rtol=0, atol=shrink + 1e-3)
+
+
+def test_latents_of_gaussian_data_have_the_predicted_variance() -> None:
+    """Of clean images: v (v + smax^2) / (v + smin^2), not smax^2 + v, and mean m."""
+    x = MEAN + math.sqrt(VARIANCE) * torch.randn(500, 1, 4, 4, dtype=torch.float64)
+    latents = invert(gaussian, x, edm_grid(400, **GRID), None)
+    ratio = (VARIANCE + 80.0**2) / (VARIANCE + 0.002**2)
+    assert latents.var().item() == pytest.approx(x.var().item() * ratio, rel=1e-3)
+    offset = (x.mean().item() - MEAN) * math.sqrt(ratio)
+    assert latents.mean().item() == pytest.approx(MEAN + offset, rel=1e-2)
+
+
+class Counting:
+    """A denoiser that counts its calls and notes the levels and labels."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner, self.calls, self.levels = inner, 0, set[float]()
+        self.labels: list[Tensor | None] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        assert sigma.shape == (len(x),)
+        self.calls += 1
+        self.levels.update(sigma.tolist())
+        self.labels.append(labels)
+        return self.inner(x, sigma, labels)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 18])
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_nfe_is_what_the_solver_calls(solver: str, steps: int) -> None:
+    x, grid = torch.zeros(2, 1, 2, 2, dtype=torch.float64), edm_grid(steps, **GRID)
+    labels = torch.tensor([1, 0])
+    down, up = Counting(gaussian), Counting(gaussian)
+    sample(down, x, grid, labels, solver)
+    invert(up, x, grid, labels, solver)
+    assert down.calls == nfe(steps, solver)
+    assert up.calls == nfe(steps, solver, inverse=True)
+    assert down.levels == set(grid[:-1].tolist())  # never at 0, where the slope is undefined
+    assert up.levels <= set(grid[:-1].tolist()) and min(up.levels) == grid[-2].item()
+    assert all(given is labels for given in down.labels + up.labels)
+
+
+def test_state_keeps_its_dtype() -> None:
+    x = torch.randn(2, 1, 2, 2)
+    assert sample(gaussian, x, edm_grid(4, **GRID), None).dtype == torch.float32
