@@ -113,7 +113,7 @@ def test_a_missing_file_of_the_kind(tmp_path: Path) -> None:
 
 def test_nothing_is_left_when_the_body_raises(tmp_path: Path) -> None:
     before = write(tmp_path / "a")
-    with (
+    with (  # noqa: PT012
         pytest.raises(RuntimeError, match="boom"),
         artifacts.create(tmp_path / "a", "latents", config=CONFIG) as out,
     ):
