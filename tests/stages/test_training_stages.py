@@ -1,0 +1,121 @@
+"""The training stages end to end on the tiny experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pagoda import artifacts
+from pagoda.config import Config
+from pagoda.diffusion.solver import edm_grid, sample
+from pagoda.errors import PagodaError
+from pagoda.networks.denoiser import load_denoiser
+from pagoda.networks.generator import load_generator
+from pagoda.stages import distill, downsample, grow, invert, teacher
+from pagoda.stages.paths import Paths
+
+Make = Callable[..., Config]
+SMALL = {"data.train_images": 100, "data.test_images": 20, "target_res": 16}
+
+
+def run_all(config: Config) -> dict[str, str]:
+    """Run every training stage; the fingerprints of what they made."""
+    for resolution in (8, 16):
+        downsample.run(config, resolution)
+    teacher.run(config)
+    invert.run(config)
+    distill.run(config)
+    grow.run(config, 8, 16)
+    paths = Paths(config)
+    made = {
+        "teacher": artifacts.open_artifact(paths.teacher, "teacher"),
+        "latents": artifacts.open_artifact(paths.latents, "latents"),
+        "student": artifacts.open_artifact(paths.generator(8), "generator"),
+        "grown": artifacts.open_artifact(paths.generator(16), "generator"),
+    }
+    return {name: artifact.fingerprint for name, artifact in made.items()}
+
+
+def losses(config: Config, stage: str, key: str) -> list[float]:
+    lines = Paths(config).history(stage).read_text().splitlines()
+    return [row[key] for row in map(json.loads, lines) if key in row]
+
+
+def test_stages_end_to_end(tiny_config: Make) -> None:
+    config = tiny_config(**SMALL | {"teacher.optim.images": 960})
+    run_all(config)
+    paths = Paths(config)
+    seen = losses(config, "teacher", "loss")
+    assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5])
+    latents = artifacts.open_artifact(paths.latents, "latents")
+    assert latents.array("latents").shape == (128, 3, 8, 8)
+    for res in (8, 16):
+        made = artifacts.open_artifact(paths.generator(res), "generator", {"resolution": res})
+        generator = load_generator(made.weights(), made.card())
+        with torch.inference_mode():
+            out = generator(torch.randn(2, 3, 8, 8), torch.tensor([0, 9]))
+        assert out.shape == (2, 3, res, res) and out.isfinite().all()
+    assert losses(config, "distill", "loss_rec") and losses(config, "grow-16", "loss_rec")
+    assert not list(Path(".scratch").rglob("*.safetensors"))
+
+
+def test_a_seed_is_a_result(tiny_config: Make) -> None:
+    first = run_all(tiny_config(**SMALL | {"name": "a"}))
+    assert run_all(tiny_config(**SMALL | {"name": "b"})) == first
+    other = run_all(tiny_config(**SMALL | {"name": "c", "seed": 1}))
+    assert all(other[name] != first[name] for name in first)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "present", "absent"),
+    [
+        ("distill.loss.regression", "noise_to_data", "loss_dstl", "loss_rec"),
+        ("distill.loss.adversarial", "none", "loss_rec", "loss_adv"),
+    ],
+)
+def test_variants_of_distillation(
+    tiny_config: Make, setting: str, value: str, present: str, absent: str
+) -> None:
+    config = tiny_config(**SMALL | {setting: value})
+    downsample.run(config, 8)
+    for stage in (teacher, invert, distill):
+        stage.run(config)
+    assert losses(config, "distill", present) and not losses(config, "distill", absent)
+    artifacts.open_artifact(Paths(config).generator(8), "generator")
+
+
+def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
+    config = tiny_config(**SMALL | {"invert.images": 6, "invert.steps": 80, "invert.noise": 0.0})
+    downsample.run(config, 8)
+    teacher.run(config)
+    invert.run(config)
+    paths = Paths(config)
+    data = artifacts.open_artifact(paths.data(8), "images")
+    latents = artifacts.open_artifact(paths.latents, "latents")
+    made = artifacts.open_artifact(paths.teacher, "teacher")
+    flips, rows = latents.array("flips"), latents.array("indices")
+    assert sorted(zip(rows, flips, strict=True)) == [(i, f) for i in range(6) for f in (0, 1)]
+    images = data.array("train_images")[rows] / 127.5 - 1
+    expected = np.where(flips[:, None, None, None] > 0, images[..., ::-1], images)
+    labels = torch.tensor(latents.array("labels"))
+    assert np.array_equal(labels, data.array("train_labels")[rows])
+    grid = edm_grid(80, 0.002, 80.0, 7.0)
+    x = torch.tensor(latents.array("latents")) * 80
+    with torch.inference_mode():
+        back = sample(load_denoiser(made.weights(), made.card()), x, grid, labels).numpy()
+    distance = ((back[:, None] - expected[None]) ** 2).mean((2, 3, 4))
+    assert np.array_equal(distance.argmin(1), np.arange(12))
+    assert distance.diagonal().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "stage", [teacher.run, invert.run, distill.run, lambda c: grow.run(c, 8, 16)]
+)
+def test_a_missing_input_is_one_line(tiny_config: Make, stage: Callable[[Config], None]) -> None:
+    with pytest.raises(PagodaError, match=r"runs/tiny/\S* is missing; 'dvc repro'"):
+        stage(tiny_config(**SMALL))
