@@ -90,7 +90,7 @@ def test_variants_of_distillation(
 
 
 def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
-    config = tiny_config(**SMALL | {"invert.images": 6, "invert.steps": 80, "invert.noise": 0.0})
+    config = tiny_config(**SMALL | {"invert.images": 6, "invert.steps": 40, "invert.noise": 0.0})
     downsample.run(config, 8)
     teacher.run(config)
     invert.run(config)
@@ -104,7 +104,7 @@ def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
     expected = np.where(flips[:, None, None, None] > 0, images[..., ::-1], images)
     labels = torch.tensor(latents.array("labels"))
     assert np.array_equal(labels, data.array("train_labels")[rows])
-    grid = edm_grid(80, 0.002, 80.0, 7.0)
+    grid = edm_grid(40, 0.002, 80.0, 7.0)
     x = torch.tensor(latents.array("latents")) * 80
     with torch.inference_mode():
         back = sample(load_denoiser(made.weights(), made.card()), x, grid, labels).numpy()
