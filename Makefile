@@ -5,7 +5,7 @@
 unexport VIRTUAL_ENV
 
 PYTHON ?= python3
-UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 PARAM = $(shell sed -n 's/^$(1): *//p' params.yaml)
 REPORT = reports/$(call PARAM,name)/b$(call PARAM,base_res)
