@@ -191,7 +191,7 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
     try:
         manifest = json.loads(file.read_text())
         found, files, config = manifest["kind"], manifest["files"], manifest["config"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(file, str(error)) from error
     if found != kind:
         raise PagodaError(f"{path} is a {found} artifact, expected {kind}")

@@ -50,7 +50,7 @@ def contenders(
 ) -> list[Contender]:
     """Everything that is scored at one resolution, the main generator first."""
     at_base = resolution == config.base_res
-    maps = (_at_base if at_base else _above_base)(config, inputs, device)
+    maps = _at_base(config, inputs, device) if at_base else _above_base(inputs, device)
     labels = np.arange(config.evaluate.samples) % len(inputs["data"].card()["classes"])
     made = [
         Contender(name, labels, evaluations, _sampler(config, labels, device, image_map))
@@ -73,15 +73,11 @@ def _at_base(
     }
 
 
-def _above_base(
-    config: Config, inputs: dict[str, Artifact], device: torch.device
-) -> dict[str, tuple[int, Map]]:
+def _above_base(inputs: dict[str, Artifact], device: torch.device) -> dict[str, tuple[int, Map]]:
     grown, base = _trained(inputs["generator"]), _one_step(_trained(inputs["base"]), device)
-    card = inputs["generator"].card()
     return {
         "grown": (1, _one_step(grown, device)),
         "upsampled_base": (1, lambda z, y: upsample(base(z, y), grown.resolution)),
-        "untrained": (1, _one_step(untrained(card, config.evaluate.seed), device)),
     }
 
 

@@ -58,7 +58,7 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
         for i in range(0, n, config.invert.batch):
             rows = slice(i, i + config.invert.batch)
             x = torch.from_numpy(z[rows]).to(pairs.device) * law.sigma_max
-            labels = torch.from_numpy(np.asarray(pairs.labels[rows])).to(pairs.device)
+            labels = torch.from_numpy(np.array(pairs.labels[rows])).to(pairs.device)
             images[rows] = to_uint8(sample(denoiser, x, grid, labels)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(

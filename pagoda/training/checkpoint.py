@@ -105,6 +105,10 @@ class Scratch:
                     state.setdefault(int(index), {})[entry] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
+            for parameter, entries in optimizer.state.items():
+                for entry, value in entries.items():
+                    if value.shape == parameter.shape:  # fused kernels need the same memory layout
+                        entries[entry] = torch.empty_like(parameter).copy_(value)
 
 
 def scratch_folder(root: Path, stage: str, identity: dict[str, Any]) -> Path:

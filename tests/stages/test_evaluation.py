@@ -118,7 +118,7 @@ def test_every_row_can_be_traced(config: Config) -> None:
     names = {
         8: {"student": 1, "teacher": 7, "untrained_teacher_weights": 1, "untrained": 1,
             "real": None},
-        16: {"grown": 1, "upsampled_base": 1, "untrained": 1, "real": None},
+        16: {"grown": 1, "upsampled_base": 1, "real": None},
     }  # fmt: skip
     protocols = {
         "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",

@@ -128,13 +128,10 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read]
 
 
-_LAYOUT = pytest.mark.xfail(
-    strict=True, reason="fused AdamW reads restored moments in another memory layout"
-)
 MAKERS = [
-    pytest.param(lambda: teacher_step(), id="teacher-adamw", marks=_LAYOUT),
+    pytest.param(lambda: teacher_step(), id="teacher-adamw"),
     pytest.param(lambda: teacher_step("radam"), id="teacher-radam"),
-    pytest.param(lambda: one_step(), id="one-step-adamw", marks=_LAYOUT),
+    pytest.param(lambda: one_step(), id="one-step-adamw"),
 ]
 
 
