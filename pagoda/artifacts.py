@@ -211,6 +211,22 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
     return Artifact(path, manifest)
 
 
+def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """A writable, memory-mapped ``.npy`` file whose space is taken at once.
+
+    Writing to a mapping of a sparse file on a full disk kills the process.
+
+    Raises:
+        OSError: if the disk is too full.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        array.flush()
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
     """Write a module's state as safetensors and its card as JSON into ``folder``."""
     import safetensors.torch

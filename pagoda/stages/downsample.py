@@ -88,10 +88,7 @@ class _Job:
     def reserve(self) -> None:
         """Make the file at its full size, so that a full disk is an error and not a crash."""
         shape = (len(self.source), 3, self.resolution, self.resolution)
-        np.lib.format.open_memmap(self.file, "w+", np.uint8, shape).flush()
-        if hasattr(os, "posix_fallocate"):
-            with self.file.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, self.file.stat().st_size)
+        artifacts.create_array(self.file, np.uint8, shape)
 
     def run(self, advance: Callable[[int], None]) -> int:
         """Make the file and fill it; return how many images had to be enlarged.

@@ -40,7 +40,7 @@ def run(config: Config) -> None:
     inputs = {"data": data, "teacher": teacher}
     with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
         shape = (len(indices), *images.shape[1:])
-        latents = np.lib.format.open_memmap(out / "latents.npy", "w+", np.float32, shape)
+        latents = artifacts.create_array(out / "latents.npy", np.float32, shape)
         with track(len(indices), "invert") as bar, History(paths.history("invert")) as history:
             start = time.monotonic()
             for i in range(0, len(indices), section.batch):
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
                 images=len(indices), step=len(indices), seconds=time.monotonic() - start,
                 round_trip_mse=card["round_trip_mse"], **moments,
             )  # fmt: skip
-        latents.flush()
+        del latents  # written out
         np.save(out / "indices.npy", indices.astype(np.int64))
         np.save(out / "flips.npy", mirrored)
         np.save(out / "labels.npy", labels[indices].astype(np.int64))
