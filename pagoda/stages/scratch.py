@@ -12,6 +12,9 @@ from pagoda.artifacts import Artifact
 from pagoda.stages.root import project_root
 from pagoda.training.checkpoint import scratch_folder
 
+HISTORY = "history.jsonl"
+"""Copy of the training curves that belong to the checkpoints beside it."""
+
 
 def stage_scratch(
     stage: str, sections: dict[str, Any], inputs: dict[str, Artifact], **facts: Any

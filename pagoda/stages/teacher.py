@@ -14,7 +14,7 @@ from pagoda.stages.device import pick_device
 from pagoda.stages.optim import loop_spec, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import stage_scratch
+from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.batches import ImageBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
@@ -59,7 +59,7 @@ def run(config: Config) -> None:
             step,
             loop_spec("teacher", section.optim, config.seed),
             scratch,
-            lambda kept: History(paths.history("teacher"), kept),
+            lambda kept: History(paths.history("teacher"), kept, folder / HISTORY),
             bar.advance,
         )
     card = {**denoiser.card(), "images_seen": section.optim.images, "data": data.fingerprint,

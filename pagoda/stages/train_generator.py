@@ -14,7 +14,7 @@ from pagoda.networks.generator import Generator
 from pagoda.stages.optim import loop_spec, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import stage_scratch
+from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
@@ -78,7 +78,7 @@ def train_generator(
             step,
             loop_spec(stage, optim, config.seed),
             scratch,
-            lambda kept: History(paths.history(stage), kept),
+            lambda kept: History(paths.history(stage), kept, folder / HISTORY),
             bar.advance,
         )
     res = generator.resolution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -14,16 +15,18 @@ class History:
     Args:
         path: the ``.jsonl`` file; its folder is made.
         keep_images: rows of an earlier, interrupted run are kept up to this many images seen.
+        backup: where :meth:`back_up` copies the rows; DVC deletes a stage's outputs, and ``path``
+            with them, before it runs the stage again.
     """
 
-    def __init__(self, path: str | Path, keep_images: int = -1) -> None:
-        self.path, self.keep_images = Path(path), keep_images
+    def __init__(self, path: str | Path, keep_images: int = -1, backup: Path | None = None) -> None:
+        self.path, self.keep_images, self.backup = Path(path), keep_images, backup
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        old = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [row for row in old if json.loads(row)["images"] <= self.keep_images]
+        source = self.path if self.path.exists() or self.backup is None else self.backup
+        kept = _rows(source, self.keep_images) if source.exists() else []
         self._file = self.path.open("w")
         self._file.writelines(f"{row}\n" for row in kept)
         self._file.flush()
@@ -44,3 +47,14 @@ class History:
         row = {"images": images, "step": step, "seconds": round(seconds, 3), **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+
+    def back_up(self) -> None:
+        """Copy the rows written so far beside the checkpoint that they belong to."""
+        if self.backup is not None:
+            shutil.copyfile(self.path, self.backup)
+
+
+def _rows(path: Path, most_images: int) -> list[str]:
+    """Whole rows up to ``most_images`` images; a kill may have cut the last line short."""
+    rows = [row for row in path.read_text().splitlines() if row.endswith("}")]
+    return [row for row in rows if json.loads(row)["images"] <= most_images]

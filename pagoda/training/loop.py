@@ -99,6 +99,7 @@ def train(
                 rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
             if save:
                 scratch.save(i + 1, seconds)
+                rows.back_up()
                 saved = time.monotonic()
             if stopped() and not last:
                 raise KeyboardInterrupt
