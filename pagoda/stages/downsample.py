@@ -176,12 +176,21 @@ def _fill(start: int, stop: int) -> _Done:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back: processes started meanwhile never see it, this one does afterwards."""
+    """Hold Ctrl-C back: processes started meanwhile never see it, this one does afterwards.
+
+    The mask is what new processes inherit. It does not cover the threads that run already (the
+    progress bar's), any of which may be handed the signal: hence the handler too.
+    """
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _cores() -> int:
