@@ -179,6 +179,10 @@ class DistillConfig:
     loss: LossConfig = opt("objective")
     discriminator: DiscriminatorConfig = opt("discriminator")
     prior_batch: int = opt("prior latents a step, for the adversarial loss", ge=1)
+    pair_share: float = opt(
+        "share of the inverted latents that the regression loss uses, the first of each class",
+        gt=0, le=1,
+    )  # fmt: skip
     output: str = opt(
         "what the generator returns: the network's raw output or the denoiser D(z; sigma_max)",
         choices=("raw", "denoiser"),
@@ -197,6 +201,7 @@ class GrowConfig:
     channels: int = opt("width of the new blocks", ge=8)
     blocks: int = opt("residual blocks after the up-sampling block", ge=0)
     trainable_base_blocks: int = opt("topmost blocks of the frozen part that keep training", ge=0)
+    train_lower_levels: bool = opt("blocks of earlier doublings keep training")
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,34 @@ class EvaluateConfig:
     neighbours: int = opt("k of precision and recall", ge=1)
     score_splits: int = opt("splits of the classifier score", ge=1)
     grid_per_class: int = opt("samples a class kept for the sample sheets", ge=1)
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Super-resolution diffusion, the cascade that growth is held against (CDM)."""
+
+    channels: int = opt("width at the highest resolution", ge=8)
+    steps: int = opt("Heun grid of each super-resolution model", ge=2)
+    noise_max: float = opt("largest noise added to the condition in training", gt=0)
+    noise: float = opt("noise added to the condition when sampling", ge=0)
+
+
+@dataclass(frozen=True)
+class StudySizeConfig:
+    """How much of the profile's work the arms of a study do."""
+
+    seeds: list[int] = opt("training seeds of an arm; a verdict needs three")
+    share: float = opt("share of the profile's training images that an arm sees", gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class StudiesConfig:
+    """The studies in ``experiments/``; each says which size it takes."""
+
+    usual: StudySizeConfig = opt("size of the studies of one training stage")
+    costly: StudySizeConfig = opt("size of the studies that train several networks an arm")
+    samples: int = opt("images a generator in their evaluation", ge=16)
+    cascade: CascadeConfig = opt("the cascade that is trained as a baseline")
 
 
 @dataclass(frozen=True)
@@ -231,6 +264,19 @@ class Config:
     distill: DistillConfig = opt("stage 2, distillation")
     grow: GrowConfig = opt("stage 3")
     evaluate: EvaluateConfig = opt("evaluation")
+    studies: StudiesConfig = opt("studies")
+
+
+@dataclass(frozen=True)
+class ArmConfig(Config):
+    """One arm of a study: an experiment some of whose artifacts live elsewhere.
+
+    Attributes:
+        places: folders that replace those of the main pipeline, by artifact: ``teacher``,
+            ``latents``, ``gen/<resolution>``, ``evaluate/<resolution>``, ``history``.
+    """
+
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(path: str | Path = "params.yaml") -> Config:
@@ -359,7 +405,8 @@ def _check_relations(c: Config, where: str) -> None:
             f"base_res {c.base_res} and target_res {c.target_res}; both lists are derived: run "
             f"'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={c.base_res}'"
         )
-    for holds, key, value, allowed in [*_data_checks(c), *_network_checks(c), *_training_checks(c)]:
+    relations = (_data_checks, _network_checks, _training_checks, _study_checks)
+    for holds, key, value, allowed in itertools.chain(*(relation(c) for relation in relations)):
         if not holds:
             raise _bad(key, value, allowed, where)
 
@@ -415,3 +462,12 @@ def _training_checks(c: Config) -> list[_Check]:
     regression = c.grow.loss.regression
     allowed = "reconstruction or none: the teacher has no high-resolution samples"
     return [*checks, (regression != "noise_to_data", "grow.loss.regression", regression, allowed)]
+
+
+def _study_checks(c: Config) -> list[_Check]:
+    sizes = {"usual": c.studies.usual.seeds, "costly": c.studies.costly.seeds}
+    return [
+        (bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0,
+         f"studies.{key}.seeds", seeds, "a list of different seeds, none negative, at least one")
+        for key, seeds in sizes.items()
+    ]  # fmt: skip

@@ -107,12 +107,15 @@ class Generator(nn.Module):
         last = [m for m in self.modules() if isinstance(m, ResBlock)][-1]
         return last.out_conv.weight  # type: ignore[return-value]
 
-    def freeze_base(self, trainable_blocks: int) -> None:
-        """Freeze the trunk but for its topmost decoder stages; levels and head stay trainable.
+    def freeze_base(self, trainable_blocks: int, lower_levels: bool = True) -> None:
+        """Freeze the trunk but for its topmost decoder stages; last level and head stay trainable.
 
         Args:
             trainable_blocks: decoder stages, counted from the highest resolution, that train.
+            lower_levels: levels below the last one train as well, as in the official code;
+                StyleGAN-XL freezes all that an earlier stage has trained.
         """
+        self.levels[:-1].requires_grad_(lower_levels)
         self.trunk.requires_grad_(False)
         decoder = list(self.trunk.decoder)
         for stage in decoder[len(decoder) - trainable_blocks :]:

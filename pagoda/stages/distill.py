@@ -33,7 +33,7 @@ def run(config: Config) -> None:
     generator = generator_from_teacher(
         denoiser, sigma_max=config.diffusion.sigma_max, output=section.output
     )
-    pairs = pair_batches(latents, data, device)
+    pairs = pair_batches(latents, data, device).thinned(section.pair_share)
     if section.loss.regression == "noise_to_data":
         pairs = teacher_pairs(config, denoiser.to(device), pairs)
     train_generator(

@@ -28,7 +28,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
         channels=section.channels,
         blocks=section.blocks,
     )
-    generator.freeze_base(section.trainable_base_blocks)
+    generator.freeze_base(section.trainable_base_blocks, section.train_lower_levels)
     train_generator(
         config, f"grow-{to_res}", generator, pair_batches(latents, data, pick_device()), data,
         section.optim, section.loss, section.discriminator, section.prior_batch,

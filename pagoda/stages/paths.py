@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pagoda.config import Config
+from pagoda.config import ArmConfig, Config
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Paths:
     """Folders of one experiment, relative to the folder of ``params.yaml``.
 
     What does not depend on the base resolution (images, feature network, reference statistics) is
-    shared by all base resolutions of a profile.
+    shared by all base resolutions of a profile. An arm of a study keeps what it makes itself in a
+    folder of its own and reads the rest where the main pipeline left it.
     """
 
     config: Config
@@ -27,6 +28,10 @@ class Paths:
     def base(self) -> Path:
         """Folder of this base resolution."""
         return self.shared / f"b{self.config.base_res}"
+
+    def _place(self, key: str, usual: Path) -> Path:
+        places = self.config.places if isinstance(self.config, ArmConfig) else {}
+        return Path(places[key]) if key in places else usual
 
     def data(self, resolution: int) -> Path:
         """Images at one resolution."""
@@ -44,16 +49,16 @@ class Paths:
     @property
     def teacher(self) -> Path:
         """The diffusion teacher."""
-        return self.base / "teacher"
+        return self._place("teacher", self.base / "teacher")
 
     @property
     def latents(self) -> Path:
         """Inverted latents of real images."""
-        return self.base / "latents"
+        return self._place("latents", self.base / "latents")
 
     def generator(self, resolution: int) -> Path:
         """The one-step generator that ends at one resolution."""
-        return self.base / "gen" / str(resolution)
+        return self._place(f"gen/{resolution}", self.base / "gen" / str(resolution))
 
     def evaluation(self, resolution: int) -> Path:
         """Results and sample sheets at one resolution."""
@@ -62,7 +67,11 @@ class Paths:
     def history(self, stage: str) -> Path:
         """Training curves of one stage."""
         root = self.shared if stage == "features" else self.base
-        return root / "history" / f"{stage}.jsonl"
+        return self._place("history", root / "history") / f"{stage}.jsonl"
+
+    def super_resolver(self, resolution: int) -> Path:
+        """The cascade's model that ends at one resolution; only studies train it."""
+        return self._place(f"sr/{resolution}", self.base / "sr" / str(resolution))
 
     @property
     def report(self) -> Path:

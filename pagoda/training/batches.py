@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,18 @@ class ImageBatches:
         return x, torch.from_numpy(self.labels[rows]).to(self.device)
 
 
+def first_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
+    """Ascending rows of the first ``share`` of each class, at least one row a class.
+
+    So the official code thins its pairs (``data_proportion``), except that it has no minimum.
+    """
+    kept = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        kept.append(rows[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(kept))
+
+
 @dataclass(frozen=True)
 class PairBatches:
     """Random batches of (latent, image, label) triples; the image is mirrored as its latent was.
@@ -54,6 +66,14 @@ class PairBatches:
     images: np.ndarray
     labels: np.ndarray
     device: torch.device
+
+    def thinned(self, share: float) -> PairBatches:
+        """These pairs, or the first ``share`` of each class if it is below 1."""
+        if share >= 1:
+            return self
+        rows = first_of_each_class(self.labels, share)
+        parts = {k: getattr(self, k)[rows] for k in ("latents", "indices", "flips", "labels")}
+        return replace(self, **parts)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, 3, b, b) latents, (batch, 3, r, r) images in [-1, 1], (batch,) labels."""
