@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,11 +66,12 @@ KINDS: dict[str, dict[str, FileSpec]] = {
     },
     "teacher": _MODEL,
     "latents": {
-        "latents.npy": FileSpec("x(sigma_max) / sigma_max, NCHW", 4, ("float32", "float16")),
+        "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
+                                ("float32", "float16")),
         "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
         "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
         "labels.npy": _LABELS,
-        "card.json": FileSpec("solver, grid, round-trip error, moments of the latents"),
+        "card.json": FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
     "generator": _MODEL,
     "evaluation": {
@@ -105,7 +107,7 @@ class Artifact:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise _damaged(file, str(error)) from error
-        spec = KINDS[self.manifest["kind"]].get(file.name)
+        spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
         if spec and (
             (spec.ndim is not None and array.ndim != spec.ndim)
             or (spec.dtypes and array.dtype.name not in spec.dtypes)
@@ -160,7 +162,8 @@ def create(
     try:
         partial.mkdir(parents=True)
         yield partial
-        missing = [f for f in KINDS[kind] if not (partial / f).is_file()]
+        written = {_whole(file.name) for file in partial.iterdir()}
+        missing = [file for file in KINDS[kind] if file not in written]
         if missing:
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
         write_json(partial / MANIFEST, _manifest(partial, kind, config, inputs or {}))
@@ -259,7 +262,7 @@ def _manifest(
         f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())
     }
     for name, entry in files.items():
-        if spec := KINDS[kind].get(name):
+        if spec := KINDS[kind].get(_whole(name)):
             entry["units"] = spec.units
         if name.endswith(".npy"):
             array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
@@ -271,6 +274,11 @@ def _manifest(
         "files": files,
         "fingerprint": digest({name: entry["sha256"] for name, entry in files.items()}),
     }
+
+
+def _whole(name: str) -> str:
+    """Name of the array that a shard belongs to: ``a-00001-of-00003.npy`` -> ``a.npy``."""
+    return re.sub(r"-\d{5}-of-\d{5}\.npy$", ".npy", name)
 
 
 def _damaged(file: Path, why: str) -> PagodaError:

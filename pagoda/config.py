@@ -135,6 +135,13 @@ class InvertConfig:
     noise: float = opt("noise added to the clean image before the inversion starts", ge=0)
     clamp: bool = opt("clamp the denoiser's output to [-1, 1]")
     batch: int = opt("images a call of the network", ge=1)
+    precision: str = opt("autocast precision of the network", choices=("fp32", "bf16", "fp16"))
+    units: str = opt(
+        "what is stored: x(sigma_max) / sigma_max, of deviation 1, or x(sigma_max) itself",
+        choices=("normalised", "raw"),
+    )
+    dtype: str = opt("type that latents are stored in", choices=("fp32", "fp16"))
+    shard: int = opt("latents a file; a smaller set is one file", ge=1)
     round_trip_images: int = opt("images whose round-trip error is measured", ge=1)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,63 +15,156 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.config import Config, InvertConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float
+from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
-from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
+from pagoda.stages.ranks import Ranks, join
+from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.history import History
+from pagoda.training.optim import autocast
+
+_DTYPES = {"fp32": "float32", "fp16": "float16"}
+_DONE = "done"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What row i of the store is: which image, mirrored or not, and its class."""
+
+    indices: np.ndarray
+    flips: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 def run(config: Config) -> None:
-    """Invert the first ``invert.images`` training images and write the ``latents`` artifact."""
-    paths, section, device = Paths(config), config.invert, pick_device()
-    name = {"name": config.name}
-    data = artifacts.open_artifact(
-        paths.data(config.base_res), "images", name | {"resolution": config.base_res}
-    )
-    identity = name | {"base_res": config.base_res}
-    teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
-    denoiser = load_denoiser(teacher.weights(), teacher.card())
-    inverter = Inverter(config, denoiser.to(device).to(memory_format=torch.channels_last), device)
-    images, labels = data.array("train_images"), data.array("train_labels")
-    count = min(section.images or len(images), len(images))
-    flips = (0, 1) if section.flips else (0,)
+    """Invert the first ``invert.images`` training images and write the ``latents`` artifact.
+
+    Several processes share the work if a launcher such as ``torchrun`` started them. A run that
+    was stopped goes on after the last finished batch. Batches are cut in the same places whatever
+    the number of processes, so the latents are the same bits.
+    """
+    with join() as ranks:
+        paths, device = Paths(config), ranks.device()
+        name = {"name": config.name}
+        data = artifacts.open_artifact(
+            paths.data(config.base_res), "images", name | {"resolution": config.base_res}
+        )
+        identity = name | {"base_res": config.base_res}
+        teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
+        inputs = {"data": data, "teacher": teacher}
+        denoiser = load_denoiser(teacher.weights(), teacher.card()).to(device)
+        inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
+        images = data.array("train_images")
+        rows = _rows(config.invert, data.array("train_labels"))
+        sections = {"invert": config.invert, "diffusion": config.diffusion}
+        folder = stage_scratch("invert", sections, inputs, seed=config.seed)
+        latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:], ranks)
+        with _history(ranks, paths, folder, done, config.invert.batch) as history:
+            _invert_all(inverter, images, rows, latents, done, ranks, history)
+            ranks.wait()
+            if ranks.first:
+                card = inverter.card(latents, images, rows)
+                moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
+                history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
+        if ranks.first:
+            with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+                _write(out, folder, config.invert, rows, card)
+            shutil.rmtree(folder)
+
+
+def _rows(section: InvertConfig, labels: np.ndarray) -> Rows:
+    count = min(section.images or len(labels), len(labels))
+    flips = np.array((0, 1) if section.flips else (0,), np.uint8)
     indices = np.repeat(np.arange(count), len(flips))
-    mirrored = np.tile(np.array(flips, np.uint8), count)
-    inputs = {"data": data, "teacher": teacher}
-    with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
-        shape = (len(indices), *images.shape[1:])
-        latents = artifacts.create_array(out / "latents.npy", np.float32, shape)
-        with track(len(indices), "invert") as bar, History(paths.history("invert")) as history:
-            start = time.monotonic()
-            for i in range(0, len(indices), section.batch):
-                rows = slice(i, i + section.batch)
-                x = _load(images, indices[rows], mirrored[rows], device)
-                y = torch.from_numpy(labels[indices[rows]]).to(device)
-                z = inverter(x, y, indices[rows] * 2 + mirrored[rows])
-                latents[rows] = z.cpu().numpy()
-                bar.advance(len(z))
-                done = min(i + section.batch, len(indices))
-                history.write(images=done, step=done, seconds=time.monotonic() - start)
-            card = inverter.card(latents, images, labels, indices, mirrored)
-            moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
-            history.write(
-                images=len(indices), step=len(indices), seconds=time.monotonic() - start,
-                round_trip_mse=card["round_trip_mse"], **moments,
-            )  # fmt: skip
-        del latents  # written out
-        np.save(out / "indices.npy", indices.astype(np.int64))
-        np.save(out / "flips.npy", mirrored)
-        np.save(out / "labels.npy", labels[indices].astype(np.int64))
-        artifacts.write_json(out / "card.json", card)
+    return Rows(indices, np.tile(flips, count), labels[indices].astype(np.int64))
+
+
+def _open_store(
+    folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...], ranks: Ranks
+) -> tuple[ShardedArray, np.ndarray]:
+    """The store in scratch and one byte a batch, 1 where its latents are written."""
+    arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        create_shards(*arguments)
+        if not (folder / _DONE).exists():
+            np.zeros(-(-count // section.batch), np.uint8).tofile(folder / _DONE)
+    ranks.wait()
+    return create_shards(*arguments), np.memmap(folder / _DONE, np.uint8, "r+")
+
+
+def _invert_all(
+    inverter: Inverter,
+    images: np.ndarray,
+    rows: Rows,
+    latents: ShardedArray,
+    done: np.ndarray,
+    ranks: Ranks,
+    history: Callable[..., None],
+) -> None:
+    """Every batch that is not done and falls to this process."""
+    batch, device = inverter.section.batch, inverter.device
+    mine = [k for k in range(ranks.rank, len(done), ranks.world) if not done[k]]
+    bar = track(len(rows), "invert") if ranks.first else contextlib.nullcontext()
+    with bar as progress:
+        for k in mine:
+            part = slice(k * batch, min((k + 1) * batch, len(rows)))
+            index, flips = rows.indices[part], rows.flips[part]
+            x = _load(images, index, flips, device)
+            y = torch.from_numpy(rows.labels[part]).to(device)
+            latents[part] = inverter(x, y, index * 2 + flips).cpu().numpy()
+            latents.flush(part)  # a batch counts as done only when its latents are safe
+            done[k] = 1
+            finished = min(int(done.sum()) * batch, len(rows))
+            history(finished)
+            if progress is not None:
+                progress.advance(finished - progress.done)
+
+
+@contextlib.contextmanager
+def _history(
+    ranks: Ranks, paths: Paths, folder: Path, done: np.ndarray, batch: int
+) -> Iterator[Callable[..., None]]:
+    """A function that appends a row to the first process's history; the others write nothing."""
+    if not ranks.first:
+        yield lambda images, **values: None
+        return
+    before = int(done.sum()) * batch
+    with History(paths.history("invert"), before, folder / HISTORY) as rows:
+        start = time.monotonic()
+
+        def write(images: int, **values: float) -> None:
+            rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)
+            rows.back_up()
+
+        yield write
+
+
+def _write(
+    out: Path, folder: Path, section: InvertConfig, rows: Rows, card: dict[str, Any]
+) -> None:
+    """The files of the artifact. Latents are linked: scratch stays whole until all is well."""
+    np.save(out / "indices.npy", rows.indices.astype(np.int64))
+    np.save(out / "flips.npy", rows.flips)
+    np.save(out / "labels.npy", rows.labels)
+    artifacts.write_json(out / "card.json", card)
+    for name in shard_names("latents", len(rows), section.shard):
+        try:
+            (out / name).hardlink_to(folder / name)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(folder / name, out / name)
 
 
 class Inverter:
-    """Images to latents x(sigma_max) / sigma_max with one teacher and one grid."""
+    """Images to latents with one teacher and one grid."""
 
     def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
         self.config, self.section, self.device = config, config.invert, device
@@ -81,7 +179,7 @@ class Inverter:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
-        """x (n, 3, b, b) in [-1, 1] -> latents.
+        """x (n, 3, b, b) in [-1, 1] -> latents in the units of ``invert.units``.
 
         With ``invert.noise`` = s > 0 noise of that size is added first and the ODE starts at s;
         ``keys`` (n,) choose it.
@@ -92,42 +190,41 @@ class Inverter:
             grid = edm_grid(self.section.steps, start, law.sigma_max, law.rho)
             noise = standard_normal(self.config.seed, keys, tuple(x.shape[1:]), "invert")
             x = x + start * torch.from_numpy(noise).to(x)
-        return invert(self.denoiser, x, grid, labels, self.section.solver) / grid[0].item()
+        with autocast(self.device, self.section.precision):
+            z = invert(self.denoiser, x, grid, labels, self.section.solver)
+        return z if self.section.units == "raw" else z / grid[0].item()
 
     @torch.inference_mode()
     def round_trip(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Latents back to images, by the same solver and grid."""
-        return sample(
-            self.denoiser, z * self.grid[0].item(), self.grid, labels, self.section.solver
-        )
+        """Normalised latents back to images, by the same solver and grid."""
+        x = z * self.grid[0].item()
+        with autocast(self.device, self.section.precision):
+            return sample(self.denoiser, x, self.grid, labels, self.section.solver)
 
-    def card(
-        self,
-        latents: np.ndarray,
-        images: np.ndarray,
-        labels: np.ndarray,
-        indices: np.ndarray,
-        flips: np.ndarray,
-    ) -> dict[str, Any]:
-        """Round-trip error (pixels in [-1, 1]) and the moments of the latents.
+    def card(self, latents: ShardedArray, images: np.ndarray, of: Rows) -> dict[str, Any]:
+        """Round-trip error (pixels in [-1, 1]) and the moments of the normalised latents.
 
         Latents of a perfect teacher and dithered images are standard normal: mean 0, standard
         deviation 1, kurtosis 3.
         """
-        n = min(self.section.round_trip_images, len(latents))
+        section, raw = self.section, self.section.units == "raw"
+        scale = 1 / self.grid[0].item() if raw else 1.0
+        n = min(section.round_trip_images, len(latents))
         errors = []
-        for i in range(0, n, self.section.batch):
-            rows = slice(i, min(i + self.section.batch, n))
-            x = _load(images, indices[rows], flips[rows], self.device)
-            z = torch.from_numpy(np.asarray(latents[rows])).to(self.device)
-            y = torch.from_numpy(labels[indices[rows]]).to(self.device)
+        for i in range(0, n, section.batch):
+            rows = slice(i, min(i + section.batch, n))
+            x = _load(images, of.indices[rows], of.flips[rows], self.device)
+            z = torch.from_numpy(latents[rows].astype(np.float32)).to(self.device) * scale
+            y = torch.from_numpy(of.labels[rows]).to(self.device)
             errors.append((self.round_trip(z, y) - x).square().flatten(1).mean(1))
-        sample_of = np.asarray(latents[:4096], np.float64)
+        sample_of = latents[:4096].astype(np.float64) * scale
         mean, std = float(sample_of.mean()), float(sample_of.std())
         kurtosis = float((((sample_of - mean) / std) ** 4).mean())
-        section = self.section
         return {
-            "units": "x(sigma_max) / sigma_max",
+            "units": "x(sigma_max)" if raw else "x(sigma_max) / sigma_max",
+            "to_normalised": scale,
+            "dtype": section.dtype,
+            "precision": section.precision,
             "solver": section.solver,
             "steps": section.steps,
             "nfe": nfe(section.steps, section.solver, inverse=True),

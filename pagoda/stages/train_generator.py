@@ -9,6 +9,7 @@ import torch
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
+from pagoda.data.shards import open_rows
 from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import Generator
 from pagoda.stages.optim import loop_spec, optim_spec
@@ -26,12 +27,13 @@ from pagoda.training.optim import OptimSpec
 def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> PairBatches:
     """Batches of inverted latents and their real images, at the images' resolution."""
     return PairBatches(
-        latents=latents.array("latents"),
+        latents=open_rows(latents, "latents"),
         indices=latents.array("indices"),
         flips=latents.array("flips"),
         images=images.array("train_images"),
         labels=latents.array("labels"),
         device=device,
+        scale=latents.card()["to_normalised"],
     )
 
 

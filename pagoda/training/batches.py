@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pagoda.data.pixels import to_float
+from pagoda.data.shards import ShardedArray
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,21 @@ class PairBatches:
     """Random batches of (latent, image, label) triples; the image is mirrored as its latent was.
 
     Attributes:
-        latents: (m, 3, b, b), x(sigma_max) / sigma_max.
+        latents: (m, 3, b, b), possibly sharded.
         indices: (m,) row of ``images`` of each latent.
         flips: (m,) 1 where the image was mirrored before its inversion.
         images: (n, 3, r, r) uint8 at the generator's resolution.
         labels: (m,) class of each latent.
+        scale: what brings stored latents to x(sigma_max) / sigma_max.
     """
 
-    latents: np.ndarray
+    latents: np.ndarray | ShardedArray
     indices: np.ndarray
     flips: np.ndarray
     images: np.ndarray
     labels: np.ndarray
     device: torch.device
+    scale: float = 1.0
 
     def thinned(self, share: float) -> PairBatches:
         """These pairs, or the first ``share`` of each class if it is below 1."""
@@ -78,7 +81,7 @@ class PairBatches:
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, 3, b, b) latents, (batch, 3, r, r) images in [-1, 1], (batch,) labels."""
         rows = torch.randint(len(self.latents), (batch,)).numpy()
-        z = torch.from_numpy(self.latents[rows].astype(np.float32)).to(self.device)
+        z = torch.from_numpy(self.latents[rows].astype(np.float32)).to(self.device) * self.scale
         x = to_float(torch.from_numpy(self.images[self.indices[rows]]).to(self.device))
         mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
         x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)

@@ -134,3 +134,31 @@ def test_nfe_is_what_the_solver_calls(solver: str, steps: int) -> None:
 def test_state_keeps_its_dtype() -> None:
     x = torch.randn(2, 1, 2, 2)
     assert sample(gaussian, x, edm_grid(4, **GRID), None).dtype == torch.float32
+
+
+def test_the_published_inversion_counts_79_evaluations_and_ends_at_the_same_latents() -> None:
+    """As the official sampler walks the 40 levels upwards; its last evaluation goes unused."""
+    levels = edm_grid(40, 0.002, 80.0, 7.0).tolist()
+    counted = 0
+
+    def denoiser(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        nonlocal counted
+        counted += 1
+        s = sigma[:, None, None, None]
+        return (0.25 * x / (0.25 + s * s)).clamp(-1, 1)
+
+    images = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 2 - 1
+    x = images
+    for i in reversed(range(40)):
+        s, above = levels[i], levels[i - 1]  # levels[-1] is the trailing 0
+        slope = (x - denoiser(x, x.new_full((2,), s), None)) / s
+        if above == 0:
+            break
+        ahead = x + slope * (above - s)
+        slope_ahead = (ahead - denoiser(ahead, x.new_full((2,), above), None)) / above
+        x = x + (slope + slope_ahead) / 2 * (above - s)
+    assert counted == 79
+    counted = 0
+    ours = invert(denoiser, images, edm_grid(40, 0.002, 80.0, 7.0), None)
+    assert counted == nfe(40, "heun", inverse=True) == 78
+    torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)

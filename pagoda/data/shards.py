@@ -1,0 +1,94 @@
+"""One long array in several memory-mapped ``.npy`` files of equal length, the last one shorter.
+
+A set of millions of rows is a few dozen files instead of a file a row, and no file is too big to
+copy, hash or cache by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pagoda.artifacts import Artifact, create_array
+
+
+def shard_names(name: str, rows: int, shard: int) -> list[str]:
+    """File names of ``rows`` rows: ``name.npy`` if one file of ``shard`` rows holds them all.
+
+    Otherwise ``name-00000-of-00003.npy`` and so on.
+    """
+    count = max(1, -(-rows // shard))
+    if count == 1:
+        return [f"{name}.npy"]
+    return [f"{name}-{i:05d}-of-{count:05d}.npy" for i in range(count)]
+
+
+class ShardedArray:
+    """Reads and writes rows of an array that lies in several parts.
+
+    Args:
+        parts: arrays of equal row shape and dtype; all but the last have the same length.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = list(parts)
+        self._size = max(1, len(self.parts[0]))
+        self.dtype = self.parts[0].dtype
+        self.shape = (sum(map(len, self.parts)), *self.parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """A copy of the rows of a slice or of a list of indices, none of them negative."""
+        index = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        out = np.empty((len(index), *self.shape[1:]), self.dtype)
+        for part, here in self._split(index):
+            out[here] = self.parts[part][index[here] - part * self._size]
+        return out
+
+    def __setitem__(self, rows: slice, values: np.ndarray) -> None:
+        index = np.arange(len(self))[rows]
+        for part, here in self._split(index):
+            self.parts[part][index[here] - part * self._size] = values[here]
+
+    def flush(self, rows: slice) -> None:
+        """Hand the parts that hold these rows to the disk."""
+        for part, _ in self._split(np.arange(len(self))[rows]):
+            if isinstance(memory := self.parts[part], np.memmap):
+                memory.flush()
+
+    def _split(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        owner = index // self._size
+        for part in np.unique(owner):
+            yield int(part), owner == part
+
+
+def create_shards(
+    folder: Path, name: str, dtype: type | str, shape: tuple[int, ...], shard: int
+) -> ShardedArray:
+    """New files in ``folder``, their space taken at once; those that exist are opened instead.
+
+    Raises:
+        OSError: if the disk is too full.
+    """
+    parts = []
+    for i, file in enumerate(shard_names(name, shape[0], shard)):
+        rows = min(shard, shape[0] - i * shard)
+        path = folder / file
+        if not path.exists():  # a file appears under its name when its space is taken
+            partial = path.with_suffix(".partial")
+            create_array(partial, np.dtype(dtype).type, (rows, *shape[1:]))
+            partial.rename(path)
+        parts.append(np.load(path, mmap_mode="r+"))
+    return ShardedArray(parts)
+
+
+def open_rows(artifact: Artifact, name: str) -> np.ndarray | ShardedArray:
+    """``<name>.npy`` of an artifact, or its shards as one array; memory-mapped, read-only."""
+    if (artifact.path / f"{name}.npy").is_file():
+        return artifact.array(name)
+    files = sorted(artifact.path.glob(f"{name}-*-of-*.npy"))
+    return ShardedArray([artifact.array(f.stem) for f in files])
