@@ -40,6 +40,25 @@ app = typer.Typer(
 Resolution = Annotated[int, typer.Option(metavar="PIXELS", help="One of the experiment's.")]
 
 
+AnyResolution = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="One of the experiment's: the stage.")
+]
+Extractor = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="inception:clean, dinov2:vitl14:dgm, classifier:FOLDER, custom:FILE, ...",
+    ),
+]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only images below this folder.")]
+Crop = Annotated[str | None, typer.Option(metavar="RECIPE", help="Cut images: adm, lanczos, box.")]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="What --crop cuts to.")]
+Count = Annotated[int | None, typer.Option("--n", metavar="N", min=2, help="Images to use.")]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
+Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
+Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are nowhere.")]
+
 _INTERRUPTED = 130
 _GO_ON = "interrupted; run the same command again to go on"
 
@@ -119,11 +138,11 @@ def _load(ctx: typer.Context) -> Config:
     return load(ctx.obj)
 
 
-def _run(stage: str, *args: Any, function: str = "run") -> None:
+def _run(stage: str, *args: Any, function: str = "run") -> Any:
     """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
     with _interruptible_after():
         module = importlib.import_module(f"pagoda.stages.{stage}")
-    getattr(module, function)(*args)
+    return getattr(module, function)(*args)
 
 
 @contextmanager
@@ -165,10 +184,39 @@ def features(ctx: typer.Context) -> None:
 
 
 @_command
-def reference(ctx: typer.Context, resolution: Resolution) -> None:
-    """Feature statistics of real images at one resolution."""
-    config = _load(ctx)
-    _run("reference", config, _known(config, resolution))
+def reference(
+    ctx: typer.Context,
+    resolution: AnyResolution = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Real images: folder, .zip or .npz.")
+    ] = None,
+    extractor: Extractor = "inception:clean",
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where it goes.")] = None,
+    split: Split = None,
+    crop: Crop = None,
+    size: Size = None,
+    n: Count = None,
+    manifold: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Images whose features are kept.")
+    ] = 10_000,
+    spatial: Annotated[bool, typer.Option("--spatial", help="For sFID too.")] = False,
+    batch: Batch = 64,
+    weights: Weights = None,
+    hub: Hub = None,
+    download: Download = False,
+) -> None:
+    """Feature statistics of real images at one size."""
+    if _is_stage(resolution, images):
+        config = _load(ctx)
+        _run("reference", config, _known(config, resolution or 0))
+        return
+    if out is None:
+        raise PagodaError("--out is missing; it names the folder that the reference goes to")
+    from pagoda.stages.request import Features, Source
+
+    source = Source(images or Path(), split, crop, size)
+    how = Features(extractor, batch, weights, hub, download)
+    _run("score", source, how, n, manifold, spatial, out, function="make_reference")
 
 
 @_command
@@ -207,16 +255,83 @@ def grow(
 
 
 @_command
-def evaluate(ctx: typer.Context, resolution: Resolution) -> None:
-    """Score every generator at one resolution against real images."""
-    config = _load(ctx)
-    _run("evaluate", config, _known(config, resolution))
+def evaluate(
+    ctx: typer.Context,
+    resolution: AnyResolution = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Images (folder, .zip, .npz) or a generator to score."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A reference, published .npz statistics, or images."),
+    ] = None,
+    extractor: Extractor = "inception:clean",
+    metrics: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="fid,sfid,kid,prdc,is,is_adm,fd,kd,...")
+    ] = None,
+    n: Count = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="LIST", help="Of a generator's latents, e.g. 0,1,2.")
+    ] = "0",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
+    track: Annotated[bool, typer.Option("--track", help="Put the values into MLflow.")] = False,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name in the rows.")] = None,
+    split: Split = None,
+    reference_split: Split = None,
+    crop: Crop = None,
+    size: Size = None,
+    reference_features: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Extractor behind published statistics.")
+    ] = None,
+    neighbours: Annotated[int, typer.Option("-k", min=1, help="Of precision and recall.")] = 3,
+    splits: Annotated[int, typer.Option(min=1, help="Of the Inception Score.")] = 10,
+    kid_subsets: Annotated[int, typer.Option(min=1, help="Of the kernel distance.")] = 100,
+    kid_subset_size: Annotated[int, typer.Option(min=2, help="Images in each.")] = 1000,
+    batch: Batch = 64,
+    weights: Weights = None,
+    hub: Hub = None,
+    download: Download = False,
+) -> None:
+    """Score generators, or any images, against real ones."""
+    if _is_stage(resolution, images):
+        config = _load(ctx)
+        _run("evaluate", config, _known(config, resolution or 0))
+        return
+    if reference is None:
+        raise PagodaError("--reference is missing; it names what --images are held against")
+    from pagoda.evaluation.settings import Settings
+    from pagoda.stages.request import Features, Request, Source, seed_list
+
+    request = Request(
+        Source(images or Path(), split, crop, size),
+        Features(extractor, batch, weights, hub, download),
+        reference, reference_split, reference_features, metrics, n, seed_list(seeds),
+        Settings(neighbours, splits, kid_subsets, kid_subset_size), name, out,
+    )  # fmt: skip
+    tree = _run("score", request)
+    if track and tree is not None:
+        _run("track", tree, function="add_rows")
+
+
+def _is_stage(resolution: int | None, images: Path | None) -> bool:
+    if (resolution is None) == (images is None):
+        raise PagodaError(
+            "give either --resolution, for the experiment's own stage, or --images, for any images"
+        )
+    return images is None
 
 
 @_command
-def report(ctx: typer.Context) -> None:
+def report(
+    ctx: typer.Context,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Rows of 'pagoda evaluate --out FILE' to add; repeat."),
+    ] = None,
+) -> None:
     """Write tables, curves, sample sheets and metrics.json."""
-    _run("report", _load(ctx))
+    _run("report", _load(ctx), tuple(results or ()))
 
 
 @_command

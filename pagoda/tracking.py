@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.mlflow_store import Store, connected, find_store, one_line
@@ -93,6 +94,31 @@ def track(config: Config) -> Tracked:
     ordered = {s: children[s] for s in stage_names(config) if s in children}
     name = experiment_name(config)
     return Tracked(store.uri, name, where, experiment.identity, parent, ordered, added)
+
+
+def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Put the rows of an evaluation of any images into MLflow, one run, unless they are there.
+
+    A value goes by its protocol; several seeds are steps of one metric.
+
+    Returns:
+        The store, the run's id, and whether it was added now.
+    """
+    from mlflow.entities import Metric
+
+    rows, store = tree["rows"], find_store()
+    identity, now = artifacts.digest(rows), int(time.time() * 1000)
+    with connected(store) as client:
+        where = _experiment_id(client, store, "pagoda-evaluate")
+        if (found := _finished(client, where, identity)) is not None:
+            return store.uri, found, False
+        same = ("generator", "resolution", "reference", "features", "revision", "device")
+        tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
+        run = _create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
+        metrics = [Metric(row["protocol"], row["value"], now, row["seed"] or 0) for row in rows]
+        _log_metrics(client, run, metrics)
+        client.set_terminated(run, "FINISHED")
+    return store.uri, run, True
 
 
 def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None:

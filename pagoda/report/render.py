@@ -34,10 +34,13 @@ _STAGES = {
 }
 
 
-def write_report(experiment: Experiment, folder: Path, metrics: Path) -> None:
+def write_report(
+    experiment: Experiment, folder: Path, metrics: Path, others: Table | None = None
+) -> None:
     """Replace ``folder`` with the experiment's report and write ``metrics.json``.
 
-    The folder is replaced whole: an interrupted run leaves the old report.
+    The folder is replaced whole: an interrupted run leaves the old report. ``others`` is a table
+    of results that are not the experiment's own.
 
     Raises:
         PagodaError: if the disk is full or a path is not writable.
@@ -45,7 +48,7 @@ def write_report(experiment: Experiment, folder: Path, metrics: Path) -> None:
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
-        document = compose(experiment, partial)
+        document = compose(experiment, partial, others)
         (partial / "report.md").write_text(to_markdown(document))
         (partial / "index.html").write_text(to_html(document, partial))
         (partial / "results.csv").write_text(results_csv(experiment))
@@ -59,7 +62,7 @@ def write_report(experiment: Experiment, folder: Path, metrics: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def compose(experiment: Experiment, folder: Path) -> Document:
+def compose(experiment: Experiment, folder: Path, others: Table | None = None) -> Document:
     """Draw the pictures into ``folder`` and put the document together."""
     config = experiment.config
     return Document(
@@ -68,7 +71,7 @@ def compose(experiment: Experiment, folder: Path) -> Document:
         sections=(
             Section("What to look for", (verdict_table(experiment),)),
             Section("What was run", (_run_table(experiment), _time_table(experiment))),
-            Section("Results", _results(experiment, folder)),
+            Section("Results", _results(experiment, folder) + ((others,) if others else ())),
             Section("Samples", _samples(experiment, folder)),
             Section("Training", _training(experiment, folder)),
             Section("How to read the numbers", _reading(experiment)),

@@ -15,9 +15,9 @@ from pagoda.config import Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import edm_grid, nfe, sample
+from pagoda.evaluation.streaming import subset
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, build_generator, load_generator
-from pagoda.stages.reference import subset
 
 Map = Callable[[Tensor, Tensor], Tensor]
 """Latents (n, 3, b, b) and labels (n,) -> uint8 images (n, 3, r, r)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig
 from pagoda.errors import PagodaError
-from pagoda.metrics.frechet import covariance_factor, frechet_distance
-from pagoda.metrics.inception_score import inception_score, probabilities_of
-from pagoda.metrics.precision_recall import manifold_scores, squared_radii
-from pagoda.metrics.protocol import protocol
-from pagoda.metrics.statistics import feature_moments
-from pagoda.networks.classifier import FeatureNetwork, extract, load_feature_network
+from pagoda.evaluation.reference import check_extractor, from_artifact
+from pagoda.evaluation.scoring import Sample, score, wanted
+from pagoda.evaluation.settings import Settings
+from pagoda.evaluation.streaming import collect
+from pagoda.extractors.base import Extractor
+from pagoda.extractors.classifier import classifier_of
 from pagoda.stages.contenders import Contender, contenders
 from pagoda.stages.device import device_name, pick_device
 from pagoda.stages.neighbours import nearest_images
@@ -25,7 +24,7 @@ from pagoda.stages.paths import Paths
 from pagoda.stages.progress import Bar, track
 from pagoda.stages.revision import code_revision
 
-_SHUFFLE_SEED = 2020  # of the classifier score's splits; sources may be sorted by class
+METRICS = ("fd", "score", "precision", "recall", "accuracy")
 _SHEET_CLASSES = 16  # a sheet of a thousand classes would be gigabytes that nobody looks at
 _NEIGHBOUR_COLUMNS = 4
 
@@ -39,8 +38,10 @@ def run(config: Config, resolution: int) -> None:
     inputs = open_inputs(config, resolution)
     device, section = pick_device(), config.evaluate
     features = inputs["features"]
-    network = load_feature_network(features.weights(), features.card()).to(device)
-    reference = Reference(inputs["reference"], section.neighbours)
+    extractor = classifier_of(features, device, section.batch)
+    reference = from_artifact(inputs["reference"], section.neighbours)
+    check_extractor(reference, extractor)
+    settings = Settings(neighbours=section.neighbours, splits=section.score_splits)
     field = contenders(config, resolution, inputs, device)
     cells = sheet_cells(section, len(inputs["data"].card()["classes"]))
     facts = {
@@ -56,11 +57,11 @@ def run(config: Config, resolution: int) -> None:
     sheets: dict[str, np.ndarray] = {}
     with track(sum(len(c.labels) for c in field), f"evaluate {resolution}") as bar:
         for contender in field:
-            seen = observe(contender, network, section.batch, cells, resolution, bar)
+            seen, sheet = observe(contender, extractor, section.batch, cells, resolution, bar)
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
-            rows += [about | value for value in score(seen, contender.labels, reference, section)]
+            rows += [about | value for value in score(seen, reference, METRICS, settings)]
             if contender.has_latents:
-                sheets[contender.name] = seen.sheet
+                sheets[contender.name] = sheet
     first = next(iter(sheets.values()))
     train = inputs["data"].array("train_images")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
@@ -107,79 +108,54 @@ def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:
     return found
 
 
-class Reference:
-    """Statistics of real images, with what every comparison shares computed once."""
+class _Watched:
+    """A contender's images as they are made, with those of the sample sheet kept."""
 
-    def __init__(self, artifact: Artifact, neighbours: int) -> None:
-        card = artifact.card()
-        self.n, self.split = int(card["n"]), str(card["split"])
-        self.mean, self.covariance = artifact.array("mean"), artifact.array("covariance")
-        self.factor = covariance_factor(self.covariance)
-        self.manifold = artifact.array("manifold")
-        self.radii = squared_radii(self.manifold, neighbours)
+    def __init__(
+        self, contender: Contender, batch: int, cells: np.ndarray, resolution: int
+    ) -> None:
+        self.where, self.resolution = contender.name, (resolution, resolution)
+        self.sheet = np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
+        self._contender, self._batch, self._cells = contender, batch, cells
 
+    def __len__(self) -> int:
+        return len(self._contender.labels)
 
-@dataclass(frozen=True)
-class Observed:
-    """One pass over a contender's images.
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 images (n, 3, r, r) of consecutive rows, made in batches."""
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        pieces = range(start, stop, self._batch)
+        images = np.concatenate(
+            [self._contender.images(slice(a, min(a + self._batch, stop))) for a in pieces]
+        )
+        here = (self._cells >= start) & (self._cells < stop)
+        self.sheet[here] = images[self._cells[here] - start]
+        return images
 
-    Attributes:
-        features: (n, d) float32.
-        logits: (n, classes) float32.
-        sheet: (classes, columns, 3, r, r) uint8, the images of the sheet's cells.
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
-    sheet: np.ndarray
+    def card(self) -> dict[str, Any]:
+        """The contender's name."""
+        return {"generator": self._contender.name}
 
 
 @torch.inference_mode()
 def observe(
     contender: Contender,
-    network: FeatureNetwork,
+    extractor: Extractor,
     batch: int,
     cells: np.ndarray,
     resolution: int,
     bar: Bar,
-) -> Observed:
-    """Make all images of a contender, batch by batch, and keep their features only."""
-    sheet = np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
-    parts = []
-    for start in range(0, len(contender.labels), batch):
-        rows = slice(start, min(start + batch, len(contender.labels)))
-        images = contender.images(rows)
-        parts.append(extract(network, images, batch))
-        here = (cells >= rows.start) & (cells < rows.stop)
-        sheet[here] = images[cells[here] - start]
-        bar.advance(len(images))
-    features, logits = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Observed(features, logits, sheet)
+) -> tuple[Sample, np.ndarray]:
+    """Make all images of a contender, batch by batch, and keep their features only.
 
-
-def score(
-    seen: Observed, labels: np.ndarray, reference: Reference, section: EvaluateConfig
-) -> list[dict[str, Any]]:
-    """All metrics of one pass: metric, protocol, value, n and n of the reference."""
-    n, k, splits = len(labels), section.neighbours, section.score_splits
-    moments = feature_moments(seen.features)
-    distance = frechet_distance(
-        reference.mean, reference.covariance, moments.mean, moments.covariance, reference.factor
-    )
-    manifold = manifold_scores(reference.manifold, seen.features, k, reference.radii)
-    sharpness, _ = inception_score(probabilities_of(seen.logits), splits, _SHUFFLE_SEED)
-    named = [
-        ("fd", protocol("fd", "classifier", n), distance, reference.n),
-        ("classifier_score", protocol("score", "classifier", n, s=splits), sharpness, reference.n),
-        ("precision", protocol("precision", "classifier", n, k=k), manifold.precision,
-         len(reference.manifold)),
-        ("recall", protocol("recall", "classifier", n, k=k), manifold.recall,
-         len(reference.manifold)),
-        ("class_accuracy", protocol("accuracy", "classifier", n),
-         float(np.mean(seen.logits.argmax(axis=1) == labels)), reference.n),
-    ]  # fmt: skip
-    keys = ("metric", "protocol", "value", "reference_n")
-    return [dict(zip(keys, entry, strict=True)) | {"n": n} for entry in named]
+    Returns:
+        The sample, and the sheet (classes, columns, 3, r, r) uint8.
+    """
+    images = _Watched(contender, batch, cells, resolution)
+    rows = np.arange(len(images))
+    found = collect(extractor, images, rows, wanted(METRICS), bar.advance)
+    assert found is not None  # one process
+    return Sample(extractor.name, found, contender.labels), images.sheet
 
 
 def sheet_cells(section: EvaluateConfig, classes: int) -> np.ndarray:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda import artifacts
+from pagoda.artifacts import Artifact
 from pagoda.config import Config
-from pagoda.metrics.statistics import RunningMoments
-from pagoda.networks.classifier import extract, load_feature_network
+from pagoda.evaluation.reference import reference_card, write_reference
+from pagoda.evaluation.streaming import Wanted, collect, subset
+from pagoda.extractors.classifier import classifier_of
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 
-_CHUNK = 1024  # images a read
-_SUBSET_SEED = 0  # which real images describe the manifold; sources may be sorted by class
+_BATCH = 256  # images a call of the network
 
 
 def run(config: Config, resolution: int) -> None:
@@ -28,35 +29,37 @@ def run(config: Config, resolution: int) -> None:
     features = artifacts.open_artifact(
         paths.features, "features", {"name": config.name, "target_res": config.target_res}
     )
-    network = load_feature_network(features.weights(), features.card()).to(pick_device())
-    images = data.array(f"{split}_images")
+    extractor = classifier_of(features, pick_device(), _BATCH)
+    images = ArtifactImages(data, split)
     kept = subset(len(images), config.reference.manifold_images)
-    moments, manifold = RunningMoments(network.dim), []
     with track(len(images), f"reference {resolution}") as bar:
-        for start in range(0, len(images), _CHUNK):
-            rows, _ = extract(network, images[start : start + _CHUNK])
-            moments.update(rows)
-            manifold.append(rows[kept[(kept >= start) & (kept < start + _CHUNK)] - start])
-            bar.advance(len(rows))
-    found = moments.moments()
-    card = {
-        "split": split,
-        "n": found.n,
-        "manifold_n": len(kept),
-        "resolution": resolution,
-        "recipe": data.card()["recipe"],
-        "features": features.fingerprint,
-        "data": data.fingerprint,
-    }
+        rows = np.arange(len(images))
+        found = collect(extractor, images, rows, Wanted(features=kept), bar.advance)
+    assert found is not None  # one process
+    card = reference_card(
+        extractor, images=data.fingerprint, recipe=data.card()["recipe"], resolution=resolution,
+        split=split, n=found.n, manifold_n=len(kept),
+    )  # fmt: skip
     inputs = {"data": data, "features": features}
-    where = paths.reference(resolution)
-    with artifacts.create(where, "reference", config=identity, inputs=inputs) as out:
-        np.save(out / "mean.npy", found.mean)
-        np.save(out / "covariance.npy", found.covariance)
-        np.save(out / "manifold.npy", np.concatenate(manifold))
-        artifacts.write_json(out / "card.json", card)
+    write_reference(paths.reference(resolution), found, card, identity, inputs)
 
 
-def subset(n: int, most: int) -> np.ndarray:
-    """Ascending indices of a fixed random ``min(n, most)`` of ``n`` images."""
-    return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(n)[:most])
+class ArtifactImages:
+    """One split of an ``images`` artifact."""
+
+    def __init__(self, artifact: Artifact, split: str) -> None:
+        self._images = artifact.array(f"{split}_images")
+        self._card = {"files": artifact.fingerprint, "split": split}
+        self.where = f"{artifact.path} ({split})"
+        self.resolution = self._images.shape[2:]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB images (n, 3, r, r)."""
+        return self._images[rows]
+
+    def card(self) -> dict[str, object]:
+        """Fingerprint of the artifact."""
+        return dict(self._card)

@@ -8,11 +8,19 @@ from pathlib import Path
 from pagoda.config import Config
 from pagoda.report.experiment import read_experiment
 from pagoda.report.render import write_report
+from pagoda.report.results_files import results_table
 from pagoda.stages.paths import Paths
 
 
-def run(config: Config) -> None:
-    """Write the report folder and ``metrics.json`` of a finished experiment."""
+def run(config: Config, results: tuple[Path, ...] = ()) -> None:
+    """Write the report folder and ``metrics.json`` of a finished experiment.
+
+    Args:
+        config: the experiment.
+        results: files of ``pagoda evaluate --images ... --out FILE``, shown in a table of their
+            own.
+    """
     folder = Paths(config).report
-    write_report(read_experiment(config), folder, Path("metrics.json"))
+    others = results_table(results) if results else None
+    write_report(read_experiment(config), folder, Path("metrics.json"), others)
     sys.stderr.write(f"report: {folder}/index.html (page), {folder}/report.md (text)\n")

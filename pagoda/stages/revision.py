@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
+
+import pagoda
 
 
 def code_revision() -> str:
@@ -14,6 +17,18 @@ def code_revision() -> str:
     if not head:
         return "unknown"
     return head + ("+dirty" if _git("status", "--porcelain", "--", "pagoda") else "")
+
+
+def package_revision() -> str:
+    """As :func:`code_revision`, of the folder that pagoda was imported from, wherever one works.
+
+    Returns ``pagoda <version>`` where that is an installed package.
+    """
+    folder = Path(pagoda.__file__).parent
+    if not _git("-C", str(folder), "ls-files", "__init__.py"):
+        return f"pagoda {pagoda.__version__}"
+    head = _git("-C", str(folder), "rev-parse", "--short=12", "HEAD")
+    return head + ("+dirty" if _git("-C", str(folder), "status", "--porcelain", "--", ".") else "")
 
 
 def _git(*args: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import Any
 
 from pagoda import artifacts, tracking
 from pagoda.config import Config
@@ -29,6 +30,12 @@ def run(config: Config) -> None:
 def follow(config: Config, interval: float) -> None:
     """Send the curves of running stages to MLflow every ``interval`` seconds, until Ctrl-C."""
     tracking.follow(config, interval, _tell)
+
+
+def add_rows(tree: dict[str, Any]) -> None:
+    """Put the rows of ``pagoda evaluate --images`` into MLflow; doing it twice adds nothing."""
+    store, run, added = tracking.track_rows(tree)
+    _tell(f"{'added to' if added else 'already in'} MLflow: {store}, run {run}")
 
 
 def _tell(line: str) -> None:

@@ -19,6 +19,7 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
+from pagoda.evaluation.reference import from_artifact
 from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.networks.denoiser import Denoiser, load_denoiser
@@ -30,7 +31,7 @@ from pagoda.networks.generator import (
 )
 from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import untrained, upsample
-from pagoda.stages.evaluate import Reference, sheet_cells
+from pagoda.stages.evaluate import sheet_cells
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
 from pagoda.stages.teacher import unet_spec
@@ -272,8 +273,10 @@ def test_a_missing_generator_is_named(config: Config) -> None:
 
 
 def test_cached_parts_of_a_reference_belong_to_it(config: Config) -> None:
-    held = Reference(artifacts.open_artifact(Paths(config).reference(8), "reference"), 3)
-    np.testing.assert_allclose(held.factor @ held.factor.T, held.covariance, atol=1e-10)
+    held = from_artifact(artifacts.open_artifact(Paths(config).reference(8), "reference"), 3)
+    factor, covariance = held.pooled.factor, held.pooled.covariance
+    np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-10)
+    assert held.manifold is not None
     assert len(held.radii) == len(held.manifold) == 64 and held.n == 200
 
 

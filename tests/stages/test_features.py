@@ -14,6 +14,8 @@ import torch
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.errors import PagodaError
+from pagoda.evaluation import streaming
+from pagoda.evaluation.streaming import subset
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.stages import downsample, features, reference
 from pagoda.stages.paths import Paths
@@ -92,7 +94,8 @@ def test_reference_statistics_are_those_of_the_split(trained: Config, split: str
     np.testing.assert_allclose(found.array("covariance"), covariance, rtol=1e-9, atol=1e-14)
     card = found.card()
     assert card["split"] == split and card["n"] == len(rows) and card["manifold_n"] == 50
-    assert card["features"] == network_of(config).fingerprint and card["data"] == data.fingerprint
+    assert card["extractor_fingerprint"] == network_of(config).fingerprint
+    assert card["images"] == data.fingerprint and card["extractor"] == "classifier"
     kept = {row.tobytes() for row in found.array("manifold")}
     assert len(kept) == 50 and kept <= {row.tobytes() for row in rows}
 
@@ -100,7 +103,7 @@ def test_reference_statistics_are_those_of_the_split(trained: Config, split: str
 def test_reading_in_chunks_changes_no_bit(trained: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     reference.run(trained, 16)
     whole = reference_of(trained, 16).fingerprint
-    monkeypatch.setattr(reference, "_CHUNK", 37)
+    monkeypatch.setattr(streaming, "BLOCK", 37)
     reference.run(trained, 16)
     assert reference_of(trained, 16).fingerprint == whole
 
@@ -108,11 +111,11 @@ def test_reading_in_chunks_changes_no_bit(trained: Config, monkeypatch: pytest.M
 def test_the_subset_covers_a_sorted_source() -> None:
     """Every class of a source sorted by class is in the subset, about in proportion."""
     labels = np.repeat(np.arange(10), 100)
-    rows = reference.subset(1000, 200)
+    rows = subset(1000, 200)
     assert len(np.unique(rows)) == 200 and (np.diff(rows) > 0).all()
     counts = np.bincount(labels[rows], minlength=10)
     assert counts.min() >= 8 and counts.max() <= 34  # 20, within 3.5 standard deviations
-    assert np.array_equal(reference.subset(5, 200), np.arange(5))
+    assert np.array_equal(subset(5, 200), np.arange(5))
 
 
 def test_missing_inputs_are_named(tiny_config: Make) -> None:

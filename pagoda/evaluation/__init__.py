@@ -1,0 +1,1 @@
+"""Scoring images: streams of images -> features -> statistics -> rows of named numbers."""

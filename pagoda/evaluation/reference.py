@@ -1,0 +1,187 @@
+"""Statistics of real images that others are held against, with what they were made of.
+
+A reference says which images (files, crop, size, split, how many) and which features it describes.
+Numbers compare only if all of that is equal; :func:`differences` names what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pagoda import artifacts
+from pagoda.artifacts import Artifact
+from pagoda.errors import PagodaError
+from pagoda.evaluation.streaming import Collected
+from pagoda.extractors.base import Extractor
+from pagoda.metrics.frechet import covariance_factor
+from pagoda.metrics.precision_recall import squared_radii
+
+SPATIAL = ("spatial_mean", "spatial_covariance")
+_IDENTITY = ("images", "recipe", "resolution", "split", "n", "extractor", "extractor_fingerprint")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of features, with the covariance's factor computed once."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """Of the covariance, see :func:`pagoda.metrics.frechet.covariance_factor`."""
+        return covariance_factor(self.covariance)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of real images.
+
+    Attributes:
+        where: what messages call it.
+        pooled: statistics of the pooled features.
+        spatial: of the spatial features, None if it has none.
+        manifold: (k, d) features of real images, None if it has none.
+        neighbours: k of the manifold's radii.
+        card: what it describes, keys of ``reference_card``; None stands for unknown.
+        fingerprint: of the content.
+    """
+
+    where: str
+    pooled: Statistics
+    spatial: Statistics | None
+    manifold: np.ndarray | None
+    neighbours: int
+    card: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def n(self) -> int | None:
+        """Number of images, None if the file does not say."""
+        return self.card["n"]
+
+    @cached_property
+    def radii(self) -> np.ndarray:
+        """Squared radii of the manifold."""
+        if self.manifold is None:
+            raise PagodaError(
+                f"{self.where} keeps no features of real images, which precision, recall and "
+                "kernel distances need; make a reference from the images with 'pagoda reference'"
+            )
+        return squared_radii(self.manifold, self.neighbours)
+
+
+def reference_card(
+    extractor: Extractor,
+    *,
+    images: str | None,
+    recipe: str | None,
+    resolution: int | None,
+    split: str | None,
+    n: int | None,
+    manifold_n: int,
+) -> dict[str, Any]:
+    """What a reference describes, and ``identity``, a SHA-256 over it.
+
+    Args:
+        extractor: of the features; its fingerprint covers weights, resize and normalisation.
+        images: SHA-256 of the list of files, or of the artifact that holds the images.
+        recipe: how images were cut; None if unknown.
+        resolution: side of the images; None if unknown.
+        split: of the source; None if it has none.
+        n: number of images; None if unknown.
+        manifold_n: images whose features are kept.
+    """
+    card = {
+        "images": images, "recipe": recipe, "resolution": resolution, "split": split, "n": n,
+        "extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint,
+    }  # fmt: skip
+    return card | {"manifold_n": manifold_n, "identity": artifacts.digest(card)}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """What differs between two cards, ``n 50000 and 10000, split train and test``; '' if nothing.
+
+    What one of them does not know is passed over.
+    """
+    parts = []
+    for key in _IDENTITY:
+        a, b = first.get(key), second.get(key)
+        if a is not None and b is not None and a != b:
+            a, b = (str(v)[:10] if len(str(v)) == 64 else v for v in (a, b))
+            parts.append(f"{key.replace('_', ' ')} {a} and {b}")
+    return ", ".join(parts)
+
+
+def from_collected(
+    where: str, found: Collected, card: Mapping[str, Any], neighbours: int
+) -> Reference:
+    """A reference that was just measured; its fingerprint is the card's."""
+    spatial = found.spatial
+    return Reference(
+        where, Statistics(found.moments.mean, found.moments.covariance),
+        None if spatial is None else Statistics(spatial.mean, spatial.covariance),
+        found.features if len(found.features) else None, neighbours, card, card["identity"],
+    )  # fmt: skip
+
+
+def write_reference(
+    path: Path,
+    found: Collected,
+    card: Mapping[str, Any],
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None = None,
+) -> None:
+    """Write a ``reference`` artifact; an older one there is replaced.
+
+    Raises:
+        PagodaError: if it cannot be written; nothing is left behind.
+    """
+    with artifacts.create(path, "reference", config=config, inputs=inputs) as out:
+        np.save(out / "mean.npy", found.moments.mean)
+        np.save(out / "covariance.npy", found.moments.covariance)
+        np.save(out / "manifold.npy", found.features)
+        if found.spatial is not None:
+            for name, array in zip(
+                SPATIAL, (found.spatial.mean, found.spatial.covariance), strict=True
+            ):
+                np.save(out / f"{name}.npy", array)
+        artifacts.write_json(out / "card.json", card)
+
+
+def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
+    """A ``reference`` artifact."""
+    spatial, manifold = None, artifact.array("manifold")
+    if "spatial_mean.npy" in artifact.manifest["files"]:
+        spatial = Statistics(*(artifact.array(name) for name in SPATIAL))
+    return Reference(
+        str(artifact.path), Statistics(artifact.array("mean"), artifact.array("covariance")),
+        spatial, manifold if len(manifold) else None, neighbours, artifact.card(),
+        artifact.fingerprint,
+    )  # fmt: skip
+
+
+def check_extractor(reference: Reference, extractor: Extractor) -> None:
+    """Refuse a reference of other features.
+
+    Raises:
+        PagodaError: one line: what differs.
+    """
+    theirs = reference.card
+    mine = {"extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint}
+    if found := differences(theirs, mine):
+        raise PagodaError(
+            f"{reference.where} and --extractor do not compare: {found}; use the extractor that "
+            "the reference was made with, or make a reference with this one"
+        )
+    if reference.pooled.mean.size != extractor.dim:
+        raise PagodaError(
+            f"{reference.where} describes {reference.pooled.mean.size}-d features, "
+            f"{extractor.name} gives {extractor.dim}-d ones; use one feature network"
+        )

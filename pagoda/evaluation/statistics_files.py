@@ -1,0 +1,113 @@
+"""Reference statistics published by others: ``.npz`` files with ``mu`` and ``sigma``.
+
+================ ================================================== =======================
+publisher        keys                                               Inception mode
+================ ================================================== =======================
+EDM, EDM2        mu, sigma                                          legacy_tensorflow
+ADM              mu, sigma; mu_s, sigma_s for sFID; and, in         legacy_tensorflow
+                 ``VIRTUAL_*`` files, 10,000 images ``arr_0``
+clean-fid        mu, sigma                                          in the file's name
+pytorch-fid      mu, sigma                                          legacy_pytorch (say so)
+================ ================================================== =======================
+
+Nothing in a file but clean-fid's name says which network made it, so the mode is taken from the
+table unless it is stated. None says how many images were used: their ``n`` is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pagoda.artifacts import sha256
+from pagoda.errors import PagodaError
+from pagoda.evaluation.files import ArrayImages
+from pagoda.evaluation.reference import Reference, Statistics
+
+_CLEANFID_NAME = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_[a-z0-9]+_[a-z0-9]+\.npz$")
+_DEFAULT_MODE = "legacy_tensorflow"
+
+
+def holds_statistics(path: Path) -> bool:
+    """Whether a file is an ``.npz`` with ``mu``."""
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "mu.npy" in archive.namelist()
+
+
+def refuse_pickle(path: Path) -> None:
+    """EDM2 publishes pickles; unpickling can run any code.
+
+    Raises:
+        PagodaError: if the name is a pickle's.
+    """
+    if path.suffix in (".pkl", ".pickle"):
+        raise PagodaError(
+            f"{path} is a pickle, which can run any code, and is not read; convert it where you "
+            "trust it: numpy.savez('ref.npz', mu=..., sigma=...)"
+        )
+
+
+def read_statistics(path: Path, features: str | None, neighbours: int) -> Reference:
+    """Statistics of a published file.
+
+    Args:
+        path: an ``.npz`` file.
+        features: name of the extractor that made it; None goes by the module's table.
+        neighbours: k of the manifold's radii, for features that are added to it.
+
+    Raises:
+        PagodaError: if the file is damaged, lacks a key, or holds something else.
+    """
+    arrays = _read(path)
+    if "sigma" not in arrays:
+        raise PagodaError(f"{path} has mu but no sigma; it has {', '.join(arrays)}")
+    spatial = None
+    if "mu_s" in arrays and "sigma_s" in arrays:
+        spatial = _checked(path, arrays["mu_s"], arrays["sigma_s"])
+    named = _CLEANFID_NAME.search(path.name.lower())
+    mode = named[1] if named else _DEFAULT_MODE
+    identity = sha256(path)
+    card = {
+        "images": None, "recipe": None, "resolution": None, "split": None, "n": None,
+        "extractor": features or f"inception_{mode}", "extractor_fingerprint": None,
+        "manifold_n": 0, "identity": identity,
+    }  # fmt: skip
+    return Reference(
+        str(path), _checked(path, arrays["mu"], arrays["sigma"]), spatial, None, neighbours, card,
+        identity,
+    )  # fmt: skip
+
+
+def reference_images(path: Path) -> ArrayImages | None:
+    """The images ``arr_0`` beside the statistics of an ADM reference batch, None if it has none."""
+    with zipfile.ZipFile(path) as archive:
+        return ArrayImages(path, None) if "arr_0.npy" in archive.namelist() else None
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k] for k in ("mu", "sigma", "mu_s", "sigma_s") if k in file.files}
+    except ValueError as error:
+        raise PagodaError(f"{path} holds objects instead of plain arrays; save it anew") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise PagodaError(f"{path} is damaged ({error}); copy it again") from error
+
+
+def _checked(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
+    dim = mean.size
+    if mean.ndim != 1 or covariance.shape != (dim, dim):
+        raise PagodaError(
+            f"{path}: mean of shape {mean.shape} and covariance of shape {covariance.shape} do not "
+            "belong together; (d,) and (d, d) are needed"
+        )
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise PagodaError(f"{path} holds NaN or infinity")
+    return Statistics(mean, (covariance + covariance.T) / 2)

@@ -1,0 +1,157 @@
+"""One pass over images: features in blocks, statistics in float64, nothing else kept.
+
+Images are cut into blocks of a fixed number of rows. Process r of p takes blocks r, r + p, ... and
+hands its features to the first process, which feeds them to the statistics in the order of the
+images. An image's features do not depend on its batch (:class:`Extractor`) and the statistics do
+not depend on how rows arrive (:class:`RunningMoments`), so any number of processes gives the same
+bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pagoda.errors import PagodaError
+from pagoda.evaluation.processes import Processes
+from pagoda.extractors.base import Extractor, Features
+from pagoda.metrics.statistics import Moments, RunningMoments
+
+BLOCK = 1024  # images a block
+
+
+def subset(n: int, most: int | None, seed: int = 0) -> np.ndarray:
+    """Ascending indices of a fixed random ``min(n, most)`` of ``n`` images; None keeps all."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+
+
+class Images(Protocol):
+    """Images of one size in a fixed order, read in pieces.
+
+    Attributes:
+        where: what messages call them.
+        resolution: height and width.
+    """
+
+    where: str
+    resolution: tuple[int, int]
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB images (n, 3, h, w) of ascending ``rows``."""
+        ...
+
+    def card(self) -> dict[str, Any]:
+        """What identifies the images: list of files, crop, size. JSON-able."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass keeps beyond mean and covariance of the pooled features.
+
+    Attributes:
+        spatial: statistics of the spatial features.
+        logits: all logits.
+        features: positions, in the pass, of images whose pooled features are kept; None keeps all.
+    """
+
+    spatial: bool = False
+    logits: bool = False
+    features: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one pass over n images found.
+
+    Attributes:
+        n: number of images.
+        moments: of the pooled features.
+        spatial: moments of the spatial features, if wanted.
+        features: (k, d) float32, the pooled features that were wanted.
+        logits: (n, classes) float32, if wanted.
+    """
+
+    n: int
+    moments: Moments
+    spatial: Moments | None
+    features: np.ndarray
+    logits: np.ndarray | None
+
+
+def collect(
+    extractor: Extractor,
+    images: Images,
+    rows: np.ndarray,
+    wanted: Wanted,
+    advance: Callable[[int], None] = lambda _: None,
+    processes: Processes | None = None,
+) -> Collected | None:
+    """Pass over ``rows`` of the images.
+
+    Args:
+        extractor: of the features.
+        images: where they come from.
+        rows: which images, ascending.
+        wanted: what to keep.
+        advance: is told how many images are done.
+        processes: those that share the pass; None is this one alone.
+
+    Returns:
+        What was found, to the first process; None to all others.
+
+    Raises:
+        PagodaError: with fewer than 2 images, or features that are not finite.
+    """
+    processes = processes or Processes()
+    if len(rows) < 2:
+        raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
+    gathering = _Gathering(extractor, wanted)
+    starts = range(0, len(rows), BLOCK)
+    for turn in range(0, len(starts), processes.count):
+        mine, features = turn + processes.rank, None
+        if mine < len(starts):
+            block = rows[starts[mine] : starts[mine] + BLOCK]
+            features = extractor(images.read(block), wanted.spatial)
+        for part in processes.gather(features):
+            if part is not None:
+                gathering.add(part)
+                advance(len(part.pooled))
+    return gathering.found() if processes.first else None
+
+
+class _Gathering:
+    def __init__(self, extractor: Extractor, wanted: Wanted) -> None:
+        self._wanted, self._n = wanted, 0
+        self._moments = RunningMoments(extractor.dim)
+        self._spatial = RunningMoments(extractor.spatial_dim or 0) if wanted.spatial else None
+        self._features: list[np.ndarray] = [np.empty((0, extractor.dim), np.float32)]
+        self._logits: list[np.ndarray] = []
+
+    def add(self, part: Features) -> None:
+        self._moments.update(part.pooled)
+        if self._spatial is not None and part.spatial is not None:
+            self._spatial.update(part.spatial)
+        if self._wanted.logits and part.logits is not None:
+            self._logits.append(part.logits)
+        kept, stop = self._wanted.features, self._n + len(part.pooled)
+        if kept is None:
+            self._features.append(part.pooled)
+        else:
+            here = kept[(kept >= self._n) & (kept < stop)]
+            self._features.append(part.pooled[here - self._n])
+        self._n = stop
+
+    def found(self) -> Collected:
+        return Collected(
+            n=self._n,
+            moments=self._moments.moments(),
+            spatial=None if self._spatial is None else self._spatial.moments(),
+            features=np.concatenate(self._features),
+            logits=np.concatenate(self._logits) if self._logits else None,
+        )

@@ -1,0 +1,124 @@
+"""The contract of a feature extractor: uint8 RGB images in, named features out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pagoda.errors import PagodaError
+
+Forward = Callable[[np.ndarray, bool], "Outputs"]
+"""uint8 images (n, 3, h, w) and whether spatial features are wanted -> tensors of n rows."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network returns for n images, on any device.
+
+    Attributes:
+        pooled: (n, d).
+        spatial: (n, s), a flattened feature map; None where not asked for or not there.
+        logits: (n, classes); None for a network without classes.
+    """
+
+    pooled: Tensor
+    spatial: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """:class:`Outputs` as float32 arrays on the CPU."""
+
+    pooled: np.ndarray
+    spatial: np.ndarray | None
+    logits: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature network with its preprocessing.
+
+    The network is always called with ``batch`` images (the last call is padded with black ones),
+    because a kernel chosen by batch size may differ in the last bit. So an image's features have
+    the same bits wherever it stands, however many images there are and however they are cut into
+    calls. Another value of ``batch`` changes features in their last digits only: by less than
+    1e-5 of their largest value for the networks of the tests.
+
+    Attributes:
+        name: part of the protocol's name, e.g. ``inception_clean``. Everything that changes the
+            features by design is in it.
+        family: ``inception``, ``dinov2``, ``classifier`` or ``custom``.
+        dim: of the pooled features.
+        spatial_dim: of the spatial features; None if the network has none.
+        classes: number of logits; None if the network has none.
+        card: JSON-able facts: weights and their SHA-256, resize, normalisation.
+        fingerprint: SHA-256 that says whether two sets of features compare.
+        forward: the preprocessing and the network.
+        batch: images a call of the network.
+    """
+
+    name: str
+    family: str
+    dim: int
+    spatial_dim: int | None
+    classes: int | None
+    card: Mapping[str, Any]
+    fingerprint: str
+    forward: Forward
+    batch: int
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray, spatial: bool = False) -> Features:
+        """Features of uint8 RGB images (n, 3, h, w), any n, h and w.
+
+        Args:
+            images: of one size.
+            spatial: whether spatial features are computed too.
+
+        Raises:
+            PagodaError: for anything but uint8 RGB, or if the network has no spatial features.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise PagodaError(
+                f"images are {images.dtype} of shape {images.shape}; extractors take uint8 RGB, "
+                "(n, 3, height, width)"
+            )
+        if spatial and self.spatial_dim is None:
+            raise PagodaError(f"{self.name} has no spatial features, which sFID needs")
+        pooled = np.empty((len(images), self.dim), np.float32)
+        maps = np.empty((len(images), self.spatial_dim or 0), np.float32) if spatial else None
+        logits = None if self.classes is None else np.empty((len(images), self.classes), np.float32)
+        padded = np.zeros((self.batch, *images.shape[1:]), np.uint8)
+        for start in range(0, len(images), self.batch):
+            part = images[start : start + self.batch]
+            padded[: len(part)] = part
+            out = self.forward(padded, spatial)
+            rows = slice(start, start + len(part))
+            for into, tensor in ((pooled, out.pooled), (maps, out.spatial), (logits, out.logits)):
+                if into is not None and tensor is not None:
+                    into[rows] = tensor[: len(part)].float().cpu().numpy()
+        return Features(pooled, maps, logits)
+
+
+def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]:
+    """Dimensions of pooled and spatial features and the number of logits, by trying one image.
+
+    Raises:
+        PagodaError: if what comes out are no rows of features.
+    """
+    with torch.inference_mode():
+        out = forward(np.zeros((2, 3, 32, 32), np.uint8), spatial)
+    found = []
+    for rows in (out.pooled, out.spatial, out.logits):
+        if rows is not None and (rows.ndim != 2 or len(rows) != 2):
+            raise PagodaError(
+                f"the network gives {tuple(rows.shape)} for 2 images; it must give (2, dimension)"
+            )
+        found.append(None if rows is None else int(rows.shape[1]))
+    return int(out.pooled.shape[1]), found[1], found[2]

@@ -1,0 +1,1 @@
+"""Tests; a package of their own, so that no installed package of that name is taken for it."""
