@@ -5,6 +5,11 @@ holds their SHA-256 sums, the configuration they belong to and the fingerprints 
 made from. Folders appear whole or not at all: files are written beside the destination and moved
 there with one rename. Nothing that varies between equal runs (times, host names) is stored, so
 equal runs give equal bytes.
+
+A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
+Checksums of files of 64 MiB and more are compared once and then trusted while size and time of
+change stay as they were: a record of that is kept in ``.scratch/verified`` of the project. Without
+it, or without a project, every opening reads everything.
 """
 
 from __future__ import annotations
@@ -12,10 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST = "manifest.json"
+_LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 
@@ -54,6 +62,8 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "train_labels.npy": _LABELS,
         "test_images.npy": _PIXELS,
         "test_labels.npy": _LABELS,
+        "train_names.txt": FileSpec("name of each image in its source, a line each"),
+        "test_names.txt": FileSpec("name of each image in its source, a line each"),
         "card.json": FileSpec("class names, recipe, source and its fingerprint"),
     },
     "features": _MODEL,
@@ -158,8 +168,9 @@ def create(
         PagodaError: if a file of the kind is missing, or the disk is full. Nothing is left behind.
     """
     path = Path(path)
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    partial = path.parent / f".{path.name}.partial-{platform.node()}-{os.getpid()}"
     try:
+        _remove_orphans(path)
         partial.mkdir(parents=True)
         yield partial
         written = {_whole(file.name) for file in partial.iterdir()}
@@ -170,6 +181,7 @@ def create(
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
+        _remember(path, json.loads((path / MANIFEST).read_text())["files"])
     except OSError as error:
         raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -209,8 +221,13 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
             raise _damaged(path / name, "missing")
         if (path / name).stat().st_size != entry["bytes"]:
             raise _damaged(path / name, "truncated or changed, sizes differ")
-        if sha256(path / name) != entry["sha256"]:
+    trusted = _trusted(path, files)
+    doubtful = [name for name in files if name not in trusted]
+    for name, found in zip(doubtful, _checksums([path / name for name in doubtful]), strict=True):
+        if found != files[name]["sha256"]:
             raise _damaged(path / name, "checksums differ")
+    if any(files[name]["bytes"] >= _LARGE for name in doubtful):
+        _remember(path, files)
     return Artifact(path, manifest)
 
 
@@ -258,8 +275,10 @@ def digest(tree: Any) -> str:
 def _manifest(
     folder: Path, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact]
 ) -> dict[str, Any]:
-    files = {
-        f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())
+    found = sorted(folder.iterdir())
+    files: dict[str, dict[str, Any]] = {
+        f.name: {"bytes": f.stat().st_size, "sha256": checksum}
+        for f, checksum in zip(found, _checksums(found), strict=True)
     }
     for name, entry in files.items():
         if spec := KINDS[kind].get(_whole(name)):
@@ -278,7 +297,58 @@ def _manifest(
 
 def _whole(name: str) -> str:
     """Name of the array that a shard belongs to: ``a-00001-of-00003.npy`` -> ``a.npy``."""
-    return re.sub(r"-\d{5}-of-\d{5}\.npy$", ".npy", name)
+    return re.sub(r"-\d{5}-of-\d{5}\.(npy|webp)$", ".npy", name)
+
+
+def _checksums(files: list[Path]) -> list[str]:
+    """SHA-256 of files, several at once: hashing leaves the interpreter free."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(sha256, files))
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what processes of this machine left half-written when they were killed."""
+    for orphan in path.parent.glob(f".{path.name}.partial-{platform.node()}-*"):
+        try:
+            os.kill(int(orphan.name.rsplit("-", 1)[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(orphan, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue  # another user's, or not ours at all
+
+
+def _record(path: Path) -> Path | None:
+    """Where is noted that an artifact's large files were compared with their checksums."""
+    here = path.resolve()
+    root = next((f for f in here.parents if (f / ".dvc").is_dir()), None)
+    return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json"
+
+
+def _state(path: Path, entry: Mapping[str, Any]) -> list[Any]:
+    stat = path.stat()
+    return [entry["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _remember(path: Path, files: Mapping[str, Any]) -> None:
+    large = {name: _state(path / name, entry) for name, entry in files.items()
+             if entry["bytes"] >= _LARGE}  # fmt: skip
+    record = _record(path)
+    if record is None or not large:
+        return
+    partial = record.with_suffix(f".{platform.node()}-{os.getpid()}")
+    with suppress(OSError):  # it saves time, nothing else
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(large))
+        partial.replace(record)
+
+
+def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
+    record = _record(path)
+    try:
+        known = json.loads(record.read_text()) if record else {}
+    except (OSError, ValueError):
+        return set()
+    return {name for name, entry in files.items() if known.get(name) == _state(path / name, entry)}
 
 
 def _damaged(file: Path, why: str) -> PagodaError:

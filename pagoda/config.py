@@ -40,16 +40,31 @@ class DataConfig:
     """Where images come from and how they are cut."""
 
     source: str = opt(
-        "kind of source", choices=("embedded", "folder", "zip", "npz", "torchvision", "hub")
+        "kind of source",
+        choices=("embedded", "folder", "zip", "tar", "npz", "imagenet", "torchvision", "hub"),
     )
-    path: str | None = opt("file or folder of the source; null for embedded and for hub sets")
-    hub: str | None = opt("name of a hub set: a torchvision class or a Hugging Face id")
+    path: str | None = opt(
+        "file or folder of the source; null for embedded and for hub sets; a relative one that is "
+        "not here is looked for in the project's root"
+    )
+    hub: str | None = opt(
+        "name of a hub set: a torchvision class, a Hugging Face id, or a local folder or parquet"
+    )
     render_res: int = opt("resolution the embedded set is rendered at", ge=8, power_of_two=True)
-    train_images: int | None = opt("training images to use, in source order; null = all", ge=1)
-    test_images: int | None = opt("held-out images to use, in source order; null = all", ge=1)
-    num_classes: int = opt("number of classes", ge=1)
+    train_images: int | None = opt("first training images, classes in turn; null = all", ge=1)
+    test_images: int | None = opt("first held-out images, classes in turn; null = all", ge=1)
+    test_share: float | None = opt(
+        "share of each class to hold out where the source has no test split; null = it must",
+        gt=0,
+        lt=1,
+    )
+    num_classes: int = opt("number of classes; 1 makes one class of all folders", ge=1)
+    exif: bool = opt("turn images as their EXIF orientation says; ADM and EDM do not")
     recipe: str = opt("downsampling recipe", choices=("adm", "lanczos", "box"))
     pad_to: int | None = opt("zero-pad smaller images to this size first; null = never", ge=1)
+    encode_from: int | None = opt(
+        "resolutions from this one on are stored as lossless WebP, half the size; null = none", ge=1
+    )
 
 
 @dataclass(frozen=True)
@@ -420,7 +435,7 @@ def _check_relations(c: Config, where: str) -> None:
 
 def _data_checks(c: Config) -> list[_Check]:
     d = c.data
-    embedded, local = d.source == "embedded", d.source in ("folder", "zip", "npz")
+    embedded, local = d.source == "embedded", d.source not in ("embedded", "torchvision", "hub")
     return [
         (not embedded or d.render_res >= c.target_res, "data.render_res", d.render_res,
          f"at least target_res = {c.target_res}"),

@@ -174,31 +174,24 @@ def _dvc() -> Finding:
 
 
 def _data(config: Config) -> Finding:
-    from pagoda.data.embedded import SEED
-    from pagoda.data.sources import SPLITS, open_source
+    from pagoda.data.sources import SPLITS
+    from pagoda.stages.sources import open_split
 
     data = config.data
     if data.source in ("torchvision", "hub"):
         return _hub(data.source, str(data.hub), data.path)
     try:
-        counts = [
-            len(open_source(
-                data.source, split=split, path=data.path, hub=data.hub,
-                num_classes=data.num_classes, limit=getattr(data, f"{split}_images"),
-                render_res=data.render_res, seed=SEED,
-            ))
-            for split in SPLITS
-        ]  # fmt: skip
+        counts = [len(open_split(config, split)) for split in SPLITS]
     except PagodaError as error:
         return Finding("data", str(error), "broken", "nothing can be cut before")
     return Finding("data", f"{data.source}: {counts[0]} training and {counts[1]} test images")
 
 
 def _hub(source: str, name: str, folder: str | None) -> Finding:
-    if source == "torchvision" and Path(folder or "data", name).is_dir():
+    if source == "torchvision" and (project_root() / (folder or "data") / name).is_dir():
         return Finding("data", f"torchvision {name}, downloaded")
     if source == "hub" and not find_spec("datasets"):
-        remedy = "'uv pip install datasets', or use data.source=folder with data.path"
+        remedy = "'uv sync --extra hub', or use data.source=folder with data.path"
         return Finding("data", f"hub {name}: the package datasets is missing", "broken", remedy)
     state = f"{source} {name}, not downloaded yet"
     if source == "torchvision" and not _torchvision_answers(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -25,6 +26,9 @@ _DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeErro
             zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 
 
+_HASHED = 1 << 26  # bytes of pixels held at once while they are hashed
+
+
 class ImageSource(ABC):
     """Labelled images of one split, in an order that takes the classes in turn.
 
@@ -38,6 +42,8 @@ class ImageSource(ABC):
         labels: class index of every image the source holds, (n,).
         num_classes: number of classes that the configuration states.
         limit: keep the first ``limit`` images of the order; None keeps all.
+        keep: rows of the source that belong to the split, (m,); None: all of them.
+        exif: turn images as their EXIF orientation says.
 
     Raises:
         PagodaError: if the number of classes differs, a label is out of range, a class has no
@@ -53,17 +59,23 @@ class ImageSource(ABC):
         labels: NDArray[Any],
         num_classes: int,
         limit: int | None,
+        keep: NDArray[np.intp] | None = None,
+        exif: bool = False,
     ) -> None:
         self.where, self.split, self.classes = where, split, tuple(classes)
+        self._exif = exif
         labels = labels.astype(np.int64)
+        if keep is not None:
+            labels = labels[keep]
         _check_labels(where, split, self.classes, labels, num_classes)
         if limit is not None and limit > len(labels):
             raise PagodaError(
                 f"{where} has {len(labels)} {split} images, data.{split}_images = {limit}; "
                 "lower it, or set it to null for all"
             )
-        self.rows = interleave(labels)[:limit]
-        self.labels: Labels = labels[self.rows]
+        order = interleave(labels)[:limit]
+        self.rows: NDArray[np.intp] = order if keep is None else keep[order]
+        self.labels: Labels = labels[order]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,15 +91,19 @@ class ImageSource(ABC):
         Raises:
             PagodaError: naming the image and its position, if it does not decode.
         """
-        row = int(self.rows[i])
         try:
-            return to_rgb(self._open(row))
+            with warnings.catch_warnings():  # of images that are large, but not too large
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return to_rgb(self._open(int(self.rows[i])), self._exif)
         except _DAMAGED as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise PagodaError(
-                f"{self.split} image {i} of {self.where} ({self._name(row)}) does not decode "
-                f"({why}); mend or remove it"
+                f"{self.describe(i)} does not decode ({why}); mend or remove it"
             ) from error
+
+    def describe(self, i: int) -> str:
+        """What messages call image ``i``."""
+        return f"{self.split} image {i} of {self.where} ({self._name(int(self.rows[i]))})"
 
     def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
         """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3.
@@ -122,6 +138,7 @@ class ArraySource(ImageSource):
 
     def __init__(self, pixels: NDArray[np.uint8], *, stem: str, **common: Any) -> None:
         super().__init__(**common)
+        self._part = common.get("keep") is not None
         self._pixels, self._stem = _to_nchw(pixels, stem), stem
         if len(pixels) != len(common["labels"]):
             raise PagodaError(
@@ -134,8 +151,14 @@ class ArraySource(ImageSource):
 
     def fingerprint(self) -> str:
         """SHA-256 of pixels and labels."""
-        content = hashlib.sha256(np.ascontiguousarray(self._pixels).data).hexdigest()
-        return digest([content, self._pixels.shape, self.labels.tolist(), self.classes])
+        content = hashlib.sha256()
+        step = max(1, _HASHED // max(1, self._pixels[0].size))
+        for start in range(0, len(self._pixels), step):
+            content.update(np.ascontiguousarray(self._pixels[start : start + step]).data)
+        identity: list[Any] = [content.hexdigest(), self._pixels.shape, self.labels.tolist()]
+        if self._part:
+            identity.append(self.rows.tolist())
+        return digest([*identity, self.classes])
 
     def _open(self, row: int) -> Image.Image:
         pixels = self._pixels[row].transpose(1, 2, 0)
@@ -143,6 +166,31 @@ class ArraySource(ImageSource):
 
     def _name(self, row: int) -> str:
         return f"{self._stem}[{row}]"
+
+
+def hold_out(
+    names: Sequence[str], labels: NDArray[Any], share: float, where: str
+) -> NDArray[np.bool_]:
+    """Which images make the test split of a set that has none, (n,).
+
+    Of each class those whose names come first by their SHA-256: the choice does not follow the
+    order of names (frames of one film stay no neighbours), and it is the same on every machine.
+
+    Raises:
+        PagodaError: if a class has a single image, which cannot be in both splits.
+    """
+    keys = [hashlib.sha256(name.encode()).digest() for name in names]
+    held = np.zeros(len(names), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2:
+            raise PagodaError(
+                f"{where}: the class of {names[rows[0]]} has one image, and data.test_share wants "
+                "some for each split; add images, or set data.num_classes=1 to ignore classes"
+            )
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held[sorted(rows, key=lambda row: keys[row])[:count]] = True
+    return held
 
 
 def interleave(labels: Labels) -> NDArray[np.intp]:

@@ -1,176 +1,171 @@
-"""Images in folders, one a class, on disk or in a zip archive.
+"""Images in class folders, on disk or in an archive.
 
 The layout is ``{train,test}/{class}/**/image``; ``val`` stands in for ``test`` where there is no
-labelled ``test``. The class index is the rank of the class folder's name, sorted. Files whose name
-starts with a dot, or whose ending is none of :data:`ENDINGS`, are no images and are passed over.
+labelled ``test``. Without ``train`` the layout is ``{class}/**/image``, and a share of every class
+is held out as the test split. The class index is the rank of the class folder's name, sorted; with
+one class, folders mean nothing and every image counts. In an archive one folder around everything
+is passed over. Files whose name starts with a dot, or whose ending is none of :data:`ENDINGS`, are
+no images and are passed over.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import zipfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from pagoda.data.base import ImageSource, digest
+from pagoda.data.base import ImageSource, digest, hold_out
+from pagoda.data.trees import Entry, FolderTree, Tree
 from pagoda.errors import PagodaError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of image files, in small or capital letters."""
 
-_LAYOUT = "the layout wanted is train/CLASS/IMAGE and test/CLASS/IMAGE (or val/CLASS/IMAGE)"
+_LAYOUT = (
+    "the layout wanted is train/CLASS/IMAGE and test/CLASS/IMAGE (or val/CLASS/IMAGE), or "
+    "CLASS/IMAGE with data.test_share"
+)
+_SPLITS = ("train", "test", "val")
+_ALL = "all"  # what the one class of an unconditional set is called
 
 
-class _Entry(NamedTuple):
-    name: str  # with forward slashes; a folder ends in one
-    size: int
-    crc: int
+class TreeSource(ImageSource):
+    """Images of one split, listed in a tree.
 
-
-class _Tree(ImageSource):
-    """Images of one split out of a listing of files."""
+    Args:
+        tree: where they are.
+        entries: the images, named relative to ``prefix``.
+        prefix: what to put before a name to find it in the tree.
+    """
 
     def __init__(
-        self, train: Iterable[_Entry], wanted: Iterable[_Entry], *, where: str, **common: Any
+        self, tree: Tree, entries: Sequence[Entry], *, prefix: str = "", **common: Any
     ) -> None:
-        classes = sorted(_by_class(train))
-        files = _by_class(wanted)
-        if unknown := sorted(set(files) - set(classes)):
-            raise PagodaError(
-                f"{where}: class {unknown[0]} is in {common['split']} but not in train"
-            )
-        for name in classes:
-            if not files.get(name):
-                raise PagodaError(
-                    f"{where}: class {name} has no {common['split']} images; add some or remove it"
-                )
-        counts = [len(files[name]) for name in classes]
-        self._entries = [entry for name in classes for entry in sorted(files[name])]
-        labels = np.repeat(np.arange(len(classes)), counts)
-        super().__init__(where=where, classes=classes, labels=labels, **common)
+        self._tree, self._entries, self._prefix = tree, entries, prefix
+        super().__init__(where=tree.where, **common)
 
     def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and, in an archive, checksums, in order."""
+        """SHA-256 of names, sizes and, in a zip archive, checksums, in order."""
         return digest([self.classes, [self._entries[row] for row in self.rows]])
+
+    def _open(self, row: int) -> Image.Image:
+        with self._tree.open(self._prefix + self._entries[row].name) as stream:
+            return Image.open(io.BytesIO(stream.read()))
 
     def _name(self, row: int) -> str:
         return self._entries[row].name
 
 
-class FolderSource(_Tree):
-    """A folder on disk."""
+def open_class_folders(
+    tree: Tree, *, split: str, num_classes: int, test_share: float | None, **common: Any
+) -> TreeSource:
+    """One split of class folders.
 
-    def __init__(self, path: str | Path, *, split: str, **common: Any) -> None:
-        self._root = Path(path)
-        if not self._root.is_dir():
-            raise PagodaError(f"data.path = {path}: there is no such folder; {_LAYOUT}")
-        train = _walk(self._root, "train")
-        wanted = train if split == "train" else _walk(self._root, *_HELD_OUT)
-        if not _by_class(train) or not _by_class(wanted):
-            raise PagodaError(f"{path} has no class folders for its {split} split; {_LAYOUT}")
-        super().__init__(train, wanted, where=str(path), split=split, **common)
+    Args:
+        tree: a folder or an archive.
+        split: ``train`` or ``test``.
+        num_classes: 1 makes one class of everything.
+        test_share: share of each class to hold out where the tree has no splits.
+        common: further arguments of :class:`ImageSource`.
 
-    def _open(self, row: int) -> Image.Image:
-        return Image.open(self._root / self._entries[row].name)
+    Raises:
+        PagodaError: if the layout is another, or a class has no images.
+    """
+    entries, prefix = tree.entries, ""
+    if not isinstance(tree, FolderTree) and not _below(entries, num_classes, "train"):
+        entries, prefix = _unwrapped(entries)
+    train = _below(entries, num_classes, "train")
+    held_out = _below(entries, num_classes, "test", "val")
+    if not train:
+        if test_share is None:
+            raise _no_folders(tree, split)
+        train, held_out = entries, []
+    if held_out or test_share is None:
+        return _of_two(tree, train, held_out, prefix=prefix, split=split,
+                       num_classes=num_classes, **common)  # fmt: skip
+    classes, files, labels = _listed(tree, _by_class(train, num_classes), "train")
+    held = hold_out([e.name for e in files], labels, test_share, tree.where)
+    keep = np.flatnonzero(held == (split == "test"))
+    return TreeSource(tree, files, prefix=prefix, split=split, classes=classes, labels=labels,
+                      keep=keep, num_classes=num_classes, **common)  # fmt: skip
 
 
-class ZipSource(_Tree):
-    """A zip archive. One folder around everything in it is passed over."""
+def _of_two(
+    tree: Tree, train: list[Entry], held_out: list[Entry], *, split: str, num_classes: int,
+    **common: Any,
+) -> TreeSource:  # fmt: skip
+    known = _by_class(train, num_classes)
+    found = known if split == "train" else _by_class(held_out, num_classes)
+    if not known or not found:
+        raise _no_folders(tree, split)
+    if unknown := sorted(set(found) - set(known)):
+        raise PagodaError(f"{tree.where}: class {unknown[0]} is in {split} but not in train")
+    wanted = {name: found.get(name, []) for name in known}
+    classes, files, labels = _listed(tree, wanted, split)
+    return TreeSource(tree, files, split=split, classes=classes, labels=labels,
+                      num_classes=num_classes, **common)  # fmt: skip
 
-    def __init__(self, path: str | Path, *, split: str, **common: Any) -> None:
-        self._path, self._prefix = Path(path), ""
-        self._archive: zipfile.ZipFile | None = None
-        self._pid = 0
-        entries = self._list()
-        if not any(entry.name.startswith("train/") for entry in entries):
-            tops = {entry.name.split("/")[0] for entry in entries}
-            self._prefix = f"{tops.pop()}/" if len(tops) == 1 else ""
-            skip = len(self._prefix)
-            entries = [e._replace(name=e.name[skip:]) for e in entries]
-        train = _below(entries, "train")
-        wanted = train if split == "train" else _below(entries, *_HELD_OUT)
-        if not _by_class(train) or not _by_class(wanted):
-            raise PagodaError(f"{path} has no class folders for its {split} split; {_LAYOUT}")
-        super().__init__(train, wanted, where=str(path), split=split, **common)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archive": None}
-
-    def _open(self, row: int) -> Image.Image:
-        name = self._prefix + self._entries[row].name
-        return Image.open(io.BytesIO(self._handle().read(name)))  # checks the CRC
-
-    def _handle(self) -> zipfile.ZipFile:
-        """The archive, opened once a process: a position in a file must not be shared."""
-        if self._archive is None or self._pid != os.getpid():
-            self._archive, self._pid = zipfile.ZipFile(self._path), os.getpid()
-        return self._archive
-
-    def _list(self) -> list[_Entry]:
-        if not self._path.is_file():
-            raise PagodaError(f"data.path = {self._path}: there is no such archive")
-        try:
-            files = self._handle().infolist()
-        except zipfile.BadZipFile as error:
+def _listed(
+    tree: Tree, found: dict[str, list[Entry]], split: str
+) -> tuple[list[str], list[Entry], NDArray[np.intp]]:
+    """Class names, images and labels, sorted by class and name."""
+    classes = sorted(found)
+    for name in classes:
+        if not found[name]:
             raise PagodaError(
-                f"{self._path} ends early or is no zip archive ({error}); copy it again"
-            ) from error
-        except OSError as error:
-            raise PagodaError(f"cannot read {self._path}: {error.strerror or error}") from error
-        hidden = "__MACOSX/"
-        return [_Entry(f.filename, f.file_size, f.CRC) for f in files
-                if not f.filename.startswith(hidden)]  # fmt: skip
+                f"{tree.where}: class {name} has no {split} images; add some or remove it"
+            )
+    files = [entry for name in classes for entry in sorted(found[name])]
+    labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
+    return classes, files, labels
 
 
-_HELD_OUT = ("test", "val")
+def _no_folders(tree: Tree, split: str) -> PagodaError:
+    return PagodaError(f"{tree.where} has no class folders for its {split} split; {_LAYOUT}")
 
 
-def _walk(root: Path, *splits: str) -> list[_Entry]:
-    """Files and class folders of the first of ``splits`` that has class folders."""
-    for split in splits:
-        try:
-            found = list(_scan(root / split, f"{split}/"))
-        except OSError as error:
-            raise PagodaError(f"cannot read {error.filename}: {error.strerror}") from error
-        if _by_class(found):
-            return found
-    return []
+def _unwrapped(entries: list[Entry]) -> tuple[list[Entry], str]:
+    """Entries without the one folder around all of them, and that folder's name."""
+    tops = {entry.name.split("/")[0] for entry in entries}
+    if len(tops) != 1:
+        return entries, ""
+    prefix = f"{tops.pop()}/"
+    return [e._replace(name=e.name[len(prefix) :]) for e in entries], prefix
 
 
-def _scan(folder: Path, name: str) -> Iterator[_Entry]:
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as items:
-        for item in items:
-            if item.is_dir():
-                yield _Entry(f"{name}{item.name}/", 0, 0)
-                yield from _scan(folder / item.name, f"{name}{item.name}/")
-            else:
-                yield _Entry(name + item.name, item.stat().st_size, 0)
-
-
-def _below(entries: list[_Entry], *splits: str) -> list[_Entry]:
-    """Entries of the first of ``splits`` that has class folders."""
+def _below(entries: list[Entry], num_classes: int, *splits: str) -> list[Entry]:
+    """Entries of the first of ``splits`` that has class folders; names keep the split."""
     for split in splits:
         found = [entry for entry in entries if entry.name.startswith(f"{split}/")]
-        if _by_class(found):
+        if _by_class(found, num_classes):
             return found
     return []
 
 
-def _by_class(entries: Iterable[_Entry]) -> dict[str, list[_Entry]]:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return not hidden and name.lower().endswith(ENDINGS)
+
+
+def _by_class(entries: Iterable[Entry], num_classes: int) -> dict[str, list[Entry]]:
     """Image files of each class folder; an empty list for a folder without any."""
-    classes: dict[str, list[_Entry]] = {}
+    if num_classes == 1:
+        images = [entry for entry in entries if is_image(entry.name)]
+        return {_ALL: images} if images else {}
+    classes: dict[str, list[Entry]] = {}
     for entry in entries:
-        _, *inner = entry.name.split("/")
+        inner = entry.name.split("/")
+        if inner[0] in _SPLITS:
+            inner = inner[1:]
         if len(inner) < 2 or any(part.startswith(".") for part in inner):
             continue
         images = classes.setdefault(inner[0], [])
-        if entry.name.lower().endswith(ENDINGS):
+        if is_image(entry.name):
             images.append(entry)
     return classes

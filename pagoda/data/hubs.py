@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pagoda.data.base import ArraySource, ImageSource, digest
+from pagoda.data.base import ArraySource, ImageSource, digest, hold_out
 from pagoda.errors import PagodaError
 
 
@@ -38,9 +38,7 @@ class HubSource(ImageSource):
         return f"{self.where}/{self.split}[{row}]"
 
 
-def open_torchvision(
-    name: str, *, path: str | None, split: str, num_classes: int, limit: int | None
-) -> ImageSource:
+def open_torchvision(name: str, *, path: str | None, split: str, **common: Any) -> ImageSource:
     """A class of ``torchvision.datasets``, downloaded to ``path`` (default ``data/``).
 
     Raises:
@@ -67,19 +65,22 @@ def open_torchvision(
         raise PagodaError(f"torchvision's {name} has no class labels; choose another set")
     labels = np.asarray(labels)
     classes = getattr(data, "classes", None) or [str(i) for i in range(int(labels.max()) + 1)]
-    common = {"where": name, "split": split, "classes": classes, "labels": labels,
-              "num_classes": num_classes, "limit": limit}  # fmt: skip
+    common |= {"where": name, "split": split, "classes": classes, "labels": labels}
     pixels = np.asarray(getattr(data, "data", ()))
     if pixels.dtype == np.uint8 and pixels.ndim in (3, 4):
         return ArraySource(pixels, stem=f"{name}/{split}", **common)
     return HubSource(data, 0, ["torchvision", name, split], **common)
 
 
-def open_hugging_face(name: str, *, split: str, num_classes: int, limit: int | None) -> ImageSource:
-    """A data set of the Hugging Face hub, or a local folder that ``datasets`` can read.
+def open_hugging_face(
+    name: str, *, split: str, test_share: float | None, **common: Any
+) -> ImageSource:
+    """A data set of the Hugging Face hub, or a local folder or parquet file.
 
-    The first image column and the first class-label column are used. ``validation`` stands in for
-    ``test`` where there is no ``test``, or one whose labels are withheld (ImageNet's are all -1).
+    The first image column and the first class-label column are used; where no column is declared a
+    class label, whole numbers in one called ``label``, ``labels`` or ``cls`` are. ``validation``
+    stands in for ``test`` where there is no ``test``, or one whose labels are withheld (ImageNet's
+    are all -1); without either, a share of every class of ``train`` is held out.
 
     Raises:
         PagodaError: if ``datasets`` is not installed, or the set cannot be fetched or lacks one
@@ -89,40 +90,63 @@ def open_hugging_face(name: str, *, split: str, num_classes: int, limit: int | N
         import datasets
     except ImportError as error:
         raise PagodaError(
-            "data.source = hub needs the package datasets: 'uv pip install datasets', or use "
+            "data.source = hub needs the package datasets: 'uv sync --extra hub', or use "
             "data.source=folder with data.path"
         ) from error
+    how: dict[str, Any] = {"path": name}
+    if name.endswith(".parquet"):
+        how = {"path": "parquet", "data_files": {"train": name}}
     try:
-        have = datasets.get_dataset_split_names(name)
+        have = datasets.get_dataset_split_names(**how)
         wanted = ("train",) if split == "train" else ("test", "validation", "valid", "val")
-        found = _labelled(datasets, name, [s for s in wanted if s in have])
+        found = _labelled(datasets, name, how, [s for s in wanted if s in have])
+        shared = test_share is not None and not set(have) & {"test", "validation", "valid", "val"}
+        if shared and found is None:
+            found = _labelled(datasets, name, how, ["train"] if "train" in have else have[:1])
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(name, error) from error
     if found is None:
-        raise PagodaError(f"{name} has no labelled {split} split; it has {', '.join(have)}")
-    data, image, label, labels = found
+        advice = "" if test_share is not None else "; data.test_share holds a share of train out"
+        raise PagodaError(f"{name} has no labelled {split} split; it has {', '.join(have)}{advice}")
+    if shared and test_share is not None:
+        held = hold_out([f"train[{i}]" for i in range(len(found.labels))], found.labels,
+                        test_share, name)  # fmt: skip
+        common["keep"] = np.flatnonzero(held == (split == "test"))
+    data = found.rows
     identity = ["hub", name, str(data.split), str(data.info.version),
                 str(data.info.download_checksums)]  # fmt: skip
     return HubSource(
-        data, image, identity, where=name, split=split, classes=data.features[label].names,
-        labels=labels, num_classes=num_classes, limit=limit,
+        data, found.image, identity, where=name, split=split, classes=found.classes,
+        labels=found.labels, **common,
     )  # fmt: skip
 
 
-def _labelled(
-    datasets: Any, name: str, splits: list[str]
-) -> tuple[Any, str, str, NDArray[Any]] | None:
-    """First of ``splits`` with a label: its rows, the names of its two columns, its labels."""
+class _Found(NamedTuple):
+    rows: Any
+    image: str
+    classes: list[str]
+    labels: NDArray[Any]
+
+
+def _labelled(datasets: Any, name: str, how: dict[str, Any], splits: list[str]) -> _Found | None:
+    """First of ``splits`` with labels."""
     for split in splits:
-        data = datasets.load_dataset(name, split=split)
+        data = datasets.load_dataset(**how, split=split)
         image = _column(data.features, datasets.Image)
         label = _column(data.features, datasets.ClassLabel)
-        if image is None or label is None:
+        whole = [key for key, kind in data.features.items()
+                 if "int" in str(getattr(kind, "dtype", ""))]  # fmt: skip
+        plain = next((key for key in ("label", "labels", "cls") if key in whole), None)
+        if image is None and isinstance(data.features.get("image"), dict):
+            data, image = data.cast_column("image", datasets.Image()), "image"
+        if image is None or (label or plain) is None:
             raise PagodaError(f"{name} needs an image and a class-label column; it has "
                               f"{', '.join(data.features)}")  # fmt: skip
-        labels = np.asarray(data[label])
+        labels = np.asarray(data.with_format("numpy")[label or plain])
         if (labels >= 0).any():
-            return data, image, label, labels
+            numbers = [str(i) for i in range(int(labels.max()) + 1)]
+            classes = list(data.features[label].names) if label else numbers
+            return _Found(data, image, classes, labels)
     return None
 
 
@@ -134,5 +158,5 @@ def _unreachable(name: str, error: Exception) -> PagodaError:
     why = (str(error).splitlines() or [type(error).__name__])[0]
     return PagodaError(
         f"cannot get {name} ({why}); check the name and the network, or use a local copy: "
-        "-S data.source=npz -S data.path=FILE (zip and folder work too)"
+        "-S data.source=npz -S data.path=FILE (zip, tar and folder work too)"
     )

@@ -27,6 +27,8 @@ from pagoda.errors import PagodaError
 
 Pixels = NDArray[np.uint8]
 
+_MOST_PIXELS = 178_956_970  # Pillow's own limit for a file, here for what a recipe makes of it
+
 
 def cut(image: Image.Image, resolution: int, recipe: str, pad_to: int | None = None) -> Pixels:
     """Cut one image to (R, R, 3) RGB, uint8.
@@ -69,18 +71,20 @@ def enlarges(width: int, height: int, resolution: int, pad_to: int | None = None
     return min(max(width, pad_to or 0), max(height, pad_to or 0)) < resolution
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB.
+def to_rgb(image: Image.Image, exif: bool = False) -> Image.Image:
+    """Any image as 8-bit RGB; of several frames the first.
 
-    The EXIF orientation is applied. Transparency, in a channel, palette or colour key, is
-    composited over white. Palette, CMYK, YCbCr, Lab, HSV, 1-bit and grey images are converted by
-    Pillow; 16-bit grey is scaled from 0..65535 to 0..255 and rounded. Colour profiles are ignored,
-    as every published ImageNet pipeline does.
+    With ``exif`` the image is turned as its EXIF orientation says. The tools of ADM, EDM and EDM2
+    do not, so that published statistics hold images as they were stored. Transparency, in a
+    channel, palette or colour key, is composited over white. Palette, CMYK, YCbCr, Lab, HSV, 1-bit
+    and grey images are converted by Pillow; 16-bit grey is scaled from 0..65535 to 0..255 and
+    rounded. Colour profiles are ignored, as every published ImageNet pipeline does.
 
     Raises:
         PagodaError: for floating-point images, whose range is anyone's guess.
     """
-    image = ImageOps.exif_transpose(image)
+    if exif:
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise PagodaError("floating-point images have no fixed range; save them with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -104,6 +108,10 @@ def _adm(image: Image.Image, resolution: int) -> Image.Image:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = resolution / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise PagodaError(
+            f"is {image.width}x{image.height}: too narrow to be scaled to {size[0]}x{size[1]}"
+        )
     return _centre(image.resize(size, Image.Resampling.BICUBIC), resolution)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pagoda.data.base import ArraySource, ImageSource, digest
+from pagoda.data.base import ArraySource, ImageSource, digest, hold_out
 from pagoda.data.embedded import CLASSES, render
-from pagoda.data.folders import FolderSource, ZipSource
+from pagoda.data.folders import open_class_folders
 from pagoda.data.hubs import open_hugging_face, open_torchvision
+from pagoda.data.imagenet import open_imagenet
+from pagoda.data.trees import FolderTree, TarTree, Tree, ZipTree, open_tree
 from pagoda.errors import PagodaError
 
 SPLITS = ("train", "test")
 """Names of the splits."""
+
+_READ = 1 << 24  # bytes read at once while a checksum is compared
+
+KINDS = ("embedded", "folder", "zip", "tar", "npz", "imagenet", "torchvision", "hub")
+"""Kinds of source."""
 
 
 def open_source(
@@ -31,18 +40,23 @@ def open_source(
     limit: int | None,
     render_res: int,
     seed: int,
+    test_share: float | None = None,
+    exif: bool = False,
 ) -> ImageSource:
     """Open one split of a source.
 
     Args:
-        kind: ``embedded``, ``folder``, ``zip``, ``npz``, ``torchvision`` or ``hub``.
+        kind: a key of :data:`KINDS`.
         split: ``train`` or ``test``.
-        path: folder or file; for ``torchvision`` the folder it downloads to (None: ``data``).
+        path: folder or file; for ``torchvision`` the folder it downloads to (None: ``data``, of
+            the working folder).
         hub: a torchvision class or a Hugging Face id.
         num_classes: number of classes expected.
         limit: keep the first ``limit`` images; classes take turns, so they are balanced.
         render_res: resolution the embedded set is drawn at.
         seed: seed of the embedded set.
+        test_share: share of each class that is held out where the source has no splits.
+        exif: turn images as their EXIF orientation says.
 
     Raises:
         PagodaError: one line saying what is wrong with the data and what to do.
@@ -52,19 +66,21 @@ def open_source(
     common: dict[str, Any] = {"split": split, "num_classes": num_classes, "limit": limit}
     if kind == "embedded":
         return EmbeddedSource(render_res=render_res, seed=seed, **common)
-    if kind == "folder":
-        return FolderSource(_given(path, kind, "path"), **common)
-    if kind == "zip":
-        return ZipSource(_given(path, kind, "path"), **common)
-    if kind == "npz":
-        return NpzSource(_given(path, kind, "path"), **common)
+    common |= {"exif": exif}
     if kind == "torchvision":
         return open_torchvision(_given(hub, kind, "hub"), path=path, **common)
+    common |= {"test_share": test_share}
     if kind == "hub":
         return open_hugging_face(_given(hub, kind, "hub"), **common)
-    raise PagodaError(
-        f"data.source = {kind!r}; it must be one of embedded, folder, zip, npz, torchvision, hub"
-    )
+    if kind not in KINDS:
+        raise PagodaError(f"data.source = {kind!r}; it must be one of {', '.join(KINDS)}")
+    path = _given(path, kind, "path")
+    if kind == "npz":
+        return NpzSource(path, **common)
+    if kind == "imagenet":
+        return open_imagenet(open_tree(path), **common)
+    trees: dict[str, Callable[[str], Tree]] = {"folder": FolderTree, "zip": ZipTree, "tar": TarTree}
+    return open_class_folders(trees[kind](path), **common)
 
 
 class EmbeddedSource(ImageSource):
@@ -102,22 +118,33 @@ class EmbeddedSource(ImageSource):
 
 
 class NpzSource(ArraySource):
-    """An ``.npz`` file with ``x_train, y_train, x_test, y_test`` and, if it likes, ``classes``."""
+    """An ``.npz`` file with ``x_train, y_train, x_test, y_test`` and, if it likes, ``classes``.
+
+    Without ``x_test`` and ``y_test`` a share of every class of ``x_train`` is held out. Pixels that
+    the file holds uncompressed (``numpy.savez``) are memory-mapped, so that it may be larger than
+    the memory; compressed ones are unpacked into memory.
+    """
 
     def __init__(
-        self, path: str | Path, *, split: str, num_classes: int, limit: int | None
+        self, path: str | Path, *, split: str, test_share: float | None, **common: Any
     ) -> None:
-        pixels_key, labels_key = f"x_{split}", f"y_{split}"
         with _open_npz(path) as file:
-            pixels = _member(file, pixels_key, path)
-            labels = _member(file, labels_key, path)
-            classes = _class_names(file, num_classes)
+            whole = test_share is not None and "x_test" not in file.files
+            stem = "train" if whole else split
+            pixels = _pixels(file, f"x_{stem}", path)
+            labels = _member(file, f"y_{stem}", path)
+            classes = _class_names(file, common["num_classes"])
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise PagodaError(f"{path}: {labels_key} must hold one whole number an image")
-        super().__init__(pixels, stem=pixels_key, where=str(path), split=split, classes=classes,
-                         labels=labels, num_classes=num_classes, limit=limit)  # fmt: skip
+            raise PagodaError(f"{path}: y_{stem} must hold one whole number an image")
+        keep = None
+        if whole and test_share is not None:
+            names = [f"x_train[{row}]" for row in range(len(labels))]
+            held = hold_out(names, labels, test_share, str(path))
+            keep = np.flatnonzero(held == (split == "test"))
+        super().__init__(pixels, stem=f"x_{stem}", where=str(path), split=split, classes=classes,
+                         labels=labels, keep=keep, **common)  # fmt: skip
 
 
 def _open_npz(path: str | Path) -> np.lib.npyio.NpzFile:
@@ -148,6 +175,38 @@ def _member(file: np.lib.npyio.NpzFile, key: str, path: str | Path) -> NDArray[A
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PagodaError(f"{path}: {key} is damaged ({error}); copy the file again") from error
     return array
+
+
+def _pixels(file: np.lib.npyio.NpzFile, key: str, path: str | Path) -> NDArray[Any]:
+    """The array ``key``, mapped where the archive holds it as it is."""
+    archive = file.zip
+    if archive is None or f"{key}.npy" not in archive.namelist():
+        return _member(file, key, path)
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        return _member(file, key, path)
+    try:
+        with archive.open(info) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0}[version]  # fmt: skip
+            shape, fortran, dtype = read(stream)
+            header = stream.tell()
+            if dtype.hasobject or fortran:
+                return _member(file, key, path)
+            while stream.read(_READ):  # to the end, where zipfile compares the CRC
+                pass
+        start = _content_of(Path(path), info) + header
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise PagodaError(f"{path}: {key} is damaged ({error}); copy the file again") from error
+    return np.memmap(path, dtype, "r", start, shape)
+
+
+def _content_of(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where in the file the content of a member starts: behind a header with two texts."""
+    with path.open("rb") as stream:
+        stream.seek(info.header_offset + 26)
+        return info.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4)))
 
 
 def _class_names(file: np.lib.npyio.NpzFile, num_classes: int) -> list[str]:

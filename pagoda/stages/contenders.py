@@ -14,6 +14,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
+from pagoda.data.store import open_images
 from pagoda.diffusion.solver import edm_grid, nfe, sample
 from pagoda.evaluation.streaming import subset
 from pagoda.networks.denoiser import load_denoiser
@@ -137,6 +138,7 @@ def _sampler(
 def _real(config: Config, inputs: dict[str, Artifact]) -> Contender:
     """Real images that the reference has not seen: the floor of every distance."""
     split = "train" if inputs["reference"].card()["split"] == "test" else "test"
-    images, labels = (inputs["data"].array(f"{split}_{what}") for what in ("images", "labels"))
+    images = open_images(inputs["data"], split)
+    labels = inputs["data"].array(f"{split}_labels")
     kept = subset(len(images), config.evaluate.samples)
     return Contender("real", labels[kept], None, lambda rows: images[kept[rows]])

@@ -1,35 +1,38 @@
-"""First stage: every image cut to one resolution, each from its original."""
+"""First stage: every image cut to one resolution, each from its original.
+
+One pass over the sources serves all resolutions of the experiment: what it cuts for the others
+waits in the scratch folder until their stages ask for it. Scratch is named after everything that
+the bytes depend on, so that a stage that was killed goes on where it stopped, and changed
+parameters never pick up old work.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import hashlib
+import json
 import os
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from filelock import FileLock, Timeout
 
+import pagoda.data
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.data.base import ImageSource
-from pagoda.data.embedded import SEED
-from pagoda.data.resize import cut, cut_batch, enlarges
-from pagoda.data.sources import SPLITS, EmbeddedSource, open_source
+from pagoda.data.cutting import Cutting, Target
+from pagoda.data.sources import SPLITS
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
+from pagoda.stages.root import project_root
+from pagoda.stages.sources import open_split
 
-# Starting processes takes about half a second: below these sizes one process is faster.
-_DECODED_ALONE = 2000  # images
-_DRAWN_ALONE = 1 << 26  # pixels of the embedded set
-_BLOCK = 1 << 22  # pixels handled at once
+_KEPT_APART = ("resolution", "storage", "enlarged")  # what differs between resolutions
 
 
 def run(config: Config, resolution: int) -> None:
@@ -37,162 +40,162 @@ def run(config: Config, resolution: int) -> None:
 
     Raises:
         PagodaError: if the source is missing or damaged, an image does not decode (named, with its
-            position), or every image is smaller than the resolution; nothing is written then.
+            position), or every image is smaller than the resolution; no artifact is written then.
     """
-    data = config.data
-    sources = {
-        split: open_source(
-            data.source, split=split, path=data.path, hub=data.hub, num_classes=data.num_classes,
-            limit=getattr(data, f"{split}_images"), render_res=data.render_res, seed=SEED,
-        )
-        for split in SPLITS
-    }  # fmt: skip
-    enlarged = {}
-    identity = {"name": config.name, "resolution": resolution}
-    with artifacts.create(Paths(config).data(resolution), "images", config=identity) as out:
-        with track(sum(map(len, sources.values())), f"downsample {resolution}") as bar:
-            for split, source in sources.items():
-                job = _Job(
-                    source, out / f"{split}_images.npy", resolution, data.recipe, data.pad_to
-                )
-                enlarged[split] = job.run(bar.advance)
-                np.save(out / f"{split}_labels.npy", source.labels)
-        card = {
-            "classes": list(sources["train"].classes),
-            "recipe": data.recipe,
-            "pad_to": data.pad_to,
-            "resolution": resolution,
-            "source": data.source,
-            "source_fingerprint": {split: s.fingerprint() for split, s in sources.items()},
-            "n": {split: len(source) for split, source in sources.items()},
-            "enlarged": enlarged,
+    sources = {split: open_split(config, split) for split in SPLITS}
+    card = _card(config, sources)
+    scratch = {r: _scratch(config, card, r) for r in {resolution, *config.resolutions}}
+    out = Paths(config).data(resolution)
+    with _locked(scratch, resolution) as held:
+        targets = {
+            r: {s: Target(scratch[r], s, len(sources[s]), r, _encoded(config, r)) for s in SPLITS}
+            for r in held
+            if r == resolution or not _is_made(Paths(config).data(r), card)
         }
+        try:
+            _cut(config, sources, targets, resolution)
+            card |= _state(config, sources, targets[resolution], resolution)
+            _write(config, sources, scratch[resolution], card, resolution)
+        except OSError as error:
+            raise PagodaError(f"cannot write {out}: {error.strerror or error}") from error
+        shutil.rmtree(scratch[resolution])
+
+
+def _cut(
+    config: Config,
+    sources: dict[str, ImageSource],
+    targets: dict[int, dict[str, Target]],
+    resolution: int,
+) -> None:
+    """Cut what is missing, in one pass for all resolutions that have room on the disk."""
+    for r in [r for r in targets if r != resolution]:
+        if not _has_room(targets[r]):
+            del targets[r]
+    with track(sum(map(len, sources.values())), f"downsample {resolution}") as bar:
+        for split, source in sources.items():
+            wanted = [found[split] for found in targets.values()]
+            Cutting(source, wanted, config.data.recipe, config.data.pad_to).run(bar.advance)
+
+
+def _has_room(targets: dict[str, Target]) -> bool:
+    try:
+        for target in targets.values():
+            target.prepare()
+    except OSError:
+        for target in targets.values():
+            shutil.rmtree(target.folder, ignore_errors=True)
+        return False
+    return True
+
+
+def _card(config: Config, sources: dict[str, ImageSource]) -> dict[str, Any]:
+    """What every resolution's artifact says of the data."""
+    data = config.data
+    return {
+        "classes": list(sources["train"].classes),
+        "recipe": data.recipe,
+        "pad_to": data.pad_to,
+        "exif": data.exif,
+        "source": data.source,
+        "source_fingerprint": {split: s.fingerprint() for split, s in sources.items()},
+        "n": {split: len(source) for split, source in sources.items()},
+    }
+
+
+def _state(
+    config: Config, sources: dict[str, ImageSource], targets: dict[str, Target], resolution: int
+) -> dict[str, Any]:
+    """What one resolution's card says besides.
+
+    Raises:
+        PagodaError: if every image had to be enlarged: there is none of that resolution.
+    """
+    enlarged = {split: target.finish() for split, target in targets.items()}
+    for split, source in sources.items():
+        if enlarged[split] == len(source):
+            raise PagodaError(
+                f"every {split} image of {source.where} is smaller than {resolution}x{resolution}; "
+                "lower target_res, or set data.pad_to to pad"
+            )
+    storage = "webp" if _encoded(config, resolution) else "raw"
+    return {"resolution": resolution, "storage": storage, "enlarged": enlarged}
+
+
+def _write(
+    config: Config, sources: dict[str, ImageSource], scratch: Path, card: dict[str, Any],
+    resolution: int,
+) -> None:  # fmt: skip
+    identity = {"name": config.name, "resolution": resolution}
+    where = Paths(config).data(resolution)
+    with artifacts.create(where, "images", config=identity) as out:
+        for file in scratch.iterdir():
+            if file.suffix in (".npy", ".webp"):
+                _link(file, out / file.name)
+        for split, source in sources.items():
+            np.save(out / f"{split}_labels.npy", source.labels)
+            names = (name.replace("\n", "\\n") + "\n" for name in source.names)
+            (out / f"{split}_names.txt").write_text("".join(names))
         artifacts.write_json(out / "card.json", card)
 
 
-class _Done(NamedTuple):
-    images: int
-    enlarged: int  # of these, how many were smaller than the resolution
+def _link(file: Path, destination: Path) -> None:
+    """The file under a second name; the first is removed when the artifact is whole."""
+    try:
+        os.link(file, destination)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(file, destination)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One split on its way into one ``.npy`` file."""
-
-    source: ImageSource
-    file: Path
-    resolution: int
-    recipe: str
-    pad_to: int | None
-
-    def reserve(self) -> None:
-        """Make the file at its full size, so that a full disk is an error and not a crash."""
-        shape = (len(self.source), 3, self.resolution, self.resolution)
-        artifacts.create_array(self.file, np.uint8, shape)
-
-    def run(self, advance: Callable[[int], None]) -> int:
-        """Make the file and fill it; return how many images had to be enlarged.
-
-        Raises:
-            PagodaError: if all had to: such a set holds no image of that resolution.
-        """
-        self.reserve()
-        enlarged = 0
-        for done in self.blocks():
-            advance(done.images)
-            enlarged += done.enlarged
-        if enlarged == len(self.source):
-            raise PagodaError(
-                f"every {self.source.split} image of {self.source.where} is smaller than "
-                f"{self.resolution}x{self.resolution}; lower target_res, or set data.pad_to to pad"
-            )
-        return enlarged
-
-    def blocks(self) -> Iterator[_Done]:
-        """Fill the file block by block, in order."""
-        count, block = len(self.source), self._block()
-        ranges = [(i, min(i + block, count)) for i in range(0, count, block)]
-        workers = min(_cores(), len(ranges))
-        if workers < 2 or not self._worth_processes():
-            for start, stop in ranges:
-                yield self.fill(start, stop)
-            return
-        # Spawned, not forked: the parent runs threads (the progress bar, perhaps libraries').
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (self,))
-        try:
-            with _interrupts_held():
-                results = [pool.submit(_fill, start, stop) for start, stop in ranges]
-            for result in results:
-                yield result.result()
-        except BrokenProcessPool as error:
-            raise PagodaError(
-                f"a process that cut images to {self.resolution} was killed; free some memory"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def fill(self, start: int, stop: int) -> _Done:
-        """Cut images ``start:stop`` into the file."""
-        target = np.lib.format.open_memmap(self.file, "r+")
-        images: NDArray[np.uint8] | None = self.source.array(start, stop)
-        if images is not None:
-            target[start:stop] = cut_batch(images, self.resolution, self.recipe, self.pad_to)
-            height, width = images.shape[2:]
-            small = enlarges(width, height, self.resolution, self.pad_to)
-            return _Done(stop - start, small * (stop - start))
-        enlarged = 0
-        for i in range(start, stop):
-            image = self.source.load(i)
-            enlarged += enlarges(*image.size, self.resolution, self.pad_to)
-            pixels = cut(image, self.resolution, self.recipe, self.pad_to)
-            target[i] = pixels.transpose(2, 0, 1)
-        return _Done(stop - start, enlarged)
-
-    def _block(self) -> int:
-        """Images a block: few where they are decoded one by one, many where arrays are cut."""
-        first = self.source.array(0, 1)
-        return 32 if first is None else max(1, _BLOCK // (first.shape[2] * first.shape[3]))
-
-    def _worth_processes(self) -> bool:
-        first = self.source.array(0, 1)
-        if first is None:
-            return len(self.source) > _DECODED_ALONE
-        drawn = len(self.source) * first.shape[2] * first.shape[3]
-        return isinstance(self.source, EmbeddedSource) and drawn > _DRAWN_ALONE
+def _is_made(path: Path, card: dict[str, Any]) -> bool:
+    """Whether an artifact of the same images by the same recipe is there already."""
+    try:
+        there = json.loads((path / "card.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return {k: v for k, v in there.items() if k not in _KEPT_APART} == card
 
 
-_worker_job: _Job
+def _encoded(config: Config, resolution: int) -> bool:
+    first = config.data.encode_from
+    return first is not None and resolution >= first
 
 
-def _start_worker(job: _Job) -> None:
-    global _worker_job
-    _worker_job = job
-
-
-def _fill(start: int, stop: int) -> _Done:
-    return _worker_job.fill(start, stop)
+def _scratch(config: Config, card: dict[str, Any], resolution: int) -> Path:
+    """Folder of one resolution's unfinished work."""
+    code = hashlib.sha256()
+    for file in sorted(Path(pagoda.data.__file__).parent.glob("*.py")):
+        code.update(file.read_bytes())
+    identity = [card, resolution, _encoded(config, resolution), code.hexdigest()]
+    folder = project_root() / ".scratch" / "downsample" / f"{config.name}-{resolution}"
+    return folder / artifacts.digest(identity)[:24]
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back: processes started meanwhile never see it, this one does afterwards.
+def _locked(scratch: dict[int, Path], resolution: int) -> Iterator[list[int]]:
+    """Lock the scratch of ``resolution``, and of those others that nobody works on.
 
-    The mask is what new processes inherit. It does not cover the threads that run already (the
-    progress bar's), any of which may be handed the signal: hence the handler too.
+    Scratch of the same name and resolution that other parameters left behind is removed.
     """
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with ExitStack() as stack:
+        held = []
+        for r in sorted(scratch, key=lambda r: r != resolution):
+            folder = scratch[r]
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                timeout = -1 if r == resolution else 0
+                stack.enter_context(FileLock(folder.with_suffix(".lock"), timeout=timeout))
+            except Timeout:
+                continue
+            held.append(r)
+            for other in folder.parent.iterdir():
+                if other.is_dir() and other != folder:
+                    _remove_unlocked(other)
+        yield held
+
+
+def _remove_unlocked(folder: Path) -> None:
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+    except Timeout:
+        return  # another experiment is at it

@@ -10,6 +10,7 @@ import torch
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig
+from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import check_extractor, from_artifact
 from pagoda.evaluation.scoring import Sample, score, wanted
@@ -63,7 +64,7 @@ def run(config: Config, resolution: int) -> None:
             if contender.has_latents:
                 sheets[contender.name] = sheet
     first = next(iter(sheets.values()))
-    train = inputs["data"].array("train_images")
+    train = open_images(inputs["data"], "train")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
     identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
     where = Paths(config).evaluation(resolution)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, derive_resolutions
+from pagoda.data.store import Images, open_images
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
@@ -44,7 +45,7 @@ def run(config: Config) -> None:
             len(ladder),
         )  # fmt: skip
     network = network.to(device).to(memory_format=torch.channels_last)
-    _train(config, network, data.array("train_images"), data.array("train_labels"), ladder)
+    _train(config, network, open_images(data, "train"), data.array("train_labels"), ladder)
     network.eval()
     card = {
         "architecture": network.architecture,
@@ -61,7 +62,7 @@ def run(config: Config) -> None:
 
 
 def _train(
-    config: Config, network: FeatureNetwork, images: np.ndarray, labels: np.ndarray,
+    config: Config, network: FeatureNetwork, images: Images, labels: np.ndarray,
     ladder: list[int],
 ) -> None:  # fmt: skip
     section, device = config.features, next(network.parameters()).device
@@ -97,7 +98,7 @@ def _train(
 
 
 def _batches(
-    images: np.ndarray, labels: np.ndarray, batch: int, steps: int, seed: int
+    images: Images, labels: np.ndarray, batch: int, steps: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled epochs of uint8 images, each mirrored with probability 1/2."""
     rng = np.random.default_rng(seed)
@@ -133,7 +134,7 @@ def _step(
 
 def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dict[str, float]:
     """Share of held-out images named right, at each resolution."""
-    images = torch.from_numpy(np.array(data.array("test_images")))
+    images = torch.from_numpy(np.array(open_images(data, "test")))
     labels = data.array("test_labels")
     shares = {}
     for res in ladder:

@@ -19,6 +19,7 @@ from pagoda.config import Config, InvertConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, create_shards, shard_names
+from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.stages.paths import Paths
@@ -62,7 +63,7 @@ def run(config: Config) -> None:
         inputs = {"data": data, "teacher": teacher}
         denoiser = load_denoiser(teacher.weights(), teacher.card()).to(device)
         inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
-        images = data.array("train_images")
+        images = open_images(data, "train")
         rows = _rows(config.invert, data.array("train_labels"))
         sections = {"invert": config.invert, "diffusion": config.diffusion}
         folder = stage_scratch("invert", sections, inputs, seed=config.seed)
@@ -103,7 +104,7 @@ def _open_store(
 
 def _invert_all(
     inverter: Inverter,
-    images: np.ndarray,
+    images: Images,
     rows: Rows,
     latents: ShardedArray,
     done: np.ndarray,
@@ -201,7 +202,7 @@ class Inverter:
         with autocast(self.device, self.section.precision):
             return sample(self.denoiser, x, self.grid, labels, self.section.solver)
 
-    def card(self, latents: ShardedArray, images: np.ndarray, of: Rows) -> dict[str, Any]:
+    def card(self, latents: ShardedArray, images: Images, of: Rows) -> dict[str, Any]:
         """Round-trip error (pixels in [-1, 1]) and the moments of the normalised latents.
 
         Latents of a perfect teacher and dithered images are standard normal: mean 0, standard
@@ -238,9 +239,7 @@ class Inverter:
         }
 
 
-def _load(
-    images: np.ndarray, indices: np.ndarray, flips: np.ndarray, device: torch.device
-) -> Tensor:
+def _load(images: Images, indices: np.ndarray, flips: np.ndarray, device: torch.device) -> Tensor:
     x = to_float(torch.from_numpy(np.asarray(images[indices])).to(device))
     mirror = torch.from_numpy(flips > 0).to(device)[:, None, None, None]
     return torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from pagoda.data.pixels import to_float
+from pagoda.data.store import Images
 
 _CHUNK_BYTES = 1 << 24  # of training pixels looked at together
 
 
 @torch.inference_mode()
-def nearest_images(samples: np.ndarray, images: np.ndarray, device: torch.device) -> np.ndarray:
+def nearest_images(samples: np.ndarray, images: Images, device: torch.device) -> np.ndarray:
     """The image nearest to each sample by Euclidean distance of pixels, mirror images included.
 
     Args:
@@ -27,7 +28,7 @@ def nearest_images(samples: np.ndarray, images: np.ndarray, device: torch.device
     asked = to_float(torch.cat([flat, flat.flip(-1)])).flatten(1)
     best = torch.full((len(asked),), torch.inf, device=device)
     where = torch.zeros(len(asked), dtype=torch.int64, device=device)
-    step = max(1, _CHUNK_BYTES // images[0].nbytes)
+    step = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), step):
         distances = _squared_distances(asked, images[start : start + step], device)
         nearest, rows = distances.min(dim=1)

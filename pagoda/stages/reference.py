@@ -7,6 +7,7 @@ import numpy as np
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
+from pagoda.data.store import open_images
 from pagoda.evaluation.reference import reference_card, write_reference
 from pagoda.evaluation.streaming import Wanted, collect, subset
 from pagoda.extractors.classifier import classifier_of
@@ -48,10 +49,10 @@ class ArtifactImages:
     """One split of an ``images`` artifact."""
 
     def __init__(self, artifact: Artifact, split: str) -> None:
-        self._images = artifact.array(f"{split}_images")
+        self._images = open_images(artifact, split)
         self._card = {"files": artifact.fingerprint, "split": split}
         self.where = f"{artifact.path} ({split})"
-        self.resolution = self._images.shape[2:]
+        self.resolution = self._images.shape[2], self._images.shape[3]
 
     def __len__(self) -> int:
         return len(self._images)

@@ -8,6 +8,7 @@ import torch
 
 from pagoda import artifacts
 from pagoda.config import Config
+from pagoda.data.store import open_images
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
@@ -35,7 +36,7 @@ def run(config: Config) -> None:
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
-    batches = ImageBatches(data.array("train_images"), data.array("train_labels"), device)
+    batches = ImageBatches(open_images(data, "train"), data.array("train_labels"), device)
     step = TeacherStep(
         denoiser,
         batches,

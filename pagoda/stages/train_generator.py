@@ -10,6 +10,7 @@ from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
+from pagoda.data.store import open_images
 from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import Generator
 from pagoda.stages.optim import loop_spec, optim_spec
@@ -30,7 +31,7 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
         latents=open_rows(latents, "latents"),
         indices=latents.array("indices"),
         flips=latents.array("flips"),
-        images=images.array("train_images"),
+        images=open_images(images, "train"),
         labels=latents.array("labels"),
         device=device,
         scale=latents.card()["to_normalised"],
@@ -64,7 +65,7 @@ def train_generator(
         generator,
         discriminator,
         pairs,
-        ImageBatches(data.array("train_images"), data.array("train_labels"), device),
+        ImageBatches(open_images(data, "train"), data.array("train_labels"), device),
         OneStepSpec(
             batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
             precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,

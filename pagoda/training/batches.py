@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray
+from pagoda.data.store import Images
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ImageBatches:
         device: where batches go.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     device: torch.device
 
@@ -65,7 +66,7 @@ class PairBatches:
     latents: np.ndarray | ShardedArray
     indices: np.ndarray
     flips: np.ndarray
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     device: torch.device
     scale: float = 1.0

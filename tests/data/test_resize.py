@@ -207,13 +207,14 @@ def test_transparency_shows_white(mode: str, tmp_path: Path) -> None:
         assert (np.asarray(to_rgb(image)) == expected).all()
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied_where_asked_for(tmp_path: Path) -> None:
     pixels = noise(8, 16)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as image:
-        assert np.array_equal(np.asarray(to_rgb(image)), np.rot90(pixels, -1))
+        assert np.array_equal(np.asarray(to_rgb(image)), pixels)
+        assert np.array_equal(np.asarray(to_rgb(image, exif=True)), np.rot90(pixels, -1))
 
 
 def test_floating_point_images_are_refused() -> None:

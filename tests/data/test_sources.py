@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import pickle
 import struct
+import tarfile
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from PIL import Image
 
 from pagoda.data.base import ImageSource, interleave
 from pagoda.data.embedded import CLASSES, render
+from pagoda.data.resize import cut
 from pagoda.data.sources import open_source
 from pagoda.errors import PagodaError
 
@@ -416,3 +422,245 @@ def test_real_sets_open(kind: str, path: str, classes: int) -> None:
     assert np.bincount(source.labels).tolist() == [100] * 10
     assert source.load(999).mode == "RGB"
     assert np.asarray(source.load(999)).std() > 1
+
+
+def tarred(folder: Path, prefix: str = "./") -> Path:
+    path = folder.parent / "animals.tar"
+    with tarfile.open(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.add(file, prefix + file.relative_to(folder).as_posix(), recursive=False)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["./", "", "around/"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_tar_archive_equals_the_folder(folder: Path, prefix: str, split: str) -> None:
+    ours, plain = (
+        opened("tar", tarred(folder, prefix), split=split),
+        opened("folder", folder, split=split),
+    )
+    assert ours.names == plain.names and ours.classes == plain.classes
+    assert np.array_equal(ours.labels, plain.labels)
+    copy = pickle.loads(pickle.dumps(ours))
+    for i in range(len(plain)):
+        assert np.array_equal(np.asarray(copy.load(i)), np.asarray(plain.load(i)))
+
+
+def test_tar_archives_that_end_early_are_named(folder: Path) -> None:
+    """Inside a file, inside a header, and exactly between two files."""
+    path = tarred(folder)
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    for size in (0, 100, last.offset_data + 10, last.offset, last.offset + 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(PagodaError, match=r"animals\.tar ends early.*copy it again"):
+            opened("tar", path)
+
+
+def test_a_compressed_tar_says_how_to_unpack_it(folder: Path) -> None:
+    path = tarred(folder)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(PagodaError, match=r"gzip.*tar -xf animals\.tar.*data\.source=folder"):
+        opened("tar", path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_name_that_is_there_twice_is_refused(folder: Path, kind: str) -> None:
+    content = (folder / "train" / "ant" / "0.png").read_bytes()
+    if kind == "zip":
+        path = zipped(folder)
+        with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            archive.writestr("train/ant/0.png", content)
+    else:
+        path = tarred(folder)
+        with tarfile.open(path, "a") as more:
+            more.add(folder / "train" / "ant" / "0.png", "train/ant/0.png")
+    with pytest.raises(PagodaError, match=r"holds train/ant/0\.png twice"):
+        opened(kind, path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_a_set_without_splits_holds_a_share_out(folder: Path, kind: str) -> None:
+    flat = folder / "train"
+    for name in ANIMALS["train"]:
+        for i in range(20):
+            Image.fromarray(pixels("train", name, i)).save(flat / name / f"{i}.png")
+    path = {"folder": lambda: flat, "zip": lambda: zipped(flat), "tar": lambda: tarred(flat)}[
+        kind
+    ]()
+    train, test = (opened(kind, path, split=s, test_share=0.25) for s in ("train", "test"))
+    assert not set(train.names) & set(test.names)
+    everything = {f.relative_to(flat).as_posix() for f in flat.rglob("[0-9]*.png")}
+    assert set(train.names) | set(test.names) == everything
+    sizes = np.array([sum(n.startswith(f"{c}/") for n in everything) for c in train.classes])
+    assert np.array_equal(np.bincount(test.labels), np.round(sizes / 4))
+    for source in (train, test):
+        for name, label in zip(source.names, source.labels, strict=True):
+            assert name.split("/")[0] == source.classes[label]
+    # One more image does not reshuffle the others.
+    again = opened("folder", flat, split="test", test_share=0.25)
+    assert again.names == test.names
+
+
+def test_holding_out_needs_two_images_a_class_or_no_classes(folder: Path) -> None:
+    for file in (folder / "train" / "ant").rglob("*.png"):
+        file.unlink()
+    Image.fromarray(pixels("train", "ant", 0)).save(folder / "train" / "ant" / "only.png")
+    with pytest.raises(PagodaError, match=r"class of ant/only\.png has one image"):
+        opened("folder", folder / "train", test_share=0.5)
+    one = opened("folder", folder / "train", test_share=0.5, num_classes=1)
+    assert one.classes == ("all",) and not one.labels.any()
+    flat = folder / "train" / "bee"
+    two = opened("folder", flat, split="test", test_share=0.5, num_classes=1)
+    assert len(two) == 2
+
+
+def imagenet(root: Path, prefix: str = "ILSVRC/Data/CLS-LOC/") -> list[str]:
+    """Three synsets; returns those of the validation images, in the order of their names."""
+    truth = ["n03", "n01", "n02", "n01"]
+    for i, name in enumerate(["n01", "n02", "n03"] * 2):
+        (root / prefix / "train" / name).mkdir(parents=True, exist_ok=True)
+        place = root / prefix / "train" / name / f"{name}_{i}.JPEG"
+        Image.fromarray(pixels("train", name, i)).save(place, "JPEG")
+    (root / prefix / "val").mkdir()
+    for i, name in enumerate(truth, 1):
+        place = root / prefix / "val" / f"ILSVRC2012_val_{i:08d}.JPEG"
+        Image.fromarray(pixels("val", name, i)).save(place, "JPEG")
+    return truth
+
+
+def kaggle(root: Path, truth: list[str]) -> None:
+    rows = [f"ILSVRC2012_val_{i:08d},{n} 1 2 3 4 " for i, n in enumerate(truth, 1)]
+    text = "\n".join(["ImageId,PredictionString", *rows[::-1]])  # its rows are in no order
+    (root / "LOC_val_solution.csv").write_text(text)
+
+
+def devkit(root: Path, truth: list[str]) -> None:
+    """IDs follow the order n02, n03, n01, not that of names; one internal synset besides."""
+    from scipy.io import savemat
+
+    ids = {"n02": 1, "n03": 2, "n01": 3, "n99": 4}
+    table = np.array([(i, n) for n, i in ids.items()], [("ILSVRC2012_ID", "f8"), ("WNID", "O")])
+    data = root / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    savemat(data / "meta.mat", {"synsets": table})
+    text = "".join(f"{ids[n]}\n" for n in truth)
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text(text)
+
+
+@pytest.mark.parametrize("how", [kaggle, devkit])
+@pytest.mark.parametrize("prefix", ["ILSVRC/Data/CLS-LOC/", ""])
+@pytest.mark.parametrize("packed", [False, True])
+def test_imagenet_as_it_is_distributed(
+    tmp_path: Path, how: Callable[[Path, list[str]], None], prefix: str, packed: bool
+) -> None:
+    root = tmp_path / "in1k"
+    truth = imagenet(root, prefix)
+    how(root, truth)
+    path = zipped(root) if packed else root
+    train, test = (opened("imagenet", path, split=s) for s in ("train", "test"))
+    assert train.classes == test.classes == ("n01", "n02", "n03")
+    assert train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    for i, name in enumerate(test.names):
+        number = int(name[-13:-5])
+        assert test.classes[test.labels[i]] == truth[number - 1]
+        with Image.open(root / prefix / "val" / name.rsplit("/", 1)[1]) as image:
+            assert np.array_equal(np.asarray(test.load(i)), np.asarray(image))
+
+
+def test_imagenet_with_val_in_synset_folders_needs_no_ground_truth(tmp_path: Path) -> None:
+    truth = imagenet(tmp_path, "")
+    for i, name in enumerate(truth, 1):
+        (tmp_path / "val" / name).mkdir(exist_ok=True)
+        file = tmp_path / "val" / f"ILSVRC2012_val_{i:08d}.JPEG"
+        file.rename(tmp_path / "val" / name / file.name)
+    test = opened("imagenet", tmp_path, split="test")
+    assert sorted(test.classes[y] for y in test.labels) == sorted(truth)
+
+
+def test_imagenet_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(PagodaError, match="no train/SYNSET"):
+        opened("imagenet", tmp_path)
+    truth = imagenet(tmp_path, "")
+    assert len(opened("imagenet", tmp_path)) == 6
+    with pytest.raises(PagodaError, match=r"no ground truth of val/; put LOC_val_solution\.csv"):
+        opened("imagenet", tmp_path, split="test")
+    kaggle(tmp_path, truth[:-1])
+    with pytest.raises(PagodaError, match="has no line for ILSVRC2012_val_00000004"):
+        opened("imagenet", tmp_path, split="test")
+    kaggle(tmp_path, ["n07", *truth[1:]])
+    with pytest.raises(PagodaError, match="synset n07 is in val but not in train"):
+        opened("imagenet", tmp_path, split="test")
+    (tmp_path / "LOC_val_solution.csv").unlink()
+    devkit(tmp_path, truth[:-1])
+    with pytest.raises(PagodaError, match="3 lines for 4 images"):
+        opened("imagenet", tmp_path, split="test")
+
+
+def test_npz_without_a_test_split_holds_a_share_out(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz", x_test=None, y_test=None)
+    with pytest.raises(PagodaError, match="lacks x_test"):
+        opened("npz", path, split="test")
+    whole = np.load(path)
+    train, test = (opened("npz", path, split=s, test_share=0.34) for s in ("train", "test"))
+    rows = [int(n[8:-1]) for s in (train, test) for n in s.names]
+    assert sorted(rows) == list(range(9)) and np.bincount(test.labels).tolist() == [1, 1, 1]
+    for source in (train, test):
+        array = source.array()
+        assert array is not None
+        where = [int(name[8:-1]) for name in source.names]
+        assert np.array_equal(array[:, 0], whole["x_train"][where])
+        assert np.array_equal(source.labels, whole["y_train"][where])
+    assert train.fingerprint() != test.fingerprint()
+
+
+def test_compressed_and_plain_npz_hold_the_same(tmp_path: Path) -> None:
+    plain = npz(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "b.npz", **np.load(plain))
+    a, b = opened("npz", plain), opened("npz", tmp_path / "b.npz")
+    assert isinstance(a._pixels.base, np.memmap)  # type: ignore[attr-defined]
+    assert np.array_equal(a.array(), b.array()) and a.fingerprint() == b.fingerprint()  # type: ignore[arg-type]
+
+
+def test_exif_is_a_choice(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upright = pixels("train", "ant", 0)
+    Image.fromarray(upright).save(folder / "train" / "ant" / "0.png", exif=exif)
+    assert np.array_equal(np.asarray(opened("folder", folder).load(0)), upright)
+    turned = opened("folder", folder, exif=True).load(0)
+    assert np.array_equal(np.asarray(turned), upright[::-1, ::-1])
+
+
+def test_sizes_at_both_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pixel is an image; more pixels than Pillow's limit are an error that names the file."""
+    ant = folder / "train" / "ant"
+    Image.new("RGB", (1, 1), (9, 8, 7)).save(ant / "0.png")
+    assert (cut(opened("folder", folder).load(0), 8, "adm") == (9, 8, 7)).all()
+    Image.new("RGB", (40, 40)).save(ant / "0.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert opened("folder", folder).load(0).size == (40, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(PagodaError, match=r"ant/0\.png\) does not decode.*exceeds limit"):
+        opened("folder", folder).load(0)
+
+
+def test_parquet_with_plain_bytes_and_numbers(tmp_path: Path) -> None:
+    """A file that no ``datasets`` wrote: image bytes in a struct, labels as numbers, no splits."""
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for i in range(12):
+        content = io.BytesIO()
+        Image.fromarray(pixels("train", "ant", i)).save(content, "PNG")
+        rows.append({"image": {"bytes": content.getvalue(), "path": f"{i}.png"}, "label": i % 3})
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+    sources = [opened("hub", hub=str(tmp_path / "set.parquet"), split=s, test_share=0.25)
+               for s in ("train", "test")]  # fmt: skip
+    seen = {np.asarray(s.load(i)).tobytes(): s.labels[i] for s in sources for i in range(len(s))}
+    assert seen == {pixels("train", "ant", i).tobytes(): i % 3 for i in range(12)}
+    assert [len(s) for s in sources] == [9, 3]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
+from pagoda.data import cutting
 from pagoda.data.embedded import CLASSES, SEED, render
 from pagoda.data.resize import cut
 from pagoda.errors import PagodaError
@@ -33,6 +34,7 @@ def configured(**data: Any) -> Config:
     tree["data"] |= {
         "source": "embedded", "path": None, "hub": None, "render_res": 32, "train_images": 60,
         "test_images": 20, "num_classes": 10, "recipe": "box", "pad_to": None,
+        "test_share": None, "exif": False, "encode_from": None,
     } | data  # fmt: skip
     return parse(tree)
 
@@ -108,9 +110,9 @@ def test_several_processes_write_the_same_bytes(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = written(of_files(photos), 16).fingerprint
-    monkeypatch.setattr(downsample, "_DECODED_ALONE", 4)
-    monkeypatch.setattr(downsample._Job, "_block", lambda self: 5)
-    monkeypatch.setattr(downsample, "_cores", lambda: 2)
+    monkeypatch.setattr(cutting, "_DECODED_ALONE", 4)
+    monkeypatch.setattr(cutting.Cutting, "_block", lambda self: 5)
+    monkeypatch.setattr(cutting, "cores", lambda: 2)
     assert written(of_files(photos), 16).fingerprint == alone
     (photos / "train" / "dog" / "6.png").write_bytes(b"no image")
     with pytest.raises(PagodaError, match=r"train image 13 of .*dog/6\.png\) does not decode"):
@@ -196,6 +198,7 @@ INTERRUPTED = """
 import json, os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 from pagoda.config import parse
+from pagoda.data import cutting
 from pagoda.stages import downsample
 
 class Pool(ProcessPoolExecutor):  # Ctrl-C reaches every process, one of them just starting
@@ -205,9 +208,9 @@ class Pool(ProcessPoolExecutor):  # Ctrl-C reaches every process, one of them ju
         return future
 
 if __name__ == "__main__":
-    downsample.ProcessPoolExecutor = Pool
-    downsample._DECODED_ALONE, downsample._cores = 4, lambda: 2
-    downsample._Job._block = lambda self: 1
+    cutting.ProcessPoolExecutor = Pool
+    cutting._DECODED_ALONE, cutting.cores = 4, lambda: 2
+    cutting.Cutting._block = lambda self: 1
     try:
         downsample.run(parse(json.load(open(sys.argv[1]))), 16)
     except KeyboardInterrupt:
