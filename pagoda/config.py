@@ -136,6 +136,10 @@ class TeacherConfig:
     """Stage 1: the diffusion teacher."""
 
     network: UNetConfig = opt("denoiser network")
+    augment: float = opt(
+        "probability of each of EDM's augmentations, for small data sets; 0 = mirror images only",
+        ge=0, le=1,
+    )  # fmt: skip
     optim: OptimConfig = opt("optimiser")
 
 

@@ -18,10 +18,15 @@ class Denoiser(nn.Module):
         self.spec, self.sigma_data = spec, sigma_data
         self.net = UNet(spec)
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """x (n, 3, r, r), sigma (n,), labels (n,) -> (n, 3, r, r) in the dtype of x."""
+    def forward(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None, augment: Tensor | None = None
+    ) -> Tensor:
+        """x (n, 3, r, r), sigma (n,), labels (n,) -> (n, 3, r, r) in the dtype of x.
+
+        ``augment`` (n, augment_labels) describes how the images were augmented, None: not at all.
+        """
         s = scalings(sigma[:, None, None, None].to(x.dtype), self.sigma_data)
-        out = self.net(s.c_in * x, s.c_noise.flatten(), labels)
+        out = self.net(s.c_in * x, s.c_noise.flatten(), labels, augment)
         return s.c_skip * x + s.c_out * out.to(x.dtype)
 
     def card(self) -> dict[str, Any]:

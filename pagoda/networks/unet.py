@@ -26,6 +26,7 @@ class UNetSpec:
         dropout: dropout in residual blocks.
         num_classes: rows of the label embedding.
         time_scale: the sinusoidal embedding sees time_scale * c_noise; ADM uses 1000.
+        augment_labels: numbers that describe an augmented image to the network; 0 for none.
     """
 
     resolution: int
@@ -37,6 +38,7 @@ class UNetSpec:
     dropout: float
     num_classes: int
     time_scale: float = 1000.0
+    augment_labels: int = 0
 
     @staticmethod
     def from_card(tree: dict[str, Any]) -> UNetSpec:
@@ -72,6 +74,9 @@ class UNetTrunk(nn.Module):
         self.time_in = nn.Linear(spec.channels, self.embedding)
         self.time_out = nn.Linear(self.embedding, self.embedding)
         self.label = nn.Embedding(spec.num_classes, self.embedding)
+        if spec.augment_labels:
+            self.augment = nn.Linear(spec.augment_labels, spec.channels, bias=False)
+            nn.init.zeros_(self.augment.weight)
         self.stem = nn.Conv2d(3, spec.channels, 3, padding=1)
         widths = [spec.channels * m for m in spec.channel_mult]
         self.encoder, skips = self._encoder(widths)
@@ -112,9 +117,16 @@ class UNetTrunk(nn.Module):
                 stages.append(nn.ModuleList(parts))
         return nn.ModuleList(stages)
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """(n,) and (n,) -> (n, 4 channels), activated for the residual blocks."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None
+    ) -> Tensor:
+        """(n,), (n,) and (n, augment_labels) -> (n, 4 channels), activated for the blocks.
+
+        Without ``augment`` the images are not augmented, which labels of zero say too.
+        """
         wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
+        if augment is not None:
+            wave = wave + self.augment(augment)
         emb = self.time_out(F.silu(self.time_in(wave)))
         if labels is not None:
             emb = emb + self.label(labels)
@@ -144,6 +156,8 @@ class UNet(nn.Module):
         self.trunk = UNetTrunk(spec)
         self.head = Head(self.trunk.out_channels)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None
+    ) -> Tensor:
         """x (n, 3, r, r), c_noise (n,), labels (n,) -> (n, 3, r, r)."""
-        return self.head(self.trunk(x, self.trunk.embed(c_noise, labels)))
+        return self.head(self.trunk(x, self.trunk.embed(c_noise, labels, augment)))

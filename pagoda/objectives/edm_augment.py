@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LABELS = 9  # numbers that describe a transform
-UNIFORMS, NORMALS = 10, 4  # random numbers that one image's transform takes
+UNIFORMS, NORMALS = 9, 4  # random numbers that one image's transform takes
 _SCALE_STD = 0.2  # of log2 of the isotropic scale
 _ANISOTROPY_STD = 0.2  # of log2 of the anisotropic scale
 _TRANSLATION_STD = 0.125  # of the side
@@ -36,14 +36,15 @@ class Transforms:
     """One random transform an image.
 
     Attributes:
-        flips: (n, 2) bool, mirrored along width, along height; applied first.
+        upside_down: (n,) bool, mirrored along the height; applied first.
         inverse: (n, 2, 3) affine map from output to source coordinates, in units in which the
             image spans [-1, 1], x before y (as ``torch.nn.functional.affine_grid``).
-        labels: (n, 9) what the network is told: flip x, flip y, log2 scale / std, cos - 1 and sin
-            of the rotation, anisotropy / std along its axis (2), translation / std (2).
+        labels: (n, 9) what the network is told, in EDM's order: mirrored along the width (always
+            0 here), along the height, log2 scale / std, cos - 1 and sin of the rotation,
+            anisotropy / std along its axis (2), translation / std (2).
     """
 
-    flips: Tensor
+    upside_down: Tensor
     inverse: Tensor
     labels: Tensor
 
@@ -51,20 +52,21 @@ class Transforms:
 def draw_transforms(uniform: Tensor, normal: Tensor, probability: float) -> Transforms:
     """Transforms from random numbers, so that an image's own stream decides its own.
 
-    Flips along the width happen to half of all images whatever ``probability``, as in EDM.
+    Mirroring along the width is no augmentation here: the loader draws it for every stage, since
+    mirror images count as data (they have latents of their own).
 
     Args:
-        uniform: (n, 10) in [0, 1).
+        uniform: (n, 9) in [0, 1).
         normal: (n, 4) standard normal.
-        probability: chance of each other kind of transform; EDM has 0.12 to 0.15.
+        probability: chance of each kind of transform; EDM has 0.12 to 0.15.
     """
     u, (scale, aniso, tx, ty) = uniform.double(), normal.double().unbind(1)
     on = u[:, :5] < probability  # flip y, scale, rotation, anisotropy, translation
-    flips = torch.stack([u[:, 5] < 0.5, on[:, 0] & (u[:, 6] < 0.5)], 1)
+    upside_down = on[:, 0] & (u[:, 5] < 0.5)
     scale = scale * on[:, 1]
-    angle = math.pi * (2 * u[:, 7] - 1) * on[:, 2]
+    angle = math.pi * (2 * u[:, 6] - 1) * on[:, 2]
     aniso = aniso * on[:, 3]
-    axis = math.pi * (2 * u[:, 8] - 1) * (u[:, 9] < 0.5)
+    axis = math.pi * (2 * u[:, 7] - 1) * (u[:, 8] < 0.5)
     tx, ty = tx * on[:, 4], ty * on[:, 4]
     size = torch.exp2(_SCALE_STD * scale)
     stretch = torch.exp2(_ANISOTROPY_STD * aniso)
@@ -72,11 +74,12 @@ def draw_transforms(uniform: Tensor, normal: Tensor, probability: float) -> Tran
     inverse = _rotation(-angle) / size[:, None, None]
     inverse = inverse @ _rotation(axis) @ _diagonal(1 / stretch, stretch) @ _rotation(-axis)
     shift = 2 * _TRANSLATION_STD * torch.stack([tx, ty], 1)[:, :, None]
-    labels = torch.stack(
-        [flips[:, 0], flips[:, 1], scale, angle.cos() - 1, angle.sin(),
-         aniso * axis.cos(), aniso * axis.sin(), tx, ty], 1,
-    )  # fmt: skip
-    return Transforms(flips, torch.cat([inverse, -inverse @ shift], 2).float(), labels.float())
+    told = (torch.zeros_like(scale), upside_down, scale, angle.cos() - 1, angle.sin(),
+            aniso * axis.cos(), aniso * axis.sin(), tx, ty)  # fmt: skip
+    labels = torch.stack(told, 1)
+    return Transforms(
+        upside_down, torch.cat([inverse, -inverse @ shift], 2).float(), labels.float()
+    )
 
 
 def _rotation(angle: Tensor) -> Tensor:
@@ -90,9 +93,8 @@ def _diagonal(a: Tensor, b: Tensor) -> Tensor:
 
 def edm_augment(images: Tensor, transforms: Transforms) -> Tensor:
     """Apply one transform to each of ``images`` (n, c, r, r)."""
-    for axis, chosen in ((3, transforms.flips[:, 0]), (2, transforms.flips[:, 1])):
-        mask = chosen.to(images.device)[:, None, None, None]
-        images = torch.where(mask, images.flip(axis), images)
+    mirrored = transforms.upside_down.to(images.device)[:, None, None, None]
+    images = torch.where(mirrored, images.flip(2), images)
     still = torch.eye(2, 3, dtype=transforms.inverse.dtype)
     rows = (transforms.inverse != still).flatten(1).any(1).nonzero().flatten()
     if not len(rows):

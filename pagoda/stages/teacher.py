@@ -11,6 +11,7 @@ from pagoda.config import Config
 from pagoda.data.store import open_images
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
+from pagoda.objectives.edm_augment import LABELS
 from pagoda.stages.device import pick_device
 from pagoda.stages.optim import loop_spec, optim_spec
 from pagoda.stages.paths import Paths
@@ -47,6 +48,7 @@ def run(config: Config) -> None:
         clip=section.optim.clip,
         ema=section.optim.ema,
         precision=section.optim.precision,
+        augment=section.augment,
     )
     folder = stage_scratch(
         "teacher",
@@ -85,4 +87,5 @@ def unet_spec(config: Config, num_classes: int) -> UNetSpec:
         dropout=net.dropout,
         num_classes=num_classes,
         time_scale=net.time_scale,
+        augment_labels=LABELS if config.teacher.augment else 0,
     )

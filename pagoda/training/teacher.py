@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.denoiser import Denoiser
 from pagoda.objectives.denoising import denoising_loss
+from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.training.batches import ImageBatches
 from pagoda.training.ema import EMA
 from pagoda.training.optim import OptimSpec, autocast
@@ -26,6 +29,7 @@ class TeacherStep:
         clip: largest gradient norm, or None.
         ema: decay of the weight average.
         precision: ``"fp32"`` or ``"bf16"``.
+        augment: probability of EDM's augmentations, 0 for none.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class TeacherStep:
         clip: float | None,
         ema: float,
         precision: str,
+        augment: float = 0.0,
     ) -> None:
         self.denoiser, self.batches, self.batch = denoiser.train(), batches, batch
         self.p_mean, self.p_std, self.clip, self.precision = p_mean, p_std, clip, precision
+        self.augment = augment
         self.optimizer = optim.build(denoiser.parameters())
         self.ema = EMA(denoiser, ema)
         self.modules: dict[str, nn.Module] = {"denoiser": denoiser, "ema": self.ema.model}
@@ -51,12 +57,17 @@ class TeacherStep:
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Draw a batch, take one optimiser step, update the average."""
         images, labels = self.batches.draw(self.batch)
+        denoiser: Denoiser | partial[Tensor] = self.denoiser
+        if self.augment:
+            transforms = draw_transforms(
+                torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS), self.augment
+            )
+            images = edm_augment(images, transforms)
+            denoiser = partial(self.denoiser, augment=transforms.labels.to(images.device))
         sigma = sample_sigma(self.batch, self.p_mean, self.p_std).to(images.device)
         noise = torch.randn_like(images)
         with autocast(images.device, self.precision):
-            loss = denoising_loss(
-                self.denoiser, images, labels, sigma, noise, self.denoiser.sigma_data
-            )
+            loss = denoising_loss(denoiser, images, labels, sigma, noise, self.denoiser.sigma_data)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = self.clip if self.clip is not None else float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -155,3 +156,11 @@ def test_a_card_rebuilds_the_denoiser() -> None:
     x, labels = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
     assert torch.equal(again(x, torch.ones(2), labels), denoiser(x, torch.ones(2), labels))
     assert again.spec == denoiser.spec and not again.training
+
+
+def test_labels_of_zero_say_that_images_are_not_augmented() -> None:
+    denoiser = awake(Denoiser(replace(small_spec(), augment_labels=9), 0.5)).eval()
+    x, sigma, labels = torch.randn(3, 3, 8, 8), torch.tensor([0.01, 1.0, 50.0]), torch.arange(3)
+    plain = denoiser(x, sigma, labels)
+    assert torch.equal(plain, denoiser(x, sigma, labels, torch.zeros(3, 9)))
+    assert not torch.allclose(plain, denoiser(x, sigma, labels, torch.ones(3, 9)))

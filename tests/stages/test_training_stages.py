@@ -119,3 +119,11 @@ def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
 def test_a_missing_input_is_one_line(tiny_config: Make, stage: Callable[[Config], None]) -> None:
     with pytest.raises(PagodaError, match=r"runs/tiny/\S* is missing; 'dvc repro'"):
         stage(tiny_config(**SMALL))
+
+
+def test_an_augmented_teacher_serves_the_later_stages(tiny_config: Make) -> None:
+    config = tiny_config(**SMALL | {"teacher.augment": 0.5})
+    run_all(config)
+    assert all(np.isfinite(losses(config, "teacher", "loss")))
+    card = artifacts.open_artifact(Paths(config).teacher, "teacher").card()
+    assert card["unet"]["augment_labels"] == 9
