@@ -297,7 +297,7 @@ def _manifest(
 
 def _whole(name: str) -> str:
     """Name of the array that a shard belongs to: ``a-00001-of-00003.npy`` -> ``a.npy``."""
-    return re.sub(r"-\d{5}-of-\d{5}\.(npy|webp)$", ".npy", name)
+    return re.sub(r"(-\d{5}-of-\d{5})?\.(npy|webp)$", ".npy", name)
 
 
 def _checksums(files: list[Path]) -> list[str]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +215,49 @@ def test_digest_ignores_the_order_of_keys() -> None:
     a = {"x": 1, "y": {"a": 2, "b": 3}}
     b = json.loads('{"y": {"b": 3, "a": 2}, "x": 1}')
     assert artifacts.digest(a) == artifacts.digest(b) != artifacts.digest(a | {"x": 2})
+
+
+def test_large_files_are_read_once_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setattr(artifacts, "_LARGE", 500)
+    read: list[str] = []
+    plain = artifacts.sha256
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(artifacts, "sha256", counted)
+    made = write(tmp_path / "runs" / "a")
+    assert "latents.npy" in read
+    read.clear()
+    artifacts.open_artifact(made.path, "latents")
+    assert "latents.npy" not in read and "labels.npy" in read
+    file = made.path / "latents.npy"
+    shutil.copy(file, tmp_path / "copy")
+    (tmp_path / "copy").rename(file)  # as a checkout does: the same bytes, another file
+    artifacts.open_artifact(made.path, "latents")
+    assert "latents.npy" in read
+    read.clear()
+    artifacts.open_artifact(made.path, "latents")
+    assert "latents.npy" not in read
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PagodaError, match=r"latents\.npy is damaged \(checksums differ\)"):
+        artifacts.open_artifact(made.path, "latents")
+    assert left_over(tmp_path / "runs") == ["a"]  # the record lies elsewhere
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    orphan = tmp_path / f".a.partial-{platform.node()}-{dead.pid}"
+    alive = tmp_path / f".a.partial-{platform.node()}-{os.getppid()}"
+    elsewhere = tmp_path / f".a.partial-another-machine-{dead.pid}"
+    for folder in (orphan, alive, elsewhere):
+        folder.mkdir()
+    write(tmp_path / "a")
+    assert not orphan.exists() and alive.exists() and elsewhere.exists()

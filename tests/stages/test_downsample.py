@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from pagoda.config import Config, parse
 from pagoda.data import cutting
 from pagoda.data.embedded import CLASSES, SEED, render
 from pagoda.data.resize import cut
+from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
 from pagoda.stages.paths import Paths
@@ -241,3 +243,170 @@ def test_stage_runs_without_torch(tmp_path: Path) -> None:
         "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def scratch_of(resolution: int) -> list[Path]:
+    return [p for p in Path(".scratch").rglob("*") if p.parent.name == f"smoke-{resolution}"
+            and p.is_dir()]  # fmt: skip
+
+
+def test_one_pass_serves_every_resolution(photos: Path) -> None:
+    """The files are worthless after the first stage; the others still have their images."""
+    alone = {r: written(of_files(photos), r).array("train_images").copy() for r in (8, 16, 32)}
+    for name in ("runs", ".scratch"):
+        shutil.rmtree(name)
+    written(of_files(photos), 8)
+    assert not scratch_of(8) and len(scratch_of(16)) == len(scratch_of(32)) == 1
+    for file in photos.rglob("*.png"):
+        file.write_bytes(b"x" * file.stat().st_size)
+    for r in (16, 32):
+        assert np.array_equal(written(of_files(photos), r).array("train_images"), alone[r])
+        assert not scratch_of(r)
+
+
+KILLED = """
+import json, os, signal, sys
+from pagoda.config import parse
+from pagoda.data import cutting
+from pagoda.stages import downsample
+
+_, tree, after, where = sys.argv
+calls = 0
+
+def dying(name):
+    method = getattr(cutting.Target, name)
+    def call(*args):
+        global calls
+        calls += 1
+        if where == "before" and calls == int(after):
+            os.kill(os.getpid(), signal.SIGKILL)
+        method(*args)
+        if where == "after" and calls == int(after):
+            os.kill(os.getpid(), signal.SIGKILL)
+    setattr(cutting.Target, name, call)
+
+cutting.Cutting._block = lambda self: 3
+for name in ("note", "append", "write"):
+    dying(name)
+downsample.run(parse(json.load(open(tree))), 16)
+"""
+
+
+@pytest.mark.parametrize(("after", "where"), [(4, "before"), (11, "after"), (26, "after")])
+def test_killed_runs_go_on_to_the_same_bytes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, where: str
+) -> None:
+    config = of_files(photos, encode_from=32)
+    (tmp_path / "tree.json").write_text(json.dumps(dataclasses.asdict(config)))
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path / "tree.json"),
+               str(after), where]  # fmt: skip
+    assert subprocess.run(command, check=False).returncode == -9
+    assert not Path("runs").exists() and scratch_of(16)
+    for folder in scratch_of(32):  # what a half-written append leaves
+        for file in folder.glob("*.webp"):
+            with file.open("ab") as stream:
+                stream.write(b"half a file")
+    monkeypatch.setattr(cutting.Cutting, "_block", lambda self: 3)
+    filled: list[int] = []
+    fill = cutting.Cutting.fill
+
+    def counted(self: cutting.Cutting, start: int, stop: int, lacking: list[int]) -> Any:
+        filled.append(stop - start)
+        return fill(self, start, stop, lacking)
+
+    monkeypatch.setattr(cutting.Cutting, "fill", counted)
+    went_on = [written(config, r).fingerprint for r in (16, 32)]
+    assert sum(filled) < 26 or after < 11  # what was done was not done again
+    for name in ("runs", ".scratch"):
+        shutil.rmtree(name)
+    assert [written(config, r).fingerprint for r in (16, 32)] == went_on
+
+
+def test_damaged_scratch_is_noticed(photos: Path) -> None:
+    config = of_files(photos, encode_from=32)
+    whole = [written(config, r).fingerprint for r in (16, 32)]
+    shutil.rmtree("runs")
+    written(config, 8)
+    for r, name in ((16, "train_images.npy"), (32, "train_images.webp")):
+        file = scratch_of(r)[0] / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert [written(config, r).fingerprint for r in (16, 32)] == whole
+
+
+def test_other_parameters_never_meet_old_scratch(photos: Path) -> None:
+    written(of_files(photos), 8)
+    before = scratch_of(16)
+    box = written(of_files(photos, recipe="box"), 16)
+    assert box.card()["recipe"] == "box" and not before[0].exists()
+    with Image.open(photos / "train" / "cat" / "0.png") as image:
+        assert np.array_equal(
+            box.array("train_images")[0], cut(image, 16, "box").transpose(2, 0, 1)
+        )
+
+
+def test_encoded_and_sharded_stores_hold_the_same_images(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = written(of_files(photos), 16)
+    images = raw.array("train_images").copy()
+    assert (raw.path / "train_names.txt").read_text().split()[:2] == [
+        "train/cat/0.png", "train/dog/0.png",
+    ]  # fmt: skip
+    monkeypatch.setattr(cutting, "SHARD_BYTES", 5 * 3 * 16 * 16)
+    monkeypatch.setattr(cutting.Cutting, "_block", lambda self: 7)  # blocks lie across shards
+    shutil.rmtree("runs")
+    sharded = written(of_files(photos), 16)
+    assert (sharded.path / "train_images-00003-of-00004.npy").is_file()
+    encoded = written(of_files(photos, encode_from=16), 16)
+    assert encoded.card()["storage"] == "webp"
+    rows = np.array([17, 0, 5, 5, 9])
+    for artifact in (raw, sharded, encoded):
+        if artifact is not raw:
+            store = open_images(artifact, "train")
+            assert store.shape == images.shape
+            assert np.array_equal(store[rows], images[rows])
+            assert np.array_equal(store[3:12], images[3:12])
+
+
+def test_a_set_without_splits_goes_through(photos: Path) -> None:
+    config = of_files(photos / "train", test_share=0.3)
+    card = written(config, 16).card()
+    assert card["n"] == {"train": 12, "test": 6} and card["classes"] == ["cat", "dog"]
+
+
+def test_an_image_too_narrow_for_the_recipe_is_named(photos: Path) -> None:
+    Image.new("RGB", (60000, 1)).save(photos / "train" / "cat" / "0.png")
+    with pytest.raises(PagodaError, match=r"train image 0 .*cat/0\.png\) is 60000x1: too narrow"):
+        downsample.run(of_files(photos, render_res=128, recipe="adm"), 128)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_full_disk_is_one_line_and_leaves_no_artifact(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: bool
+) -> None:
+    """On a file system of 300 kB; freeing space and the same command end as if it never filled."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system is not permitted")
+    try:
+        monkeypatch.chdir(small)
+        config = of_files(photos, encode_from=16 if encoded else None)
+        ballast = small / "ballast"
+        ballast.write_bytes(b"x" * 280_000)
+        with pytest.raises(PagodaError, match=r"cannot write runs/.*No space left") as error:
+            downsample.run(config, 32)
+        assert "\n" not in str(error.value) and not list(Path("runs").rglob("*.*"))
+        ballast.unlink()
+        again = written(config, 32).fingerprint
+        monkeypatch.chdir(tmp_path)
+        assert written(config, 32).fingerprint == again
+    finally:
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["umount", "-l", str(small)], check=True)  # mapped files may be open
