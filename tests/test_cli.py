@@ -104,6 +104,13 @@ def test_version(tmp_path: Path) -> None:
         (["downsample", "--resolution", "8"], {"data.source": "npz", "data.path": "no/file.npz"},
          ["no/file.npz", "no such file"]),
         (["derive"], {"base_res": 48}, ["params.yaml", "base_res = 48", "power of two"]),
+        (["evaluate"], {}, ["either --resolution", "or --images"]),
+        (["reference", "--resolution", "8", "--images", "x"], {}, ["either --resolution"]),
+        (["reference", "--images", "x"], {}, ["--out is missing"]),
+        (["evaluate", "--images", "x.zip"], {}, ["--reference is missing"]),
+        (["evaluate", "--images", "x.zip", "--reference", "y", "--seeds", "a"], {}, ["--seeds"]),
+        (["evaluate", "--images", "x.zip", "--reference", "y.zip", "--extractor", "resnet"], {},
+         ["unknown extractor 'resnet'", "inception"]),
     ],
 )  # fmt: skip
 def test_trouble_is_one_line(

@@ -393,3 +393,23 @@ def test_follow_ends_when_the_experiment_is_tracked(copy: Config, tmp_path: Path
     tracking.follow(copy, 0.01, tell)
     assert said[-1].endswith("nothing left to follow")
     assert len(all_runs(client_of(tmp_path))) == 1 + 4
+
+
+def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run with a metric a protocol; seeds are steps; a second time adds nothing."""
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    about = {"generator": "g", "resolution": 32, "reference": "a" * 64, "features": "b" * 64,
+             "revision": "r", "device": "cpu"}  # fmt: skip
+    rows = [about | {"protocol": "fd_custom_x_40", "value": 1.5 + seed, "seed": seed}
+            for seed in (0, 1)]  # fmt: skip
+    store, run, added = tracking.track_rows({"rows": rows})
+    assert added and tracking.track_rows({"rows": rows}) == (store, run, False)
+    client = MlflowClient(tracking_uri=store)
+    history = client.get_metric_history(run, "fd_custom_x_40")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 1.5), (1, 2.5)]
+    assert client.get_run(run).data.tags["resolution"] == "32"
+    other = [row | {"value": 9.0} for row in rows]
+    assert tracking.track_rows({"rows": other})[1:] != (run, False)

@@ -6,6 +6,7 @@ processes share the images and give the same bits as one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -85,6 +86,8 @@ def run(request: Request) -> dict[str, Any] | None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
+    if request.out is not None:
+        _check_out(request.out)
     with join() as ranks:
         processes, device = Processes(ranks.rank, ranks.world), ranks.device()
         extractor = _extractor(request.features, device)
@@ -277,7 +280,15 @@ def _write(path: Path, tree: dict[str, Any]) -> None:
     except OSError as error:
         raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _check_out(path: Path) -> None:
+    """Fail before hours of work: the nearest folder that is there must be one to write to."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PagodaError(f"cannot write {path}; --out names a file in a folder that is yours")
 
 
 def _tell(line: str) -> None:

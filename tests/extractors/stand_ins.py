@@ -31,7 +31,7 @@ class Inception(nn.Module):
         self.layers = nn.Sequential(
             OrderedDict(
                 [
-                    ("conv", nn.Conv2d(3, 6, 7, stride=17)),
+                    ("conv", nn.Conv2d(3, 6, 7, stride=50)),
                     ("mixed_6" if spatial else "middle", Branch(6)),
                     ("last", nn.Conv2d(14, 2048, 1)),
                     ("relu", nn.ReLU()),

@@ -1,0 +1,143 @@
+"""Images out of folders, archives and arrays: same pixels, fixed order, one line of trouble."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pagoda.data.resize import cut_batch
+from pagoda.errors import PagodaError
+from pagoda.evaluation.files import open_images
+from pagoda.evaluation.streaming import subset
+from tests.evaluation.pictures import as_png, pictures, write_folder, write_zip
+
+
+def test_every_form_gives_the_same_pixels(tmp_path: Path) -> None:
+    images = pictures(11)
+    expected = images.transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "last.npz", arr_0=images)
+    np.savez_compressed(tmp_path / "first.npz", images=expected)
+    forms = [
+        write_zip(tmp_path / "flat.zip", images), tmp_path / "last.npz", tmp_path / "first.npz",
+    ]  # fmt: skip
+    for path in forms:
+        opened = open_images(path)
+        assert len(opened) == 11 and opened.resolution == (24, 24)
+        assert np.array_equal(opened.read(np.arange(11)), expected)
+        assert np.array_equal(opened.read(np.array([2, 3, 9])), expected[[2, 3, 9]])
+        assert np.array_equal(opened.read(np.array([0, 7])), expected[[0, 7]])  # back again
+    opened = open_images(write_folder(tmp_path / "folder", images))
+    order = [*range(0, 11, 2), *range(1, 11, 2)]  # sorted by path: part0, then part1
+    assert np.array_equal(opened.read(np.arange(11)), expected[order])
+
+
+def test_grey_arrays_get_three_channels(tmp_path: Path) -> None:
+    grey = pictures(4)[..., 0]
+    np.savez(tmp_path / "grey.npz", x_test=grey, x_train=grey[:2])
+    opened = open_images(tmp_path / "grey.npz", split="test")
+    assert np.array_equal(opened.read(np.arange(4)), np.repeat(grey[:, None], 3, 1))
+    assert len(open_images(tmp_path / "grey.npz", split="train")) == 2
+
+
+def test_a_split_is_a_folder_anywhere_on_the_way(tmp_path: Path) -> None:
+    images = pictures(6)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for i, name in enumerate(("val/a/1.png", "val/b/2.png", "train/a/3.png", "train/b/4.png",
+                                  "__MACOSX/train/5.png", "train/a/.hidden.png")):  # fmt: skip
+            archive.writestr(f"top/{name}", as_png(images[i]))
+    assert len(open_images(tmp_path / "set.zip")) == 4
+    val = open_images(tmp_path / "set.zip", split="val")
+    assert np.array_equal(val.read(np.arange(2)), images[:2].transpose(0, 3, 1, 2))
+    with pytest.raises(PagodaError, match="holds no images"):
+        open_images(tmp_path / "set.zip", split="test")
+
+
+def test_cutting_is_the_pipelines(tmp_path: Path) -> None:
+    images = pictures(3, 24)
+    path = write_zip(tmp_path / "large.zip", images)
+    cut = open_images(path, crop="adm", side=8)
+    assert cut.resolution == (8, 8)
+    expected = cut_batch(images.transpose(0, 3, 1, 2), 8, "adm")
+    assert np.array_equal(cut.read(np.arange(3)), expected)
+    cards = [cut.card(), open_images(path, crop="box", side=8).card(), open_images(path).card()]
+    assert len({card["crop"] for card in cards}) == 3 and len({str(card) for card in cards}) == 3
+    assert len({card["files"] for card in cards}) == 1
+
+
+def test_content_decides_the_card(tmp_path: Path) -> None:
+    images = pictures(4)
+    first = open_images(write_zip(tmp_path / "a.zip", images)).card()
+    assert open_images(write_zip(tmp_path / "b.zip", images)).card() == first
+    images[2, 0, 0, 0] ^= 1
+    assert open_images(write_zip(tmp_path / "c.zip", images)).card() != first
+
+
+def test_a_subset_is_fixed_by_its_seed() -> None:
+    rows = subset(1000, 100, seed=3)
+    assert len(set(rows.tolist())) == 100 and (np.diff(rows) > 0).all()
+    assert np.array_equal(rows, subset(1000, 100, seed=3))
+    assert not np.array_equal(rows, subset(1000, 100, seed=4))
+    assert np.array_equal(subset(5, None), np.arange(5))
+
+
+def _mixed(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "mixed.zip", "w") as archive:
+        archive.writestr("a.png", as_png(pictures(1, 24)[0]))
+        archive.writestr("b.png", as_png(pictures(1, 16)[0]))
+    return folder / "mixed.zip"
+
+
+def _npz(folder: Path, **arrays: np.ndarray) -> Path:
+    np.savez(folder / "file.npz", **arrays)  # type: ignore[arg-type]
+    return folder / "file.npz"
+
+
+def _truncated(folder: Path) -> Path:
+    path = write_zip(folder / "short.zip", pictures(3))
+    path.write_bytes(path.read_bytes()[:-40])
+    return path
+
+
+def _broken(folder: Path) -> Path:
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.png").write_bytes(as_png(pictures(1)[0])[:60])
+    return folder / "broken"
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def _pickle(folder: Path) -> Path:
+    (folder / "stats.pkl").write_bytes(b"\x80\x04")
+    return folder / "stats.pkl"
+
+
+def _read_all(path: Path) -> np.ndarray:
+    opened = open_images(path)
+    return opened.read(np.arange(len(opened)))
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda f: f / "nowhere", "there is no .*nowhere"),
+        (_empty, "holds no images"),
+        (_mixed, "b.png is 16x16, a.png is 24x24.*--crop and --size"),
+        (_truncated, "ends early"),
+        (_broken, "a.png does not decode"),
+        (_pickle, "may be a pickle"),
+        (lambda f: _npz(f, y=np.zeros(3)), "has no arr_0 or images or samples; it has y"),
+        (lambda f: _npz(f, arr_0=pictures(2).astype(float)), "float64 .*images must be uint8"),
+        (lambda f: _npz(f, arr_0=pictures(2)[..., :2]), "1 or 3 channels"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, make: object, wanted: str) -> None:
+    path = make(tmp_path)  # type: ignore[operator]
+    with pytest.raises(PagodaError, match=wanted) as raised:
+        _read_all(path)
+    assert "\n" not in str(raised.value)

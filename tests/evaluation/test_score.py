@@ -1,0 +1,274 @@
+"""``pagoda evaluate --images`` and ``pagoda reference --images`` as functions, end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pagoda import artifacts
+from pagoda.errors import PagodaError
+from pagoda.evaluation import streaming
+from pagoda.evaluation.settings import Settings
+from pagoda.metrics.frechet import frechet_distance_of_features
+from pagoda.metrics.inception_score import inception_score, probabilities_of
+from pagoda.metrics.kid import kernel_distance_of_subsets
+from pagoda.metrics.precision_recall import manifold_scores
+from pagoda.networks.generator import Generator
+from pagoda.networks.unet import UNetSpec
+from pagoda.report.results_files import results_table
+from pagoda.stages import score
+from pagoda.stages.request import Features, Request, Source, seed_list
+from tests.evaluation.pictures import pictures, write_folder, write_zip
+from tests.extractors.stand_ins import write_inception
+
+_NET = """
+import torch
+generator = torch.Generator().manual_seed(0)
+matrix = torch.randn(3 * 6 * 6, 12, generator=generator)
+head = torch.randn(12, 4, generator=generator)
+
+def embed(images):
+    small = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 6)
+    features = torch.relu(small.flatten(1) @ matrix)
+    return features, features @ head
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "scorenet.py").write_text(_NET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "real.zip", pictures(90, seed=1))
+    write_folder(tmp_path / "made", pictures(70, seed=2))
+    return tmp_path
+
+
+CUSTOM = Features("custom:scorenet:embed", batch=16)
+SMALL = Settings(neighbours=3, splits=2, subsets=5, subset_size=20)
+
+
+def request(**changes: Any) -> Request:
+    plain = Request(Source(Path("made")), CUSTOM, Path("real.zip"), metrics="fd,kd,prdc,score",
+                    settings=SMALL, out=Path("out.json"))  # fmt: skip
+    return dataclasses.replace(plain, **changes)
+
+
+def embedded(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    import scorenet
+
+    features, logits = scorenet.embed(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    return features.numpy(), logits.numpy()
+
+
+def values(tree: dict[str, Any] | None) -> dict[str, float]:
+    assert tree is not None
+    return {row["metric"]: row["value"] for row in tree["rows"]}
+
+
+def test_values_are_those_of_a_plain_computation(folder: Path) -> None:
+    """Every metric again from features made all at once; the file holds the same rows."""
+    made = pictures(70, seed=2)[[*range(0, 70, 2), *range(1, 70, 2)]]
+    real, _ = embedded(pictures(90, seed=1))
+    features, logits = embedded(made)
+    tree = score.run(request())
+    found = values(tree)
+    assert found["fd"] == pytest.approx(frechet_distance_of_features(real, features), rel=1e-4)
+    kernel, _ = kernel_distance_of_subsets(real, features, 5, 20)
+    assert found["kd"] == pytest.approx(kernel, rel=1e-3)
+    manifold = manifold_scores(real, features, 3)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert found[name] == pytest.approx(getattr(manifold, name), abs=0.02)
+    sharpness, _ = inception_score(probabilities_of(logits), 2, 2020)
+    assert found["classifier_score"] == pytest.approx(sharpness, rel=1e-4)
+    assert json.loads(Path("out.json").read_text()) == tree
+    names = [row["protocol"] for row in tree["rows"]] if tree else []
+    assert names[:3] == ["fd_custom_scorenet_embed_70", "kd_custom_scorenet_embed_70_s5_m20",
+                         "precision_custom_scorenet_embed_70_k3"]  # fmt: skip
+
+
+def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> None:
+    direct = score.run(request())
+    score.make_reference(Source(Path("real.zip")), CUSTOM, None, 10_000, False, Path("ref"))
+    kept = score.run(request(reference=Path("ref")))
+    assert values(direct) == values(kept)
+    card = artifacts.open_artifact("ref", "reference").card()
+    assert (card["n"], card["resolution"], card["recipe"]) == (90, 24, "none")
+    score.make_reference(Source(Path("real.zip")), CUSTOM, 50, 30, False, Path("ref"))  # replaces
+    assert artifacts.open_artifact("ref", "reference").card()["identity"] != card["identity"]
+
+
+def _one_of(rank: int, count: int, port: int, out: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank),
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    score.make_reference(Source(Path("real.zip")), CUSTOM, None, 40, False, out / "ref")
+    score.run(request(out=out / "rows.json", metrics="fd,kd,prdc,score"))
+
+
+def _run_shared(count: int) -> Path:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out, context = Path(f"by{count}"), multiprocessing.get_context("fork")
+    arguments = [(rank, count, port, out) for rank in range(count)]
+    started = [context.Process(target=_one_of, args=a) for a in arguments]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0] * count
+    return out
+
+
+def test_several_processes_give_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes, more of them than whole rounds of blocks: 90 images in blocks of 16."""
+    monkeypatch.setattr(streaming, "BLOCK", 16)
+    alone, *shared = (_run_shared(count) for count in (1, 2, 3))
+    for out in shared:
+        assert (out / "rows.json").read_bytes() == (alone / "rows.json").read_bytes()
+        prints = [artifacts.open_artifact(o / "ref", "reference").fingerprint for o in (alone, out)]
+        assert prints[0] == prints[1]
+
+
+def _write_generator(path: Path) -> None:
+    torch.manual_seed(0)
+    spec = UNetSpec(resolution=8, channels=16, channel_mult=(1,), blocks=1,
+                    attention=(), head_channels=16, dropout=0.0, time_scale=1.0,
+                    num_classes=5)  # fmt: skip
+    network = Generator(spec, [], sigma_max=80.0, sigma_data=0.5, output_scale=1.0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
+    with artifacts.create(path, "generator", config={"name": "x"}) as out:
+        artifacts.save_model(out, network, network.card())
+
+
+def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write_generator(Path("gen"))
+    write_zip(Path("small.zip"), pictures(60, 8))
+    asked = request(
+        source=Source(Path("gen")), reference=Path("small.zip"), n=40, seeds=(0, 1, 5),
+        metrics="fd,score",
+    )  # fmt: skip
+    tree = score.run(asked)
+    assert tree is not None
+    rows = [row for row in tree["rows"] if row["metric"] == "fd"]
+    assert [(row["seed"], row["nfe"], row["base_res"]) for row in rows] == [
+        (0, 1, 8), (1, 1, 8), (5, 1, 8),
+    ]  # fmt: skip
+    found = [row["value"] for row in rows]
+    assert len(set(found)) == 3
+    distance, sharpness = tree["over_seeds"]
+    assert distance["fd_custom_scorenet_embed_40_best_of_3"] == min(found) == distance["min"]
+    assert distance["mean"] == pytest.approx(np.mean(found))
+    assert distance["sd"] == pytest.approx(np.std(found, ddof=1))
+    assert sharpness["score_custom_scorenet_embed_40_s2_best_of_3"] == sharpness["max"]
+    assert "best_of_3" in capsys.readouterr().out
+    again = score.run(dataclasses.replace(asked, seeds=(1,), out=None))
+    assert again is not None
+    assert again["rows"][0]["value"] == found[1]  # a sample is a function of (seed, index)
+    with pytest.raises(PagodaError, match="--n says how many"):
+        score.run(dataclasses.replace(asked, n=None))
+
+
+def test_inception_with_published_statistics(folder: Path) -> None:
+    """EDM's and ADM's files, with stand-in weights; FID is the name of this distance alone."""
+    write_inception(Path("inception-2015-12-05.pt"))
+    how = Features("inception:legacy_tensorflow", 16, Path("inception-2015-12-05.pt"))
+    real = pictures(90, seed=1)
+    score.make_reference(Source(Path("real.zip")), how, None, 90, True, Path("ref"))
+    held = artifacts.open_artifact("ref", "reference")
+    mu, sigma = held.array("mean"), held.array("covariance")
+    np.savez("edm.npz", mu=mu, sigma=sigma)
+    np.savez("VIRTUAL_x.npz", mu=mu, sigma=sigma, mu_s=held.array("spatial_mean"),
+             sigma_s=held.array("spatial_covariance"), arr_0=real)  # fmt: skip
+    np.savez("mine_legacy_pytorch_custom_na.npz", mu=mu, sigma=sigma)
+    asked = request(features=how, reference=Path("ref"), metrics="sfid,prdc,is,is_adm")
+    kept = score.run(asked)
+    published = score.run(dataclasses.replace(asked, reference=Path("VIRTUAL_x.npz")))
+    assert values(published) == pytest.approx(values(kept), rel=1e-9)
+    plain = dataclasses.replace(asked, reference=Path("edm.npz"), metrics="fid")
+    only = score.run(plain)
+    trees = [tree["rows"] for tree in (kept, only) if tree]
+    names = {row["protocol"] for rows in trees for row in rows}
+    assert {"fid_legacy_tensorflow_70", "sfid_legacy_tensorflow_70", "is_legacy_tensorflow_70_s2",
+            "is_adm_legacy_tensorflow_70_s1"} < names  # fmt: skip
+    assert [row["reference_n"] for row in trees[1]] == [None]
+    for changes, wanted in (
+        ({"metrics": "sfid"}, "no statistics of spatial features"),
+        ({"metrics": "prdc"}, "keeps no features of real images"),
+        ({"reference": Path("mine_legacy_pytorch_custom_na.npz")},
+         "inception_legacy_pytorch and inception_legacy_tensorflow"),
+        ({"features": CUSTOM, "metrics": "fd"},
+         "extractor inception_legacy_tensorflow and custom_scorenet_embed"),
+        ({"features": CUSTOM}, "--metrics fid is a name for Inception's features only.* fd"),
+    ):  # fmt: skip
+        with pytest.raises(PagodaError, match=wanted) as raised:
+            score.run(dataclasses.replace(plain, **changes))
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"n": 500}, "made has 70 images, --n asks for 500"),
+        ({"n": 3, "metrics": "prdc"}, "3 images have no 3 neighbours"),
+        ({"n": 10, "metrics": "kd"}, "subsets of 20 cannot be drawn from 10"),
+        ({"settings": Settings(splits=80), "metrics": "score"}, "70 images cannot fill 80 splits"),
+        ({"metrics": "fod"}, "--metrics fod is unknown; known: fid"),
+        ({"metrics": "kid"}, "a name for Inception's features only"),
+        ({"metrics": "accuracy"}, "class accuracy needs the class of every image"),
+        ({"seeds": (0, 1)}, "is no generator: several --seeds"),
+        ({"source": Source(Path("made"), crop="adm", size=8), "reference": Path("ref")},
+         "is 8x8, .*ref describes 24x24"),
+        ({"reference": Path("nowhere")}, "there is no nowhere"),
+        ({"reference": Path("stats.pkl")}, "stats.pkl is a pickle"),
+        ({"out": Path("real.zip/x.json")}, "cannot write"),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_one_line_and_write_nothing(
+    folder: Path, changes: dict[str, Any], wanted: str
+) -> None:
+    if changes.get("reference") == Path("ref"):
+        score.make_reference(Source(Path("real.zip")), CUSTOM, None, 90, False, Path("ref"))
+    before = sorted(os.listdir())
+    with pytest.raises(PagodaError, match=wanted) as raised:
+        score.run(request(**changes))
+    assert "\n" not in str(raised.value)
+    assert sorted(os.listdir()) == before
+
+
+def test_a_reference_never_replaces_something_else(folder: Path) -> None:
+    for out in (Path("made"), Path("real.zip")):
+        with pytest.raises(PagodaError, match="is there already and is no reference"):
+            score.make_reference(Source(Path("real.zip")), CUSTOM, None, 9, False, out)
+
+
+def test_rows_of_different_references_share_no_column(folder: Path) -> None:
+    score.run(request(name="first"))
+    score.run(request(name="second", seeds=(3,), n=60, out=Path("second.json")))
+    table = results_table([Path("out.json"), Path("second.json")])
+    assert [line[0].text for line in table.rows] == ["first", "second"]
+    write_zip(Path("real.zip"), pictures(80, seed=9))
+    score.run(request(name="third", out=Path("third.json")))
+    with pytest.raises(PagodaError, match=r"do not compare: images \(.*, n \(90, 80\) differ"):
+        results_table([Path("out.json"), Path("third.json")])
+
+
+def test_seed_lists() -> None:
+    assert seed_list("0,1, 7") == (0, 1, 7)
+    for text in ("", "1,1", "a", "-1", "1.5"):
+        with pytest.raises(PagodaError, match="different whole numbers"):
+            seed_list(text)
