@@ -329,9 +329,33 @@ def report(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Rows of 'pagoda evaluate --out FILE' to add; repeat."),
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="The paper's tables, studies and claims instead: reports/suite/."
+        ),
+    ] = False,
+    from_exp: Annotated[
+        bool, typer.Option("--from-exp", help="With --all: add the experiments of 'dvc exp run'.")
+    ] = False,
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="With --all: add the runs of MLflow.")
+    ] = False,
+    published: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --all: your own CSV of published figures."),
+    ] = None,
 ) -> None:
-    """Write tables, curves, sample sheets and metrics.json."""
-    _run("report", _load(ctx), tuple(results or ()))
+    """Write tables, curves, sample sheets and metrics.json.
+
+    With --all, or an option that implies it: one page of everything that was run, from reports/.
+    """
+    if everything or from_exp or from_mlflow or published is not None:
+        from pagoda.gather import gather
+
+        gather(published=published, from_exp=from_exp, from_mlflow=from_mlflow)
+    else:
+        _run("report", _load(ctx), tuple(results or ()))
 
 
 @_command

@@ -98,7 +98,7 @@ def results_table(evaluation: Evaluation) -> Table:
         label = generator_label(generator)
         cells = [Cell(f"**{label}**" if generator == evaluation.main else label)]
         cells += [Cell("–" if nfe < 0 else str(nfe)), Cell(f"{n:,}")] + [Cell(str(seed))] * seeds
-        cells += [_value_cell(values.get((line, column))) for column in columns]
+        cells += [value_cell(values.get((line, column))) for column in columns]
         table.append(tuple(cells))
     header += [f"{METRICS.get(m, m)} `{p}`" for m, p in columns]
     align = "l" + "r" * (len(header) - 1)
@@ -138,7 +138,8 @@ def metrics_tree(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _value_cell(row: Row | None) -> Cell:
+def value_cell(row: Row | None) -> Cell:
+    """A value to three digits, its provenance on hover; empty where there is none."""
     if row is None:
         return Cell("")
     title = (

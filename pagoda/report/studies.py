@@ -8,10 +8,10 @@ report can be made again without the study's artifacts.
 is "unknown" or "does not apply". Lines are sorted and floats printed in full, so that equal results
 give equal files. Any metric is welcome: the report shows what it finds. Quantities of an arm that
 no image evaluation gives are rows like others, with their unit in the name of the protocol, e.g.
-metric ``drift``, protocol ``drift_px_1k``; ``train_flops``, ``train_flops``; ``seconds_per_image``,
-``seconds_per_image_b64``; ``parameters``, ``parameters``; ``high_frequency``,
-``high_frequency_ratio_1k``. The teacher an arm reads is measured under the arm's own name and seed
-(generator ``teacher``), even if arms share it: rules pair values by arm and seed.
+metric ``drift``, protocol ``drift_px_1k``; ``seconds_per_image``, ``seconds_per_image_b64``;
+``parameters``, ``parameters``; ``high_frequency``, ``high_frequency_ratio_1k``. Rules pair values
+by arm and seed. A teacher (generator ``teacher``) that several arms share may stand under an arm of
+its own with their place on the axis.
 
 ``study.json``: the fields of :class:`StudyCard`.
 

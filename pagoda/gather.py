@@ -1,0 +1,124 @@
+"""``pagoda report`` beyond one experiment: what was run, wherever it is kept, on one page.
+
+Experiments come from their reports below ``reports/``; on request also from DVC experiments, whose
+reports are in their commits, and from MLflow, whose runs keep the report as an artifact. Equal
+results found twice are one experiment.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pagoda.errors import PagodaError
+from pagoda.paper.claims import FILE, read_claims
+from pagoda.paper.published import read_published
+from pagoda.paper.runs import RESULTS, TEXT, Run, distinct, find_runs, make_run
+from pagoda.paper.suite import CLAIMS, Material, write_suite
+from pagoda.report.studies import find_studies
+from pagoda.stages.revision import code_revision
+
+REPORTS = Path("reports")
+_EXPERIMENTS = "refs/exps/"
+
+
+def gather(
+    *,
+    published: Path | None = None,
+    from_exp: bool = False,
+    from_mlflow: bool = False,
+    reports: Path = REPORTS,
+) -> None:
+    """Write the page of everything and the claims ledger.
+
+    Args:
+        published: a user's CSV of published figures, to fill empty cells.
+        from_exp: add the experiments of ``dvc exp run`` that are still there.
+        from_mlflow: add the finished runs of MLflow.
+        reports: folder of the reports.
+
+    Raises:
+        PagodaError: one line for what is missing, damaged or unreachable.
+    """
+    runs = find_runs(reports)
+    if from_exp:
+        runs += experiments()
+    if from_mlflow:
+        runs += mlflow_runs()
+    material = Material(
+        published=read_published(own=published),
+        runs=distinct(runs),
+        studies=find_studies(reports),
+        claims=read_claims(FILE),
+        revision=code_revision(),
+        reports=reports,
+    )
+    folder = write_suite(material)
+    sys.stderr.write(
+        f"everything: {folder}/index.html (page), {folder}/report.md (text), "
+        f"{reports / CLAIMS} (claims)\n"
+    )
+
+
+def experiments() -> list[Run]:
+    """The reports in the commits of DVC's experiments, by profile and base resolution.
+
+    Raises:
+        PagodaError: if this is no git repository.
+    """
+    lines = _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS).splitlines()
+    found = []
+    for line in lines:
+        commit, ref = line.split(" ", 1)
+        kind = ref.removeprefix(_EXPERIMENTS).split("/")[0]
+        if len(kind) == 2:  # others are DVC's own: stash, running, exec
+            found += list(_committed(commit, ref.rsplit("/", 1)[-1]))
+    return sorted(found, key=lambda run: (run.profile, run.base_res, run.origin))
+
+
+def mlflow_runs() -> list[Run]:
+    """The finished experiments of the store, from the reports they keep.
+
+    Raises:
+        PagodaError: if the store is unreachable or a report is damaged.
+    """
+    from pagoda.mlflow_store import connected, find_store
+
+    store, found = find_store(), []
+    with connected(store) as client, tempfile.TemporaryDirectory() as folder:
+        wanted = "attributes.status = 'FINISHED' and tags.identity != ''"
+        experiments_ = [e.experiment_id for e in client.search_experiments()]
+        for run in client.search_runs(experiments_, wanted) if experiments_ else ():
+            run_id, profile = run.info.run_id, run.data.tags["profile"]
+            texts = []
+            for name in (RESULTS, TEXT):
+                path = client.download_artifacts(run_id, f"report/{name}", folder)
+                texts.append(Path(path).read_text())
+            where = f"MLflow run {run_id}"
+            found.append(make_run(profile, *texts, f"MLflow run `{run_id[:8]}`", where))
+    return sorted(found, key=lambda run: (run.profile, run.base_res, run.origin))
+
+
+def _committed(commit: str, name: str) -> Iterator[Run]:
+    files = _git("ls-tree", "-r", "--name-only", commit, "--", "reports/").splitlines()
+    for file in files:
+        parts = Path(file).parts
+        if len(parts) == 4 and parts[2].startswith("b") and parts[3] == RESULTS:
+            text_file = str(Path(file).parent / TEXT)
+            text = _git("show", f"{commit}:{text_file}") if text_file in files else ""
+            where, origin = f"experiment {name}: {file}", f"DVC experiment `{name}`"
+            yield make_run(parts[1], _git("show", f"{commit}:{file}"), text, origin, where)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PagodaError(
+            "--from-exp reads DVC's experiments from git, which did not answer; run it inside the "
+            "project's repository"
+        ) from error
+    return done.stdout

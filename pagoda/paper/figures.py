@@ -1,0 +1,168 @@
+"""Figures of a study: every metric over its axis, a point a seed, a line through the means."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from pagoda.paper.intervals import t_interval
+from pagoda.report import style
+from pagoda.report.results import METRICS, generator_label
+from pagoda.report.studies import StudyResults, StudyRow
+from pagoda.report.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+_INKS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-", (0, (4.0, 1.5)), (0, (1.2, 1.2)), (0, (6.0, 1.5, 1.2, 1.5)),
+)  # fmt: skip
+_LOG_FROM = 8.0  # largest over smallest value of a positive metric
+_PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
+_MAX_PANELS = 9
+
+Panel = tuple[str, str, str, int]  # metric, protocol, generator, resolution
+Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed
+
+
+def draw_study(study: StudyResults, path: Path) -> int | None:
+    """Small multiples, a panel a metric, generator and resolution.
+
+    Returns:
+        The figure's width in CSS pixels; None, and no file, if no panel has two arms.
+    """
+    drawn = [(panel, curves) for panel in panels_of(study) if (curves := curves_of(study, panel))]
+    if not drawn:
+        return None
+    drawn = drawn[:_MAX_PANELS]
+    ticks = _ticks(study)
+    with style.applied():
+        size = (2.55, 2.15) if ticks is None else (2.55, 1.0 + 0.22 * len(ticks))
+        room = 0.0 if ticks is None else 1.6
+        figure, axes = style.panels(len(drawn), 3, size, 0.48 if ticks is None else 0.12, room)
+        for column, (ax, (panel, curves)) in enumerate(zip(axes, drawn, strict=True)):
+            if ticks is None:
+                _over_axis(ax, study, panel, curves)
+            else:
+                _by_arm(ax, panel, curves, ticks, labelled=column % 3 == 0)
+        return style.save(figure, path)
+
+
+def panels_of(study: StudyResults) -> list[Panel]:
+    """What is drawn, the card's metrics first; the teacher's own is not a result of an arm."""
+    first = {metric: i for i, metric in enumerate(study.card.metrics)}
+    found = {panel_of(r) for r in study.rows if r.generator not in ("teacher", "real")}
+    chosen = {p for p in found if p[0] in first} or found
+    return sorted(chosen, key=lambda p: (first.get(p[0], len(first)), p))
+
+
+def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[float]]]:
+    """Values of a panel by series and place on the axis; empty with fewer than two arms."""
+    rows = [r for r in study.rows if panel_of(r) == panel]
+    if len({r.arm for r in rows}) < 2:
+        return {}
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        place = place_of(study, row)
+        if place is not None:
+            series = study.card.series.get(row.arm, "")
+            curves[series][place].append(row.value)
+    return {name: dict(sorted(points.items())) for name, points in curves.items()}
+
+
+def place_of(study: StudyResults, row: StudyRow) -> float | None:
+    """Where a row stands: on the axis, at its teacher's metric, or at its arm's number."""
+    card = study.card
+    if card.axis_metric:
+        teachers = [r for r in study.rows if r.generator == "teacher"
+                    and r.metric == card.axis_metric
+                    and (r.metric != row.metric or r.protocol == row.protocol)]  # fmt: skip
+        own = [r for r in teachers if r.arm == row.arm]
+        values = [r.value for r in own or [r for r in teachers if r.axis == row.axis]]
+        return math.fsum(values) / len(values) if values else None
+    return row.axis if _numeric(study) else float(list(card.arms).index(row.arm))
+
+
+def panel_of(row: StudyRow) -> Panel:
+    """The panel, and the column, that a row belongs to."""
+    return row.metric, row.protocol, row.generator, row.resolution
+
+
+def panel_title(panel: Panel) -> str:
+    """Metric, generator and size: ``FD ↓ grown, 16×16``."""
+    metric, _, generator, resolution = panel
+    label = METRICS.get(metric, metric.replace("_", " ").capitalize())
+    who = "" if generator in ("", "none") else f" {generator_label(generator).lower()},"
+    return f"{label}{who} {resolution}×{resolution}"
+
+
+def _numeric(study: StudyResults) -> bool:
+    known = {r.arm: r.axis for r in study.rows}
+    return bool(study.card.axis_label) and all(axis is not None for axis in known.values())
+
+
+def _ticks(study: StudyResults) -> list[str] | None:
+    """Names of the arms as ticks, or None for an axis of numbers."""
+    if _numeric(study) or study.card.axis_metric:
+        return None
+    return list(study.card.arms.values())
+
+
+def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> None:
+    card = study.card
+    for i, (series, points) in enumerate(sorted(curves.items())):
+        ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
+        x = list(points)
+        seeds = [(place, v) for place, values in points.items() for v in values]
+        ax.plot(*zip(*seeds, strict=True), marker, color=ink, markersize=3.2, alpha=0.55,
+                markeredgewidth=0)  # fmt: skip
+        mean = [t_interval(values).mean for values in points.values()]
+        dash = _DASHES[i % len(_DASHES)]
+        ax.plot(x, mean, color=ink, linestyle=dash, linewidth=1.4, label=series or None)
+    if card.axis_log and all(place > 0 for points in curves.values() for place in points):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=6))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(_PLAIN)
+    ax.set_xlabel(card.axis_label)
+    ax.set_title(panel_title(panel), loc="left", fontweight="bold")
+    _scale(ax, curves, vertical=True)
+    if any(curves):
+        ax.legend(loc="best", handlelength=2.4)
+
+
+def _by_arm(
+    ax: Axes, panel: Panel, curves: Curves, ticks: Sequence[str], *, labelled: bool
+) -> None:
+    for points in curves.values():
+        for place, values in points.items():
+            ink = _INKS[int(place) % len(_INKS)]
+            marker = _MARKERS[int(place) % len(_MARKERS)]
+            ax.plot(values, [place] * len(values), marker, color=ink, markersize=3.6,
+                    alpha=0.6, markeredgewidth=0)  # fmt: skip
+            mean = t_interval(values).mean
+            ax.plot([mean] * 2, [place - 0.28, place + 0.28], color=ink, linewidth=1.8)
+    ax.set_ylim(len(ticks) - 0.5, -0.5)
+    ax.set_yticks(range(len(ticks)), list(ticks) if labelled else [""] * len(ticks))
+    ax.tick_params(axis="y", length=0)
+    ax.set_title(panel_title(panel), loc="left", fontweight="bold")
+    ax.set_xlabel(panel[1])
+    _scale(ax, curves, vertical=False)
+
+
+def _scale(ax: Axes, curves: Curves, *, vertical: bool) -> None:
+    values = [v for points in curves.values() for line in points.values() for v in line]
+    axis = ax.yaxis if vertical else ax.xaxis
+    if min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        (ax.set_yscale if vertical else ax.set_xscale)("log")
+        axis.set_major_locator(LogLocator(numticks=5))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(_PLAIN)
