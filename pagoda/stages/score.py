@@ -86,6 +86,8 @@ def run(request: Request) -> dict[str, Any] | None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
+    if not request.source.path.exists():
+        raise PagodaError(f"there is no {request.source.path}")
     if request.out is not None:
         _check_out(request.out)
     with join() as ranks:
