@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import pagoda
+from pagoda import launcher, processes
 from pagoda.errors import PagodaError
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def main() -> None:
         if left.code == _INTERRUPTED:
             _exit(_INTERRUPTED, _GO_ON)
         raise
+    except processes.GroupLost as error:
+        if processes.LAUNCHED in os.environ:  # whoever started the group says why
+            raise SystemExit(1) from None
+        _exit(1, f"error: {error}")
     except Exception as error:
         if line := _explain(error):
             _exit(1, f"error: {line}")
@@ -96,6 +101,8 @@ def _explain(error: Exception) -> str | None:
 
 
 def _exit(status: int, message: str) -> NoReturn:
+    if status == _INTERRUPTED and not processes.first():
+        raise SystemExit(status)
     sys.stderr.write(" ".join(message.split("\n")) + "\n")
     raise SystemExit(status)
 
@@ -143,6 +150,16 @@ def _run(stage: str, *args: Any, function: str = "run") -> Any:
     with _interruptible_after():
         module = importlib.import_module(f"pagoda.stages.{stage}")
     return getattr(module, function)(*args)
+
+
+def _run_shared(stage: str, *args: Any) -> None:
+    """Run a stage that several processes can share: start them, join them, or run it alone."""
+    status = launcher.run(sys.argv[1:])
+    if status:
+        raise typer.Exit(status)
+    if status is None:
+        with processes.group():
+            _run(stage, *args)
 
 
 @contextmanager
@@ -208,7 +225,7 @@ def reference(
     """Feature statistics of real images at one size."""
     if _is_stage(resolution, images):
         config = _load(ctx)
-        _run("reference", config, _known(config, resolution or 0))
+        _run_shared("reference", config, _known(config, resolution or 0))
         return
     if out is None:
         raise PagodaError("--out is missing; it names the folder that the reference goes to")
@@ -222,19 +239,19 @@ def reference(
 @_command
 def teacher(ctx: typer.Context) -> None:
     """Train the diffusion teacher at the base resolution."""
-    _run("teacher", _load(ctx))
+    _run_shared("teacher", _load(ctx))
 
 
 @_command
 def invert(ctx: typer.Context) -> None:
     """Invert real images to latents along the probability-flow ODE."""
-    _run("invert", _load(ctx))
+    _run_shared("invert", _load(ctx))
 
 
 @_command
 def distill(ctx: typer.Context) -> None:
     """Distil the one-step generator at the base resolution."""
-    _run("distill", _load(ctx))
+    _run_shared("distill", _load(ctx))
 
 
 @_command
@@ -251,7 +268,7 @@ def grow(
             f"--from {from_res} --to {to_res} is no growth step of this experiment; it has "
             + (steps or "none, because base_res = target_res")
         )
-    _run("grow", config, from_res, to_res)
+    _run_shared("grow", config, from_res, to_res)
 
 
 @_command
@@ -296,7 +313,7 @@ def evaluate(
     """Score generators, or any images, against real ones."""
     if _is_stage(resolution, images):
         config = _load(ctx)
-        _run("evaluate", config, _known(config, resolution or 0))
+        _run_shared("evaluate", config, _known(config, resolution or 0))
         return
     if reference is None:
         raise PagodaError("--reference is missing; it names what --images are held against")

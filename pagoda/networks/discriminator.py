@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda import processes
+
 _SQRT_HALF = math.sqrt(0.5)
 
 
@@ -64,7 +66,8 @@ class ConvDiscriminator(nn.Module):
         h = F.leaky_relu(self.mix(h), 0.2)
         h = F.leaky_relu(self.flat(h.flatten(1)), 0.2)
         projection = (self.label(labels) * h).sum(1) / math.sqrt(h.shape[1])
-        return (self.logit(h).squeeze(1) + projection).float()
+        logits = self.logit(h).squeeze(1) + projection
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """x (n, 3, r, r), labels (n,) -> logits (n,)."""
@@ -72,8 +75,18 @@ class ConvDiscriminator(nn.Module):
 
 
 def _minibatch_std(x: Tensor) -> Tensor:
-    """(n, c, h, w) -> (n, 1, h, w): the mean over c, h, w of the deviation over the batch."""
-    deviation = (x.float().var(0, unbiased=False) + 1e-8).sqrt().mean()
+    """(n, c, h, w) -> (n, 1, h, w): the mean over c, h, w of the deviation over the batch.
+
+    The batch is that of all processes together.
+    """
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
+    if processes.count() == 1:
+        variance = values.var(0, unbiased=False)
+    else:
+        n = processes.total(values.new_full((), len(values)))
+        mean = processes.total(values.sum(0)) / n
+        variance = processes.total((values - mean).square().sum(0)) / n
+    deviation = (variance + 1e-8).sqrt().mean()
     return deviation.to(x.dtype).expand(x.shape[0], 1, *x.shape[2:])
 
 

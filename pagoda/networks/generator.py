@@ -87,7 +87,8 @@ class Generator(nn.Module):
         h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)
         for level in self.levels:
             h = level(h, emb)
-        return self.head(h).float() * self.output_scale
+        out = self.head(h)
+        return out.to(torch.promote_types(out.dtype, torch.float32)) * self.output_scale
 
     def card(self) -> dict[str, Any]:
         """JSON form, from which :func:`build_generator` rebuilds the network."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that computes in float32 under autocast.
+    """Group normalisation that computes in float32 under autocast, in float64 on such inputs.
 
     As many groups as divide the channels, at most 32 and of at least 4 channels each. On CPUs
     bfloat16 group normalisation is both less exact and slower than the float32 kernel.
@@ -23,9 +23,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> the same shape and dtype."""
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(
-            x.dtype
-        )
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 def zero(module: nn.Module) -> nn.Module:

@@ -127,7 +127,7 @@ class UNetTrunk(nn.Module):
         wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
         if augment is not None:
             wave = wave + self.augment(augment)
-        emb = self.time_out(F.silu(self.time_in(wave)))
+        emb = self.time_out(F.silu(self.time_in(wave.to(self.time_in.weight.dtype))))
         if labels is not None:
             emb = emb + self.label(labels)
         return F.silu(emb)

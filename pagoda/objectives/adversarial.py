@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda import processes
+
 
 def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
     """What the discriminator minimises; ``real`` and ``fake`` are logits.
@@ -38,8 +40,10 @@ def adaptive_weight(
     """|| d L_rec / d theta_l || / || d L_adv / d theta_l ||, clamped to [low, high].
 
     theta_l is a late weight of the generator. The norms are plain, as in the official code; the
-    paper's section 5.1 prints their squares.
+    paper's section 5.1 prints their squares. The gradients are summed over the processes: each
+    passes its share of both losses.
     """
     (g_rec,) = torch.autograd.grad(regression, parameter, retain_graph=True)
     (g_adv,) = torch.autograd.grad(adversarial, parameter, retain_graph=True)
+    processes.add_up([g_rec, g_adv])
     return (g_rec.norm() / (g_adv.norm() + 1e-4)).clamp(low, high)

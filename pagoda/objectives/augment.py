@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pagoda import processes
 
-def diff_augment(x: Tensor, seed: int) -> Tensor:
+
+def diff_augment(x: Tensor, seed: int, of: int | None = None) -> Tensor:
     """Colour, translation (up to 1/8 of the side) and cutout (1/5 of the side).
 
     The draw depends on ``seed``, batch size and resolution alone, so that real and generated
@@ -15,28 +17,42 @@ def diff_augment(x: Tensor, seed: int) -> Tensor:
 
     Args:
         x: (n, c, h, w) in [-1, 1].
+        of: size of the batch of all processes, of which x is this one's share; None: x is all.
     """
-    rng = torch.Generator().manual_seed(seed)
-    return _cutout(_translate(_colour(x, rng), rng), rng)
+    draws = _Draws(seed, len(x) if of is None else of)
+    return _cutout(_translate(_colour(x, draws), draws), draws)
 
 
-def _uniform(n: int, low: float, high: float, rng: torch.Generator, x: Tensor) -> Tensor:
-    return (torch.rand(n, 1, 1, 1, generator=rng) * (high - low) + low).to(x)
+class _Draws:
+    """Random numbers of a batch, of which this process takes its share."""
+
+    def __init__(self, seed: int, batch: int) -> None:
+        self.rng, self.batch = torch.Generator().manual_seed(seed), batch
+        self.mine = processes.share(batch)
+
+    def uniform(self, low: float, high: float, x: Tensor) -> Tensor:
+        values = torch.rand(self.batch, 1, 1, 1, generator=self.rng)[self.mine]
+        return (values * (high - low) + low).to(x)
+
+    def pairs(self, low: int, high: int, x: Tensor) -> Tensor:
+        """(2, n) whole numbers in [low, high)."""
+        values = torch.randint(low, high, (2, self.batch), generator=self.rng)
+        return values[:, self.mine].to(x.device)
 
 
-def _colour(x: Tensor, rng: torch.Generator) -> Tensor:
+def _colour(x: Tensor, draws: _Draws) -> Tensor:
     """Brightness U(-.5, .5), saturation U(0, 2), contrast U(.5, 1.5)."""
-    x = x + _uniform(len(x), -0.5, 0.5, rng, x)
+    x = x + draws.uniform(-0.5, 0.5, x)
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * _uniform(len(x), 0.0, 2.0, rng, x) + grey
+    x = (x - grey) * draws.uniform(0.0, 2.0, x) + grey
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * _uniform(len(x), 0.5, 1.5, rng, x) + mean
+    return (x - mean) * draws.uniform(0.5, 1.5, x) + mean
 
 
-def _translate(x: Tensor, rng: torch.Generator) -> Tensor:
+def _translate(x: Tensor, draws: _Draws) -> Tensor:
     n, _, h, w = x.shape
     reach = max(1, h // 8)
-    shift = torch.randint(-reach, reach + 1, (2, n), generator=rng).to(x.device)
+    shift = draws.pairs(-reach, reach + 1, x)
     rows = torch.arange(h, device=x.device) + shift[0][:, None] + reach
     cols = torch.arange(w, device=x.device) + shift[1][:, None] + reach
     padded = F.pad(x, (reach,) * 4)
@@ -45,10 +61,10 @@ def _translate(x: Tensor, rng: torch.Generator) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def _cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    n, _, h, w = x.shape
+def _cutout(x: Tensor, draws: _Draws) -> Tensor:
+    _, _, h, w = x.shape
     side = max(1, round(h * 0.2))
-    centre = torch.randint(0, h, (2, n), generator=rng).to(x.device)
+    centre = draws.pairs(0, h, x)
     near_row = (torch.arange(h, device=x.device) - centre[0][:, None]).abs() * 2 < side
     near_col = (torch.arange(w, device=x.device) - centre[1][:, None]).abs() * 2 < side
     hole = near_row[:, None, :, None] & near_col[:, None, None, :]

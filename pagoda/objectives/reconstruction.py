@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,5 +29,5 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    x = x.float()
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from pagoda import processes
+
 
 def pick_device() -> torch.device:
-    """The first visible GPU, or the CPU. Not a parameter: it must not invalidate a stage."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's visible GPU, or the CPU. Not a parameter: it must not invalidate a stage."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
 
 
 def device_name(device: torch.device) -> str:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pagoda import processes
+
 _LINE_EVERY_S = 20.0
 
 
@@ -30,6 +32,8 @@ class Bar:
             self._progress.advance(self._task, images)
         elif time.monotonic() - self._line > _LINE_EVERY_S:
             self._line = time.monotonic()
+            if not processes.first():
+                return
             rate = self.done / max(self._line - self._start, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
             line = f"{self.done}/{self.total} images, {rate:.0f} images/s, {left:.0f} s left"
@@ -43,8 +47,8 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def track(total_images: int, description: str) -> Iterator[Bar]:
-    """Show progress over ``total_images`` images on stderr."""
-    console = Console(stderr=True)
+    """Show progress over ``total_images`` images on stderr, from the first process."""
+    console = Console(stderr=True, quiet=not processes.first())
     if not console.is_terminal:
         yield Bar(total_images, description, None)
         return

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.config import Config
 from pagoda.data.store import open_images
 from pagoda.networks.denoiser import Denoiser
@@ -67,6 +67,8 @@ def run(config: Config) -> None:
         )
     card = {**denoiser.card(), "images_seen": section.optim.images, "data": data.fingerprint,
             "diffusion": vars(config.diffusion)}  # fmt: skip
+    if not processes.first():
+        return
     identity = {"name": config.name, "base_res": config.base_res}
     with artifacts.create(paths.teacher, "teacher", config=identity, inputs={"data": data}) as out:
         artifacts.save_model(out, step.ema.model, card)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
@@ -84,6 +84,8 @@ def train_generator(
             lambda kept: History(paths.history(stage), kept, folder / HISTORY),
             bar.advance,
         )
+    if not processes.first():
+        return
     res = generator.resolution
     identity = {"name": config.name, "base_res": config.base_res, "resolution": res}
     card = {

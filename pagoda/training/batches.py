@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pagoda import processes
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray
 from pagoda.data.store import Images
@@ -17,7 +18,8 @@ from pagoda.data.store import Images
 class ImageBatches:
     """Random batches of labelled images, each mirrored with probability 1/2.
 
-    Draws come from torch's global generator, which the training loop reseeds every step.
+    Draws come from torch's global generator, which the training loop reseeds every step. Every
+    process draws the whole batch and loads its own share.
 
     Attributes:
         images: (n, 3, r, r) uint8, possibly memory-mapped.
@@ -30,12 +32,17 @@ class ImageBatches:
     device: torch.device
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(batch, 3, r, r) in [-1, 1] and (batch,) labels."""
-        rows = torch.randint(len(self.images), (batch,)).numpy()
+        """This process's share of (batch, 3, r, r) in [-1, 1] and (batch,) labels."""
+        mine = processes.share(batch)
+        rows = self.rows(batch)[mine]
         x = to_float(torch.from_numpy(self.images[rows]).to(self.device))
-        mirror = (torch.rand(batch) < 0.5).to(self.device)[:, None, None, None]
+        mirror = (torch.rand(batch) < 0.5)[mine].to(self.device)[:, None, None, None]
         x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
         return x, torch.from_numpy(self.labels[rows]).to(self.device)
+
+    def rows(self, batch: int) -> np.ndarray:
+        """(batch,) rows that :meth:`draw` takes; what it draws first."""
+        return torch.randint(len(self.images), (batch,)).numpy()
 
 
 def first_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
@@ -80,10 +87,14 @@ class PairBatches:
         return replace(self, **parts)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, 3, b, b) latents, (batch, 3, r, r) images in [-1, 1], (batch,) labels."""
-        rows = torch.randint(len(self.latents), (batch,)).numpy()
+        """This process's share of latents, images in [-1, 1] and labels of one batch."""
+        rows = self.rows(batch)[processes.share(batch)]
         z = torch.from_numpy(self.latents[rows].astype(np.float32)).to(self.device) * self.scale
         x = to_float(torch.from_numpy(self.images[self.indices[rows]]).to(self.device))
         mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
         x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
         return z, x, torch.from_numpy(self.labels[rows]).to(self.device)
+
+    def rows(self, batch: int) -> np.ndarray:
+        """(batch,) rows of the latents that :meth:`draw` takes; what it draws first."""
+        return torch.randint(len(self.latents), (batch,)).numpy()

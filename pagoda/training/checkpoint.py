@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from pagoda import processes
 from pagoda.artifacts import digest, sha256
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,12 @@ class Scratch:
         self.folder, self.modules, self.optimizers = folder, modules, optimizers
 
     def save(self, step: int, seconds: float) -> None:
-        """Write the state after ``step`` steps; at most two checkpoints remain."""
+        """Write the state after ``step`` steps; at most two checkpoints remain.
+
+        In a group the first process writes what all of them hold.
+        """
+        if not processes.first():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{step:09d}.safetensors"
         partial = final.with_suffix(f".partial-{os.getpid()}")
@@ -50,6 +56,8 @@ class Scratch:
             safetensors.torch.save_file(
                 self._tensors(), partial, {"step": str(step), "seconds": repr(seconds)}
             )
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
             _replace_text(final.with_suffix(".sha256"), sha256(partial))
             partial.rename(final)
         finally:
@@ -59,21 +67,31 @@ class Scratch:
             old.unlink()
 
     def restore(self) -> tuple[int, float]:
-        """Load the newest whole checkpoint; return its step and seconds, (0, 0.0) if none."""
+        """Load the newest whole checkpoint; return its step and seconds, (0, 0.0) if none.
+
+        In a group the first process reads it and hands it to the others.
+        """
+        found = self._read() if processes.first() else ({}, {})
+        facts, tensors = _handed_out(*found)
+        if not facts:
+            return 0, 0.0
+        self._load(tensors)
+        return int(facts["step"]), float(facts["seconds"])
+
+    def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         for file in reversed(self._files()):
             checksum = file.with_suffix(".sha256")
-            if not checksum.is_file() or checksum.read_text() != sha256(file):
-                _log.warning("%s is damaged and was passed over", file)
-                continue
-            with safetensors.safe_open(file, "pt") as stream:
-                facts = stream.metadata()
-            self._load(safetensors.torch.load_file(file))
-            return int(facts["step"]), float(facts["seconds"])
-        return 0, 0.0
+            if checksum.is_file() and checksum.read_text() == sha256(file):
+                with safetensors.safe_open(file, "pt") as stream:
+                    facts = stream.metadata()
+                return facts, safetensors.torch.load_file(file)
+            _log.warning("%s is damaged and was passed over", file)
+        return {}, {}
 
     def discard(self) -> None:
         """Delete all checkpoints: the stage is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if processes.first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
@@ -114,6 +132,18 @@ class Scratch:
 def scratch_folder(root: Path, stage: str, identity: dict[str, Any]) -> Path:
     """``<root>/.scratch/<stage>/<fingerprint of identity>``."""
     return root / ".scratch" / stage / digest(json.loads(json.dumps(identity)))[:16]
+
+
+def _handed_out(
+    facts: dict[str, str], tensors: dict[str, Tensor]
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What the first process read, on every process: machines may not share a scratch folder."""
+    shapes = {k: [str(t.dtype).removeprefix("torch."), *t.shape] for k, t in tensors.items()}
+    facts, shapes = processes.tell([facts, shapes])
+    if not processes.first():
+        tensors = {k: torch.empty(s[1:], dtype=getattr(torch, s[0])) for k, s in shapes.items()}
+    processes.make_equal(tensors.values())
+    return facts, tensors
 
 
 def _replace_text(path: Path, text: str) -> None:

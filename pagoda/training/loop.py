@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pagoda import processes
+from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
+
+NOT_FINITE = "not_finite.json"
+"""Beside the checkpoints: the step and the images at which training went wrong."""
 
 
 class Step(Protocol):
@@ -26,7 +34,14 @@ class Step(Protocol):
     optimizers: dict[str, torch.optim.Optimizer]
 
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
-        """Do one step; ``progress`` in [0, 1) is the share of training done. Returns statistics."""
+        """Do one step; ``progress`` in [0, 1) is the share of training done.
+
+        Returns statistics, ``loss`` among them; in a group those of this process's share.
+        """
+        ...
+
+    def rows(self) -> np.ndarray:
+        """Indices of the images that a step takes, from the random numbers it begins with."""
         ...
 
 
@@ -70,39 +85,87 @@ def train(
 
     Every step reseeds torch with a hash of (seed, name, step): a run that was stopped and went on
     equals one that was not. Ctrl-C or SIGTERM ends the step, saves a checkpoint and leaves.
+    Processes of a group stop and save together; the first one writes.
 
     Args:
         history: makes the history, keeping rows up to the given images seen.
         advance: is told the images of every step, for a progress bar.
 
     Raises:
-        PagodaError: at the first non-finite statistic; the last checkpoint stays.
+        PagodaError: if a statistic is not finite, with the images of the step where the loss first
+            was not; the last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
+    if spec.batch < processes.count():
+        raise PagodaError(
+            f"{spec.name}: a batch of {spec.batch} cannot be shared by {processes.count()} "
+            f"processes; set PAGODA_PROCESSES={spec.batch} or less"
+        )
     base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in step.optimizers.items()}
+    for module in step.modules.values():
+        processes.make_equal(itertools.chain(module.parameters(), module.buffers()))
     first, seconds_before = scratch.restore()
     advance(first * spec.batch)
     start = saved = time.monotonic()
     every = max(1, spec.steps // spec.log_rows)
-    with history(first * spec.batch) as rows, _orderly_stop() as stopped:
+    watch = _FirstBad()
+    kept = history(first * spec.batch) if processes.first() else contextlib.nullcontext()
+    with kept as rows, _orderly_stop() as asked:
         for i in range(first, spec.steps):
-            torch.manual_seed(zlib.crc32(f"{spec.seed}/{spec.name}/{i}".encode()))
+            _reseed(spec, i)
             progress = i / spec.steps
             _set_rates(step, base_rates, spec.rate(progress))
             stats = step(i, progress)
+            watch.see(stats["loss"], i)
             advance(spec.batch)
             seconds = seconds_before + time.monotonic() - start
             last = i + 1 == spec.steps
-            save = stopped() or (not last and time.monotonic() - saved > spec.save_every_s)
-            if last or save or i % every == 0:
-                values = _finite(stats, i, spec)
-                rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
-            if save:
+            due = processes.first() and time.monotonic() - saved > spec.save_every_s
+            stop, save = map(bool, processes.agree([float(asked()), float(due and not last)]))
+            if last or save or stop or i % every == 0:
+                values = _finite(step, _average(stats, spec), watch, i, spec, scratch.folder)
+                if rows:
+                    rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
+            if save or stop:
                 scratch.save(i + 1, seconds)
-                rows.back_up()
+                if rows:
+                    rows.back_up()
                 saved = time.monotonic()
-            if stopped() and not last:
+            if stop and not last:
                 raise KeyboardInterrupt
+
+
+def _reseed(spec: LoopSpec, i: int) -> None:
+    torch.manual_seed(zlib.crc32(f"{spec.seed}/{spec.name}/{i}".encode()))
+
+
+class _FirstBad:
+    """The first step whose loss was not finite, found without waiting for the device."""
+
+    def __init__(self) -> None:
+        self._step: Tensor | None = None
+
+    def see(self, loss: Tensor | float, i: int) -> None:
+        loss = torch.as_tensor(loss)
+        if self._step is None:
+            self._step = torch.full((), -1, dtype=torch.int64, device=loss.device)
+        new = (self._step < 0) & ~loss.isfinite()
+        self._step = torch.where(new, i, self._step)
+
+    def first(self) -> int | None:
+        """The same on all processes of a group."""
+        step = -1 if self._step is None else int(self._step)
+        found = -processes.agree([-float(step) if step >= 0 else -math.inf])[0]
+        return None if math.isinf(found) else int(found)
+
+
+def _average(stats: dict[str, Tensor | float], spec: LoopSpec) -> dict[str, float]:
+    """Statistics of the whole batch, from those of the processes' shares."""
+    values = torch.tensor([float(value) for value in stats.values()], dtype=torch.float64)
+    if processes.count() > 1:
+        values *= processes.portion(spec.batch)
+        processes.add_up([values])
+    return dict(zip(stats, values.tolist(), strict=True))
 
 
 def _set_rates(step: Step, base: dict[str, list[float]], factor: float) -> None:
@@ -111,14 +174,27 @@ def _set_rates(step: Step, base: dict[str, list[float]], factor: float) -> None:
             group["lr"] = rate * factor
 
 
-def _finite(stats: dict[str, Tensor | float], i: int, spec: LoopSpec) -> dict[str, float]:
-    values = {name: float(value) for name, value in stats.items()}
-    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise PagodaError(
-            f"{spec.name}: {', '.join(bad)} is not finite at step {i}; the last checkpoint is kept "
-            f"in .scratch; lower the learning rate or use fp32, then run again"
-        )
-    return values
+def _finite(
+    step: Step, values: dict[str, float], watch: _FirstBad, i: int, spec: LoopSpec, folder: Path
+) -> dict[str, float]:
+    """The values; an error if one, or a loss since the last look, is not finite."""
+    first = watch.first()
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if first is None and not bad:
+        return values
+    where = i if first is None else first
+    _reseed(spec, where)
+    images = [int(row) for row in step.rows()]
+    few = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
+    if processes.first():
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"step": where, "not_finite": bad or ["loss"], "images": images}
+        write_json(folder / NOT_FINITE, facts)
+    raise PagodaError(
+        f"{spec.name}: {', '.join(bad) or 'loss'} is not finite at step {where} (images {few}: all "
+        f"in {folder / NOT_FINITE}); the last checkpoint is kept beside it; lower the learning "
+        "rate or use fp32, then run again"
+    )
 
 
 @contextlib.contextmanager

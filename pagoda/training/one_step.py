@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pagoda import processes
 from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import Generator
 from pagoda.objectives.adversarial import (
@@ -20,7 +22,7 @@ from pagoda.objectives.noise_to_data import noise_to_data_loss
 from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.ema import EMA
-from pagoda.training.optim import OptimSpec, autocast
+from pagoda.training.optim import OptimSpec, autocast, reduce_gradients
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,27 @@ class OneStepStep:
                 step, real, real_labels, prior_images.detach(), prior_labels
             )
         loss, parts = self._regression(pair_images, x, ramp is not None)
+        update = loss * processes.portion(spec.batch)
         if ramp is not None:
             with autocast(device, spec.precision):
                 logits = self._judge(prior_images, prior_labels, step)
             adversarial = generator_loss(spec.adversarial, logits)
-            weight = self._weight(loss, adversarial) * ramp
-            loss = loss + weight * adversarial
-            parts |= {"loss_adv": adversarial.detach(), "lambda": float(weight)}
-        stats |= parts | self._update_generator(loss, step)
+            portion = processes.portion(spec.prior_batch)
+            weight = self._weight(update, adversarial * portion) * ramp
+            update = update + weight * (adversarial * portion)
+            parts |= {"loss_adv": adversarial.detach() * self._per_pair(), "lambda": float(weight)}
+        stats |= parts | {"loss": update.detach() / processes.portion(spec.batch)}
+        stats |= self._update_generator(update, step)
         return stats
+
+    def rows(self) -> np.ndarray:
+        """Indices of the training images of a step's pairs."""
+        return self.pairs.indices[self.pairs.rows(self.spec.batch)]
+
+    def _per_pair(self) -> float:
+        """Brings a mean over prior samples to the weights that the loop averages means over pairs
+        with: shares of the two batches may differ between processes."""
+        return processes.portion(self.spec.prior_batch) / processes.portion(self.spec.batch)
 
     def _ramp(self, progress: float) -> float | None:
         """Share of lambda in force, None before the adversarial loss starts."""
@@ -133,9 +147,9 @@ class OneStepStep:
         if self.spec.regression == "none":
             z, x, labels = z[:0], x[:0], labels[:0]
         if with_prior:
-            n = self.spec.prior_batch
-            prior = torch.randn(n, *z.shape[1:], device=z.device)
-            rows = torch.randint(len(self.real.labels), (n,)).numpy()
+            n, mine = self.spec.prior_batch, processes.share(self.spec.prior_batch)
+            prior = torch.randn(n, *z.shape[1:], device=z.device, dtype=z.dtype)[mine]
+            rows = torch.randint(len(self.real.labels), (n,))[mine].numpy()
             prior_labels = torch.from_numpy(self.real.labels[rows]).to(z.device)
             z, labels = torch.cat([z, prior]), torch.cat([labels, prior_labels])
         return z.contiguous(memory_format=torch.channels_last), x, labels
@@ -167,7 +181,7 @@ class OneStepStep:
 
     def _judge(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
         if self.spec.augment:
-            images = diff_augment(images, step)
+            images = diff_augment(images, step, self.spec.prior_batch)
         return self.discriminator(images, labels)
 
     def _update_discriminator(
@@ -185,13 +199,14 @@ class OneStepStep:
             penalty = r1_penalty(self.discriminator(real, real_labels), real)
             total = loss + spec.r1 / 2 * spec.r1_every * penalty
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        (total * processes.portion(spec.prior_batch)).backward()
+        reduce_gradients(self.discriminator.parameters())
         optimizer.step()
         self.discriminator.requires_grad_(False)
         return {
-            "loss_d": loss.detach(),
-            "logit_real": real_logits.detach().mean(),
-            "logit_fake": fake_logits.detach().mean(),
+            "loss_d": loss.detach() * self._per_pair(),
+            "logit_real": real_logits.detach().mean() * self._per_pair(),
+            "logit_fake": fake_logits.detach().mean() * self._per_pair(),
         }
 
     def _update_generator(self, loss: Tensor, step: int) -> dict[str, Tensor | float]:
@@ -200,8 +215,9 @@ class OneStepStep:
         loss.backward()
         limit = self.spec.clip if self.spec.clip is not None else float("inf")
         train = [p for p in self.generator.parameters() if p.requires_grad]
+        reduce_gradients(train)
         norm = nn.utils.clip_grad_norm_(train, limit)
         optimizer.step()
         self.ema.update(step)
         lr = optimizer.param_groups[0]["lr"]
-        return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}
+        return {"grad_norm": norm.detach(), "lr": lr}

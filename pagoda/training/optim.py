@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pagoda import processes
+
 
 @dataclass(frozen=True)
 class OptimSpec:
@@ -35,3 +37,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     """Autocast to bfloat16 or float16 (``"bf16"``, ``"fp16"``); nothing for ``"fp32"``."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum gradients over the processes; each has weighted its loss by its share of the batch.
+
+    Explicit, and not a wrapper around the network's forward: a loss may call parts of a network, or
+    differentiate twice, and no gradient is left out.
+    """
+    processes.add_up([p.grad for p in parameters if p.grad is not None])

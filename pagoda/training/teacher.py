@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pagoda import processes
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.denoiser import Denoiser
 from pagoda.objectives.denoising import denoising_loss
 from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.training.batches import ImageBatches
 from pagoda.training.ema import EMA
-from pagoda.training.optim import OptimSpec, autocast
+from pagoda.training.optim import OptimSpec, autocast, reduce_gradients
 
 
 class TeacherStep:
@@ -59,20 +61,34 @@ class TeacherStep:
         images, labels = self.batches.draw(self.batch)
         denoiser: Denoiser | partial[Tensor] = self.denoiser
         if self.augment:
-            transforms = draw_transforms(
-                torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS), self.augment
-            )
+            mine = processes.share(self.batch)
+            uniforms, normals = torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS)
+            transforms = draw_transforms(uniforms[mine], normals[mine], self.augment)
             images = edm_augment(images, transforms)
-            denoiser = partial(self.denoiser, augment=transforms.labels.to(images.device))
-        sigma = sample_sigma(self.batch, self.p_mean, self.p_std).to(images.device)
-        noise = torch.randn_like(images)
+            denoiser = partial(self.denoiser, augment=transforms.labels.to(images))
+        sigma, noise = self._noise(images)
         with autocast(images.device, self.precision):
             loss = denoising_loss(denoiser, images, labels, sigma, noise, self.denoiser.sigma_data)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * processes.portion(self.batch)).backward()
+        reduce_gradients(self.denoiser.parameters())
         limit = self.clip if self.clip is not None else float("inf")
         norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
         self.optimizer.step()
         self.ema.update(step)
         lr = self.optimizer.param_groups[0]["lr"]
         return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}
+
+    def rows(self) -> np.ndarray:
+        """Indices of the training images of a step."""
+        return self.batches.rows(self.batch)
+
+    def _noise(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise levels and noise of this process's share; the whole batch is drawn everywhere."""
+        mine, shape = processes.share(self.batch), (self.batch, *images.shape[1:])
+        sigma = sample_sigma(self.batch, self.p_mean, self.p_std)[mine].to(images)
+        noise = torch.empty(
+            shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+        ).normal_()
+        processes.part_streams()
+        return sigma, noise[mine]

@@ -201,6 +201,9 @@ class Toy:
         self.rates.append(self.optimizer.param_groups[0]["lr"])
         return {"loss": self.act(step), "grad_norm": 1.0}
 
+    def rows(self) -> np.ndarray:
+        return torch.randint(100, (BATCH,)).numpy()
+
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_ends_training(value: float, tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Groups of real processes: shares, sums, gathers, and what happens when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pagoda import processes
+from pagoda.errors import PagodaError
+from tests.group import finish, log, run_group, start_group
+
+
+def test_alone_nothing_happens() -> None:
+    assert (processes.count(), processes.rank(), processes.first()) == (1, 0, True)
+    assert processes.share(7) == slice(0, 7) and processes.portion(7) == 1.0
+    rows, x = np.arange(3), torch.ones(2)
+    assert processes.gather_rows(rows) is rows and processes.total(x) is x
+    processes.add_up([x])
+    processes.make_equal([x])
+    processes.wait()
+    assert torch.equal(x, torch.ones(2)) and processes.agree([1.5]) == [1.5]
+    with processes.group():
+        pass
+
+
+@pytest.mark.parametrize(("n", "world", "multiple"), [(10, 3, 1), (10, 3, 4), (2, 3, 1), (9, 2, 2)])
+def test_shares_cover_all_rows_in_order_and_cut_where_allowed(
+    n: int, world: int, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "count", lambda: world)
+    parts = []
+    for r in range(world):
+        monkeypatch.setattr(processes, "rank", lambda r=r: r)
+        parts.append(processes.share(n, multiple))
+    assert parts[0].start == 0 and parts[-1].stop == n
+    assert all(a.stop == b.start for a, b in pairwise(parts))
+    assert all(p.stop % multiple == 0 or p.stop == n for p in parts)
+    blocks = [-(-(p.stop - p.start) // multiple) for p in parts]
+    assert max(blocks) - min(blocks) <= 1
+
+
+def _sums() -> None:
+    with processes.group():
+        me, world = processes.rank(), processes.count()
+        tensors = [torch.full((2, 3), me + 1.0), torch.ones(4, dtype=torch.float64) * me]
+        tensors[0] = tensors[0].t()  # not contiguous
+        processes.add_up(tensors)
+        full = sum(range(1, world + 1))
+        assert torch.equal(tensors[0], torch.full((3, 2), float(full)))
+        assert torch.equal(tensors[1], torch.full((4,), float(full - world), dtype=torch.float64))
+        assert processes.agree([float(me), -float(me)]) == [world - 1.0, 0.0]
+        rows = np.arange(10, dtype=np.int32).reshape(5, 2)
+        assert np.array_equal(processes.gather_rows(rows[processes.share(5)]), rows)
+        weights = torch.full((3,), float(me))
+        processes.make_equal([weights])
+        assert torch.equal(weights, torch.zeros(3))
+        assert sum(processes.agree([processes.portion(5)])) <= 1
+        x = torch.full((), me + 1.0, requires_grad=True)
+        (first,) = torch.autograd.grad(processes.total(x) ** 3, x, create_graph=True)
+        # d/dx_r of the sum over processes of s^3 is world * 3 s^2, and its derivative alike
+        assert first.item() == pytest.approx(world * 3 * full**2)
+        (second,) = torch.autograd.grad(first, x)
+        assert second.item() == pytest.approx(world * world * 6 * full)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_sums_gathers_and_derivatives(world: int, tmp_path: Path) -> None:
+    assert run_group(world, _sums, folder=tmp_path) == [0] * world, log(tmp_path)
+
+
+def _work(fails: int, how: str) -> None:
+    with processes.group():
+        for step in range(10_000):
+            if step == 5 and processes.rank() == fails:
+                if how == "error":
+                    raise PagodaError("the image cat.png cannot be read")
+                if how == "bug":
+                    raise ValueError("no such thing")
+                Path("ready").touch()
+                time.sleep(60)
+            processes.wait()
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_the_others_stop_with_the_message_of_the_one_that_failed(
+    fails: int, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    assert run_group(2, _work, fails, "error", folder=tmp_path) == [1, 1]
+    assert time.monotonic() - began < 60
+    assert "PagodaError: the image cat.png cannot be read" in log(tmp_path, fails)
+    heard = log(tmp_path, 1 - fails).splitlines()[0]
+    assert heard == f"GroupLost: process {fails} of 2 failed: the image cat.png cannot be read"
+
+
+def test_a_bug_in_one_process_is_named_in_the_others(tmp_path: Path) -> None:
+    assert run_group(2, _work, 1, "bug", folder=tmp_path) == [1, 1]
+    assert log(tmp_path).startswith("GroupLost: process 1 of 2 failed: ValueError: no such thing")
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_killed_process_ends_the_others_within_a_minute(victim: int, tmp_path: Path) -> None:
+    group = start_group(3, _work, victim, "hang", folder=tmp_path)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    began, pid = time.monotonic(), group[victim].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    statuses = finish(group, 60)
+    assert time.monotonic() - began < 60
+    assert statuses.pop(victim) == -signal.SIGKILL and statuses == [1, 1]
+    for survivor in {0, 1, 2} - {victim}:
+        assert "GroupLost" in log(tmp_path, survivor) or "gone" in log(tmp_path, survivor)
+
+
+def _unbalanced(me_hangs: int) -> None:
+    """One hangs outside any collective while the other waits: only the watch can notice."""
+    with processes.group():
+        if processes.rank() == me_hangs:
+            Path("ready").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        processes.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [0, 1])
+def test_a_frozen_process_is_noticed_within_a_minute(hangs: int, tmp_path: Path) -> None:
+    group = start_group(2, _unbalanced, hangs, folder=tmp_path)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    began = time.monotonic()
+    group[1 - hangs].join(60)
+    assert group[1 - hangs].exitcode == 1 and time.monotonic() - began < 60
+    assert f"process {hangs} of 2 is gone or hangs" in log(tmp_path, 1 - hangs)
+    finish(group, 0)
