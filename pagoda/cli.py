@@ -54,7 +54,9 @@ Extractor = Annotated[
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only images below this folder.")]
 Crop = Annotated[str | None, typer.Option(metavar="RECIPE", help="Cut images: adm, lanczos, box.")]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="What --crop cuts to.")]
-Count = Annotated[int | None, typer.Option("--n", metavar="N", min=2, help="Images to use.")]
+Count = Annotated[
+    int | None, typer.Option("--n", "--count", metavar="N", min=2, help="Images to use.")
+]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
 Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
