@@ -30,11 +30,16 @@ def _stage(name: str, tree: dict[str, Any]) -> None:
     import dataclasses
 
     from pagoda.stages import distill, downsample, features, grow, invert, optim, teacher
+    from pagoda.training import loop
 
     Path("params.yaml").write_text(yaml.safe_dump(tree))
-    config, original = parse(tree), optim.LoopSpec
+    config, original = parse(tree), loop.LoopSpec
     features._SAVE_EVERY_S = -1.0
-    optim.LoopSpec = lambda *a: dataclasses.replace(original(*a), save_every_s=-1.0)  # type: ignore[assignment, misc]
+
+    def often(*arguments: Any) -> loop.LoopSpec:
+        return dataclasses.replace(original(*arguments), save_every_s=-1.0)
+
+    setattr(optim, "LoopSpec", often)  # noqa: B010  # this process is ours alone
     if name == "downsample":
         for resolution in config.resolutions:
             downsample.run(config, resolution)
