@@ -168,8 +168,20 @@ class InvertConfig:
 class DiscriminatorConfig:
     """Discriminator and how it is trained."""
 
-    channels: int = opt("width at the input resolution", ge=4)
-    max_channels: int = opt("largest width", ge=4)
+    kind: str = opt(
+        "conv: trained from scratch; projected: heads on frozen timm networks (StyleGAN-XL); "
+        "encoder: heads on the teacher's frozen encoder",
+        choices=("conv", "projected", "encoder"),
+    )
+    channels: int = opt("conv: width at the input resolution", ge=4)
+    max_channels: int = opt("conv and encoder: largest width", ge=4)
+    backbones: list[str] = opt("projected: timm networks")
+    weights: str = opt("projected: pretrained, random, or the folder that holds the weights")
+    class_embedding: str | None = opt(
+        "projected: .npy file (classes, d) that the class embeddings start from; null = random"
+    )
+    sigma: float = opt("encoder: noise level that the teacher's encoder is told", gt=0)
+    optimizer: str = opt("optimiser", choices=("adamw", "radam"))
     lr: float = opt("learning rate", gt=0)
     beta1: float = opt("Adam beta 1", ge=0, lt=1)
     beta2: float = opt("Adam beta 2", ge=0, lt=1)
@@ -187,10 +199,28 @@ class LossConfig:
         "distillation of the teacher's samples (eq. 1)",
         choices=("reconstruction", "noise_to_data", "none"),
     )
-    feature_weight: float = opt("weight of the feature-space part of the regression loss", ge=0)
+    distance: str = opt(
+        "distance of the regression: mean square or absolute difference of pixels, LPIPS, or "
+        "projected features of timm networks",
+        choices=("l2", "l1", "lpips", "projected"),
+    )
+    backbones: list[str] = opt("projected: timm networks")
+    weights: str = opt(
+        "lpips and projected: pretrained, random, or the folder that holds the weights"
+    )
+    augment: bool = opt("lpips and projected: DiffAugment both images alike first")
+    feature_weight: float = opt("weight of the distance of discriminator features", ge=0)
     adversarial: str = opt("adversarial loss", choices=("hinge", "non_saturating", "none"))
-    weighting: str = opt("fixed or adaptive lambda", choices=("fixed", "adaptive"))
-    weight: float = opt("lambda, or the target ratio of gradient norms if adaptive", ge=0)
+    fakes: str = opt(
+        "images that the discriminator judges: from prior latents, reconstructions of real images, "
+        "or both",
+        choices=("prior", "reconstructions", "both"),
+    )
+    weighting: str = opt(
+        "fixed lambda, or adaptive by the ratio of gradient norms or of their squares",
+        choices=("fixed", "adaptive", "adaptive_squared"),
+    )
+    weight: float = opt("lambda, or the target ratio of gradients if adaptive", ge=0)
     weight_min: float = opt("smallest adaptive lambda", ge=0)
     weight_max: float = opt("largest adaptive lambda", ge=0)
     adversarial_start: float = opt("share of training before the adversarial loss", ge=0, lt=1)
@@ -482,6 +512,8 @@ def _training_checks(c: Config) -> list[_Check]:
         checks += [
             (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
              loss.regression, "something other than none while adversarial is none"),
+            (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes", loss.fakes,
+             "prior while there is no regression, and so no reconstructions"),
             (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
              f"at most {stage}.loss.weight_max"),
         ]  # fmt: skip

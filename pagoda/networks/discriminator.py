@@ -1,9 +1,10 @@
-"""A class-conditional convolutional discriminator that needs no outside weights."""
+"""What a discriminator is, and a convolutional one that needs no outside weights."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,19 @@ class _Down(nn.Module):
         return (h + self.skip(F.avg_pool2d(x, 2))) * _SQRT_HALF
 
 
-class ConvDiscriminator(nn.Module):
+class Discriminator(nn.Module, ABC):
+    """Class-conditional logits of "real", and feature maps to measure distances in."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Feature maps (n, c, h, w) of images x (n, 3, r, r) in [-1, 1]."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """x (n, 3, r, r) in [-1, 1], labels (n,) -> logits (n,) or (n, k)."""
+
+
+class ConvDiscriminator(Discriminator):
     """Logits of "real" for images of one resolution.
 
     Residual down-sampling to 4x4, minibatch standard deviation (Karras et al. 2018), then a

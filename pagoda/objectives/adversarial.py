@@ -35,15 +35,22 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def adaptive_weight(
-    regression: Tensor, adversarial: Tensor, parameter: nn.Parameter, low: float, high: float
+    regression: Tensor,
+    adversarial: Tensor,
+    parameter: nn.Parameter,
+    low: float,
+    high: float,
+    *,
+    squared: bool = False,
 ) -> Tensor:
     """|| d L_rec / d theta_l || / || d L_adv / d theta_l ||, clamped to [low, high].
 
-    theta_l is a late weight of the generator. The norms are plain, as in the official code; the
-    paper's section 5.1 prints their squares. The gradients are summed over the processes: each
-    passes its share of both losses.
+    theta_l is a late weight of the generator. The norms are plain, as in the official code, or
+    squared, as the paper's section 5.1 prints them. The gradients are summed over the processes:
+    each passes its share of both losses.
     """
     (g_rec,) = torch.autograd.grad(regression, parameter, retain_graph=True)
     (g_adv,) = torch.autograd.grad(adversarial, parameter, retain_graph=True)
     processes.add_up([g_rec, g_adv])
-    return (g_rec.norm() / (g_adv.norm() + 1e-4)).clamp(low, high)
+    ratio = g_rec.norm() / (g_adv.norm() + 1e-4)
+    return (ratio.square() if squared else ratio).clamp(low, high)

@@ -18,6 +18,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     name = {"name": config.name}
     base = name | {"base_res": config.base_res}
     data = artifacts.open_artifact(paths.data(to_res), "images", name | {"resolution": to_res})
+    teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
     latents = artifacts.open_artifact(paths.latents, "latents", base)
     below = artifacts.open_artifact(
         paths.generator(from_res), "generator", base | {"resolution": from_res}
@@ -32,6 +33,6 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     train_generator(
         config, f"grow-{to_res}", generator, pair_batches(latents, data, pick_device()), data,
         section.optim, section.loss, section.discriminator, section.prior_batch,
-        inputs={"data": data, "latents": latents, "below": below},
+        inputs={"data": data, "teacher": teacher, "latents": latents, "below": below},
         sections={"grow": section},
     )  # fmt: skip

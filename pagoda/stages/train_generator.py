@@ -11,8 +11,8 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
-from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import Generator
+from pagoda.stages.critics import build_discriminator, build_distance
 from pagoda.stages.optim import loop_spec, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
@@ -23,6 +23,9 @@ from pagoda.training.history import History
 from pagoda.training.loop import train
 from pagoda.training.one_step import OneStepSpec, OneStepStep
 from pagoda.training.optim import OptimSpec
+
+_OF_DISTANCE = ("distance", "backbones", "weights", "augment")
+"""Keys of ``loss`` that say which distance is built."""
 
 
 def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> PairBatches:
@@ -52,27 +55,31 @@ def train_generator(
     inputs: dict[str, Artifact],
     sections: dict[str, Any],
 ) -> None:
-    """Train ``generator`` as stages 2 and 3 do and write its artifact and history."""
+    """Train ``generator`` as stages 2 and 3 do and write its artifact and history.
+
+    ``inputs["teacher"]`` is read if the discriminator is built on its encoder.
+    """
     paths, device = Paths(config), pairs.device
     torch.manual_seed(config.seed)
     generator = generator.to(device).to(memory_format=torch.channels_last)
-    discriminator = ConvDiscriminator(
-        generator.resolution, discriminator_config.channels, discriminator_config.max_channels,
-        generator.spec.num_classes,
-    ).to(device).to(memory_format=torch.channels_last)  # fmt: skip
     d = discriminator_config
+    discriminator = build_discriminator(
+        d, generator.resolution, generator.spec.num_classes, inputs["teacher"], config.seed
+    )
+    distance = build_distance(loss, config.seed)
     step = OneStepStep(
         generator,
-        discriminator,
+        discriminator.to(device).to(memory_format=torch.channels_last),
         pairs,
         ImageBatches(open_images(data, "train"), data.array("train_labels"), device),
         OneStepSpec(
             batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
             precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,
-            **vars(loss),
+            **{k: v for k, v in vars(loss).items() if k not in _OF_DISTANCE},
         ),
         optim_spec(optim),
-        OptimSpec("adamw", d.lr, (d.beta1, d.beta2)),
+        OptimSpec(d.optimizer, d.lr, (d.beta1, d.beta2)),
+        distance.to(device) if distance is not None else None,
     )  # fmt: skip
     folder = stage_scratch(stage, sections, inputs, seed=config.seed)
     scratch = Scratch(folder, step.modules, step.optimizers)

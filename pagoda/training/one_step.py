@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import processes
-from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.discriminator import Discriminator
 from pagoda.networks.generator import Generator
 from pagoda.objectives.adversarial import (
     adaptive_weight,
@@ -33,10 +33,12 @@ class OneStepSpec:
         batch: pairs a step, for the regression loss.
         prior_batch: prior latents and real images a step, for the adversarial loss.
         regression: ``reconstruction``, ``noise_to_data`` or ``none``.
+        fakes: what the discriminator judges: images of ``prior`` latents, ``reconstructions`` of
+            the pairs, or ``both``.
         feature_weight: weight of the distance of discriminator features of the pairs.
         adversarial: ``hinge``, ``non_saturating`` or ``none``.
-        weighting: ``fixed`` lambda = weight, or ``adaptive``: weight times the gradient ratio,
-            clamped to [weight_min, weight_max].
+        weighting: ``fixed`` lambda = weight; ``adaptive``: weight times the ratio of gradient
+            norms, clamped to [weight_min, weight_max]; ``adaptive_squared``: of their squares.
         adversarial_start: share of training before the adversarial loss.
         adversarial_ramp: share of training over which lambda then rises from 0.
         r1: gamma of the R1 penalty, every ``r1_every`` steps.
@@ -51,6 +53,7 @@ class OneStepSpec:
     regression: str
     feature_weight: float
     adversarial: str
+    fakes: str
     weighting: str
     weight: float
     weight_min: float
@@ -69,20 +72,26 @@ class OneStepStep:
     """Both players' updates on one batch.
 
     The generator maps pairs and prior latents in one call; the discriminator learns from the
-    prior images and as many real ones, then judges them for the generator.
+    fakes and from ``prior_batch`` real images, then judges the fakes for the generator.
+
+    Args:
+        distance: of generated and target images, called with a seed for its augmentation; None is
+            the mean square over pixels.
     """
 
     def __init__(
         self,
         generator: Generator,
-        discriminator: ConvDiscriminator,
+        discriminator: Discriminator,
         pairs: PairBatches,
         real: ImageBatches,
         spec: OneStepSpec,
         generator_optim: OptimSpec,
         discriminator_optim: OptimSpec,
+        distance: nn.Module | None = None,
     ) -> None:
         self.generator, self.discriminator = generator.train(), discriminator.train()
+        self.distance = distance
         self.pairs, self.real, self.spec = pairs, real, spec
         self.ema = EMA(generator, spec.ema)
         self.optimizers = {
@@ -94,30 +103,32 @@ class OneStepStep:
             "discriminator": discriminator,
             "ema": self.ema.model,
         }
+        if distance is not None and distance.state_dict():  # random projections
+            self.modules["distance"] = distance
 
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Update the discriminator, then the generator, then the average."""
         spec = self.spec
         ramp = self._ramp(progress)
-        z, x, labels = self._latents_and_targets(with_prior=ramp is not None)
+        with_prior = ramp is not None and spec.fakes != "reconstructions"
+        z, x, labels = self._latents_and_targets(with_prior)
         device = z.device
         with autocast(device, spec.precision):
             images = self.generator(z, labels)
-        pair_images, prior_images = images[: len(x)], images[len(x) :]
+        rows = {"prior": slice(len(x), None), "reconstructions": slice(len(x))}
+        judged = rows.get(spec.fakes, slice(None))
+        fake, fake_labels = images[judged], labels[judged]
         stats: dict[str, Tensor | float] = {}
         if ramp is not None:
             real, real_labels = self.real.draw(spec.prior_batch)
-            prior_labels = labels[len(x) :]
-            stats |= self._update_discriminator(
-                step, real, real_labels, prior_images.detach(), prior_labels
-            )
-        loss, parts = self._regression(pair_images, x, ramp is not None)
+            stats |= self._update_discriminator(step, real, real_labels, fake.detach(), fake_labels)
+        loss, parts = self._regression(images[: len(x)], x, step, ramp is not None)
         update = loss * processes.portion(spec.batch)
         if ramp is not None:
             with autocast(device, spec.precision):
-                logits = self._judge(prior_images, prior_labels, step)
+                logits = self._judge(fake, fake_labels, step)
             adversarial = generator_loss(spec.adversarial, logits)
-            portion = processes.portion(spec.prior_batch)
+            portion = len(fake) / self._fakes()
             weight = self._weight(update, adversarial * portion) * ramp
             update = update + weight * (adversarial * portion)
             parts |= {"loss_adv": adversarial.detach() * self._per_pair(), "lambda": float(weight)}
@@ -128,6 +139,11 @@ class OneStepStep:
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step's pairs."""
         return self.pairs.indices[self.pairs.rows(self.spec.batch)]
+
+    def _fakes(self) -> int:
+        """Images of the generator that all processes together judge in a step."""
+        pairs, prior = self.spec.batch, self.spec.prior_batch
+        return {"prior": prior, "reconstructions": pairs}.get(self.spec.fakes, pairs + prior)
 
     def _per_pair(self) -> float:
         """Brings a mean over prior samples to the weights that the loop averages means over pairs
@@ -155,12 +171,16 @@ class OneStepStep:
         return z.contiguous(memory_format=torch.channels_last), x, labels
 
     def _regression(
-        self, images: Tensor, x: Tensor, with_features: bool
+        self, images: Tensor, x: Tensor, step: int, with_features: bool
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         if self.spec.regression == "none":
             return images.new_zeros(()), {}
         dstl = self.spec.regression == "noise_to_data"
-        loss = (noise_to_data_loss if dstl else reconstruction_loss)(images, x)
+        if self.distance is None:
+            loss = (noise_to_data_loss if dstl else reconstruction_loss)(images, x)
+        else:
+            with autocast(images.device, self.spec.precision):
+                loss = self.distance(images, x, step)
         stats: dict[str, Tensor | float] = {"loss_dstl" if dstl else "loss_rec": loss.detach()}
         if self.spec.feature_weight and with_features:
             with autocast(images.device, self.spec.precision):
@@ -175,14 +195,21 @@ class OneStepStep:
         spec = self.spec
         if spec.weighting == "fixed" or spec.regression == "none":
             return spec.weight
-        last = self.generator.last_block_weight()
-        ratio = adaptive_weight(regression, adversarial, last, 0.0, 1e4)
+        last, squared = self.generator.last_block_weight(), spec.weighting == "adaptive_squared"
+        ratio = adaptive_weight(regression, adversarial, last, 0.0, 1e4, squared=squared)
         return (spec.weight * ratio).clamp(spec.weight_min, spec.weight_max)
 
     def _judge(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
         if self.spec.augment:
-            images = diff_augment(images, step, self.spec.prior_batch)
+            images = self._augment(images, step)
         return self.discriminator(images, labels)
+
+    def _augment(self, images: Tensor, step: int) -> Tensor:
+        """DiffAugment; prior samples and real images share a draw, whoever holds which of them."""
+        mine = processes.share(self.spec.prior_batch)
+        if len(images) == mine.stop - mine.start:
+            return diff_augment(images, step, self.spec.prior_batch)
+        return diff_augment(images, step, len(images) * processes.count())
 
     def _update_discriminator(
         self, step: int, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor

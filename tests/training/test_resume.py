@@ -38,9 +38,9 @@ STEPS, BATCH = 6, 4
 LOOP = LoopSpec("toy", STEPS * BATCH, BATCH, warmup=0.2, decay=0.5, seed=3, save_every_s=-1.0)
 ONE_STEP = OneStepSpec(
     batch=BATCH, prior_batch=3, regression="reconstruction", feature_weight=0.1,
-    adversarial="hinge", weighting="adaptive", weight=0.3, weight_min=0.0, weight_max=10.0,
-    adversarial_start=0.0, adversarial_ramp=0.5, r1=1.0, r1_every=2, augment=True, clip=1.0,
-    ema=0.9, precision="fp32",
+    adversarial="hinge", fakes="prior", weighting="adaptive", weight=0.3, weight_min=0.0,
+    weight_max=10.0, adversarial_start=0.0, adversarial_ramp=0.5, r1=1.0, r1_every=2,
+    augment=True, clip=1.0, ema=0.9, precision="fp32",
 )  # fmt: skip
 
 

@@ -1,0 +1,141 @@
+"""Frozen image networks from timm as feature extractors, and where their weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pagoda.errors import PagodaError
+
+PRETRAINED, RANDOM = "pretrained", "random"
+"""Weights from timm's cache or download, and untrained ones; anything else names a folder."""
+
+_SMALL, _INPUT = 256, 224  # smaller images are resized to 224, others are seen at native size
+
+
+class Backbone(nn.Module):
+    """Four feature maps of a frozen network, highest resolution first.
+
+    The network is no part of the state and of the parameters: it never trains, and checkpoints
+    need not hold it. Vision transformers give the tokens after each quarter of their blocks as
+    maps of one size, without prefix tokens; convolutional networks their last four stages.
+
+    Args:
+        name: a timm model.
+        weights: ``"pretrained"``, ``"random"`` or a folder with ``<name>.safetensors`` or
+            ``<name>.pth``.
+    """
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__()
+        network = _create(name, weights).eval().requires_grad_(False)
+        self._frozen = [network]  # a list, so that torch does not register it
+        self.is_vit = hasattr(network, "patch_embed")
+        depth = len(network.blocks) if self.is_vit else len(network.feature_info)
+        self.taps = [depth * (i + 1) // 4 - 1 for i in range(4)]
+        if not self.is_vit:
+            self.taps = list(range(depth - 4, depth))
+        config = network.pretrained_cfg
+        self._mean, self._std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
+        self.channels = self._channels(network)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (n, 3, h, w) in [-1, 1] -> four maps (n, c, h', w').
+
+        Images are normalised as the network was trained with; those below 256 pixels are resized
+        to 224 bilinearly, as the official code does, and others are seen as they are.
+        """
+        x = ((x + 1) / 2 - self._mean.to(x)) / self._std.to(x)
+        if x.shape[-1] < _SMALL:
+            x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
+        return list(
+            self._frozen[0].forward_intermediates(
+                x, indices=self.taps, intermediates_only=True, output_fmt="NCHW", stop_early=True
+            )
+        )
+
+    def _channels(self, network: Any) -> list[int]:
+        if self.is_vit:
+            return [network.embed_dim] * 4
+        return [int(stage["num_chs"]) for stage in network.feature_info[-4:]]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._frozen[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+def _create(name: str, weights: str) -> Any:
+    import timm
+
+    if not timm.is_model(name):
+        raise PagodaError(f"backbone {name!r} is no timm model; see timm.list_models()")
+    # Vision transformers alone know, and need, a free image size.
+    vit = timm.models.is_model_in_modules(name, ["vision_transformer", "deit"])
+    size: dict[str, Any] = {"dynamic_img_size": True} if vit else {}
+    if weights == PRETRAINED:
+        return _download(lambda: timm.create_model(name, pretrained=True, **size), name)
+    with torch.random.fork_rng(devices=[]):  # untrained weights are the same in every run
+        torch.manual_seed(0)
+        network = timm.create_model(name, pretrained=False, **size)
+    if weights != RANDOM:
+        load_weights(network, Path(weights), name)
+    return network
+
+
+def _download(create: Callable[[], Any], name: str) -> Any:
+    try:
+        return create()
+    except Exception as error:  # the hub's clients raise many types of their own
+        raise PagodaError(no_weights(name)) from error
+
+
+def no_weights(name: str) -> str:
+    """What to tell a user whose machine cannot fetch the weights of a network."""
+    return (
+        f"the pretrained weights of {name} are neither in the cache nor to be downloaded; put "
+        f"{name}.safetensors or {name}.pth into a folder and name it in 'weights'"
+    )
+
+
+def load_weights(network: nn.Module, folder: Path, name: str) -> None:
+    """Load ``<name>.safetensors`` or ``<name>.pth`` of a folder.
+
+    Raises:
+        PagodaError: if there is no such file or it belongs to another network.
+    """
+    try:
+        network.load_state_dict(read_weights(folder, name))
+    except RuntimeError as error:
+        what = str(error).split("\n")[0]
+        raise PagodaError(f"the weights in {folder} are not those of {name}: {what}") from error
+
+
+def read_weights(folder: Path, name: str) -> Any:
+    """What ``<name>.safetensors``, ``.pth`` or ``.pt`` of a folder holds; pickles run no code.
+
+    Returns:
+        Mostly a dict of tensors; piq keeps a list.
+
+    Raises:
+        PagodaError: if there is no such file, or it is not of weights.
+    """
+    import pickle
+
+    import safetensors.torch
+
+    files = [folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        raise PagodaError(f"weights: {folder} holds no {files[0].name} and no {files[1].name}")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        tree = torch.load(file, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise PagodaError(f"{file} cannot be read as weights; fetch it again") from error
+    return tree.get("model", tree) if isinstance(tree, dict) else tree
