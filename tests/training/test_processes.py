@@ -82,9 +82,9 @@ def one_step(grown: bool, **changes: Any) -> OneStepStep:
     torch.manual_seed(6)
     spec = OneStepSpec(
         batch=BATCH, prior_batch=PRIOR, regression="reconstruction", feature_weight=0.1,
-        adversarial="hinge", weighting="adaptive", weight=0.3, weight_min=0.0, weight_max=10.0,
-        adversarial_start=0.0, adversarial_ramp=0.5, r1=1.0, r1_every=2, augment=True, clip=1.0,
-        ema=0.9, precision="fp32",
+        adversarial="hinge", fakes="prior", weighting="adaptive", weight=0.3, weight_min=0.0,
+        weight_max=10.0, adversarial_start=0.0, adversarial_ramp=0.5, r1=1.0, r1_every=2,
+        augment=True, clip=1.0, ema=0.9, precision="fp32",
     )  # fmt: skip
     return OneStepStep(
         generator.double().to(memory_format=torch.channels_last),
