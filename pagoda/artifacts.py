@@ -84,6 +84,8 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "card.json": FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
     "generator": _MODEL,
+    "super_resolution": _MODEL,
+    "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
     "evaluation": {
         "results.json": FileSpec("one row a value, with its protocol"),
         "samples.npy": FileSpec("sample sheet (generators, classes, columns, C, H, W)", 6,

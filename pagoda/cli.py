@@ -396,6 +396,31 @@ def track(
 
 
 @_command
+def arm(
+    ctx: typer.Context,
+    study: Annotated[str, typer.Argument(help="Folder of the study in experiments/.")],
+    arm: Annotated[str, typer.Argument(help="One of its arms.")],
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Training seed.")],
+) -> None:
+    """Train and measure one arm of a study with one seed."""
+    from pagoda.stages.study_spec import find_arm, load_study
+
+    config, found = _load(ctx), load_study(study)
+    _run("arm", config, found, find_arm(found, arm), seed)
+
+
+@_command
+def study(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Folder of the study in experiments/.")],
+) -> None:
+    """Put a study's measurements together: table, figures, summary."""
+    from pagoda.stages.study_spec import load_study
+
+    _run("study", _load(ctx), load_study(name))
+
+
+@_command
 def derive(ctx: typer.Context) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
     from pagoda.derive import rewrite

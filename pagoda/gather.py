@@ -93,12 +93,12 @@ def mlflow_runs() -> list[Run]:
         experiments_ = [e.experiment_id for e in client.search_experiments()]
         for run in client.search_runs(experiments_, wanted) if experiments_ else ():
             run_id, profile = run.info.run_id, run.data.tags["profile"]
-            texts = []
-            for name in (RESULTS, TEXT):
-                path = client.download_artifacts(run_id, f"report/{name}", folder)
-                texts.append(Path(path).read_text())
-            where = f"MLflow run {run_id}"
-            found.append(make_run(profile, *texts, f"MLflow run `{run_id[:8]}`", where))
+            results, text = (
+                Path(client.download_artifacts(run_id, f"report/{name}", folder)).read_text()
+                for name in (RESULTS, TEXT)
+            )
+            origin, where = f"MLflow run `{run_id[:8]}`", f"MLflow run {run_id}"
+            found.append(make_run(profile, results, text, origin, where))
     return sorted(found, key=lambda run: (run.profile, run.base_res, run.origin))
 
 

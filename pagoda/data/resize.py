@@ -94,6 +94,9 @@ def to_rgb(image: Image.Image, exif: bool = False) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "RGB":
+        image.load()  # convert() would copy all its pixels
+        return image
     return image.convert("RGB")
 
 

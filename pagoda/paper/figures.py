@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pagoda.paper.intervals import t_interval
@@ -23,9 +25,11 @@ _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
 )  # fmt: skip
 _LOG_FROM = 8.0  # largest over smallest value of a positive metric
 _PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
-_MAX_PANELS = 9
+_MAX_PANELS = 12
+_OWN = frozenset({"student", "grown", "cascade", "none"})  # an arm has one of them a resolution
+_LONG = 34  # characters of an axis label that fit one line
 
-Panel = tuple[str, str, str, int]  # metric, protocol, generator, resolution
+Panel = tuple[str, str, str, int]  # metric, protocol, generator (empty: the arm's own), resolution
 Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed
 
 
@@ -35,21 +39,27 @@ def draw_study(study: StudyResults, path: Path) -> int | None:
     Returns:
         The figure's width in CSS pixels; None, and no file, if no panel has two arms.
     """
-    drawn = [(panel, curves) for panel in panels_of(study) if (curves := curves_of(study, panel))]
+    drawn = [
+        (panel, curves) for panel in drawn_panels(study) if (curves := curves_of(study, panel))
+    ]
     if not drawn:
         return None
-    drawn = drawn[:_MAX_PANELS]
     ticks = _ticks(study)
     with style.applied():
         size = (2.55, 2.15) if ticks is None else (2.55, 1.0 + 0.22 * len(ticks))
-        room = 0.0 if ticks is None else 1.6
+        room = 0.0 if ticks is None else 0.15 + 0.056 * max(map(len, ticks))
         figure, axes = style.panels(len(drawn), 3, size, 0.48 if ticks is None else 0.12, room)
         for column, (ax, (panel, curves)) in enumerate(zip(axes, drawn, strict=True)):
             if ticks is None:
                 _over_axis(ax, study, panel, curves)
             else:
-                _by_arm(ax, panel, curves, ticks, labelled=column % 3 == 0)
+                _by_arm(ax, panel, curves, ticks if column % 3 == 0 else [""] * len(ticks))
         return style.save(figure, path)
+
+
+def drawn_panels(study: StudyResults) -> list[Panel]:
+    """The panels that have at least two arms, as many as fit a figure."""
+    return [p for p in panels_of(study) if curves_of(study, p)][:_MAX_PANELS]
 
 
 def panels_of(study: StudyResults) -> list[Panel]:
@@ -89,14 +99,15 @@ def place_of(study: StudyResults, row: StudyRow) -> float | None:
 
 def panel_of(row: StudyRow) -> Panel:
     """The panel, and the column, that a row belongs to."""
-    return row.metric, row.protocol, row.generator, row.resolution
+    generator = "" if row.generator in _OWN else row.generator
+    return row.metric, row.protocol, generator, row.resolution
 
 
 def panel_title(panel: Panel) -> str:
-    """Metric, generator and size: ``FD ↓ grown, 16×16``."""
+    """Metric and size, and the generator if it is not the arm's own: ``FD ↓ 16×16``."""
     metric, _, generator, resolution = panel
     label = METRICS.get(metric, metric.replace("_", " ").capitalize())
-    who = "" if generator in ("", "none") else f" {generator_label(generator).lower()},"
+    who = f" {generator_label(generator).lower()}," if generator else ""
     return f"{label}{who} {resolution}×{resolution}"
 
 
@@ -125,33 +136,31 @@ def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> N
         ax.plot(x, mean, color=ink, linestyle=dash, linewidth=1.4, label=series or None)
     if card.axis_log and all(place > 0 for points in curves.values() for place in points):
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(numticks=6))
-        ax.xaxis.set_minor_locator(NullLocator())
+        _log_ticks(ax.xaxis, [place for points in curves.values() for place in points])
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(_PLAIN)
-    ax.set_xlabel(card.axis_label)
-    ax.set_title(panel_title(panel), loc="left", fontweight="bold")
+    label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
+    long = len(label) > _LONG
+    ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=6.5 if long else 8, linespacing=0.95)
+    ax.set_title(panel_title(panel), loc="left", fontweight="bold", fontsize=7.8)
     _scale(ax, curves, vertical=True)
     if any(curves):
         ax.legend(loc="best", handlelength=2.4)
 
 
-def _by_arm(
-    ax: Axes, panel: Panel, curves: Curves, ticks: Sequence[str], *, labelled: bool
-) -> None:
-    for points in curves.values():
+def _by_arm(ax: Axes, panel: Panel, curves: Curves, ticks: Sequence[str]) -> None:
+    for i, points in enumerate(curves.values()):
+        ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
         for place, values in points.items():
-            ink = _INKS[int(place) % len(_INKS)]
-            marker = _MARKERS[int(place) % len(_MARKERS)]
             ax.plot(values, [place] * len(values), marker, color=ink, markersize=3.6,
                     alpha=0.6, markeredgewidth=0)  # fmt: skip
             mean = t_interval(values).mean
             ax.plot([mean] * 2, [place - 0.28, place + 0.28], color=ink, linewidth=1.8)
     ax.set_ylim(len(ticks) - 0.5, -0.5)
-    ax.set_yticks(range(len(ticks)), list(ticks) if labelled else [""] * len(ticks))
+    ax.set_yticks(range(len(ticks)), list(ticks))
     ax.tick_params(axis="y", length=0)
-    ax.set_title(panel_title(panel), loc="left", fontweight="bold")
+    ax.set_title(panel_title(panel), loc="left", fontweight="bold", fontsize=7.8)
     ax.set_xlabel(panel[1])
     _scale(ax, curves, vertical=False)
 
@@ -161,8 +170,13 @@ def _scale(ax: Axes, curves: Curves, *, vertical: bool) -> None:
     axis = ax.yaxis if vertical else ax.xaxis
     if min(values) > 0 and max(values) > _LOG_FROM * min(values):
         (ax.set_yscale if vertical else ax.set_xscale)("log")
-        axis.set_major_locator(LogLocator(numticks=5))
-        axis.set_minor_locator(NullLocator())
+        _log_ticks(axis, values)
     else:
         axis.set_major_locator(MaxNLocator(4))
     axis.set_major_formatter(_PLAIN)
+
+
+def _log_ticks(axis: Axis, values: Sequence[float]) -> None:
+    near = max(values) < 100 * min(values)  # powers of ten alone might leave one tick, or none
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=6))
+    axis.set_minor_locator(NullLocator())

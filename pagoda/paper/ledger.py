@@ -56,14 +56,14 @@ def counted(judgements: Sequence[Judgement]) -> str:
 def verdict_table(judgements: Sequence[Judgement], revision: str) -> Table:
     """A line a claim, profile and protocol."""
     rows = tuple(_line(j) for j in judgements)
-    header = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds",
-              "Protocol", "Judged on", "Study")  # fmt: skip
+    header = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Rule", "Seeds",
+              "Protocol", "Judged on")  # fmt: skip
     caption = (
         "**Claims.** Effect: of the arms that the rule names (table below), its unit that of the "
         "protocol, none for a ratio; the effect of each seed shows on hover and is in `claims.csv`."
         f" Ledger made by code `{revision}`."
     )
-    return Table(caption, header, rows, "llrrrrlll")
+    return Table(caption, header, rows, "llrrrrll")
 
 
 def rule_table(judgements: Sequence[Judgement]) -> Table:
@@ -100,15 +100,15 @@ def _line(judgement: Judgement) -> tuple[Cell, ...]:
     limit = f"{'<' if claim.below else '>'} {claim.limit:g}"
     judged = "not run" if study is None else f"`{judgement.profile}`: {study.card.data}"
     folder = f"`experiments/{claim.study}/`"
-    where = folder if study is None else f"{folder}, results in `{study.folder}`"
+    where = f"{judged}; study {folder}"
+    reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}"),
-        Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}: {judgement.reason}"),
+        Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),
         Cell(limit),
         Cell(str(len(judgement.seeds))),
         Cell(f"`{judgement.protocol}`" if judgement.protocol else ""),
-        Cell(judged),
-        Cell(where),
+        Cell(where, "" if study is None else f"results in {study.folder}"),
     )

@@ -14,7 +14,7 @@ from pagoda.errors import PagodaError
 from pagoda.paper import tables
 from pagoda.paper.claims import Claim, Judgement, judge_all
 from pagoda.paper.derived import with_derived
-from pagoda.paper.figures import draw_study
+from pagoda.paper.figures import draw_study, drawn_panels, panels_of
 from pagoda.paper.ledger import counted, effect_text, ledger_blocks, ledger_document
 from pagoda.paper.printers import to_csv, to_latex
 from pagoda.paper.published import Published
@@ -97,8 +97,10 @@ def paper_tables(material: Material) -> dict[str, Table]:
         "upsampling": tables.upsampling_table(published, runs),
     }
     made |= {f"one-step-{r}": tables.one_step_table(published, r) for r in _SIZES}
-    sizes = sorted({res for run in runs for res in run.resolutions})
-    made |= {f"measured-{r}": tables.measured_table(runs, r) for r in sizes}
+    for profile in dict.fromkeys(run.profile for run in runs):
+        own = [run for run in runs if run.profile == profile]
+        for res in sorted({res for run in own for res in run.resolutions}):
+            made[f"measured-{profile}-{res}"] = tables.measured_table(own, res)
     for study in material.studies:
         made[f"study-{study.card.profile}-{study.card.study}"] = study_table(with_derived(study))
     return made
@@ -118,7 +120,7 @@ def compose(
         Section("Base resolution and upsampling", tuple(ways)),
         *(Section(_study_title(s), _study(s, judgements, named, folder)) for s in material.studies),
         *(
-            Section(f"Pictures: {run.label}", _pictures(run, folder))
+            Section(f"Pictures: {run.profile}, base {run.base_res}", _pictures(run, folder))
             for run in material.runs
             if pictures(run)
         ),
@@ -156,8 +158,8 @@ def _summary(material: Material, judgements: Sequence[Judgement]) -> str:
     size = (
         f"{full} of them at the paper's full size."
         if full
-        else "**None is at the paper's full size: measured values are of scaled-down runs on other "
-        "data and are never set against published figures.**"
+        else "**None is at the paper's full size**: measured values are of scaled-down runs on "
+        "other data and are never set against published figures."
     )
     return (
         f"{len(material.runs)} experiments (profiles {profiles}) and {len(material.studies)} "
@@ -200,7 +202,7 @@ def _study(
     blocks += list(card.findings)
     if (width := draw_study(with_derived(study), folder / f"{name}.png")) is not None:
         caption = (
-            f"**{card.title}**, profile `{card.profile}`: {_drawn(study)} "
+            f"**{card.title}**, profile `{card.profile}`: {_drawn(with_derived(study))} "
             f"{named[name].caption.split('. ', 1)[-1]}"
         )
         blocks.append(Figure(f"{name}.png", caption, f"Results of the study {card.study}", width))
@@ -212,13 +214,13 @@ def _study(
 
 
 def _drawn(study: StudyResults) -> str:
-    if study.card.axis_metric:
-        return (
-            f"every student over its teacher's {study.card.axis_metric}; a point a seed, lines "
-            "through the means."
-        )
+    metric = study.card.axis_metric
+    how = f"every student over its teacher's {metric}; " if metric else ""
+    left_out = len(panels_of(study)) - len(drawn_panels(study))
+    more = f" {left_out} more columns are in the table only." if left_out else ""
     return (
-        "a point a training seed, lines or bars at their means; logarithmic where values span 8×."
+        f"{how}a point a training seed, lines or bars at their means, logarithmic where values "
+        f"span 8×.{more}"
     )
 
 

@@ -164,7 +164,7 @@ def upsampling_table(published: Sequence[Published], runs: Sequence[Run]) -> Tab
 
 
 def measured_table(runs: Sequence[Run], resolution: int) -> Table:
-    """What was run at a resolution: every main generator, teacher and floor."""
+    """What was run at a resolution of one profile: every main generator, teacher and floor."""
     lines, columns = [], Columns(runs)
     for run in (r for r in runs if resolution in r.resolutions):
         main = run.main(resolution)
@@ -174,8 +174,8 @@ def measured_table(runs: Sequence[Run], resolution: int) -> Table:
         lines += [_measured_line(run, name, rows, columns) for name in found]
     lines.sort(key=lambda line: line.rank)
     caption = (
-        f"**Measured at {resolution}×{resolution}.** {_SCALED} Each value's n, seed, reference, "
-        f"features, code and device show on hover and stand in the run's `results.csv`. "
+        f"**Measured at {resolution}×{resolution}**, {_data(runs)}. {_SCALED} Each value's n, "
+        "seed, reference, features, code and device show on hover and stand in `results.csv`. "
         f"{_origins(runs)}"
     )
     return _table(caption, ("Run", "Size", "Generator", "NFE", "n"), lines)
@@ -252,8 +252,13 @@ def _distances(run: Run) -> list[Row]:
 
 
 def _size(run: Run) -> str:
-    data = f": {run.data}" if run.data else ""
-    return f"measured, {'full size' if run.full_size else 'scaled down'}{data}"
+    return f"measured, {'full size' if run.full_size else 'scaled down'}"
+
+
+def _data(runs: Sequence[Run]) -> str:
+    return "; ".join(
+        dict.fromkeys(f"`{run.profile}`: {run.data or 'data unknown'}" for run in runs)
+    )
 
 
 def _seconds(run: Run) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from pagoda.report.document import Document, Figure, Table
 
 _TEMPLATE = "page.html.j2"
+_WIDE_FROM, _PROSE_FROM = 4, 60  # columns, characters
 
 
 def to_html(document: Document, folder: Path) -> str:
@@ -26,6 +27,7 @@ def to_html(document: Document, folder: Path) -> str:
     environment.filters |= {
         "inline": inline,
         "verdict": _verdict_class,
+        "shape": _shape_class,
         "data_uri": lambda file: _data_uri(folder / file),
     }
     environment.tests |= {
@@ -45,6 +47,13 @@ def inline(text: str) -> Markup:
 def _code(match: re.Match[str]) -> str:
     breakable = re.sub(r"_(?=[^_]{3})", "_<wbr>", match[1])
     return f"<code>{breakable}</code>"
+
+
+def _shape_class(table: Table) -> str:
+    """``wide``: scrolls under a fixed first column; ``prose``: its first column is sentences."""
+    wide = "wide" if len(table.header) > _WIDE_FROM else ""
+    prose = "prose" if any(len(row[0].text) > _PROSE_FROM for row in table.rows) else ""
+    return f"{wide} {prose}".strip()
 
 
 def _verdict_class(text: str) -> str:

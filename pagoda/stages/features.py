@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
+from pagoda.stages.scratch import HISTORY, stage_scratch
+from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
 
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own
@@ -25,6 +28,7 @@ _WEIGHT_DECAY = 0.05
 _WARMUP = 0.2  # share of training in which the learning rate rises
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
 _LOG_EVERY = 10  # steps
+_SAVE_EVERY_S = 60.0
 
 
 def run(config: Config) -> None:
@@ -45,7 +49,9 @@ def run(config: Config) -> None:
             len(ladder),
         )  # fmt: skip
     network = network.to(device).to(memory_format=torch.channels_last)
-    _train(config, network, open_images(data, "train"), data.array("train_labels"), ladder)
+    folder = stage_scratch("features", {"features": config.features}, {"data": data})
+    train_set = open_images(data, "train"), data.array("train_labels")
+    scratch = _train(config, network, *train_set, ladder, folder)
     network.eval()
     card = {
         "architecture": network.architecture,
@@ -59,12 +65,14 @@ def run(config: Config) -> None:
     where = {"name": config.name, "target_res": config.target_res}
     with artifacts.create(paths.features, "features", config=where, inputs={"data": data}) as out:
         artifacts.save_model(out, network, card)
+    scratch.discard()
 
 
 def _train(
     config: Config, network: FeatureNetwork, images: Images, labels: np.ndarray,
-    ladder: list[int],
-) -> None:  # fmt: skip
+    ladder: list[int], folder: Path,
+) -> Scratch:  # fmt: skip
+    """Train from the newest checkpoint; batches and rates before it are passed over."""
     section, device = config.features, next(network.parameters()).device
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=section.lr, weight_decay=_WEIGHT_DECAY, fused=True
@@ -73,13 +81,17 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, section.lr, total_steps=max(2, steps), pct_start=_WARMUP
     )
-    start, seen = time.monotonic(), 0
-    batches = _batches(images, labels, section.batch, steps, section.seed)
-    with (
-        track(section.images, "features") as bar,
-        History(Paths(config).history("features")) as log,
-    ):
-        for step, (x, y) in enumerate(batches, 1):
+    scratch = Scratch(folder, {"network": network}, {"network": optimizer})
+    done, before = scratch.restore()
+    for _ in range(done):
+        schedule.step()
+    seen = done * section.batch
+    start = saved = time.monotonic()
+    batches = _batches(images, labels, section.batch, steps, section.seed, done)
+    history = History(Paths(config).history("features"), seen, folder / HISTORY)
+    with track(section.images, "features") as bar, history as log:
+        bar.advance(seen)
+        for step, (x, y) in enumerate(batches, done + 1):
             losses = _step(network, x.to(device), y.to(device), ladder)
             optimizer.zero_grad(set_to_none=True)
             (losses[0] + _DEGRADATION_WEIGHT * losses[1]).backward()
@@ -89,26 +101,33 @@ def _train(
             seen += len(x)
             bar.advance(len(x))
             if step % _LOG_EVERY == 0 or step == steps:
-                seconds = time.monotonic() - start
+                seconds = before + time.monotonic() - start
                 log.write(
                     images=seen, step=step, seconds=seconds, loss=losses[0].item(),
                     loss_degradation=losses[1].item(), accuracy=losses[2].item(), lr=rate,
                     images_per_second=seen / seconds,
                 )  # fmt: skip
+            if step < steps and time.monotonic() - saved > _SAVE_EVERY_S:
+                scratch.save(step, before + time.monotonic() - start)
+                log.back_up()
+                saved = time.monotonic()
+    return scratch
 
 
 def _batches(
-    images: Images, labels: np.ndarray, batch: int, steps: int, seed: int
+    images: Images, labels: np.ndarray, batch: int, steps: int, seed: int, done: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled epochs of uint8 images, each mirrored with probability 1/2."""
+    """Shuffled epochs of uint8 images, each mirrored with probability 1/2, after ``done`` steps."""
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
-    for _ in range(steps):
+    for step in range(steps):
         while len(order) < batch:
             order = np.concatenate([order, rng.permutation(len(images))])
         rows, order = order[:batch], order[batch:]
-        pixels = images[rows]
         mirrored = rng.random(batch) < 0.5
+        if step < done:
+            continue
+        pixels = images[rows]
         pixels[mirrored] = pixels[mirrored, :, :, ::-1]
         yield torch.from_numpy(pixels), torch.from_numpy(labels[rows])
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import pagoda
+from pagoda import processes
 from pagoda.artifacts import Artifact
 from pagoda.stages.root import project_root
 from pagoda.training.checkpoint import scratch_folder
 
 HISTORY = "history.jsonl"
 """Copy of the training curves that belong to the checkpoints beside it."""
+
+_claims: dict[str, FileLock] = {}  # held until this process ends
 
 
 def stage_scratch(
@@ -33,7 +40,28 @@ def stage_scratch(
         "facts": facts,
         "code": _code_version(),
     }
-    return scratch_folder(project_root(), stage, identity)
+    return Path(processes.tell(_claim(scratch_folder(project_root(), stage, identity))))
+
+
+def _claim(folder: Path) -> str:
+    """``folder``, or ``folder.2`` and so on while another running stage works in it.
+
+    Two experiments at once may share a stage; neither may delete the other's checkpoints. The
+    system frees the lock of a stage that died. In a group the first process claims for all.
+    """
+    if not processes.first():
+        return ""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        slot = str(folder) if number == 1 else f"{folder}.{number}"
+        if slot in _claims:
+            return slot
+        lock = FileLock(f"{slot}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            _claims[slot] = lock
+            return slot
+    raise AssertionError  # the count has no end
 
 
 def _code_version() -> str:

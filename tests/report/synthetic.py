@@ -115,6 +115,7 @@ def write_experiment(config: Config, columns: int = 8) -> None:
             for split in ("train", "test"):
                 np.save(out / f"{split}_images.npy", pictures((2,), res, 0))
                 np.save(out / f"{split}_labels.npy", np.arange(2))
+                (out / f"{split}_names.txt").write_text("a\nb\n")
             artifacts.write_json(
                 out / "card.json",
                 {"classes": CLASSES, "recipe": "box", "n": {"train": 8192, "test": 2048}},

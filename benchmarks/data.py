@@ -1,0 +1,444 @@
+"""Data preparation and loading beside EDM's, and a store of a million images in bounded memory.
+
+    python benchmarks/data.py loader --edm EDM
+    python benchmarks/data.py downsample --edm EDM --images IMAGES.zip [--edm2 EDM2]
+    python benchmarks/data.py formats --images IMAGES.zip
+    python benchmarks/data.py million --folder FOLDER
+
+EDM is a checkout of NVlabs/edm, EDM2 one of NVlabs/edm2; IMAGES a zip archive of photographs. Costs
+are CPU seconds of one thread (of a process and its children), the best of interleaved repeats;
+files are in the page cache. ``formats`` uses litdata, mosaicml-streaming and webdataset where they
+are installed. Each part prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def cpu_seconds() -> float:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF,
+                                                         resource.RUSAGE_CHILDREN))  # fmt: skip
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def best(jobs: dict[str, Callable[[], int]], repeats: int) -> dict[str, dict[str, float]]:
+    """Images per CPU second of each job, which returns how many it did; best and worst repeat."""
+    rates: dict[str, list[float]] = {key: [] for key in jobs}
+    for _ in range(repeats):
+        for key, job in jobs.items():
+            start = cpu_seconds()
+            images = job()
+            rates[key].append(images / (cpu_seconds() - start))
+    return {k: {"best": round(max(v), 1), "worst": round(min(v), 1)} for k, v in rates.items()}
+
+
+def versions(*names: str) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "pillow", *names):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def revision(checkout: str) -> str:
+    command = ["git", "-C", checkout, "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def loader(args: argparse.Namespace) -> dict[str, Any]:
+    """Shuffled batches of 128 at 64x64: the store against EDM's dataset and PyTorch's loader."""
+    import torch
+
+    from pagoda.data.shards import ShardedArray
+
+    sys.path.insert(0, args.edm)
+    from training.dataset import ImageFolderDataset
+
+    torch.set_num_threads(1)
+    n, batch, steps = args.n, 128, args.n // 128
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        images = np.lib.format.open_memmap(f"{folder}/images.npy", "w+", np.uint8, (n, 3, 64, 64))
+        with zipfile.ZipFile(f"{folder}/edm.zip", "w") as archive:
+            for i in range(n):
+                images[i] = rng.integers(0, 256, (3, 64, 64), dtype=np.uint8)
+                out = io.BytesIO()  # as dataset_tool.py writes it
+                Image.fromarray(images[i].transpose(1, 2, 0)).save(out, "png", compress_level=0)
+                archive.writestr(f"{i // 1000:05d}/img{i:08d}.png", out.getvalue())
+            labels = [[f"{i // 1000:05d}/img{i:08d}.png", i % 10] for i in range(n)]
+            archive.writestr("dataset.json", json.dumps({"labels": labels}))
+        images.flush()
+        mapped = np.load(f"{folder}/images.npy", mmap_mode="r")
+        half = ShardedArray([mapped[: n // 2], mapped[n // 2 :]])
+        classes = np.arange(n) % 10
+
+        def store(source: Any) -> int:
+            for _ in range(steps):
+                rows = torch.randint(n, (batch,)).numpy()
+                _ = torch.from_numpy(source[rows]), torch.from_numpy(classes[rows])
+            return steps * batch
+
+        def edm(workers: int) -> int:
+            data = ImageFolderDataset(f"{folder}/edm.zip", use_labels=True)
+            _ = data.label_dim
+            data.close()  # workers would share the position in the open archive
+            load = torch.utils.data.DataLoader(
+                data, batch, shuffle=True, num_workers=workers, drop_last=True
+            )
+            return sum(len(x) for x, _ in load)
+
+        assert np.array_equal(ImageFolderDataset(f"{folder}/edm.zip")[5][0], mapped[5])
+        jobs = {
+            "store": lambda: store(mapped), "store, two shards": lambda: store(half),
+            "edm, no workers": lambda: edm(0), "edm, two workers": lambda: edm(2),
+        }  # fmt: skip
+        rates = best(jobs, args.repeats)
+    ratio = {k: round(rates["store"]["best"] / rates[k]["best"], 1) for k in rates}
+    return {
+        "images_per_cpu_second": rates, "store_over": ratio, "n": n, "repeats": args.repeats,
+        "edm": revision(args.edm), "versions": versions("torch"),
+        "pyspng": importlib.util.find_spec("pyspng") is not None,
+    }  # fmt: skip
+
+
+def rgb_only(archive: str, folder: str, copies: int) -> tuple[str, int]:
+    """The RGB images of an archive, several times over: EDM's tool takes no others."""
+    out = Path(folder) / "rgb.zip"
+    count = 0
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if Image.open(io.BytesIO(content)).mode == "RGB":
+                for k in range(copies):
+                    target.writestr(f"{k}/{name}", content)
+                count += copies
+    return str(out), count
+
+
+def through_tool(tool: list[str], source: str, dest: str) -> None:
+    command = [sys.executable, *tool, f"--source={source}", f"--dest={dest}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(tool[0]).parent)
+
+
+def ours(source: str, folder: Path, resolution: int, recipe: str) -> int:
+    """Every image of an archive through our pass, in one process."""
+    from pagoda.data.cutting import Cutting, Target
+    from pagoda.data.sources import open_source
+
+    shutil.rmtree(folder, ignore_errors=True)
+    images = open_source(
+        "zip", split="train", path=source, hub=None, num_classes=1, limit=None, render_res=8,
+        seed=0, test_share=0.0001,
+    )  # fmt: skip
+    target = Target(folder, "train", len(images), resolution, False)
+    Cutting(images, [target], recipe, None).run(lambda _: None)
+    return len(images)
+
+
+def as_tool_wrote(archive: str) -> dict[bytes, int]:
+    with zipfile.ZipFile(archive) as source:
+        names = [n for n in source.namelist() if n.endswith(".png")]
+        found = [np.asarray(Image.open(io.BytesIO(source.read(n)))) for n in names]
+    return {image.tobytes(): 1 for image in found}
+
+
+def downsample(args: argparse.Namespace) -> dict[str, Any]:
+    """Photographs to 64x64 in one process: pagoda's pass against the reference tools."""
+    from pagoda.data import cutting
+
+    cutting._DECODED_ALONE = 1 << 60  # one process
+    result: dict[str, Any] = {"repeats": args.repeats, "resolution": 64,
+                              "versions": versions()}  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        source, n = rgb_only(args.images, folder, args.copies)
+        size = ["--resolution=64x64"]
+        tools = {"edm": ("lanczos", [f"{args.edm}/dataset_tool.py", "--transform=center-crop"])}
+        if args.edm2:
+            tools["edm2"] = ("adm", [f"{args.edm2}/dataset_tool.py", "convert",
+                                     "--transform=center-crop-dhariwal"])  # fmt: skip
+        for name, (recipe, tool) in tools.items():
+            dest, place = f"{folder}/{name}.zip", Path(folder, recipe)
+
+            def theirs(most: int, tool: list[str] = tool, dest: str = dest) -> float:
+                Path(dest).unlink(missing_ok=True)
+                start = cpu_seconds()
+                through_tool([*tool, *size, f"--max-images={most}"], source, dest)
+                return cpu_seconds() - start
+
+            # The tool's start, which differs much between the two, is taken off.
+            costs: dict[str, list[float]] = {name: [], "start": [], "pagoda": []}
+            for _ in range(args.repeats):
+                costs["start"].append(theirs(1))
+                costs[name].append(theirs(n))
+                start = cpu_seconds()
+                ours(source, place, 64, recipe)
+                costs["pagoda"].append(cpu_seconds() - start)
+            per_image = [c - s for c, s in zip(costs[name], costs["start"], strict=True)]
+            rates = {name: round((n - 1) / min(per_image), 1),
+                     f"pagoda {recipe}": round(n / min(costs["pagoda"]), 1)}  # fmt: skip
+            there = as_tool_wrote(dest)
+            made = np.load(place / "train_images.npy")
+            equal = sum(image.transpose(1, 2, 0).tobytes() in there for image in made)
+            result[name] = {
+                "images_per_cpu_second": rates, "n": n,
+                "ratio": round(rates[f"pagoda {recipe}"] / rates[name], 2),
+                "tool_start_cpu_seconds": round(min(costs["start"]), 2),
+                "bytes_equal": f"{equal} of {len(made)}",
+                "revision": revision(args.edm if name == "edm" else args.edm2),
+            }  # fmt: skip
+    return result
+
+
+def scaling(args: argparse.Namespace) -> dict[str, Any]:
+    """Wall time of one pass with one and with all cores, and of one pass for four resolutions."""
+    from pagoda.data import cutting
+    from pagoda.data.sources import open_source
+
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        source, n = rgb_only(args.images, folder, args.copies)
+        images = open_source(
+            "zip", split="train", path=source, hub=None, num_classes=1, limit=None, render_res=8,
+            seed=0, test_share=0.0001,
+        )  # fmt: skip
+        cutting._DECODED_ALONE = 1
+
+        def go(cores: int, *resolutions: int) -> float:
+            cutting.cores = lambda: cores
+            start, where = time.perf_counter(), Path(folder, "pass")
+            targets = [cutting.Target(where / str(r), "train", len(images), r, False)
+                       for r in resolutions]  # fmt: skip
+            cutting.Cutting(images, targets, "adm", None).run(lambda _: None)
+            shutil.rmtree(where)
+            return time.perf_counter() - start
+
+        cores = len(os.sched_getaffinity(0))
+        walls = {"one core": [], "all cores": [], "apart": [], "together": []}
+        for _ in range(args.repeats):
+            walls["one core"].append(go(1, 64))
+            walls["all cores"].append(go(cores, 64))
+            walls["apart"].append(sum(go(1, r) for r in (64, 128, 256, 512)))
+            walls["together"].append(go(1, 64, 128, 256, 512))
+    fastest = {k: round(min(v), 2) for k, v in walls.items()}
+    return {
+        "n": n, "cores": cores, "wall_seconds": fastest, "load": os.getloadavg()[0],
+        "speed_up": round(fastest["one core"] / fastest["all cores"], 2),
+        "one_pass_over_four": round(fastest["apart"] / fastest["together"], 2),
+    }  # fmt: skip
+
+
+def formats(args: argparse.Namespace) -> dict[str, Any]:
+    """Lossless storage of 512x512 photographs: size, and images a CPU second read at random."""
+    from pagoda.data.resize import cut
+    from pagoda.data.store import EncodedImages, encode
+
+    with zipfile.ZipFile(args.images) as archive:
+        names = archive.namelist()
+        opened = (Image.open(io.BytesIO(archive.read(n))) for n in names)
+        images = [cut(image, 512, "adm") for image in opened if min(image.size) >= 330]
+    n = len(images)
+    rows = np.random.default_rng(0).permutation(n)
+    pngs, webps = [], [encode(image) for image in images]
+    for image in images:
+        out = io.BytesIO()
+        Image.fromarray(image).save(out, "PNG", compress_level=1)
+        pngs.append(out.getvalue())
+    sizes: dict[str, float] = {}
+    jobs: dict[str, Callable[[], int]] = {}
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        raw = np.stack([image.transpose(2, 0, 1) for image in images])
+        np.save(f"{folder}/raw.npy", raw)
+        mapped = np.load(f"{folder}/raw.npy", mmap_mode="r")
+        Path(folder, "a.webp").write_bytes(b"".join(webps))
+        offsets = np.concatenate([[0], np.cumsum([len(w) for w in webps])])
+        store = EncodedImages([Path(folder, "a.webp")], offsets, 512)
+        batches = [rows[i : i + 16] for i in range(0, n, 16)]
+
+        def whole(source: Any) -> int:
+            return sum(len(source[batch]) for batch in batches)
+
+        assert np.array_equal(store[rows[:9]], raw[rows[:9]])
+        sizes |= {"raw": raw.nbytes / n, "pagoda, lossless WebP": sum(map(len, webps)) / n}
+        jobs |= {"raw": lambda: whole(mapped), "pagoda, lossless WebP": lambda: whole(store)}
+        for key, size, job in _libraries(Path(folder), pngs, rows):
+            sizes[key], jobs[key] = size, job
+        rates = best(jobs, args.repeats)
+    return {
+        "n": n, "kilobytes_per_image": {k: round(v / 1e3) for k, v in sizes.items()},
+        "images_per_cpu_second": rates,
+        "imagenet_gigabytes": {k: round(v * 1_281_167 / 1e9) for k, v in sizes.items()},
+        "versions": versions("litdata", "mosaicml-streaming", "webdataset"),
+    }  # fmt: skip
+
+
+def _libraries(
+    folder: Path, pngs: list[bytes], rows: np.ndarray
+) -> Iterator[tuple[str, float, Callable[[], int]]]:
+    """The same images as PNG files in what streaming libraries write."""
+
+    def decoded(content: bytes) -> int:
+        return len(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).shape) // 3
+
+    with contextlib.suppress(ImportError):
+        from streaming import MDSWriter, StreamingDataset
+
+        out = folder / "mds"
+        with MDSWriter(out=str(out), columns={"x": "bytes"}) as writer:
+            for png in pngs:
+                writer.write({"x": png})
+        mds = StreamingDataset(local=str(out), batch_size=1)
+        size = sum(f.stat().st_size for f in out.iterdir()) / len(pngs)
+        yield "mosaicml-streaming, PNG", size, lambda: sum(decoded(mds[int(i)]["x"]) for i in rows)
+    with contextlib.suppress(ImportError):
+        import litdata
+
+        lit = folder / "lit"
+        writer = litdata.streaming.writer.BinaryWriter(str(lit), chunk_bytes="64MB")
+        for i, png in enumerate(pngs):
+            writer[i] = {"x": png}
+        writer.done()
+        writer.merge()
+        data = litdata.StreamingDataset(str(lit))
+        size = sum(f.stat().st_size for f in lit.iterdir()) / len(pngs)
+        yield "litdata, PNG", size, lambda: sum(decoded(data[int(i)]["x"]) for i in rows)
+    with contextlib.suppress(ImportError):
+        import webdataset
+
+        tar = folder / "web.tar"
+        with webdataset.TarWriter(str(tar)) as sink:
+            for i, png in enumerate(pngs):
+                sink.write({"__key__": f"{i:06d}", "png": png})
+        yield (
+            "webdataset, PNG (in order only)",
+            tar.stat().st_size / len(pngs),
+            lambda: sum(
+                decoded(sample["png"])
+                for sample in webdataset.WebDataset(str(tar), shardshuffle=False)
+            ),
+        )
+
+
+MILLION = """
+import json, os, resource, sys, time
+import numpy as np
+from pathlib import Path
+part, folder, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+start = time.perf_counter()
+def peak(who): return resource.getrusage(who).ru_maxrss / 2**20
+def anonymous():
+    fields = dict(l.split(":") for l in open("/proc/self/status") if l.startswith(("Rss", "VmHWM")))
+    return {k: round(int(v.split()[0]) / 2**20, 2) for k, v in fields.items()}
+if __name__ == "__main__":
+    if part == "build":
+        from pagoda.data.cutting import Cutting, Target
+        from pagoda.data.sources import open_source
+        source = open_source("embedded", split="train", path=None, hub=None, num_classes=10,
+                             limit=n, render_res=64, seed=0)
+        target = Target(folder, "train", n, 64, False)
+        Cutting(source, [target], "box", None).run(lambda _: None)
+        work = n
+    else:
+        import torch
+        torch.set_num_threads(1)
+        from pagoda.data.shards import ShardedArray
+        from pagoda.training.batches import ImageBatches
+        files = sorted(folder.glob("train_images*.npy"))
+        images = ShardedArray([np.load(f, mmap_mode="r") for f in files])
+        batches = ImageBatches(images, np.arange(n) % 10, torch.device("cpu"))
+        work = 0
+        while work < n // 5:
+            x, _ = batches.draw(256)
+            work += len(x)
+    used = {"parent_gib": round(peak(resource.RUSAGE_SELF), 2),
+            "largest_child_gib": round(peak(resource.RUSAGE_CHILDREN), 2)}
+    print(json.dumps({"images": work, "seconds": round(time.perf_counter() - start, 1), **used,
+                      "now": anonymous()}))
+"""
+
+
+def million(args: argparse.Namespace) -> dict[str, Any]:
+    """Build the store of a million 64x64 images and draw a fifth of as many, within 4 GiB.
+
+    The limit is a memory control group where one can be made (root, version 1): it counts the
+    page cache too. Else peaks are reported and nothing is enforced.
+    """
+    folder = Path(args.folder) / "million"
+    script = Path(args.folder) / "million.py"
+    script.write_text(MILLION)
+    group = Path("/sys/fs/cgroup/memory") / f"pagoda-{os.getpid()}"
+    limited = False
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(4 << 30))
+        limited = True
+    except OSError:
+        pass
+    result: dict[str, Any] = {"limit_gib": 4 if limited else None, "n": args.n}
+    root = str(Path(__file__).parents[1])
+    try:
+        for part in ("build", "draw"):
+            enter = f"echo $$ > {group}/cgroup.procs; " if limited else ""
+            command = ["sh", "-c", f'{enter}exec "$0" "$@"', sys.executable, str(script), part,
+                       str(folder), str(args.n)]  # fmt: skip
+            env = os.environ | {"PYTHONPATH": root}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+            result[part] = json.loads(done.stdout) if done.returncode == 0 else done.stderr[-500:]
+            if limited:
+                most = int((group / "memory.max_usage_in_bytes").read_text())
+                result[part]["group_peak_gib"] = round(most / 2**30, 2)
+    finally:
+        result["store_gib"] = round(sum(f.stat().st_size for f in folder.glob("*.npy")) / 2**30, 2)
+        shutil.rmtree(folder, ignore_errors=True)
+        script.unlink()
+        if limited:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+    return result
+
+
+PARTS = {"loader": loader, "downsample": downsample, "scaling": scaling, "formats": formats,
+         "million": million}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--edm", help="checkout of NVlabs/edm")
+    parser.add_argument("--edm2", help="checkout of NVlabs/edm2")
+    parser.add_argument("--images", help="zip archive of photographs")
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="for what is written")
+    parser.add_argument("--n", type=int, help="images of the loader (20000) and of million (10^6)")
+    parser.add_argument("--copies", type=int, default=5, help="times the archive is used over")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    args.n = args.n or (1_000_000 if args.part == "million" else 20_000)
+    print(json.dumps(PARTS[args.part](args), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""One run of one arm of a study: its training steps, then its measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagoda import artifacts
+from pagoda.config import ArmConfig, Config
+from pagoda.data.noise import standard_normal
+from pagoda.data.shards import create_shards
+from pagoda.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.stages.contest import without
+from pagoda.stages.paths import Paths
+from pagoda.stages.study_spec import Arm, Study, arm_config
+
+
+def run(config: Config, study: Study, arm: Arm, seed: int) -> None:
+    """Do the steps of an arm with one training seed and write its ``measurement``.
+
+    Every step is the stage of that name of the main pipeline, given the arm's configuration.
+    """
+    made = arm_config(config, study, arm, seed)
+    for step in arm.steps:
+        _STEPS[step](made)
+    measure.run(made, study, arm)
+
+
+def _grow(config: ArmConfig) -> None:
+    """Grow the arm's own generator, doubling by doubling."""
+    for step in config.growth.values():
+        grow.run(config, step["from"], step["to"])
+
+
+def _grow_each(config: ArmConfig) -> None:
+    """Grow each of the main pipeline's generators by one doubling."""
+    for step in config.growth.values():
+        grow.run(without(config, f"gen/{step['from']}"), step["from"], step["to"])
+
+
+def _cascade(config: ArmConfig) -> None:
+    for step in config.growth.values():
+        super_resolution.run(config, step["from"], step["to"])
+
+
+def pair_randomly(config: Config) -> None:
+    """Real images beside random latents: what distillation would be without inversion.
+
+    The artifact has the images, classes and size that ``invert`` would give it; the latents are
+    standard normal and know nothing of their images.
+    """
+    paths, section = Paths(config), config.invert
+    expect = {"name": config.name, "resolution": config.base_res}
+    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    labels = data.array("train_labels")
+    count = min(section.images or len(labels), len(labels))
+    indices = np.arange(count)
+    shape = (count, 3, config.base_res, config.base_res)
+    card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
+            "nfe": 0, "round_trip_mse": None, "round_trip_images": 0}  # fmt: skip
+    identity = {"name": config.name, "base_res": config.base_res}
+    inputs = {"data": data}
+    with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+        latents = create_shards(out, "latents", "float32", shape, section.shard)
+        for start in range(0, count, section.batch):
+            rows = slice(start, min(start + section.batch, count))
+            latents[rows] = standard_normal(config.seed, indices[rows], shape[1:], "random_pairs")
+        latents.flush(slice(0, count))
+        np.save(out / "indices.npy", indices.astype(np.int64))
+        np.save(out / "flips.npy", np.zeros(count, np.uint8))
+        np.save(out / "labels.npy", np.asarray(labels[:count], np.int64))
+        artifacts.write_json(out / "card.json", card)
+
+
+def _nothing(config: Config) -> None:
+    """A step that trains nothing; what it names is measured."""
+
+
+_STEPS = {
+    "teacher": teacher.run,
+    "score_teacher": _nothing,
+    "invert": invert.run,
+    "pair_randomly": pair_randomly,
+    "distill": distill.run,
+    "grow": _grow,
+    "grow_each": _grow_each,
+    "cascade": _cascade,
+}

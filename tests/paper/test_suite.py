@@ -1,0 +1,274 @@
+"""Tables and the page of everything: from results alone, byte for byte, nothing blended."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pagoda import gather, tracking
+from pagoda.config import Config
+from pagoda.errors import PagodaError
+from pagoda.paper import tables
+from pagoda.paper.claims import read_claims
+from pagoda.paper.printers import escape, to_csv, to_latex
+from pagoda.paper.published import FOLDER, read_published
+from pagoda.paper.runs import Run, distinct, find_runs
+from pagoda.paper.suite import Material, write_suite
+from pagoda.report.document import Cell, Table
+from pagoda.report.experiment import Row
+from pagoda.report.studies import find_studies, study_folder, write_study
+from pagoda.stages import report
+from pagoda.stages.paths import Paths
+from tests.report.synthetic import make_config, result_rows, write_experiment
+from tests.report.synthetic_study import make_card, make_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Path]]:
+    """A folder with one reported experiment, one study, claims and published figures."""
+    folder, config = tmp_path_factory.mktemp("project"), make_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_experiment(config, columns=2)
+        report.run(config)
+        rows = make_rows({"few": [3.0, 3.1, 2.9], "many": [1.0, 1.1, 0.9]})
+        write_study(study_folder("smoke", "pairs"), make_card(profile="smoke"), rows)
+        shutil.copytree(ROOT / FOLDER, FOLDER)
+        shutil.copy(ROOT / "experiments" / "claims.yaml", _folder("experiments"))
+        gather.gather()
+        yield config, folder
+
+
+def _folder(name: str) -> Path:
+    Path(name).mkdir()
+    return Path(name)
+
+
+def make_run(config: Config, **overrides: object) -> Run:
+    rows = tuple(Row(**row) for res in config.resolutions for row in result_rows(config, res))
+    run = Run(config.name, config.base_res, 0, "discs", 12.0, "`here`", rows)
+    return dataclasses.replace(run, **overrides)  # type: ignore[arg-type]
+
+
+def column(table: Table, name: str) -> list[str]:
+    return [row[table.header.index(name)].text for row in table.rows]
+
+
+def test_tables_regenerate_byte_for_byte_from_results(project: tuple[Config, Path]) -> None:
+    _, folder = project
+    before = {f: f.read_bytes() for f in (folder / "reports" / "suite").rglob("*") if f.is_file()}
+    ledger = (folder / "reports" / "claims.md").read_bytes()
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # results alone, no artifacts
+    gather.gather()
+    after = {f: f.read_bytes() for f in (folder / "reports" / "suite").rglob("*") if f.is_file()}
+    assert after == before
+    assert (folder / "reports" / "claims.md").read_bytes() == ledger
+    kinds = {f.suffix for f in before}
+    assert kinds == {".csv", ".tex", ".md", ".html", ".png"}
+
+
+def test_every_measured_number_is_in_the_results(project: tuple[Config, Path]) -> None:
+    """A value's provenance holds it unrounded; those are exactly the rows of results.csv."""
+    config, folder = project
+    results = (folder / Paths(config).report / "results.csv").read_text()
+    known = {float(row["value"]) for row in csv.DictReader(io.StringIO(results))}
+    shown = set()
+    for file in (folder / "reports" / "suite" / "tables").glob("measured-*.csv"):
+        shown |= {float(v) for v in re.findall(r"_classifier_2k\w* = ([-\d.e]+)", file.read_text())}
+    assert shown
+    assert shown <= known
+
+
+def test_every_published_number_is_in_the_csv(project: tuple[Config, Path]) -> None:
+    _, folder = project
+    known = {f"{p.value:g}" for p in read_published()}
+    for file in (folder / "reports" / "suite" / "tables").glob("imagenet-*.csv"):
+        rows = list(csv.DictReader(file.read_text().splitlines()))
+        cells = [v for row in rows for k, v in row.items() if k in ("FID ↓", "IS ↑", "Recall ↑")]
+        values = {t for cell in cells for t in re.split(r" / ", cell.replace("†", "")) if t}
+        assert values
+        assert values <= known
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "wbr", "br"):
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Config, Path]) -> None:
+    _, folder = project
+    suite = folder / "reports" / "suite"
+    html = (suite / "index.html").read_text()
+    page = _Page()
+    page.feed(html)
+    assert page.open == []
+    assert all(link.startswith(("data:image/png", "#")) for link in page.links)
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (suite / "report.md").read_text())
+    assert any("samples.png" in link for link in linked)
+    assert any("neighbours.png" in link for link in linked)
+    assert any("curves-distill.png" in link for link in linked)
+    assert all((suite / link).is_file() for link in linked)
+
+
+def test_the_ledger_says_what_the_results_say(project: tuple[Config, Path]) -> None:
+    _, folder = project
+    text = (folder / "reports" / "claims.md").read_text()
+    assert all(f"`{claim.id}`" in text for claim in read_claims(ROOT / "experiments/claims.yaml"))
+    assert "not enough evidence: the study was not run" in text
+    lines = list(csv.DictReader((folder / "reports/suite/claims.csv").open()))
+    assert {line["verdict"] for line in lines} == {"not enough evidence"}
+
+
+def test_a_wrong_direction_is_printed_as_not_supported(
+    project: tuple[Config, Path], tmp_path: Path
+) -> None:
+    rule = yaml.safe_load((ROOT / "experiments/claims.yaml").read_text())["claims"]
+    pairs = next(r for r in rule if r["id"] == "pairs.one_percent_quality")
+    pairs |= {"value": ["few"], "against": ["many"]}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [pairs]}))
+    studies = find_studies(project[1] / "reports")
+    claims = read_claims(tmp_path / "claims.yaml")
+    write_suite(Material(read_published(), [], studies, claims, "abc", tmp_path))
+    assert "✗ not supported" in (tmp_path / "claims.md").read_text()
+
+
+def test_published_and_measured_never_share_a_column() -> None:
+    run = make_run(make_config(), profile="imagenet")
+    rows = tuple(dataclasses.replace(r, resolution=r.resolution * 8) for r in run.rows)
+    run = dataclasses.replace(run, rows=rows, base_res=64)
+    table = tables.imagenet_table(read_published(), [run], 64)
+    kinds = column(table, "Row")
+    assert kinds.count("measured here") == 1
+    for name in table.header[4:]:
+        filled = {kind for kind, text in zip(kinds, column(table, name), strict=True) if text}
+        assert len(filled) <= 1, name
+
+
+def test_scaled_down_runs_are_labelled_and_stay_out_of_the_papers_columns() -> None:
+    table = tables.base_resolution_table(read_published(), [make_run(make_config())])
+    assert column(table, "Size")[-1] == "measured, scaled down"
+    measured = table.rows[-1]
+    for name, cell in zip(table.header, measured, strict=True):
+        assert not (name.startswith("FID") and cell.text)
+
+
+def test_equal_protocols_of_different_references_get_columns_of_their_own() -> None:
+    first = make_run(make_config())
+    rows = tuple(dataclasses.replace(r, reference="bb" * 32) for r in first.rows)
+    second = dataclasses.replace(first, profile="other", rows=rows)
+    table = tables.base_resolution_table(read_published(), [first, second])
+    for name in table.header:
+        if name.startswith("FD "):
+            assert sum(bool(text) for text in column(table, name)) == 1
+    third = dataclasses.replace(second, profile=first.profile, seed=1)
+    table = tables.measured_table([first, third], 8)
+    for name in (n for n in table.header if n.startswith("FD ")):
+        runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
+        assert len(set(runs)) == 1
+
+
+def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Path) -> None:
+    def inception_score(own: Path | None) -> str:
+        table = tables.imagenet_table(read_published(own=own), [], 64)
+        row = next(r for r in table.rows if r[0].text == "**PaGoDA**")
+        return row[table.header.index("IS ↑")].text
+
+    assert inception_score(None) == ""
+    own = tmp_path / "own.csv"
+    head = (FOLDER / "one_step.csv").read_text().splitlines()[0]
+    own.write_text(f"{head}\ntable1_imagenet,ImageNet,64,PaGoDA,no,IS,12.5,1,,,my run\n")
+    assert inception_score(own) == "12.5‡"
+
+
+def test_sources_that_differ_are_both_shown() -> None:
+    table = tables.imagenet_table(read_published(), [], 64)
+    cells = [c for row in table.rows for c in row if " / " in c.text]
+    assert cells
+    assert all(";" in c.title for c in cells)
+
+
+def test_runs_found_twice_are_one(project: tuple[Config, Path]) -> None:
+    runs = find_runs(project[1] / "reports")
+    assert [r.seed for r in runs] == [project[0].seed]
+    again = dataclasses.replace(runs[0], origin="elsewhere")
+    assert distinct([*runs, again]) == runs
+
+
+def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, Path]) -> None:
+    config, folder = project
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    with pytest.raises(PagodaError, match="--from-exp reads DVC's experiments from git"):
+        gather.experiments()
+    git("init", "-q")
+    assert gather.experiments() == []
+    git("add", "reports")
+    git("commit", "-qm", "x")
+    base = git("rev-parse", "HEAD")
+    git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/tall-cat", base)
+    git("update-ref", "refs/exps/stash", base)
+    (found,) = gather.experiments()
+    assert (found.profile, found.base_res, found.seed) == (config.name, 8, config.seed)
+    assert "tall-cat" in found.origin
+    assert found.rows == find_runs(folder / "reports")[0].rows
+    shutil.rmtree(folder / ".git")
+
+
+def test_runs_of_mlflow_are_read_from_their_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    report.run(config)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/m.db")
+    tracking.track(config)
+    (found,) = gather.mlflow_runs()
+    (local,) = find_runs()
+    assert (found.rows, found.seed, found.data) == (local.rows, local.seed, local.data)
+    assert distinct([local, found]) == [local]
+
+
+def test_latex_is_escaped_and_balanced() -> None:
+    assert escape("a_b & `x_1` **50 %** {↓}") == (
+        r"a\_b \& \texttt{x\_1} \textbf{50 \%} \{$\downarrow$\}"
+    )
+    published = read_published()
+    text = to_latex(tables.imagenet_table(published, [], 512), "t")
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    width = len(re.findall(r"(?<!\\)&", text.split(r"\toprule")[1].split(r"\midrule")[0]))
+    assert all(len(re.findall(r"(?<!\\)&", line)) == width for line in body)
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    assert text.isascii()
+
+
+def test_csv_keeps_provenance_beside_the_value() -> None:
+    table = Table("c", ("A", "B ↓ `p`"), ((Cell("**x**"), Cell("1.0", "from y")),), "lr")
+    assert list(csv.reader(io.StringIO(to_csv(table)))) == [
+        ["A", "B ↓ p", "B ↓ p provenance"], ["x", "1.0", "from y"],
+    ]  # fmt: skip
