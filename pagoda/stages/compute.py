@@ -18,7 +18,9 @@ from pagoda.stages.teacher import unet_spec
 _BATCH = 2  # counted together and divided; the discriminator's batch deviation needs two
 
 
-def training_compute(config: Config, steps: tuple[str, ...], classes: int) -> dict[str, float]:
+def training_compute(
+    config: Config, steps: tuple[str, ...], classes: int, images: int
+) -> dict[str, float]:
     """FLOPs of each training step of an arm, by the name of what it trains.
 
     Counted on the networks themselves, forward and backward, and multiplied by the images seen.
@@ -27,8 +29,9 @@ def training_compute(config: Config, steps: tuple[str, ...], classes: int) -> di
     Args:
         steps: steps of an arm (``pagoda.stages.study_spec.STEPS``).
         classes: number of classes.
+        images: training images there are.
     """
-    counter = Counter(config, classes)
+    counter = Counter(config, classes, images)
     found: dict[str, float] = {}
     if "teacher" in steps:
         found["teacher"] = counter.denoiser_training() * config.teacher.optim.images
@@ -48,8 +51,10 @@ def training_compute(config: Config, steps: tuple[str, ...], classes: int) -> di
 class Counter:
     """Networks of one configuration, freshly made; weights do not change a count."""
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, classes: int, images: int) -> None:
         self.config, self.classes = config, classes
+        flips = 2 if config.invert.flips else 1
+        self.pairs = min(config.invert.images or images, images) * flips
         self.denoiser = Denoiser(unet_spec(config, classes), config.diffusion.sigma_data)
         self.labels = torch.zeros(_BATCH, dtype=torch.int64)
         self.sigma = torch.ones(_BATCH)
@@ -69,12 +74,9 @@ class Counter:
 
     def inversion(self) -> float:
         """FLOPs of inverting every image that the configuration asks for."""
-        section, images = self.config.invert, self.config.data.train_images
-        count = section.images or images
-        if count is None:  # all of a set whose size only its source knows
-            return float("nan")
-        pairs = count * (2 if section.flips else 1)
-        return self.denoiser_call() * pairs * nfe(section.steps, section.solver, inverse=True)
+        section = self.config.invert
+        calls = nfe(section.steps, section.solver, inverse=True)
+        return self.denoiser_call() * self.pairs * calls
 
     def distillation(self) -> float:
         """FLOPs of stage 2, the teacher's samples of noise-to-data included."""
@@ -82,7 +84,7 @@ class Counter:
         generator = self.generator()
         total = self._one_step(generator, section)
         if section.loss.regression == "noise_to_data":
-            count = (self.config.invert.images or 0) * (2 if self.config.invert.flips else 1)
+            count = self.pairs * section.pair_share
             total += self.denoiser_call() * count * nfe(section.teacher_steps, "heun")
         return total
 

@@ -30,7 +30,7 @@ def sampling_costs(
 
     The time of a many-step sampler is that of one evaluation times its number of evaluations.
     """
-    counter = Counter(config, classes)
+    counter = Counter(config, classes, images=1)  # inversion is not what is asked for here
     steps = nfe(config.evaluate.teacher_steps, "heun")
     denoiser = counter.denoiser.to(device).eval()
     one_call = _call(config, denoiser, config.base_res, device, extra=1)

@@ -59,7 +59,8 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
     device = pick_device()
     judge = Judge(config, device)
     made = entries(config, arm.steps, device)
-    curves = Curves(config, arm, judge.classes)
+    counted = training_compute(config, arm.steps or arm.counts, judge.classes, judge.train_images)
+    curves = Curves(config, counted if arm.steps else {})
     rows, sheets = _latent_rows(config, arm), {}
     with track(config.studies.samples * len(made), "measure") as bar:
         for entry in made:
@@ -71,7 +72,7 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
             lower = entry.resolution // 2
             if seen.below is not None and lower not in {e.resolution for e in made}:
                 sheets[f"below-{lower}"] = seen.below[:_SHEET]
-    rows += [*curves.rows(), *_cost_rows(config, arm, judge.classes, device)]
+    rows += [*curves.rows(), *_cost_rows(config, arm, judge.classes, counted, device)]
     failures = {str(e.resolution): _failures(rows, e.resolution) for e in made if e.name == "grown"}
     facts = {"seed": config.seed, "base_res": config.base_res,
              "features": judge.features.fingerprint, "revision": code_revision(),
@@ -128,8 +129,14 @@ class Judge:
         card = self.features.card()
         self.classes = len(card["classes"])
         self.extractor = classifier_of(self.features, device, config.evaluate.batch)
+        self.train_images = config.data.train_images or self._train_images()
         self.labels = np.arange(config.studies.samples) % self.classes
         self._last: tuple[Map | None, np.ndarray] = (None, np.empty(0))
+
+    def _train_images(self) -> int:
+        """How many training images there are, where the configuration says "all"."""
+        where, expect = self.paths.data(self.config.base_res), {"name": self.config.name}
+        return int(artifacts.open_artifact(where, "images", expect).card()["n"]["train"])
 
     def observe(self, entry: Entry) -> Observed:
         """Make the samples: sample i has class ``i % classes`` and the latent of (seed, i)."""
@@ -212,9 +219,8 @@ class Judge:
 class Curves:
     """Seconds, compute and stability of every training step of an arm, from its curves."""
 
-    def __init__(self, config: ArmConfig, arm: Arm, classes: int) -> None:
-        self.base = config.base_res
-        self.flops = training_compute(config, arm.steps, classes)
+    def __init__(self, config: ArmConfig, flops: dict[str, float]) -> None:
+        self.base, self.flops = config.base_res, flops
         paths = Paths(config)
         self.curves = {stage: _history(paths.history(stage)) for stage in self.flops}
 
@@ -278,12 +284,14 @@ def _history(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _cost_rows(config: ArmConfig, arm: Arm, classes: int, device: torch.device) -> list[Row]:
+def _cost_rows(
+    config: ArmConfig, arm: Arm, classes: int, counted: dict[str, float], device: torch.device
+) -> list[Row]:
     """Training compute and sampling cost of the steps that the arm only counts."""
     if not arm.counts:
         return []
     rows = []
-    for stage, flops in training_compute(config, arm.counts, classes).items():
+    for stage, flops in counted.items():
         kind, _, at = stage.partition("-")
         values = {"stage_flops": (f"stage_flops_{kind}", flops)}
         rows += _rows(values, {"resolution": int(at or config.base_res), "n": 1})
