@@ -112,14 +112,15 @@ class Generator(nn.Module):
         """Freeze the trunk but for its topmost decoder stages; last level and head stay trainable.
 
         Args:
-            trainable_blocks: decoder stages, counted from the highest resolution, that train.
+            trainable_blocks: decoder stages, counted from the highest resolution, that train;
+                all of them if there are fewer.
             lower_levels: levels below the last one train as well, as in the official code;
                 StyleGAN-XL freezes all that an earlier stage has trained.
         """
         self.levels[:-1].requires_grad_(lower_levels)
         self.trunk.requires_grad_(False)
         decoder = list(self.trunk.decoder)
-        for stage in decoder[len(decoder) - trainable_blocks :]:
+        for stage in decoder[max(0, len(decoder) - trainable_blocks) :]:
             stage.requires_grad_(True)
 
 

@@ -15,7 +15,9 @@ from pagoda.report import style
 from pagoda.report.studies import StudyFigure
 
 _COLUMNS = 10
-_COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION)
+_COLOURS = (
+    style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION, "#8c8c8c",
+)  # fmt: skip
 _CELL = 0.55  # inches of a picture in a sheet
 _TITLE = 0.24  # inches between two rows
 

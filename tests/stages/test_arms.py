@@ -1,0 +1,123 @@
+"""Arms of studies, run for real at a tiny size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pagoda import artifacts
+from pagoda.config import Config
+from pagoda.report.studies import StudyRow, read_study, study_folder
+from pagoda.stages import (
+    arm,
+    distill,
+    downsample,
+    features,
+    grow,
+    invert,
+    reference,
+    study,
+    teacher,
+)
+from pagoda.stages.compute import training_compute
+from pagoda.stages.study_spec import arm_config, load_study
+from tests.tiny import ROOT
+
+_SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
+
+
+@pytest.fixture
+def tiny_study(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
+    """A tiny experiment whose folder sees the studies."""
+
+    def make(**overrides: object) -> Config:
+        config = tiny_config(**(_SEEDS | overrides))
+        Path("experiments").symlink_to(ROOT / "experiments")
+        return config
+
+    return make
+
+
+def _prepare(config: Config) -> None:
+    for resolution in config.resolutions:
+        downsample.run(config, resolution)
+    features.run(config)
+    for resolution in config.resolutions:
+        reference.run(config, resolution)
+    teacher.run(config)
+    invert.run(config)
+
+
+def _run(config: Config, name: str) -> tuple[StudyRow, ...]:
+    found = load_study(name)
+    for member in found.arms.values():
+        for seed in found.seeds(config, member):
+            arm.run(config, found, member, seed)
+    study.run(config, found)
+    return read_study(study_folder(config.name, name)).rows
+
+
+def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
+    tiny_study: Callable[..., Config],
+) -> None:
+    config = tiny_study(**{"invert.images": 200})
+    downsample.run(config, 8)
+    found = load_study("inversion")
+    made = arm_config(config, found, found.arms["random-pairs"], 0)
+    arm.pair_randomly(made)
+    latents = artifacts.open_artifact(made.places["latents"], "latents")
+    z = latents.array("latents")
+    assert z.shape == (200, 3, 8, 8)
+    assert abs(z.std() - 1) < 0.02 and abs(z.mean()) < 0.02
+    data = artifacts.open_artifact("runs/tiny/data/8", "images")
+    np.testing.assert_array_equal(latents.array("labels"), data.array("train_labels")[:200])
+    np.testing.assert_array_equal(latents.array("indices"), np.arange(200))
+
+
+def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
+    tiny_study: Callable[..., Config],
+) -> None:
+    once = training_compute(tiny_study(), ("teacher", "invert"), 10, 200)
+    twice = training_compute(
+        _again(**{"teacher.optim.images": 512}), ("teacher", "invert"), 10, 200
+    )
+    assert twice == {"teacher": pytest.approx(2 * once["teacher"]), "invert": once["invert"]}
+    one = {"target_res": 16}
+    frozen = training_compute(_again(**one), ("grow",), 10, 200)
+    loose = training_compute(
+        _again(**one, **{"grow.trainable_base_blocks": 99}), ("grow",), 10, 200
+    )
+    quiet = training_compute(_again(**one, **{"grow.loss.adversarial": "none"}), ("grow",), 10, 200)
+    assert loose["grow-16"] > frozen["grow-16"] > quiet["grow-16"]
+
+
+def _again(**overrides: object) -> Config:
+    from pagoda.config import parse
+    from tests.tiny import tiny_tree
+
+    return parse(tiny_tree(**(_SEEDS | overrides)))
+
+
+@pytest.mark.slow
+def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
+    config = tiny_study()
+    _prepare(config)
+    distill.run(config)
+    for step in config.growth.values():
+        grow.run(config, step["from"], step["to"])
+    rows = _run(config, "growth_baselines")
+    at_target = {r.generator: r.nfe for r in rows if r.resolution == 32 and r.metric == "fd"}
+    assert at_target["grown"] == 1
+    assert at_target["cascade"] == 7 + 2 * 15  # Heun on 4 levels, then on 8 twice
+    assert {r.metric for r in rows} >= {"drift", "high_frequency", "recall", "stage_flops"}
+    rows = _run(config, "robustness")
+    of_arm = [r for r in rows if r.arm == "dstl-eighth" and r.metric == "fd"]
+    assert {r.generator for r in of_arm} == {
+        "teacher",
+        "student",
+    }  # its teacher's distance beside it
+    shares = {r.arm: r.value for r in _run(config, "pairs") if r.metric == "fd"}
+    assert len(shares) == 4
