@@ -12,16 +12,24 @@ The first is the fast one. It squares singular values, so it loses half the digi
 are near zero: a sum over noise eigenvalues of 1e-16 adds 1e-8 each. It is therefore used only
 where its own error bound is small; otherwise the nuclear norm is, which is right for
 rank-deficient covariances (n <= d, dead or constant features).
+
+The name of the distance is the features': FID only with Inception's pooled features, sFID with
+:func:`spatial_features` of Inception, FD-DINOv2 with DINOv2's. The arithmetic is one.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pagoda.errors import PagodaError
-from pagoda.metrics.statistics import check_features
+from pagoda.metrics.arrays import Arrays, arrays_on, tiles
+from pagoda.metrics.statistics import Moments, check_features, feature_moments
 
-_FAST_BOUND = 1e-11  # largest relative error allowed to the eigenvalue form
+_FAST_BOUND = 1e-12  # largest relative error allowed to the eigenvalue form
+_SPATIAL_CHANNELS = 7
+_PANEL = 256  # columns of a triangular product made at a time
 
 
 def frechet_distance(
@@ -30,6 +38,7 @@ def frechet_distance(
     mean2: np.ndarray,
     cov2: np.ndarray,
     factor1: np.ndarray | None = None,
+    device: str | None = None,
 ) -> float:
     """Frechet distance (squared 2-Wasserstein distance) between two Gaussians.
 
@@ -37,6 +46,7 @@ def frechet_distance(
         mean1, mean2: means, ``(d,)``.
         cov1, cov2: covariances, ``(d, d)``, symmetric and positive semi-definite.
         factor1: :func:`covariance_factor` of ``cov1``, to save it when many distances share it.
+        device: where torch does the arithmetic, in float64; None for numpy.
 
     Returns:
         The distance, in squared units of the features; never below 0.
@@ -52,27 +62,27 @@ def frechet_distance(
             f"features differ in dimension: means {mean1.size} and {mean2.size}, covariances "
             f"{cov1.shape} and {cov2.shape}; compare statistics of one feature network"
         )
-    cross = trace_sqrt_product(cov1, cov2, factor1)
+    cross = trace_sqrt_product(cov1, cov2, factor1, device)
     delta = mean1 - mean2
     return max(0.0, float(delta @ delta + np.trace(cov1) + np.trace(cov2) - 2.0 * cross))
 
 
 def trace_sqrt_product(
-    cov1: np.ndarray, cov2: np.ndarray, factor1: np.ndarray | None = None
+    cov1: np.ndarray,
+    cov2: np.ndarray,
+    factor1: np.ndarray | None = None,
+    device: str | None = None,
 ) -> float:
     """``tr (S1 S2)^(1/2)`` of two symmetric positive semi-definite matrices, see the module."""
-    factor1 = covariance_factor(cov1) if factor1 is None else factor1
-    if not factor1.size:  # constant features: a covariance of zeros
-        return 0.0
-    inner = factor1.T @ cov2 @ factor1
-    values = np.linalg.eigvalsh((inner + inner.T) / 2)
-    if values[0] > 0:
-        roots = np.sqrt(values)
-        # d sqrt(v) = dv / (2 sqrt(v)), and eigvalsh is off by about eps * max(v) in each v
-        bound = np.finfo(np.float64).eps * values[-1] * np.sum(0.5 / roots)
-        if bound <= _FAST_BOUND * roots.sum():
-            return float(roots.sum())
-    return nuclear_norm(factor1.T @ covariance_factor(cov2))
+    with arrays_on(device) as arrays:
+        first, second = (arrays.put(c, np.float64) for c in (cov1, cov2))
+        factor = _factor(first, arrays) if factor1 is None else arrays.put(factor1, np.float64)
+        if 0 in factor.shape:  # constant features: a covariance of zeros
+            return 0.0
+        fast = _root_sum(_congruence(factor, second), arrays)
+        if fast is not None:
+            return fast
+        return _nuclear_norm(factor.T @ _factor(second, arrays), arrays)
 
 
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:
@@ -81,50 +91,175 @@ def covariance_factor(covariance: np.ndarray) -> np.ndarray:
     Eigenvalues below ``d * eps * max`` are rounding noise, as for ``numpy.linalg.matrix_rank``,
     and are dropped: ``A`` is ``(d, rank)`` then.
     """
-    tolerance = len(covariance) * np.finfo(np.float64).eps
-    try:
-        factor = np.linalg.cholesky(covariance)
-        if factor.diagonal().min() ** 2 > tolerance * covariance.diagonal().max():
-            return factor
-    except np.linalg.LinAlgError:
-        pass  # singular: the eigenvectors below serve
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > tolerance * max(float(values[-1]), 0.0)
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+    with arrays_on(None) as arrays:
+        return np.asarray(_factor(covariance, arrays))
 
 
 def nuclear_norm(matrix: np.ndarray) -> float:
     """Sum of singular values; 0 for a matrix without rows or columns."""
-    return float(np.linalg.svd(matrix, compute_uv=False).sum()) if matrix.size else 0.0
+    with arrays_on(None) as arrays:
+        return _nuclear_norm(matrix, arrays)
 
 
-def frechet_distance_of_features(features1: np.ndarray, features2: np.ndarray) -> float:
+def frechet_distance_of_features(
+    features1: np.ndarray, features2: np.ndarray, device: str | None = None
+) -> float:
     """Frechet distance between two sets of features ``(n, d)`` and ``(m, d)``, ddof 1.
 
     With fewer rows than dimensions the ``(d, d)`` matrices are never formed: centred features are
     factors of the covariance, so the cross term is ``|X Y^T|_* / sqrt((n-1)(m-1))``. It is exact
     there, and far cheaper.
 
+    Args:
+        features1, features2: the sets.
+        device: where torch does the arithmetic, in float64; None for numpy.
+
     Raises:
         PagodaError: if shapes disagree, a set has fewer than 2 rows, or anything is not finite.
     """
-    centred, means = [], []
+    contrasts, means = [], []
     for features in (features1, features2):
         rows = check_features(features).astype(np.float64)
         if len(rows) < 2:
             raise PagodaError("one image has no covariance; use 2 or more on each side")
         means.append(rows.mean(axis=0))
-        centred.append((rows - means[-1]) / np.sqrt(len(rows) - 1))
-    (x, y), dim = centred, means[0].size
+        contrasts.append(_contrasts(rows - means[-1]))
+    (x, y), dim = contrasts, means[0].size
     if y.shape[1] != dim:
         raise PagodaError(f"features are {dim}-d and {y.shape[1]}-d; use one feature network")
-    if max(len(x), len(y)) > dim:
-        return frechet_distance(means[0], x.T @ x, means[1], y.T @ y)
+    if max(len(x), len(y)) >= dim:
+        return frechet_distance(means[0], x.T @ x, means[1], y.T @ y, device=device)
+    with arrays_on(device) as arrays:
+        cross = _cross_term(arrays.put(x, np.float64), arrays.put(y, np.float64), arrays)
     delta = means[0] - means[1]
-    return max(
-        0.0,
-        float(delta @ delta + np.sum(x * x) + np.sum(y * y) - 2 * nuclear_norm(x @ y.T)),
-    )
+    return max(0.0, float(delta @ delta + np.sum(x * x) + np.sum(y * y) - 2 * cross))
+
+
+def frechet_distance_to_features(
+    reference: Moments,
+    features: np.ndarray,
+    factor: np.ndarray | None = None,
+    device: str | None = None,
+) -> float:
+    """Frechet distance from statistics of a reference to features ``(n, d)``, ddof 1.
+
+    Args:
+        reference: statistics of the reference.
+        features: the other set; with n <= d its covariance is never formed.
+        factor: :func:`covariance_factor` of the reference, to save it when it is used again.
+        device: where torch does the arithmetic, in float64; None for numpy.
+
+    Raises:
+        PagodaError: if shapes disagree, there are fewer than 2 rows, or anything is not finite.
+    """
+    rows = check_features(features)
+    if len(rows) > reference.mean.size or len(rows) < 2:
+        moments = feature_moments(rows)
+        return frechet_distance(
+            reference.mean, reference.covariance, moments.mean, moments.covariance, factor, device
+        )
+    if rows.shape[1] != reference.mean.size:
+        raise PagodaError(
+            f"features are {rows.shape[1]}-d and the reference is {reference.mean.size}-d; "
+            "use one feature network"
+        )
+    rows = rows.astype(np.float64)
+    mean = rows.mean(axis=0)
+    x = _contrasts(rows - mean)
+    with arrays_on(device) as arrays:
+        if factor is None:
+            factor = arrays.get(_factor(arrays.put(reference.covariance, np.float64), arrays))
+        cross = 0.0
+        if factor.size:
+            first = arrays.put(factor, np.float64)
+            cross = _cross_term(arrays.put(x, np.float64), first.T, arrays)
+    delta = reference.mean - mean
+    traces = float(np.trace(reference.covariance) + np.sum(x * x))
+    return max(0.0, float(delta @ delta) + traces - 2 * cross)
+
+
+def spatial_features(activations: np.ndarray) -> np.ndarray:
+    """Features of sFID (Nash et al. 2021) from Inception's ``mixed_6/conv`` activations.
+
+    The first 7 channels, flattened position by position as ADM's evaluator does: 17 x 17 x 7 =
+    2023 values an image. They keep the layout of an image, which pooled features lose.
+
+    Args:
+        activations: ``(n, channels, height, width)``.
+
+    Raises:
+        PagodaError: for another shape or fewer than 7 channels.
+    """
+    if activations.ndim != 4 or activations.shape[1] < _SPATIAL_CHANNELS:
+        raise PagodaError(
+            f"activations have shape {activations.shape}; sFID takes the first "
+            f"{_SPATIAL_CHANNELS} channels of (n, channels, height, width)"
+        )
+    kept = activations[:, :_SPATIAL_CHANNELS].transpose(0, 2, 3, 1)
+    return np.asarray(kept.reshape(len(kept), -1))
+
+
+def _contrasts(centred: np.ndarray) -> np.ndarray:
+    """Factor ``C`` of the covariance, ``S = C^T C``, of ``n - 1`` rows, from ``n`` centred rows.
+
+    A Householder reflection takes the direction in which centred rows sum to zero to the first
+    row, which vanishes: what is left has full rank unless the features repeat.
+    """
+    n = len(centred)
+    rest = centred[1:] + centred[0] / (np.sqrt(n) - 1)
+    rest /= np.sqrt(n - 1)
+    return np.asarray(rest)
+
+
+def _cross_term(x: Any, y: Any, arrays: Arrays) -> float:
+    """``|X Y^T|_*``, by the smaller of its Gram matrices where that is accurate."""
+    products = x @ y.T if len(x) <= len(y) else y @ x.T
+    fast = _root_sum(products @ products.T, arrays)
+    return _nuclear_norm(products, arrays) if fast is None else fast
+
+
+def _congruence(factor: Any, matrix: Any) -> Any:
+    """Lower triangle of ``L^T S L``, in a third of the work where L is lower triangular."""
+    dim = len(matrix)
+    parts = tiles(dim, _PANEL)
+    if factor.shape[1] != dim or any(bool((factor[: p.start, p] != 0).any()) for p in parts):
+        return factor.T @ matrix @ factor
+    product = 1.0 * matrix  # room for the result; the upper triangle is never read
+    for part in parts:
+        below = slice(part.start, dim)
+        product[below, part] = factor[below, below].T @ (matrix[below, below] @ factor[below, part])
+    return product
+
+
+def _root_sum(matrix: Any, arrays: Arrays) -> float | None:
+    """Sum of the square roots of the eigenvalues, None where rounding could spoil it.
+
+    Only the lower triangle of the matrix is read.
+    """
+    values = arrays.get(arrays.linalg.eigvalsh(matrix))
+    if not values[0] > 0:
+        return None
+    roots = np.sqrt(values)
+    # d sqrt(v) = dv / (2 sqrt(v)), and eigvalsh is off by about eps * max(v) in each v
+    bound = np.finfo(np.float64).eps * values[-1] * np.sum(0.5 / roots)
+    return float(roots.sum()) if bound <= _FAST_BOUND * roots.sum() else None
+
+
+def _factor(covariance: Any, arrays: Arrays) -> Any:
+    tolerance = len(covariance) * np.finfo(np.float64).eps
+    try:
+        factor = arrays.linalg.cholesky(covariance)
+        if factor.diagonal().min() ** 2 > tolerance * covariance.diagonal().max():
+            return factor
+    except arrays.linalg_error:
+        pass  # singular: the eigenvectors below serve
+    values, vectors = arrays.linalg.eigh(covariance)
+    kept = values > tolerance * max(float(values[-1]), 0.0)
+    return vectors[:, kept] * values[kept] ** 0.5
+
+
+def _nuclear_norm(matrix: Any, arrays: Arrays) -> float:
+    return 0.0 if 0 in matrix.shape else float(arrays.linalg.svdvals(matrix).sum())
 
 
 def _checked(array: np.ndarray, ndim: int, what: str) -> np.ndarray:

@@ -4,16 +4,21 @@
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
 (Binkowski et al. 2018; KID when the features are Inception's.) Being unbiased it can be negative.
+Kernel values have the precision of the features (float32 unless either set is float64), as in
+clean-fid and torch-fidelity; their sums are float64.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.metrics.arrays import Arrays, arrays_on, tiles, working_type
 from pagoda.metrics.statistics import check_features
 
-_BLOCK = 1 << 22  # kernel values held at a time: 32 MiB in float64
+_TILE = 2048  # rows and columns of a tile of kernel values
 
 
 def kernel_distance_of_subsets(
@@ -22,6 +27,7 @@ def kernel_distance_of_subsets(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 2020,
+    device: str | None = None,
 ) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of the estimate over random subsets.
 
@@ -32,6 +38,7 @@ def kernel_distance_of_subsets(
         subsets: number of subsets.
         subset_size: rows drawn from each side, without replacement.
         seed: seed of the draws.
+        device: where torch does the arithmetic; None for numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a side is smaller than a subset, or is not finite.
@@ -44,45 +51,68 @@ def kernel_distance_of_subsets(
         )
     rng = np.random.RandomState(seed)
     values = []
-    for _ in range(subsets):
-        part_x = x[rng.choice(len(x), subset_size, replace=False)]
-        part_y = y[rng.choice(len(y), subset_size, replace=False)]
-        values.append(_unbiased(part_x, part_y))
+    with arrays_on(device) as arrays:
+        for _ in range(subsets):
+            part_x = x[rng.choice(len(x), subset_size, replace=False)]
+            part_y = y[rng.choice(len(y), subset_size, replace=False)]
+            values.append(_unbiased(part_x, part_y, arrays))
     return float(np.mean(values)), float(np.std(values))
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> float:
     """The full U-statistic over all rows of ``(n, d)`` and ``(m, d)``: no noise from subsets.
+
+    Args:
+        x, y: features.
+        device: where torch does the arithmetic; None for numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a side has fewer than 2 rows, or is not finite.
     """
     x, y = _pair(x, y)
-    return _unbiased(x, y)
+    with arrays_on(device) as arrays:
+        return _unbiased(x, y, arrays)
 
 
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (check_features(f).astype(np.float64, copy=False) for f in (x, y))
+    x, y = (check_features(f) for f in (x, y))
     if x.shape[1] != y.shape[1]:
         raise PagodaError(f"features are {x.shape[1]}-d and {y.shape[1]}-d; use one network")
     if min(len(x), len(y)) < 2:
         raise PagodaError("a kernel distance needs 2 or more images on each side")
-    return x, y
+    dtype = working_type(x, y)
+    return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
 
 
-def _unbiased(x: np.ndarray, y: np.ndarray) -> float:
+def _unbiased(x: np.ndarray, y: np.ndarray, arrays: Arrays) -> float:
     n, m = len(x), len(y)
-    own_x = _kernel_sum(x, x) - float(np.sum(_cubic(np.einsum("ij,ij->i", x, x), x.shape[1])))
-    own_y = _kernel_sum(y, y) - float(np.sum(_cubic(np.einsum("ij,ij->i", y, y), x.shape[1])))
-    return own_x / (n * (n - 1)) + own_y / (m * (m - 1)) - 2 * _kernel_sum(x, y) / (n * m)
+    own = _own_sum(x, arrays) / (n * (n - 1)) + _own_sum(y, arrays) / (m * (m - 1))
+    cross = 0.0
+    for columns in tiles(m, _TILE):
+        right = arrays.put(y[columns], y.dtype.type)
+        for rows in tiles(n, _TILE):
+            cross += _cubes(arrays.put(x[rows], x.dtype.type) @ right.T, x.shape[1], arrays)
+    return own - 2 * cross / (n * m)
 
 
-def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    step = max(1, _BLOCK // len(y))
-    parts = (x[i : i + step] @ y.T for i in range(0, len(x), step))
-    return float(sum(np.sum(_cubic(part, x.shape[1])) for part in parts))
+def _own_sum(x: np.ndarray, arrays: Arrays) -> float:
+    """Sum of ``k(x_i, x_j)`` over ``i != j``, by symmetry from half of the tiles."""
+    total = 0.0
+    slices = tiles(len(x), _TILE)
+    for i, columns in enumerate(slices):
+        right = arrays.put(x[columns], x.dtype.type)
+        products = right @ right.T
+        diagonal = np.arange(columns.stop - columns.start)
+        products[diagonal, diagonal] = -x.shape[1]  # a kernel value of 0
+        total += _cubes(products, x.shape[1], arrays)
+        for rows in slices[:i]:
+            left = arrays.put(x[rows], x.dtype.type)
+            total += 2 * _cubes(left @ right.T, x.shape[1], arrays)
+    return total
 
 
-def _cubic(products: np.ndarray, dim: int) -> np.ndarray:
-    base = products / dim + 1.0
-    return np.asarray(base * base * base)
+def _cubes(products: Any, dim: int, arrays: Arrays) -> float:
+    """Sum of ``(p / dim + 1)^3``; destroys ``products``."""
+    products *= 1.0 / dim
+    products += 1.0
+    return float(arrays.get(arrays.row_products(products * products, products)).sum(dtype=float))

@@ -8,20 +8,26 @@ neighbour in the set (Kynkaanniemi et al. 2019, eqs. 1-2; Naeem et al. 2020, eqs
     density   = mean number of real balls a generated point lies in, over k
     coverage  = share of real balls that hold a generated point
 
-Distances are compared squared and with ``<=``, in blocks of bounded memory.
+Distances are compared squared and with ``<=``, ties within rounding included. They are made tile by
+tile from matrix products, in the precision of the features (float32 unless either set is float64),
+about a common centre; radii use that distances are symmetric. ``|a|^2 + |b|^2 - 2 a.b`` cancels for
+points that nearly coincide: a tile that holds such a pair is made again in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.metrics.arrays import Arrays, arrays_on, tiles, working_type
 from pagoda.metrics.statistics import check_features
 
-_BLOCK = 1 << 22  # distances held at a time: 32 MiB in float64
+_TILE = 2048  # rows and columns of a tile of distances: 16 MiB in float32
+_TIE = 8  # a distance this many eps of the squared norms above a radius counts as equal to it
+_CLOSE = 1e-3  # a squared distance below this share of the squared norms is made in float64
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,38 @@ class ManifoldScores:
     coverage: float
 
 
+@dataclass(frozen=True)
+class ManifoldValues:
+    """What the scores are means of, one value a point.
+
+    Attributes:
+        inside: number of real balls that each generated point lies in, (m,).
+        recalled: whether each real point lies in a generated ball, (n,).
+        covered: whether each real ball holds a generated point, (n,).
+        neighbours: k.
+    """
+
+    inside: np.ndarray
+    recalled: np.ndarray
+    covered: np.ndarray
+    neighbours: int
+
+    def scores(self) -> ManifoldScores:
+        """The four means."""
+        return ManifoldScores(
+            precision=float(np.mean(self.inside > 0)),
+            recall=float(np.mean(self.recalled)),
+            density=float(np.mean(self.inside) / self.neighbours),
+            coverage=float(np.mean(self.covered)),
+        )
+
+
 def manifold_scores(
     real: np.ndarray,
     generated: np.ndarray,
     neighbours: int = 3,
     real_radii: np.ndarray | None = None,
+    device: str | None = None,
 ) -> ManifoldScores:
     """Precision, recall, density and coverage of generated against real features.
 
@@ -47,42 +80,48 @@ def manifold_scores(
         generated: features ``(m, d)`` of generated images.
         neighbours: k, the neighbour that each ball reaches.
         real_radii: :func:`squared_radii` of ``real``, to save them when many sets share it.
+        device: where torch does the arithmetic; None for numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a set has k or fewer points, or anything is not finite.
     """
+    return manifold_values(real, generated, neighbours, real_radii, device).scores()
+
+
+def manifold_values(
+    real: np.ndarray,
+    generated: np.ndarray,
+    neighbours: int = 3,
+    real_radii: np.ndarray | None = None,
+    device: str | None = None,
+) -> ManifoldValues:
+    """As :func:`manifold_scores`, before the means are taken: for intervals over samples."""
     real, generated = check_features(real, "real features"), check_features(generated)
     if real.shape[1] != generated.shape[1]:
         raise PagodaError(
             f"features are {real.shape[1]}-d and {generated.shape[1]}-d; use one feature network"
         )
-    real_radii = squared_radii(real, neighbours) if real_radii is None else real_radii
-    centre = _centre(real)
-    real, generated = real - centre, generated - centre
-    generated_radii = _radii(generated, neighbours)
-    inside = np.zeros(len(generated), dtype=np.int64)
-    recalled = np.zeros(len(real), dtype=bool)
-    nearest = np.full(len(real), np.inf)
-    for rows, distances in _blocks(generated, real):
-        inside[rows] = np.count_nonzero(distances <= real_radii, axis=1)
-        recalled |= (distances <= generated_radii[rows, None]).any(axis=0)
-        np.minimum(nearest, distances.min(axis=0), out=nearest)
-    return ManifoldScores(
-        precision=float(np.mean(inside > 0)),
-        recall=float(np.mean(recalled)),
-        density=float(np.mean(inside) / neighbours),
-        coverage=float(np.mean(nearest <= real_radii)),
-    )
+    centre, dtype = _centre(real), working_type(real, generated)
+    with arrays_on(device) as arrays:
+        real_points = _Points(real, centre, dtype, arrays)
+        points = _Points(generated, centre, dtype, arrays)
+        if real_radii is None:
+            real_radii = _radii(real_points, neighbours)
+        reach = _reach(real_points, real_radii)
+        own_reach = _reach(points, _radii(points, neighbours))
+        return _compare(real_points, points, reach, own_reach, neighbours)
 
 
-def squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+def squared_radii(features: np.ndarray, neighbours: int, device: str | None = None) -> np.ndarray:
     """Squared distance of each point ``(n, d)`` to its k-th nearest other point, ``(n,)``.
 
     Raises:
         PagodaError: if the set has k or fewer points.
     """
     features = check_features(features)
-    return _radii(features - _centre(features), neighbours)
+    with arrays_on(device) as arrays:
+        points = _Points(features, _centre(features), working_type(features), arrays)
+        return _radii(points, neighbours)
 
 
 def _centre(features: np.ndarray) -> np.ndarray:
@@ -90,43 +129,111 @@ def _centre(features: np.ndarray) -> np.ndarray:
     return np.asarray(features.mean(axis=0, dtype=np.float64))
 
 
-def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
-    if len(features) <= neighbours:
+class _Points:
+    """A set of features that hands out centred tiles of itself; no centred copy is held."""
+
+    def __init__(
+        self, features: np.ndarray, centre: np.ndarray, dtype: type, arrays: Arrays
+    ) -> None:
+        self._features, self._centre = features, centre
+        self.dtype, self.arrays = dtype, arrays
+        self.slices = tiles(len(features), _TILE)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def rows(self, part: slice, dtype: type) -> Any:
+        return self.arrays.put(self._features[part] - self._centre.astype(dtype), dtype)
+
+
+def _radii(points: _Points, neighbours: int) -> np.ndarray:
+    if len(points) <= neighbours:
         raise PagodaError(
-            f"{len(features)} points have no neighbour number {neighbours}; "
+            f"{len(points)} points have no neighbour number {neighbours}; "
             "use more samples or fewer neighbours"
         )
-    radii = np.empty(len(features))
-    for rows, distances in _blocks(features, features):
-        own = np.arange(rows.start, rows.stop)
-        distances[own - rows.start, own] = np.inf
-        radii[rows] = _kth_smallest(distances, neighbours)
-    return radii
+    nearest: np.ndarray = np.full((len(points), neighbours), np.inf, points.dtype)
+    arrays = points.arrays
+    for i, rows in enumerate(points.slices):
+        for columns in points.slices[: i + 1]:
+            distances = _distances(points, rows, points, columns)
+            if rows != columns:
+                mirrored = arrays.transposed(distances)
+                _merge(nearest[columns], arrays.get(arrays.smallest(mirrored, neighbours)))
+            _merge(nearest[rows], arrays.get(arrays.smallest(distances, neighbours)))
+    return np.asarray(nearest[:, -1])
 
 
-def _kth_smallest(rows: np.ndarray, k: int) -> np.ndarray:
-    """k-th smallest value of each row; destroys ``rows``. For few k repeated minima are fastest."""
-    if k > 8:
-        return np.partition(rows, k - 1, axis=1)[:, k - 1]
-    every = np.arange(len(rows))
-    for _ in range(k - 1):
-        rows[every, rows.argmin(axis=1)] = np.inf
-    return np.asarray(rows.min(axis=1))
+def _reach(points: _Points, radii: np.ndarray) -> np.ndarray:
+    """Squared radii widened by rounding, so that a tie does not depend on how a tile was made."""
+    norms = np.empty(len(points))
+    for rows in points.slices:
+        part = points.rows(rows, points.dtype)
+        norms[rows] = points.arrays.get(points.arrays.row_products(part, part))
+    slack = _TIE * float(np.finfo(points.dtype).eps) * (norms + radii)
+    return np.asarray(radii + slack, points.dtype)
 
 
-def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield (rows of a, squared distances of those rows to all of b), in float64."""
-    b = b.astype(np.float64, copy=False)
-    b_norms = np.einsum("ij,ij->i", b, b)
-    rounding = 4 * np.sqrt(b.shape[1]) * np.finfo(np.float64).eps
-    step = max(1, _BLOCK // len(b))
-    for start in range(0, len(a), step):
-        part = a[start : start + step].astype(np.float64, copy=False)
-        norms = np.einsum("ij,ij->i", part, part)[:, None] + b_norms
-        distances = part @ b.T
-        distances *= -2.0
-        distances += norms
-        # Equal points come out at rounding error, not 0: without this they could miss a ball of
-        # radius 0 around themselves.
-        distances[distances <= rounding * norms] = 0.0
-        yield slice(start, start + len(part)), distances
+def _merge(nearest: np.ndarray, found: np.ndarray) -> None:
+    """Put into ``nearest`` (rows, k) the k smallest of itself and ``found``, in order."""
+    nearest[:] = np.sort(np.concatenate([nearest, found], axis=1), axis=1)[:, : nearest.shape[1]]
+
+
+def _compare(
+    real: _Points,
+    generated: _Points,
+    reach: np.ndarray,
+    own_reach: np.ndarray,
+    neighbours: int,
+) -> ManifoldValues:
+    inside = np.zeros(len(generated), dtype=np.int64)
+    recalled, covered = (np.zeros(len(real), dtype=bool) for _ in range(2))
+    arrays = real.arrays
+    limits, own_limits = (arrays.put(r, real.dtype) for r in (reach, own_reach))
+    for rows in generated.slices:
+        for columns in real.slices:
+            distances = _distances(generated, rows, real, columns)
+            held = distances <= limits[columns]
+            inside[rows] += arrays.get(arrays.row_counts(held))
+            covered[columns] |= arrays.get(held.any(axis=0))
+            held = distances <= own_limits[rows][:, None]
+            recalled[columns] |= arrays.get(held.any(axis=0))
+    return ManifoldValues(inside, recalled, covered, neighbours)
+
+
+def _distances(a: _Points, rows: slice, b: _Points, columns: slice) -> Any:
+    """A tile of squared distances; of a point to itself, infinity."""
+    own = a is b and rows == columns
+    found, close = _tile(a, rows, b, columns, a.dtype, own)
+    if close and a.dtype == np.float32:
+        found, close = _tile(a, rows, b, columns, np.float64, own)
+    return found
+
+
+def _tile(
+    a: _Points, rows: slice, b: _Points, columns: slice, dtype: type, own: bool
+) -> tuple[Any, bool]:
+    """The tile by one product in ``dtype``, and whether a pair in it nearly coincides.
+
+    Equal points come out at rounding error, not 0; in float64 that is put right, for they could
+    miss a ball of radius 0 around themselves.
+    """
+    arrays = a.arrays
+    left = a.rows(rows, dtype)
+    right = left if own else b.rows(columns, dtype)
+    norms = arrays.row_products(left, left)
+    others = norms if own else arrays.row_products(right, right)
+    found = left @ right.T  # numpy takes half the work where both are one matrix
+    found *= -2.0
+    found += norms[:, None]
+    found += others
+    if own:
+        diagonal = np.arange(len(norms))
+        found[diagonal, diagonal] = np.inf
+    close = bool(found.min() <= _CLOSE * (norms.max() + others.max()))
+    if close and dtype == np.float64:
+        rounding = 4 * left.shape[1] ** 0.5 * np.finfo(np.float64).eps
+        found[found <= rounding * (norms[:, None] + others)] = 0.0
+        if a.dtype == np.float32:
+            found = arrays.single(found)
+    return found, close

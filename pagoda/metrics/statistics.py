@@ -50,7 +50,8 @@ class RunningMoments:
     """
 
     def __init__(self, dim: int, buffer_rows: int = 4096) -> None:
-        self._buffer = np.empty((buffer_rows, dim), dtype=np.float64)
+        self._buffer = np.empty((buffer_rows + 1, dim), dtype=np.float64)  # and one for delta
+        self._room = buffer_rows
         self._held = 0
         self._n = 0
         self._mean = np.zeros(dim)
@@ -68,12 +69,12 @@ class RunningMoments:
             raise PagodaError(f"features are {features.shape[1]}-d, the statistics {dim}-d")
         start = 0
         while start < len(features):
-            room = len(self._buffer) - self._held
+            room = self._room - self._held
             rows = features[start : start + room]
             self._buffer[self._held : self._held + len(rows)] = rows
             self._held += len(rows)
             start += len(rows)
-            if self._held == len(self._buffer):
+            if self._held == self._room:
                 self._flush()
 
     def moments(self) -> Moments:
@@ -90,13 +91,14 @@ class RunningMoments:
     def _flush(self) -> None:
         if not self._held:
             return
-        block = self._buffer[: self._held]
-        mean = block.mean(axis=0)
-        block -= mean
+        block = self._buffer[: self._held + 1]
+        mean = block[:-1].mean(axis=0)
+        block[:-1] -= mean
         total = self._n + self._held
         delta = mean - self._mean
+        # The last term of M is that of one more row.
+        block[-1] = delta * np.sqrt(self._n * self._held / total)
         self._scatter += block.T @ block  # numpy calls dsyrk: half the work of a general product
-        self._scatter += np.outer(delta, delta * (self._n * self._held / total))
         self._mean += delta * (self._held / total)
         self._n, self._held = total, 0
 

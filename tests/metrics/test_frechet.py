@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
+from pagoda.metrics import frechet
 from pagoda.metrics.frechet import (
     covariance_factor,
     frechet_distance,
     frechet_distance_of_features,
+    frechet_distance_to_features,
     nuclear_norm,
+    spatial_features,
     trace_sqrt_product,
 )
 from pagoda.metrics.statistics import feature_moments
@@ -175,3 +178,56 @@ def test_trouble_is_one_line() -> None:
         frechet_distance_of_features(np.zeros((5, 3)), np.zeros((1, 3)))
     with pytest.raises(PagodaError, match="first in row 2"):
         frechet_distance_of_features(np.array([[0.0], [1.0], [np.nan]]), np.zeros((2, 1)))
+
+
+def test_panels_of_the_triangular_product_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    s1, s2 = positive(50, 1), positive(50, 2)
+    whole = trace_sqrt_product(s1, s2)
+    for panel in (1, 7, 49):
+        monkeypatch.setattr(frechet, "_PANEL", panel)
+        assert trace_sqrt_product(s1, s2) == pytest.approx(whole, rel=1e-13)
+
+
+@pytest.mark.parametrize("rank", [30, 12])
+@pytest.mark.parametrize("n", [2, 20, 31, 200])
+def test_from_statistics_to_few_or_many_features(n: int, rank: int) -> None:
+    """Equal to the distance between statistics, also where the reference is singular."""
+    rng = np.random.default_rng(n)
+    real = rng.normal(size=(300, rank)) @ rng.normal(size=(rank, 30))
+    reference, rows = feature_moments(real), rng.normal(size=(n, 30)) * 1.2 + 0.1
+    moments = feature_moments(rows)
+    expected = frechet_distance(
+        reference.mean, reference.covariance, moments.mean, moments.covariance
+    )
+    factor = covariance_factor(reference.covariance)
+    assert frechet_distance_to_features(reference, rows) == pytest.approx(expected, rel=1e-11)
+    found = frechet_distance_to_features(reference, rows, factor)
+    assert found == pytest.approx(expected, rel=1e-11)
+
+
+def test_few_rows_of_features_are_exact() -> None:
+    """x and T x, T symmetric and positive, 30 rows in 200 dimensions: |x - T x|^2 / (n - 1)."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 200))
+    x -= x.mean(axis=0)
+    moved = x - x @ positive(200, 4, 0.3, 2.5)
+    found = frechet_distance_of_features(x, x - moved)
+    assert found == pytest.approx(np.sum(moved**2) / 29, rel=1e-12)
+
+
+def test_spatial_features_keep_seven_channels_in_order() -> None:
+    activations = np.arange(2 * 9 * 3 * 2).reshape(2, 9, 3, 2).astype(np.float32)
+    found = spatial_features(activations)
+    assert found.shape == (2, 3 * 2 * 7)
+    # Value (row, column, channel) of an image stands at (row * width + column) * 7 + channel.
+    assert found[1, (2 * 2 + 1) * 7 + 5] == activations[1, 5, 2, 1]
+    with pytest.raises(PagodaError, match="first 7 channels"):
+        spatial_features(activations[:, :6])
+
+
+def test_more_trouble_is_one_line() -> None:
+    reference = feature_moments(np.random.default_rng(0).normal(size=(9, 4)))
+    with pytest.raises(PagodaError, match="reference is 4-d"):
+        frechet_distance_to_features(reference, np.zeros((3, 5)))
+    with pytest.raises(PagodaError, match="1 images have no covariance"):
+        frechet_distance_to_features(reference, np.zeros((1, 4)))

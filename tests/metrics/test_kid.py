@@ -22,9 +22,9 @@ def naive(x: np.ndarray, y: np.ndarray) -> float:
     return own(x) + own(y) - 2 * float(np.mean([k(a, b) for a in x for b in y]))
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 22])
+@pytest.mark.parametrize("block", [1, 7, 2048])
 def test_equals_the_definition(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kid, "_BLOCK", block)
+    monkeypatch.setattr(kid, "_TILE", block)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(25, 6)), rng.normal(size=(31, 6)) + 0.4
     assert kernel_distance(x, y) == pytest.approx(naive(x, y), rel=1e-11)

@@ -1,0 +1,354 @@
+"""Metrics of pagoda against named peers: single-thread CPU seconds, peak memory, error.
+
+    python -m benchmarks.metrics [--quick] [--rows WORD] [--out FILE]
+
+Every measurement is a process of its own. Inputs are loaded and libraries imported before the clock
+starts; the peak is VmHWM, reset at that point, less what was resident then. Contenders of one row
+take turns, so that a change of the machine's load meets all of them. Where CUDA is at hand, rows
+marked "cuda" run ours on it too, in wall seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.metric_inputs import load, make_inputs
+
+ONE_THREAD = dict.fromkeys(
+    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], "1"
+)
+Contender = Callable[[Path], Callable[[], Any]]
+CONTENDERS: dict[str, dict[str, Contender]] = {}
+REPEATS = {"manifold": 2, "manifold of 50k": 1, "peers' error": 1}
+
+
+def contender(row: str, name: str) -> Callable[[Contender], Contender]:
+    """Register a function that prepares inputs and returns what is timed."""
+
+    def register(function: Contender) -> Contender:
+        CONTENDERS.setdefault(row, {})[name] = function
+        return function
+
+    return register
+
+
+def _difference(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) -> float:
+    return float((m1 - m2) @ (m1 - m2) + np.trace(s1) + np.trace(s2))
+
+
+def by_sqrtm(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) -> float:
+    from cleanfid.fid import frechet_distance
+
+    return float(frechet_distance(m1, s1, m2, s2))
+
+
+def by_eigvals(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) -> float:
+    """As torch-fidelity does."""
+    roots = np.sqrt(np.linalg.eigvals(s1 @ s2).astype(complex)).real.sum()
+    return _difference(m1, s1, m2, s2) - 2 * float(roots)
+
+
+def covariances(inputs: Path, kind: str) -> list[np.ndarray]:
+    return [load(inputs, f"{kind}_{name}") for name in ("m1", "s1", "m2", "s2")]
+
+
+@contender("Frechet, n > d", "clean-fid (scipy sqrtm)")
+def full_sqrtm(inputs: Path) -> Callable[[], Any]:
+    import cleanfid.fid  # noqa: F401
+
+    given = covariances(inputs, "full")
+    return lambda: by_sqrtm(*given)
+
+
+@contender("Frechet, n > d", "numpy eigvals (torch-fidelity)")
+def full_eigvals(inputs: Path) -> Callable[[], Any]:
+    given = covariances(inputs, "full")
+    return lambda: by_eigvals(*given)
+
+
+@contender("Frechet, n > d", "pagoda, cached factor")
+def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.frechet import covariance_factor, frechet_distance
+
+    m1, s1, m2, s2 = covariances(inputs, "full")
+    factor = covariance_factor(s1)
+    return lambda: frechet_distance(m1, s1, m2, s2, factor, device)
+
+
+@contender("Frechet, n > d", "pagoda")
+def full_ours_cold(inputs: Path) -> Callable[[], Any]:
+    from pagoda.metrics.frechet import frechet_distance
+
+    given = covariances(inputs, "full")
+    return lambda: frechet_distance(*given)
+
+
+@contender("Frechet, n < d", "clean-fid (scipy sqrtm)")
+def few_sqrtm(inputs: Path) -> Callable[[], Any]:
+    import cleanfid.fid  # noqa: F401
+
+    given = covariances(inputs, "few")
+    return lambda: by_sqrtm(*given)
+
+
+@contender("Frechet, n < d", "numpy eigvals (torch-fidelity)")
+def few_eigvals(inputs: Path) -> Callable[[], Any]:
+    given = covariances(inputs, "few")
+    return lambda: by_eigvals(*given)
+
+
+@contender("Frechet, n < d", "pagoda")
+def few_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.frechet import frechet_distance_of_features
+
+    x, y = load(inputs, "few_x"), load(inputs, "few_y")
+    return lambda: frechet_distance_of_features(x, y, device)
+
+
+def manifold_inputs(inputs: Path, n: str = "10k") -> tuple[np.ndarray, np.ndarray]:
+    return load(inputs, f"real_{n}"), load(inputs, f"generated_{n}")
+
+
+@contender("manifold", "prdc")
+def manifold_prdc(inputs: Path) -> Callable[[], Any]:
+    from prdc import compute_prdc
+
+    real, generated = manifold_inputs(inputs)
+    return lambda: compute_prdc(real, generated, nearest_k=3)
+
+
+@contender("manifold", "pagoda")
+def manifold_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.precision_recall import manifold_scores
+
+    real, generated = manifold_inputs(inputs)
+    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+
+
+@contender("manifold of 50k", "pagoda")
+def manifold_large(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.precision_recall import manifold_scores
+
+    real, generated = manifold_inputs(inputs, "50k")
+    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+
+
+@contender("statistics", "numpy cov (pytorch-fid)")
+def statistics_numpy(inputs: Path) -> Callable[[], Any]:
+    rows = load(inputs, "real_50k")
+
+    def run() -> float:
+        kept = np.empty(rows.shape)
+        for start in range(0, len(rows), 64):
+            kept[start : start + 64] = rows[start : start + 64]
+        return float(np.trace(np.cov(kept, rowvar=False)) + kept.mean(axis=0).sum())
+
+    return run
+
+
+@contender("statistics", "pagoda")
+def statistics_ours(inputs: Path) -> Callable[[], Any]:
+    from pagoda.metrics.statistics import RunningMoments
+
+    rows = load(inputs, "real_50k")
+
+    def run() -> float:
+        running = RunningMoments(rows.shape[1])
+        for start in range(0, len(rows), 64):
+            running.update(rows[start : start + 64])
+        found = running.moments()
+        return float(np.trace(found.covariance) + found.mean.sum())
+
+    return run
+
+
+@contender("KID, 100 subsets of 1000", "clean-fid")
+def kid_clean(inputs: Path) -> Callable[[], Any]:
+    from cleanfid.fid import kernel_distance
+
+    real, generated = manifold_inputs(inputs)
+    return lambda: kernel_distance(real, generated)
+
+
+@contender("KID, 100 subsets of 1000", "torch-fidelity")
+def kid_fidelity(inputs: Path) -> Callable[[], Any]:
+    import torch
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    torch.set_num_threads(1)
+    real, generated = (torch.from_numpy(np.array(f)) for f in manifold_inputs(inputs))
+    return lambda: kid_features_to_metric(
+        real, generated, kid_subsets=100, kid_subset_size=1000, verbose=False
+    )["kernel_inception_distance_mean"]
+
+
+@contender("KID, 100 subsets of 1000", "pagoda")
+def kid_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.kid import kernel_distance_of_subsets
+
+    real, generated = manifold_inputs(inputs)
+    return lambda: kernel_distance_of_subsets(real, generated, device=device)[0]
+
+
+@contender("KID, 100 subsets of 1000", "pagoda, all pairs instead")
+def kid_whole(inputs: Path, device: str | None = None) -> Callable[[], Any]:
+    from pagoda.metrics.kid import kernel_distance
+
+    real, generated = manifold_inputs(inputs)
+    return lambda: kernel_distance(real, generated, device)
+
+
+def _error(find: Callable[..., float]) -> Contender:
+    def prepare(inputs: Path) -> Callable[[], Any]:
+        given, truth = covariances(inputs, "truth"), float(load(inputs, "truth_value"))
+        return lambda: {"relative_error": abs(find(*given) / truth - 1)}
+
+    return prepare
+
+
+def by_pagoda(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) -> float:
+    from pagoda.metrics.frechet import frechet_distance
+
+    return frechet_distance(m1, s1, m2, s2)
+
+
+for _name, _find in (
+    ("clean-fid (scipy sqrtm)", by_sqrtm),
+    ("numpy eigvals (torch-fidelity)", by_eigvals),
+    ("pagoda", by_pagoda),
+):
+    contender("Frechet, rank 1000, truth known", _name)(_error(_find))
+REPEATS["Frechet, rank 1000, truth known"] = 1
+
+
+@contender("Frechet, n < d, truth known", "pagoda")
+def features_truth(inputs: Path) -> Callable[[], Any]:
+    from pagoda.metrics.frechet import frechet_distance_of_features
+
+    x, y = load(inputs, "map_x"), load(inputs, "map_y")
+    truth = float(load(inputs, "map_value"))
+    return lambda: {"relative_error": abs(frechet_distance_of_features(x, y) / truth - 1)}
+
+
+def _resident(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def measure(row: str, name: str, inputs: Path, device: str | None) -> dict[str, Any]:
+    """Run one contender in this process: CPU seconds, or wall seconds on a device, and MiB."""
+    prepare = CONTENDERS[row][name]
+    run = prepare(inputs, device) if device else prepare(inputs)  # type: ignore[call-arg]
+    if device:
+        run()  # the device starts up
+    Path("/proc/self/clear_refs").write_text("5")
+    before, clock = _resident("VmRSS"), time.perf_counter if device else time.process_time
+    start = clock()
+    value = run()
+    return {"seconds": clock() - start, "mib": _resident("VmHWM") - before, "value": value}
+
+
+def in_child(row: str, name: str, inputs: Path, device: str | None = None) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.metrics", "--one", row, name]
+    command += ["--inputs", str(inputs), *(["--device", device] if device else [])]
+    done = subprocess.run(
+        command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{row}, {name}: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run_row(row: str, inputs: Path, quick: bool) -> list[dict[str, Any]]:
+    repeats = 1 if quick else REPEATS.get(row, 3)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS[row]}
+    for _ in range(repeats):
+        for name in runs:
+            runs[name].append(in_child(row, name, inputs))
+            print(f"{row} | {name} | {runs[name][-1]}", flush=True)
+    results = [{"row": row, "name": name, "runs": found} for name, found in runs.items()]
+    for name in [n for n in runs if "device" in CONTENDERS[row][n].__code__.co_varnames]:
+        if cuda():
+            found = in_child(row, name, inputs, "cuda")
+            results.append({"row": row, "name": f"{name}, cuda (wall)", "runs": [found]})
+    return results
+
+
+def cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One line a contender: median and range of seconds, their ratio to pagoda's, memory."""
+    ours = {}
+    for result in results:
+        if result["name"].startswith("pagoda") and result["row"] not in ours:
+            ours[result["row"]] = _median(result)
+    lines = ["| row | contender | CPU s: median (range) | x pagoda | peak MiB | value |"]
+    lines.append("|---|---|---|---|---|---|")
+    for result in results:
+        seconds = [run["seconds"] for run in result["runs"]]
+        ratio = _median(result) / ours[result["row"]]
+        lines.append(
+            f"| {result['row']} | {result['name']} | {_median(result):.2f} "
+            f"({min(seconds):.2f} to {max(seconds):.2f}) | {ratio:.1f} | "
+            f"{max(run['mib'] for run in result['runs']):.0f} | {_short(result)} |"
+        )
+    return "\n".join(lines)
+
+
+def _median(result: dict[str, Any]) -> float:
+    return statistics.median(run["seconds"] for run in result["runs"])
+
+
+def _short(result: dict[str, Any]) -> str:
+    value = result["runs"][0]["value"]
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number:.4g}" for key, number in value.items())
+    return f"{value:.9g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one repeat, without the 50k manifold")
+    parser.add_argument("--rows", default="", help="only rows whose name holds this")
+    parser.add_argument("--out", type=Path, help="also write all runs to this JSON file")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--inputs", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(*args.one, args.inputs, args.device)))
+        return
+    packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
+    print(", ".join(f"{name} {version(name)}" for name in packages), flush=True)
+    rows = [row for row in CONTENDERS if args.rows in row]
+    if args.quick:
+        rows = [row for row in rows if row != "manifold of 50k"]
+    with tempfile.TemporaryDirectory() as scratch:
+        make_inputs(Path(scratch))
+        results = [done for row in rows for done in run_row(row, Path(scratch), args.quick)]
+    print(table(results))
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Dense arithmetic of the metrics: numpy, or torch on a named device where one is given.
+
+The metrics are written once, over what numpy arrays and torch tensors share (``@``, slices,
+in-place arithmetic, the ``linalg`` names); the few operations that differ are methods here. torch
+is imported only when a device is asked for. Float32 products never use TF32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from pagoda.errors import PagodaError
+
+_FEW = 8  # up to this many, repeated minima beat a partition
+
+
+class Arrays(Protocol):
+    """What the metrics need beyond the operators that numpy and torch share."""
+
+    @property
+    def linalg(self) -> Any:
+        """The module of decompositions."""
+
+    @property
+    def linalg_error(self) -> type[Exception]:
+        """What it raises for a matrix that is not positive definite."""
+
+    def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> Any:
+        """A contiguous copy or view in ``dtype``, where the arithmetic runs."""
+
+    def get(self, array: Any) -> np.ndarray:
+        """The same values as a numpy array."""
+
+    def transposed(self, a: Any) -> Any:
+        """A contiguous copy of the transpose."""
+
+    def single(self, a: Any) -> Any:
+        """The same values in float32."""
+
+    def row_products(self, a: Any, b: Any) -> Any:
+        """``sum_j a_ij b_ij``, (rows,)."""
+
+    def row_counts(self, flags: Any) -> Any:
+        """Number of true values in each row."""
+
+    def smallest(self, a: Any, k: int) -> Any:
+        """The k smallest values of each row, or all where there are fewer; destroys ``a``."""
+
+    def expm1(self, a: Any) -> Any:
+        """``exp(a) - 1`` in place."""
+
+
+class _Numpy:
+    linalg = np.linalg
+    linalg_error = np.linalg.LinAlgError
+
+    def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
+        return np.ascontiguousarray(array, dtype)
+
+    def get(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def transposed(self, a: np.ndarray) -> np.ndarray:
+        return a.T.copy()
+
+    def single(self, a: np.ndarray) -> np.ndarray:
+        return a.astype(np.float32)
+
+    def row_products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray(np.einsum("ij,ij->i", a, b))
+
+    def row_counts(self, flags: np.ndarray) -> np.ndarray:
+        return np.asarray(np.count_nonzero(flags, axis=1))
+
+    def smallest(self, a: np.ndarray, k: int) -> np.ndarray:
+        k = min(k, a.shape[1])
+        if k > _FEW:
+            return np.asarray(np.partition(a, k - 1, axis=1)[:, :k])
+        every, found = np.arange(len(a)), np.empty((len(a), k), a.dtype)
+        for i in range(k):
+            where = a.argmin(axis=1)
+            found[:, i] = a[every, where]
+            a[every, where] = np.inf
+        return found
+
+    def expm1(self, a: np.ndarray) -> np.ndarray:
+        return np.asarray(np.expm1(a, out=a))
+
+
+class _Torch:
+    def __init__(self, device: str) -> None:
+        import torch  # takes seconds, so only where a device is named
+
+        self._torch = torch
+        try:
+            self._device = torch.device(device)
+            torch.zeros(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise PagodaError(f"metrics cannot run on device '{device}': {reason}") from error
+        self.linalg: Any = torch.linalg
+        self.linalg_error: type[Exception] = self.linalg.LinAlgError
+
+    def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> Any:
+        host = self._torch.from_numpy(np.array(array, dtype))  # a copy: torch wants it writable
+        return host.to(self._device)
+
+    def get(self, array: Any) -> np.ndarray:
+        return np.asarray(array.cpu().numpy())
+
+    def transposed(self, a: Any) -> Any:
+        return a.T.clone(memory_format=self._torch.contiguous_format)
+
+    def single(self, a: Any) -> Any:
+        return a.float()
+
+    def row_products(self, a: Any, b: Any) -> Any:
+        return (a * b).sum(dim=1)
+
+    def row_counts(self, flags: Any) -> Any:
+        return flags.sum(dim=1)
+
+    def smallest(self, a: Any, k: int) -> Any:
+        return a.topk(min(k, a.shape[1]), dim=1, largest=False).values
+
+    def expm1(self, a: Any) -> Any:
+        return a.expm1_()
+
+
+@contextmanager
+def arrays_on(device: str | None) -> Iterator[Arrays]:
+    """Arithmetic by numpy (None), or by torch on ``device`` ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        PagodaError: if torch cannot use the device.
+    """
+    if device is None:
+        yield _Numpy()
+        return
+    found = _Torch(device)
+    torch = found._torch
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 keeps 10 bits: radii would be noise
+    try:
+        with torch.inference_mode():
+            yield found
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def working_type(*features: np.ndarray) -> type[np.floating[Any]]:
+    """float64 if any of the features are (or are integers), else float32."""
+    small = all(f.dtype in (np.float16, np.float32) for f in features)
+    return np.float32 if small else np.float64
+
+
+def tiles(n: int, size: int) -> list[slice]:
+    """Consecutive slices of at most ``size`` that cover ``range(n)``."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
