@@ -20,7 +20,7 @@ def make_inputs(inputs: Path) -> None:
     def save(name: str, array: np.ndarray) -> None:
         np.save(inputs / f"{name}.npy", array)
 
-    real, generated = features(50_000, 1), features(50_000, 2, 1.05)
+    real, generated = features(50_000, 1), features(50_000, 2, 1.02)
     for name, rows in (("real", real), ("generated", generated)):
         save(f"{name}_50k", rows)
         save(f"{name}_10k", rows[:10_000])
