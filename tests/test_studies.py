@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from pagoda.config import ArmConfig, Config, parse
 from pagoda.errors import PagodaError
+from pagoda.paper.claims import read_claims
 from pagoda.stages.study_spec import (
     STEPS,
     Arm,
@@ -138,6 +140,18 @@ def test_every_study_has_its_half_page(name: str) -> None:
     for part in ("**Question.**", "**Rule.**", "| Arm |", "**Cost.**", "dvc repro", "dvc exp run"):
         assert part in text
     assert all(f"`{arm}`" in text for arm in load_study(name).arms)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_and_the_card_state_the_rules_that_judge(name: str) -> None:
+    """As many claims as claims.yaml has for the study, and every limit of theirs."""
+    rule = " ".join(load_study(name).rule.split())
+    page = (ROOT / "experiments" / name / "README.md").read_text()
+    assert f"**Rule.** {rule} " in page
+    claims = [claim for claim in read_claims() if claim.study == name]
+    assert rule.split()[0] == {2: "Two", 3: "Three", 4: "Four"}[len(claims)]
+    named = {float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", rule)}
+    assert {claim.limit for claim in claims} <= named
 
 
 def test_an_arm_reads_its_parents_artifacts_and_the_profiles_for_the_rest(config: Config) -> None:
