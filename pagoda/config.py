@@ -99,6 +99,7 @@ class UNetConfig:
     head_channels: int = opt("channels a head of attention", ge=1)
     dropout: float = opt("dropout in residual blocks", ge=0, lt=1)
     time_scale: float = opt("the sinusoidal embedding sees time_scale x c_noise", gt=0)
+    min_group: int = opt("fewest channels a group of normalisation: EDM 4, ADM and PaGoDA 1", ge=1)
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,14 @@ class GrowConfig:
     discriminator: DiscriminatorConfig = opt("discriminator")
     prior_batch: int = opt("prior latents a step, for the adversarial loss", ge=1)
     channels: int = opt("width of the new blocks", ge=8)
+    half_width_from: int | None = opt(
+        "new blocks of this resolution and higher have half the width; null = none", ge=8
+    )
+    trainable: str = opt(
+        "what trains beside the new blocks: the base from a block on, as in the official code, or "
+        "the previous generator's blocks of its highest resolution, in the paper's words",
+        choices=("from_block", "highest"),
+    )
     blocks: int = opt("residual blocks after the up-sampling block", ge=0)
     trainable_base_blocks: int = opt("topmost blocks of the frozen part that keep training", ge=0)
     train_lower_levels: bool = opt("blocks of earlier doublings keep training")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pagoda.diffusion.edm import scalings
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.layers import Head, ResBlock
+from pagoda.networks.layers import Head, ResBlock, at_least_float32
 from pagoda.networks.unet import UNetSpec, UNetTrunk
 
 
@@ -21,11 +21,14 @@ class GrowthLevel(nn.Module):
     convolutions start at zero, so at equal width a new level is nearest-neighbour up-sampling.
     """
 
-    def __init__(self, in_channels: int, channels: int, embedding: int, blocks: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, embedding: int, blocks: int, min_group: int = 4
+    ) -> None:
         super().__init__()
         self.channels, self.blocks = channels, blocks
-        first = ResBlock(in_channels, channels, embedding, resample="up", film=False)
-        rest = [ResBlock(channels, channels, embedding, film=False) for _ in range(blocks)]
+        style: dict[str, Any] = {"film": False, "min_group": min_group}
+        first = ResBlock(in_channels, channels, embedding, resample="up", **style)
+        rest = [ResBlock(channels, channels, embedding, **style) for _ in range(blocks)]
         self.stages = nn.ModuleList([first, *rest])
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
@@ -65,9 +68,11 @@ class Generator(nn.Module):
         self.levels = nn.ModuleList()
         width = self.trunk.out_channels
         for channels, blocks in levels:
-            self.levels.append(GrowthLevel(width, channels, self.trunk.embedding, blocks))
+            self.levels.append(
+                GrowthLevel(width, channels, self.trunk.embedding, blocks, spec.min_group)
+            )
             width = channels
-        self.head = Head(width)
+        self.head = Head(width, spec.min_group)
 
     @property
     def base_res(self) -> int:
@@ -87,8 +92,7 @@ class Generator(nn.Module):
         h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)
         for level in self.levels:
             h = level(h, emb)
-        out = self.head(h)
-        return out.to(torch.promote_types(out.dtype, torch.float32)) * self.output_scale
+        return at_least_float32(self.head(h)) * self.output_scale
 
     def card(self) -> dict[str, Any]:
         """JSON form, from which :func:`build_generator` rebuilds the network."""
@@ -122,6 +126,17 @@ class Generator(nn.Module):
         decoder = list(self.trunk.decoder)
         for stage in decoder[max(0, len(decoder) - trainable_blocks) :]:
             stage.requires_grad_(True)
+
+    def freeze_below_top(self) -> None:
+        """Freeze all but the last level, the head and the blocks at half their resolution.
+
+        The trainable set in the paper's words (section 3.3): of the previous generator only the
+        blocks of its highest resolution train, which are those of the level below the last one
+        or, in the first doubling, the decoder's at the base resolution.
+        """
+        top = self.spec.blocks + 1 if len(self.levels) == 1 else 0
+        self.freeze_base(top, lower_levels=False)
+        self.levels[-2:].requires_grad_(True)
 
 
 def build_generator(card: dict[str, Any]) -> Generator:

@@ -9,21 +9,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, in float32 if its type is narrower; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that computes in float32 under autocast, in float64 on such inputs.
 
-    As many groups as divide the channels, at most 32 and of at least 4 channels each. On CPUs
+    As many groups as divide the channels, at most 32 and of at least ``min_group`` channels each:
+    4 in EDM; 1 in ADM, Consistency Models and PaGoDA, which differs below 128 channels. On CPUs
     bfloat16 group normalisation is both less exact and slower than the float32 kernel.
     """
 
-    def __init__(self, channels: int) -> None:
-        most = max(1, min(32, channels // 4))
+    def __init__(self, channels: int, min_group: int = 4) -> None:
+        most = max(1, min(32, channels // min_group))
         groups = next(g for g in range(most, 0, -1) if channels % g == 0)
         super().__init__(groups, channels, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> the same shape and dtype."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = at_least_float32(x)
         return F.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
@@ -43,6 +49,7 @@ class ResBlock(nn.Module):
     Args:
         resample: ``"none"``, ``"up"`` (nearest, 2x) or ``"down"`` (2x2 mean), in both branches.
         film: scale and shift the second normalisation; otherwise the embedding is added.
+        min_group: fewest channels a group of the normalisations.
     """
 
     def __init__(
@@ -54,13 +61,14 @@ class ResBlock(nn.Module):
         resample: str = "none",
         film: bool = True,
         dropout: float = 0.0,
+        min_group: int = 4,
     ) -> None:
         super().__init__()
         self.film, self.resample, self.dropout = film, resample, dropout
-        self.in_norm = GroupNorm(in_channels)
+        self.in_norm = GroupNorm(in_channels, min_group)
         self.in_conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.emb = nn.Linear(embedding, out_channels * (2 if film else 1))
-        self.out_norm = GroupNorm(out_channels)
+        self.out_norm = GroupNorm(out_channels, min_group)
         self.out_conv = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
@@ -86,10 +94,10 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Residual multi-head self-attention over pixels; the projection starts at zero."""
 
-    def __init__(self, channels: int, head_channels: int) -> None:
+    def __init__(self, channels: int, head_channels: int, min_group: int = 4) -> None:
         super().__init__()
         self.heads = max(1, channels // head_channels)
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, min_group)
         self.qkv = nn.Conv2d(channels, channels * 3, 1)
         self.proj = zero(nn.Conv2d(channels, channels, 1))
 
@@ -104,13 +112,14 @@ class Attention(nn.Module):
 class Head(nn.Sequential):
     """norm -> SiLU -> 3x3 convolution to RGB, which starts at zero."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(GroupNorm(channels), nn.SiLU(), zero(nn.Conv2d(channels, 3, 3, padding=1)))
+    def __init__(self, channels: int, min_group: int = 4) -> None:
+        to_rgb = zero(nn.Conv2d(channels, 3, 3, padding=1))
+        super().__init__(GroupNorm(channels, min_group), nn.SiLU(), to_rgb)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """(n,) -> (n, dim): cosines, then sines, of t / max_period^(i / (dim / 2))."""
-    half = dim // 2
-    index = torch.arange(half, dtype=torch.float32, device=t.device)
-    angle = t.float()[:, None] * torch.exp(-math.log(max_period) * index / half)
+    half, t = dim // 2, at_least_float32(t)
+    index = torch.arange(half, dtype=t.dtype, device=t.device)
+    angle = t[:, None] * torch.exp(-math.log(max_period) * index / half)
     return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -27,6 +27,7 @@ class UNetSpec:
         num_classes: rows of the label embedding.
         time_scale: the sinusoidal embedding sees time_scale * c_noise; ADM uses 1000.
         augment_labels: numbers that describe an augmented image to the network; 0 for none.
+        min_group: fewest channels a group of the normalisations: EDM's 4, or 1 as ADM.
     """
 
     resolution: int
@@ -39,6 +40,7 @@ class UNetSpec:
     num_classes: int
     time_scale: float = 1000.0
     augment_labels: int = 0
+    min_group: int = 4
 
     @staticmethod
     def from_card(tree: dict[str, Any]) -> UNetSpec:
@@ -88,8 +90,13 @@ class UNetTrunk(nn.Module):
         self.out_channels = widths[0]
 
     def _stage(self, a: int, b: int, resample: str = "none", attention: bool = False) -> _Stage:
-        block = ResBlock(a, b, self.embedding, resample=resample, dropout=self.spec.dropout)
-        return _Stage(block, Attention(b, self.spec.head_channels) if attention else None)
+        spec = self.spec
+        block = ResBlock(
+            a, b, self.embedding, resample=resample, dropout=spec.dropout, min_group=spec.min_group
+        )
+        return _Stage(
+            block, Attention(b, spec.head_channels, spec.min_group) if attention else None
+        )
 
     def _encoder(self, widths: list[int]) -> tuple[nn.ModuleList, list[int]]:
         stages, skips, current = [], [widths[0]], widths[0]
@@ -154,7 +161,7 @@ class UNet(nn.Module):
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
         self.trunk = UNetTrunk(spec)
-        self.head = Head(self.trunk.out_channels)
+        self.head = Head(self.trunk.out_channels, spec.min_group)
 
     def forward(
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None

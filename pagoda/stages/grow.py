@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config
-from pagoda.networks.generator import grow, load_generator
+from pagoda.config import Config, GrowConfig
+from pagoda.networks.generator import Generator, grow, load_generator
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.train_generator import pair_batches, train_generator
@@ -26,13 +26,27 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     torch.manual_seed(config.seed)
     generator = grow(
         load_generator(below.weights(), below.card()),
-        channels=section.channels,
+        channels=level_channels(section, to_res),
         blocks=section.blocks,
     )
-    generator.freeze_base(section.trainable_base_blocks, section.train_lower_levels)
+    freeze(generator, section)
     train_generator(
         config, f"grow-{to_res}", generator, pair_batches(latents, data, pick_device()), data,
         section.optim, section.loss, section.discriminator, section.prior_batch,
         inputs={"data": data, "teacher": teacher, "latents": latents, "below": below},
         sections={"grow": section},
     )  # fmt: skip
+
+
+def level_channels(section: GrowConfig, resolution: int) -> int:
+    """Width of the new blocks at ``resolution``."""
+    start = section.half_width_from
+    return section.channels // (2 if start is not None and resolution >= start else 1)
+
+
+def freeze(generator: Generator, section: GrowConfig) -> None:
+    """Leave trainable what ``grow.trainable`` names."""
+    if section.trainable == "highest":
+        generator.freeze_below_top()
+    else:
+        generator.freeze_base(section.trainable_base_blocks, section.train_lower_levels)

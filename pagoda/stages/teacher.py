@@ -89,5 +89,6 @@ def unet_spec(config: Config, num_classes: int) -> UNetSpec:
         dropout=net.dropout,
         num_classes=num_classes,
         time_scale=net.time_scale,
+        min_group=net.min_group,
         augment_labels=LABELS if config.teacher.augment else 0,
     )

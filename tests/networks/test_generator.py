@@ -167,3 +167,28 @@ def test_a_card_rebuilds_the_generator(
     assert torch.equal(again(*latents), grown.eval()(*latents)) and not again.training
     assert again.card() == grown.card() == build_generator(card).card()
     assert again.resolution == 32
+
+
+def test_growth_at_imagenet_has_the_derived_sizes() -> None:
+    """Counts of the official code's networks: 298.3 M at 128, 300.8 M at 256, 301.6 M at 512."""
+    spec = UNetSpec(64, 192, (1, 2, 3, 4), 3, (32, 16, 8), 64, 0.0, 1000, min_group=1)
+    levels = [(192, 2), (192, 2), (96, 2), (96, 2)]
+    totals, trainable = [298.34e6, 300.77e6, 301.59e6], [27.17e6, 29.61e6, 30.43e6]
+    for count in range(1, 5):
+        with torch.device("meta"):
+            grown = Generator(
+                spec, levels[:count], sigma_max=80.0, sigma_data=0.5, output_scale=1.0
+            )
+        grown.freeze_base(7)
+        total = sum(p.numel() for p in grown.parameters())
+        top = sum(p.numel() for p in grown.parameters() if p.requires_grad)
+        assert grown.resolution == 64 << count
+        if count < 4:
+            assert total == pytest.approx(totals[count - 1], rel=1e-4)
+            assert top == pytest.approx(trainable[count - 1], rel=1e-3)
+        grown.freeze_below_top()
+        names = {n.split(".")[1] for n, p in grown.named_parameters()
+                 if p.requires_grad and n.startswith("levels.")}  # fmt: skip
+        assert names == {str(i) for i in range(max(0, count - 2), count)}
+        base = [n for n, p in grown.named_parameters() if p.requires_grad and "trunk" in n]
+        assert len(base) > 0 if count == 1 else not base
