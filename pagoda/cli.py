@@ -386,8 +386,18 @@ def track(
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Pause between two looks.")
     ] = 5.0,
+    studies: Annotated[
+        bool, typer.Option("--studies", help="All studies below reports/ instead.")
+    ] = False,
 ) -> None:
     """Put the experiment into MLflow; doing it twice adds nothing."""
+    if follow and studies:
+        raise PagodaError("--studies are finished, there is nothing to --follow; give one of them")
+    if studies:
+        from pagoda.study_tracking import add_studies
+
+        add_studies()
+        return
     config = _load(ctx)
     if follow:
         _run("track", config, interval, function="follow")

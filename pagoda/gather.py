@@ -89,7 +89,10 @@ def mlflow_runs() -> list[Run]:
 
     store, found = find_store(), []
     with connected(store) as client, tempfile.TemporaryDirectory() as folder:
-        wanted = "attributes.status = 'FINISHED' and tags.identity != ''"
+        # Evaluations of any images have no parameters, studies no identity.
+        wanted = (
+            "attributes.status = 'FINISHED' and tags.identity != '' and tags.parameters_hash != ''"
+        )
         experiments_ = [e.experiment_id for e in client.search_experiments()]
         for run in client.search_runs(experiments_, wanted) if experiments_ else ():
             run_id, profile = run.info.run_id, run.data.tags["profile"]

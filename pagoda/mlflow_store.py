@@ -1,14 +1,14 @@
-"""The MLflow store: where it is, one writer at a time, and its trouble in one line."""
+"""The MLflow store: where it is, one writer at a time, its trouble in one line, and its runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
 from pagoda.stages.root import project_root
@@ -16,6 +16,9 @@ from pagoda.stages.root import project_root
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+IDENTITY = "identity"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
 _LOCK_SECONDS, _SQLITE_SECONDS = 120.0, 10.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,6 +80,54 @@ def connected(store: Store) -> Iterator[MlflowClient]:
                 f"{store.lock} is held by another 'pagoda track' for {_LOCK_SECONDS:.0f} s; end it "
                 f"and run 'pagoda track' again"
             ) from error
+
+
+def create_run(
+    client: MlflowClient, where: str, name: str, tags: dict[str, str], start: int | None = None
+) -> str:
+    """A new run; returns its id."""
+    return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
+
+
+def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
+    """The id of the experiment of that name, which is made or restored."""
+    if (found := client.get_experiment_by_name(name)) is None:
+        location = None if store.artifacts is None else f"{store.artifacts}/{name}"
+        return str(client.create_experiment(name, location))
+    if found.lifecycle_stage != "active":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def finished(client: MlflowClient, where: str, identity: str) -> str | None:
+    """The finished run of that identity, None if there is none."""
+    rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
+    runs = client.search_runs([where], rule, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def clear(client: MlflowClient, where: str, rule: str) -> None:
+    """Delete the parent runs a rule finds, with their children."""
+    for run in client.search_runs([where], rule):
+        run_id = run.info.run_id
+        for child in client.search_runs([where], f"tags.`{PARENT}` = '{run_id}'"):
+            client.delete_run(child.info.run_id)
+        client.delete_run(run_id)
+
+
+def log_metrics(client: MlflowClient, run: str, metrics: list[Any]) -> None:
+    """Send metrics, as many at once as the API takes."""
+    for i in range(0, len(metrics), _METRICS_A_BATCH):
+        client.log_batch(run, metrics=metrics[i : i + _METRICS_A_BATCH], synchronous=True)
+
+
+def log_params(client: MlflowClient, run: str, values: Mapping[str, str]) -> None:
+    """Send parameters, as many at once as the API takes."""
+    from mlflow.entities import Param
+
+    params = [Param(key, value) for key, value in values.items()]
+    for i in range(0, len(params), _PARAMS_A_BATCH):
+        client.log_batch(run, params=params[i : i + _PARAMS_A_BATCH], synchronous=True)
 
 
 def _check_sqlite(uri: str) -> None:

@@ -20,7 +20,21 @@ from typing import TYPE_CHECKING, Any
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.errors import PagodaError
-from pagoda.mlflow_store import Store, connected, find_store, one_line
+from pagoda.mlflow_store import (
+    IDENTITY,
+    NOTE,
+    PARENT,
+    Store,
+    clear,
+    connected,
+    create_run,
+    experiment_id,
+    find_store,
+    finished,
+    log_metrics,
+    log_params,
+    one_line,
+)
 from pagoda.report.experiment import (
     Experiment,
     parameters_hash,
@@ -34,9 +48,8 @@ from pagoda.stages.revision import code_revision
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-IDENTITY, PARAMETERS, LIVE = "identity", "parameters_hash", "live"
-_PARENT, _NOTE, _COMMIT = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.git.commit"
-_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
+PARAMETERS, LIVE = "parameters_hash", "live"
+_COMMIT = "mlflow.source.git.commit"
 
 
 @dataclass(frozen=True)
@@ -79,17 +92,17 @@ def track(config: Config) -> Tracked:
         raise PagodaError(f"{report} is missing; 'pagoda report' makes it")
     store = find_store()
     with connected(store) as client:
-        where = _experiment_id(client, store, experiment_name(config))
-        parent = _finished(client, where, experiment.identity)
+        where = experiment_id(client, store, experiment_name(config))
+        parent = finished(client, where, experiment.identity)
         added = parent is None
         if parent is None:
-            _clear(client, where, f"tags.{IDENTITY} = '{experiment.identity}'")
+            clear(client, where, f"tags.{IDENTITY} = '{experiment.identity}'")
             parent = _write(client, where, experiment, report)
         live = f"tags.{PARAMETERS} = '{parameters_hash(config)}' and tags.{LIVE} = 'true'"
-        _clear(client, where, live)
+        clear(client, where, live)
         children = {
             run.data.tags["stage"]: run.info.run_id
-            for run in client.search_runs([where], f"tags.`{_PARENT}` = '{parent}'")
+            for run in client.search_runs([where], f"tags.`{PARENT}` = '{parent}'")
         }
     ordered = {s: children[s] for s in stage_names(config) if s in children}
     name = experiment_name(config)
@@ -109,14 +122,14 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
     rows, store = tree["rows"], find_store()
     identity, now = artifacts.digest(rows), int(time.time() * 1000)
     with connected(store) as client:
-        where = _experiment_id(client, store, "pagoda-evaluate")
-        if (found := _finished(client, where, identity)) is not None:
+        where = experiment_id(client, store, "pagoda-evaluate")
+        if (found := finished(client, where, identity)) is not None:
             return store.uri, found, False
         same = ("generator", "resolution", "reference", "features", "revision", "device")
         tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
-        run = _create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
+        run = create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
         metrics = [Metric(row["protocol"], row["value"], now, row["seed"] or 0) for row in rows]
-        _log_metrics(client, run, metrics)
+        log_metrics(client, run, metrics)
         client.set_terminated(run, "FINISHED")
     return store.uri, run, True
 
@@ -134,12 +147,12 @@ def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None
     """
     store = find_store()
     with connected(store) as client:
-        where = _experiment_id(client, store, experiment_name(config))
+        where = experiment_id(client, store, experiment_name(config))
         hashed = parameters_hash(config)
-        _clear(client, where, f"tags.{PARAMETERS} = '{hashed}' and tags.{LIVE} = 'true'")
+        clear(client, where, f"tags.{PARAMETERS} = '{hashed}' and tags.{LIVE} = 'true'")
         tags = _common_tags(config) | {LIVE: "true"}
-        parent = _create_run(client, where, f"{_run_name(config, hashed)} (live)", tags)
-        _log_params(client, parent, flat_parameters(config))
+        parent = create_run(client, where, f"{_run_name(config, hashed)} (live)", tags)
+        log_params(client, parent, flat_parameters(config))
     tell(f"live run {parent} of experiment {experiment_name(config)} in {store.uri}")
     live = _Live(config, store, client, where, parent)
     try:
@@ -208,9 +221,9 @@ class _Live:
             if stage is not None:
                 self.client.delete_run(stage.run)
             start = _start_ms(path, history)
-            tags = {_PARENT: self.parent, "stage": history.stage, LIVE: "true"}
+            tags = {PARENT: self.parent, "stage": history.stage, LIVE: "true"}
             name = f"{history.stage} b{self.config.base_res} (live)"
-            run = _create_run(self.client, self.experiment, name, tags, start)
+            run = create_run(self.client, self.experiment, name, tags, start)
             stage = self.stages[history.stage] = _Stage(run, dict(history.rows[0]), start)
         fresh = tuple(row for row in history.rows if row["images"] > stage.images)
         _log_curves(self.client, stage.run, History(history.stage, fresh), stage.start_ms)
@@ -228,18 +241,18 @@ def _write(client: MlflowClient, where: str, experiment: Experiment, report: Pat
     config = experiment.config
     starts = {s: _start_ms(Paths(config).history(s), h) for s, h in experiment.histories.items()}
     name, tags = _run_name(config, experiment.identity), _parent_tags(experiment)
-    runs = [_create_run(client, where, name, tags, min(starts.values()))]
+    runs = [create_run(client, where, name, tags, min(starts.values()))]
     try:
         parent = runs[0]
-        _log_params(client, parent, flat_parameters(config))
+        log_params(client, parent, flat_parameters(config))
         _log_results(client, parent, experiment)
         client.log_artifacts(parent, str(report), "report")
         for stage, history in experiment.histories.items():
-            child_tags = {_PARENT: parent, "stage": stage, "profile": config.name}
+            child_tags = {PARENT: parent, "stage": stage, "profile": config.name}
             child = f"{stage} b{config.base_res}"
-            runs.append(_create_run(client, where, child, child_tags, starts[stage]))
+            runs.append(create_run(client, where, child, child_tags, starts[stage]))
             section = getattr(config, stage.split("-")[0])
-            _log_params(client, runs[-1], dict(_flat(section, "")))
+            log_params(client, runs[-1], dict(_flat(section, "")))
             _log_curves(client, runs[-1], history, starts[stage])
             end = starts[stage] + round(1000 * history.seconds)
             client.set_terminated(runs[-1], "FINISHED", end)
@@ -260,7 +273,7 @@ def _parent_tags(experiment: Experiment) -> dict[str, str]:
         "data_fingerprint": experiment.data_fingerprint,
         "code_revision": ", ".join(sorted({r.revision for r in rows})),
         "device": ", ".join(sorted({r.device for r in rows})),
-        _NOTE: f"{experiment.config.name}, {made}. Tables, curves and sample sheets: "
+        NOTE: f"{experiment.config.name}, {made}. Tables, curves and sample sheets: "
         "`report/index.html` among the artifacts.",
     }
 
@@ -307,7 +320,7 @@ def _log_results(client: MlflowClient, run: str, experiment: Experiment) -> None
                 others.append(Metric(f"{row.generator}/{name}", row.value, now, 0))
     for stage, history in experiment.histories.items():
         others.append(Metric(f"seconds/{stage}", history.seconds, now, 0))
-    _log_metrics(client, run, main + curves + others)
+    log_metrics(client, run, main + curves + others)
 
 
 def _log_curves(client: MlflowClient, run: str, history: History, start_ms: int) -> None:
@@ -321,50 +334,7 @@ def _log_curves(client: MlflowClient, run: str, history: History, start_ms: int)
         for name in names
         if name in row
     ]
-    _log_metrics(client, run, metrics)
-
-
-def _log_metrics(client: MlflowClient, run: str, metrics: list[Any]) -> None:
-    for i in range(0, len(metrics), _METRICS_A_BATCH):
-        client.log_batch(run, metrics=metrics[i : i + _METRICS_A_BATCH], synchronous=True)
-
-
-def _log_params(client: MlflowClient, run: str, values: Mapping[str, str]) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(key, value) for key, value in values.items()]
-    for i in range(0, len(params), _PARAMS_A_BATCH):
-        client.log_batch(run, params=params[i : i + _PARAMS_A_BATCH], synchronous=True)
-
-
-def _create_run(
-    client: MlflowClient, where: str, name: str, tags: dict[str, str], start: int | None = None
-) -> str:
-    return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
-
-
-def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
-    if (found := client.get_experiment_by_name(name)) is None:
-        location = None if store.artifacts is None else f"{store.artifacts}/{name}"
-        return str(client.create_experiment(name, location))
-    if found.lifecycle_stage != "active":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-def _finished(client: MlflowClient, where: str, identity: str) -> str | None:
-    rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
-    runs = client.search_runs([where], rule, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
-
-
-def _clear(client: MlflowClient, where: str, rule: str) -> None:
-    """Delete the parent runs a rule finds, with their children."""
-    for run in client.search_runs([where], rule):
-        run_id = run.info.run_id
-        for child in client.search_runs([where], f"tags.`{_PARENT}` = '{run_id}'"):
-            client.delete_run(child.info.run_id)
-        client.delete_run(run_id)
+    log_metrics(client, run, metrics)
 
 
 def _start_ms(path: Path, history: History) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pagoda import gather, tracking
+from pagoda import gather, study_tracking, tracking
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
@@ -248,6 +248,9 @@ def test_runs_of_mlflow_are_read_from_their_reports(
     report.run(config)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/m.db")
     tracking.track(config)
+    tracking.track_rows({"rows": result_rows(config, 32)})  # no experiment, and no study is
+    write_study(study_folder("smoke", "pairs"), make_card(), make_rows({"few": [3.0]}))
+    study_tracking.track_studies()
     (found,) = gather.mlflow_runs()
     (local,) = find_runs()
     assert (found.rows, found.seed, found.data) == (local.rows, local.seed, local.data)
