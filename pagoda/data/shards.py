@@ -6,12 +6,17 @@ copy, hash or cache by itself.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pagoda.artifacts import Artifact, create_array
+
+LARGE = 1 << 30
+"""Bytes from which a mapped array counts as one that memory may not hold: 1 GiB."""
 
 
 def shard_names(name: str, rows: int, shard: int) -> list[str]:
@@ -92,3 +97,18 @@ def open_rows(artifact: Artifact, name: str) -> np.ndarray | ShardedArray:
         return artifact.array(name)
     files = sorted(artifact.path.glob(f"{name}-*-of-*.npy"))
     return ShardedArray([artifact.array(f.stem) for f in files])
+
+
+def read_at_random(rows: Any) -> None:
+    """Tell the system that rows of a mapped array, or of one in parts, will be read at random.
+
+    It then reads the pages that are asked for and nothing around them. Where an array is larger
+    than memory, what is read around a row is thrown away before it is used. Below :data:`LARGE`
+    the advice is not given: there reading around is how the array gets into memory.
+    """
+    parts = [p for p in getattr(rows, "parts", [rows]) if isinstance(p, np.memmap)]
+    if sum(part.nbytes for part in parts) < LARGE or not hasattr(mmap, "MADV_RANDOM"):
+        return
+    for part in parts:
+        memory: mmap.mmap = part._mmap  # type: ignore[attr-defined]
+        memory.madvise(mmap.MADV_RANDOM)

@@ -90,6 +90,11 @@ class EncodedImages:
         held = ("_shards", "_threads")
         return {key: value for key, value in self.__dict__.items() if key not in held}
 
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """The mapped bytes of every shard."""
+        return self._shards
+
     @cached_property
     def _shards(self) -> list[np.ndarray]:
         return [np.memmap(path, np.uint8, "r") for path in self._paths]

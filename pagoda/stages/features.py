@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, derive_resolutions
+from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images, open_images
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
@@ -118,6 +119,7 @@ def _batches(
     images: Images, labels: np.ndarray, batch: int, steps: int, seed: int, done: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled epochs of uint8 images, each mirrored with probability 1/2, after ``done`` steps."""
+    read_at_random(images)
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for step in range(steps):

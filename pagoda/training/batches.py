@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pagoda import processes
 from pagoda.data.pixels import to_float
-from pagoda.data.shards import ShardedArray
+from pagoda.data.shards import ShardedArray, read_at_random
 from pagoda.data.store import Images
 
 
@@ -30,6 +30,9 @@ class ImageBatches:
     images: Images
     labels: np.ndarray
     device: torch.device
+
+    def __post_init__(self) -> None:
+        read_at_random(self.images)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
         """This process's share of (batch, 3, r, r) in [-1, 1] and (batch,) labels."""
@@ -77,6 +80,10 @@ class PairBatches:
     labels: np.ndarray
     device: torch.device
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        read_at_random(self.images)
+        read_at_random(self.latents)
 
     def thinned(self, share: float) -> PairBatches:
         """These pairs, or the first ``share`` of each class if it is below 1."""

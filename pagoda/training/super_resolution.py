@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda.data.pixels import to_float
+from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.super_resolution import SuperResolver, condition
@@ -31,6 +32,10 @@ class ResolutionPairs:
     high: Images
     labels: np.ndarray
     device: torch.device
+
+    def __post_init__(self) -> None:
+        read_at_random(self.low)
+        read_at_random(self.high)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, 3, b, b) and (batch, 3, r, r) in [-1, 1], (batch,) labels."""

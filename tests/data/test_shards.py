@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pagoda import artifacts
-from pagoda.data.shards import ShardedArray, create_shards, open_rows, shard_names
+from pagoda.data import shards
+from pagoda.data.shards import ShardedArray, create_shards, open_rows, read_at_random, shard_names
 from pagoda.errors import PagodaError
 
 
@@ -54,3 +57,29 @@ def test_an_artifact_of_shards(tmp_path: Path) -> None:
         stream.write(b"\x55")
     with pytest.raises(PagodaError, match="checksums differ"):
         artifacts.open_artifact(tmp_path / "a", "latents")
+
+
+def _advised(path: Path) -> bool:
+    """Whether the kernel marks this process's mapping of a file as read at random ("rr")."""
+    blocks = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    return any(
+        str(path) in here and "rr" in after.splitlines()[0].split()
+        for here, after in itertools.pairwise(blocks)
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_only_large_mapped_arrays_are_read_without_their_surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.arange(4 * 5000, dtype=np.float32).reshape(4, 5000)
+    store = create_shards(tmp_path, "z", "float32", values.shape, 3)
+    store[0:4] = values
+    read_at_random(store)
+    names = [tmp_path / name for name in shard_names("z", 4, 3)]
+    assert not any(map(_advised, names))
+    monkeypatch.setattr(shards, "LARGE", values.nbytes)
+    read_at_random(store)  # judged by the size of the whole, not of a part
+    assert all(map(_advised, names))
+    assert np.array_equal(store[np.array([3, 0, 2])], values[[3, 0, 2]])
+    read_at_random(values)  # an array in memory has nothing to advise
