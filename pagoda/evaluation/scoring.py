@@ -20,6 +20,7 @@ from pagoda.evaluation.streaming import Collected, Wanted
 from pagoda.metrics.frechet import frechet_distance
 from pagoda.metrics.inception_score import inception_score, probabilities_of
 from pagoda.metrics.kid import kernel_distance_of_subsets
+from pagoda.metrics.memorisation import train_share
 from pagoda.metrics.precision_recall import ManifoldScores, manifold_scores
 from pagoda.metrics.protocol import protocol
 from pagoda.metrics.statistics import Moments
@@ -230,6 +231,25 @@ def score(
     keys = ("metric", "protocol", "value", "reference_n")
     found = (_METRICS[name](scored) for name in metrics)
     return [dict(zip(keys, value, strict=True)) | {"n": sample.found.n} for value in found]
+
+
+def train_share_row(sample: Sample, reference: Reference, real: Sample) -> dict[str, Any]:
+    """The share of :mod:`pagoda.metrics.memorisation`, as :func:`score` gives rows.
+
+    Args:
+        sample: generated images.
+        reference: real images of one split, training or test.
+        real: real images of the other split.
+    """
+    train, held_out = _manifold(reference), real.found.features
+    if reference.card["split"] == "test":
+        train, held_out = held_out, train
+    found = train_share(sample.found.features, train, held_out)
+    named = protocol("train_share", sample.extractor, found.n, m=found.real)
+    return {
+        "metric": "train_share", "protocol": named, "value": found.value,
+        "reference_n": found.real, "n": found.n,
+    }  # fmt: skip
 
 
 def _manifold(reference: Reference) -> np.ndarray:

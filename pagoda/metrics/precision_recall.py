@@ -16,6 +16,7 @@ points that nearly coincide: a tile that holds such a pair is made again in floa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,38 @@ def squared_radii(features: np.ndarray, neighbours: int, device: str | None = No
     with arrays_on(device) as arrays:
         points = _Points(features, _centre(features), working_type(features), arrays)
         return _radii(points, neighbours)
+
+
+def nearest_squared(
+    points: np.ndarray, sets: Sequence[np.ndarray], device: str | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Squared distance of each point ``(m, d)`` to the nearest point of each set ``(n, d)``.
+
+    Returns:
+        For each set (m,); and (m,) the difference up to which two of them are equal to rounding.
+
+    Raises:
+        PagodaError: if dimensions disagree, or anything is not finite.
+    """
+    points, sets = check_features(points), [check_features(s, "real features") for s in sets]
+    if any(s.shape[1] != points.shape[1] for s in sets):
+        raise PagodaError("features are of different dimensions; use one feature network")
+    centre, dtype = _centre(sets[0]), working_type(points, *sets)
+    with arrays_on(device) as arrays:
+        own = _Points(points, centre, dtype, arrays)
+        nearest = [_nearest(own, _Points(s, centre, dtype, arrays)) for s in sets]
+        reach = np.max(nearest, axis=0)
+        return nearest, np.asarray(_reach(own, reach) - reach)
+
+
+def _nearest(points: _Points, others: _Points) -> np.ndarray:
+    found = np.full(len(points), np.inf, points.dtype)
+    arrays = points.arrays
+    for rows in points.slices:
+        for columns in others.slices:
+            least = arrays.get(arrays.smallest(_distances(points, rows, others, columns), 1))[:, 0]
+            found[rows] = np.minimum(found[rows], least)
+    return found
 
 
 def _centre(features: np.ndarray) -> np.ndarray:

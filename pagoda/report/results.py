@@ -28,6 +28,7 @@ METRICS = {
     "precision": "Precision ↑",
     "recall": "Recall ↑",
     "class_accuracy": "Class accuracy ↑",
+    "train_share": "Nearer to training images (0.5: no copies)",
 }
 
 

@@ -12,8 +12,8 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
-from pagoda.evaluation.reference import check_extractor, from_artifact
-from pagoda.evaluation.scoring import Sample, score, wanted
+from pagoda.evaluation.reference import Reference, check_extractor, from_artifact
+from pagoda.evaluation.scoring import Sample, score, train_share_row, wanted
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import collect
 from pagoda.extractors.base import Extractor
@@ -55,14 +55,17 @@ def run(config: Config, resolution: int) -> None:
         "device": device_name(device),
     }
     rows: list[dict[str, Any]] = []
+    seen: dict[str, tuple[dict[str, Any], Sample]] = {}
     sheets: dict[str, np.ndarray] = {}
     with track(sum(len(c.labels) for c in field), f"evaluate {resolution}") as bar:
         for contender in field:
-            seen, sheet = observe(contender, extractor, section.batch, cells, resolution, bar)
+            sample, sheet = observe(contender, extractor, section.batch, cells, resolution, bar)
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
-            rows += [about | value for value in score(seen, reference, METRICS, settings)]
+            rows += [about | value for value in score(sample, reference, METRICS, settings)]
+            seen[contender.name] = about, sample
             if contender.has_latents:
                 sheets[contender.name] = sheet
+    rows += _memorisation(seen, reference)
     first = next(iter(sheets.values()))
     train = open_images(inputs["data"], "train")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
@@ -72,6 +75,21 @@ def run(config: Config, resolution: int) -> None:
         artifacts.write_json(out / "results.json", {"rows": rows, "sheets": list(sheets)})
         np.save(out / "samples.npy", np.stack(list(sheets.values())))
         np.save(out / "neighbours.npy", nearest[None])
+
+
+def _memorisation(
+    seen: dict[str, tuple[dict[str, Any], Sample]], reference: Reference
+) -> list[dict[str, Any]]:
+    """A row a generator: is it nearer to training images than to held-out ones?
+
+    The reference has features of one split, the contender ``real`` those of the other.
+    """
+    _, real = seen["real"]
+    return [
+        about | train_share_row(sample, reference, real)
+        for name, (about, sample) in seen.items()
+        if name != "real"
+    ]
 
 
 def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:

@@ -20,6 +20,7 @@ from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import from_artifact
+from pagoda.evaluation.streaming import subset
 from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.networks.denoiser import Denoiser, load_denoiser
@@ -30,7 +31,7 @@ from pagoda.networks.generator import (
     load_generator,
 )
 from pagoda.stages import downsample, evaluate, features, reference
-from pagoda.stages.contenders import untrained, upsample
+from pagoda.stages.contenders import Contender, untrained, upsample
 from pagoda.stages.evaluate import sheet_cells
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
@@ -124,11 +125,13 @@ def test_every_row_can_be_traced(config: Config) -> None:
     protocols = {
         "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",
         "precision": "precision_classifier_64_k3", "recall": "recall_classifier_64_k3",
-        "class_accuracy": "accuracy_classifier_64",
+        "class_accuracy": "accuracy_classifier_64", "train_share": "train_share_classifier_64_m64",
     }  # fmt: skip
+    small = ("precision", "recall", "train_share")
     for resolution, generators in names.items():
         found = values(config, resolution)
-        assert set(found) == {(g, m) for g in generators for m in protocols}
+        every = {(g, m) for g in generators for m in protocols}
+        assert set(found) == every - {("real", "train_share")}
         held = artifacts.open_artifact(Paths(config).reference(resolution), "reference")
         network = artifacts.open_artifact(Paths(config).features, "features")
         for (generator, metric), row in found.items():
@@ -137,7 +140,7 @@ def test_every_row_can_be_traced(config: Config) -> None:
             assert (row["resolution"], row["base_res"]) == (resolution, 8)
             assert row["reference"] == held.fingerprint
             assert row["features"] == network.fingerprint
-            assert row["reference_n"] == (64 if metric in ("precision", "recall") else 200)
+            assert row["reference_n"] == (64 if metric in small else 200)
             assert row["device"] and row["revision"]
 
 
@@ -155,6 +158,27 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
     assert found["student", "fd"]["value"] == pytest.approx(expected, rel=1e-3)
     accuracy = float(np.mean(logits.argmax(1) == labels.numpy()))
     assert found["student", "class_accuracy"]["value"] == pytest.approx(accuracy, abs=1 / SAMPLES)
+
+
+def test_a_generator_that_copies_training_images_is_found(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference keeps 64 training images; a contender that shows them has a share of 1."""
+    held = artifacts.open_artifact(Paths(config).data(8), "images")
+    images = held.array("train_images")
+    kept = subset(len(images), config.reference.manifold_images)
+    plain = evaluate.contenders
+
+    def copying(*args: Any) -> list[Contender]:
+        first, *others = plain(*args)
+        return [dataclasses.replace(first, images=lambda rows: images[kept[rows]]), *others]
+
+    monkeypatch.setattr(evaluate, "contenders", copying)
+    evaluate.run(config, 8)
+    assert values(config, 8)["student", "train_share"]["value"] > 0.95
+    monkeypatch.undo()
+    evaluate.run(config, 8)
+    assert values(config, 8)["student", "train_share"]["value"] < 0.95
 
 
 def test_real_images_are_the_floor(config: Config) -> None:
