@@ -148,7 +148,7 @@ def nearest_squared(
 
 
 def _nearest(points: _Points, others: _Points) -> np.ndarray:
-    found = np.full(len(points), np.inf, points.dtype)
+    found: np.ndarray = np.full(len(points), np.inf, points.dtype)
     arrays = points.arrays
     for rows in points.slices:
         for columns in others.slices:

@@ -31,7 +31,7 @@ from pagoda.networks.generator import (
     load_generator,
 )
 from pagoda.stages import downsample, evaluate, features, reference
-from pagoda.stages.contenders import Contender, untrained, upsample
+from pagoda.stages.contenders import Contender, contenders, untrained, upsample
 from pagoda.stages.evaluate import sheet_cells
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
@@ -167,10 +167,9 @@ def test_a_generator_that_copies_training_images_is_found(
     held = artifacts.open_artifact(Paths(config).data(8), "images")
     images = held.array("train_images")
     kept = subset(len(images), config.reference.manifold_images)
-    plain = evaluate.contenders
 
     def copying(*args: Any) -> list[Contender]:
-        first, *others = plain(*args)
+        first, *others = contenders(*args)
         return [dataclasses.replace(first, images=lambda rows: images[kept[rows]]), *others]
 
     monkeypatch.setattr(evaluate, "contenders", copying)
