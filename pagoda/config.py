@@ -270,6 +270,13 @@ class GrowConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What reports show."""
+
+    real_images: bool = opt("show training images beside samples; false where terms forbid it")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Evaluation of every generator at every resolution."""
 
@@ -329,6 +336,7 @@ class Config:
     distill: DistillConfig = opt("stage 2, distillation")
     grow: GrowConfig = opt("stage 3")
     evaluate: EvaluateConfig = opt("evaluation")
+    report: ReportConfig = opt("report")
     studies: StudiesConfig = opt("studies")
 
 

@@ -109,7 +109,8 @@ def test_version(tmp_path: Path) -> None:
         (["reference", "--images", "x"], {}, ["--out is missing"]),
         (["evaluate", "--images", "x.zip"], {}, ["--reference is missing"]),
         (["evaluate", "--images", "x.zip", "--reference", "y", "--seeds", "a"], {}, ["--seeds"]),
-        (["evaluate", "--images", "x.zip", "--reference", "y.zip", "--extractor", "resnet"], {},
+        (["evaluate", "--images", "x.zip", "--reference", "y.zip"], {}, ["there is no x.zip"]),
+        (["evaluate", "--images", ".", "--reference", "y.zip", "--extractor", "resnet"], {},
          ["unknown extractor 'resnet'", "inception"]),
     ],
 )  # fmt: skip

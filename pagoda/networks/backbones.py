@@ -124,7 +124,7 @@ def read_weights(folder: Path, name: str) -> Any:
     Raises:
         PagodaError: if there is no such file, or it is not of weights.
     """
-    import pickle
+    from pickle import UnpicklingError
 
     import safetensors.torch
 
@@ -136,6 +136,6 @@ def read_weights(folder: Path, name: str) -> Any:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         tree = torch.load(file, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (safetensors.SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         raise PagodaError(f"{file} cannot be read as weights; fetch it again") from error
     return tree.get("model", tree) if isinstance(tree, dict) else tree

@@ -172,15 +172,19 @@ def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     for res, evaluation in evaluations.items():
         if len(evaluation.sheets) > 1:
             blocks.append(_comparison(experiment, evaluation, folder, base=res == min(evaluations)))
-    last = evaluations[max(evaluations)]
+    if experiment.config.report.real_images:
+        blocks.append(_neighbours(experiment, evaluations[max(evaluations)], folder))
+    return tuple(blocks)
+
+
+def _neighbours(experiment: Experiment, last: Evaluation, folder: Path) -> Figure:
     sheet = sheets.draw_neighbours(last, experiment.classes, folder / "neighbours.png")
     caption = (
         f"**Nearest real images.** In each pair: left, a sample of the {_lower(last.main)} at "
         f"{last.resolution}×{last.resolution}; right, the training image nearest to it in pixels "
         f"(Euclidean). {_uncurated(experiment, sheet, pairs=len(last.neighbours[0][0]))}"
     )
-    blocks.append(Figure("neighbours.png", caption, "Samples beside training images", sheet.width))
-    return tuple(blocks)
+    return Figure("neighbours.png", caption, "Samples beside training images", sheet.width)
 
 
 def _comparison(

@@ -131,6 +131,23 @@ def test_an_old_report_stays_until_the_new_one_is_whole(
         write_report(experiment, metrics / "b32", metrics)
 
 
+def test_a_report_shows_no_real_image_where_terms_forbid_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    experiment = read_experiment(config)
+    hidden = dataclasses.replace(config, report=ReportConfig(real_images=False))
+    folder = Paths(config).report
+    for shown in (config, hidden):
+        experiment = dataclasses.replace(experiment, config=shown)
+        write_report(experiment, folder, tmp_path / "metrics.json")
+        assert (folder / "neighbours.png").exists() == shown.report.real_images
+        text = (folder / "report.md").read_text() + (folder / "index.html").read_text()
+        assert ("Nearest real images" in text) == shown.report.real_images
+
+
 def _cells(path: Path, expected: np.ndarray, cell: int) -> tuple[int, int]:
     """Where an enlarged image is in a picture; fails if it is not there exactly once a pixel."""
     page = np.asarray(Image.open(path).convert("RGB"))
