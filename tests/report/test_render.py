@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pagoda.config import Config
+from pagoda.config import Config, ReportConfig
 from pagoda.errors import PagodaError
 from pagoda.report import curves, sheets
 from pagoda.report.experiment import read_experiment
