@@ -7,6 +7,8 @@ can be tracked from a fresh clone, without its artifacts and without running any
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +35,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STUDY_IDENTITY = "study_identity"
-_CHARTS = "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART"
+_VIEW = "study"
+_CHARTS = (
+    "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART&viewStateShareKey=" + _VIEW
+)
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages of model training
+_MAX_CHARTS = 12
 _SHARED = frozenset({"teacher", "real"})  # measured beside the arm's own generator
 
 
@@ -99,11 +106,65 @@ def metric_name(row: StudyRow) -> str:
     return f"{row.generator}/{name}" if row.generator in _SHARED else name
 
 
+def comparison(study: StudyResults) -> dict[str, Any]:
+    """What MLflow's **Share** would save of a charts page: the study's metrics over its axis.
+
+    A study without a numeric axis has bars. The keys are those that MLflow 3 reads from the tag
+    ``mlflow.sharedViewState.<name>`` of an experiment; a version that does not know them shows its
+    own choice of charts.
+    """
+    horizontal = _horizontal(study)
+    charts = []
+    for i, name in enumerate(_charted(study)):
+        if horizontal is None:
+            chart: dict[str, Any] = {"type": "BAR", "metricKey": name}
+        else:
+            chart = {"type": "SCATTER", "xaxis": horizontal, "yaxis": _key(name, "METRIC")}
+        same = {"runsCountToCompare": 100, "deleted": False, "isGenerated": False}
+        charts.append(chart | same | {"uuid": f"chart-{i}", "metricSectionId": _VIEW})
+    section = {"uuid": _VIEW, "name": study.card.title, "display": True, "isReordered": True}
+    return {
+        "compareRunCharts": charts,
+        "compareRunSections": [section],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+    }
+
+
+def _charted(study: StudyResults) -> list[str]:
+    """Metrics of the card, in its order, that at least two arms have."""
+    order = {metric: i for i, metric in enumerate(study.card.metrics)}
+    arms: dict[tuple[int, str], set[str]] = {}
+    for row in study.rows:
+        if row.metric in order and row.generator not in _SHARED:
+            arms.setdefault((order[row.metric], metric_name(row)), set()).add(row.arm)
+    return [name for (_, name), found in sorted(arms.items()) if len(found) > 1][:_MAX_CHARTS]
+
+
+def _horizontal(study: StudyResults) -> dict[str, str] | None:
+    card = study.card
+    teachers = sorted(
+        metric_name(r) for r in study.rows
+        if r.generator == "teacher" and r.metric == card.axis_metric
+    )  # fmt: skip
+    if teachers:
+        return _key(teachers[0], "METRIC")
+    if all(row.axis is None for row in study.rows):
+        return None
+    return _key("log10_axis" if card.axis_log else "axis", "PARAM")
+
+
+def _key(name: str, kind: str) -> dict[str, str]:
+    return {"key": name, "type": kind}
+
+
 def _track(client: MlflowClient, store: Store, study: StudyResults) -> TrackedStudy:
     card, groups = study.card, dict(_runs(study))
     name = study_experiment_name(card)
     where = experiment_id(client, store, name)
-    client.set_experiment_tag(where, NOTE, _note(study))
+    view = {f"mlflow.sharedViewState.{_VIEW}": json.dumps(comparison(study))}
+    for tag, value in ({NOTE: _note(study)} | _KIND | view).items():
+        client.set_experiment_tag(where, tag, value)
     wanted = {_identity(card, *key, rows): key for key, rows in groups.items()}
     there: dict[tuple[str, int], str] = {}
     replaced = 0
@@ -176,6 +237,8 @@ def _params(card: StudyCard, arm: str, seed: int, rows: Sequence[StudyRow]) -> d
     params = {"arm": arm, "label": card.arms[arm], "seed": str(seed)}
     params |= {"series": card.series[arm]} if arm in card.series else {}
     params |= {} if axis is None else {"axis": f"{axis:g}"}
+    if axis is not None and card.axis_log:  # MLflow has no logarithmic axis for parameters
+        params["log10_axis"] = f"{math.log10(axis):.4g}"
     return params | {"base_res": ", ".join(str(r) for r in sorted({r.base_res for r in rows}))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -87,9 +88,12 @@ def test_runs_differ_in_arm_axis_and_seed_and_compare_in_every_metric(client: An
         "label": "1 %",
         "seed": "0",
         "axis": "0.01",
+        "log10_axis": "-2",
         "base_res": "8",
     }
-    assert {k for k in few.params if few.params[k] != many.params[k]} == {"arm", "label", "axis"}
+    assert {k for k in few.params if few.params[k] != many.params[k]} == {
+        "arm", "label", "axis", "log10_axis",
+    }  # fmt: skip
     assert set(few.metrics) == set(many.metrics)
     for row in study_rows():
         name = f"{row.protocol}/{row.resolution:04d}"
@@ -101,6 +105,41 @@ def test_runs_differ_in_arm_axis_and_seed_and_compare_in_every_metric(client: An
         runs["few", "0"].info.run_id, "by_resolution/fd_classifier_1k"
     )
     assert sorted((m.step, m.value) for m in curve) == [(8, 3.0), (16, 7.0)]
+
+
+def saved_view(client: Any, name: str) -> tuple[dict[str, Any], list[Any]]:
+    """The comparison kept with an experiment, and the runs it is of."""
+    experiment = client.get_experiment_by_name(name)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.study"])
+    sections = {section["uuid"] for section in view["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} <= sections
+    return view, client.search_runs([experiment.experiment_id])
+
+
+def test_the_saved_comparison_is_over_the_axis_and_of_values_that_every_run_has(
+    client: Any,
+) -> None:
+    write_study(study_folder("over", "pairs"), make_card(profile="over", axis_metric="fd"),
+                study_rows())  # fmt: skip
+    bars = [dataclasses.replace(r, axis=None) for r in study_rows()]
+    write_study(study_folder("bars", "pairs"), make_card(profile="bars", axis_label=""), bars)
+    track_studies()
+    axes = {
+        "pagoda-tiny-pairs": {"key": "log10_axis", "type": "PARAM"},
+        "pagoda-over-pairs": {"key": "teacher/fd_classifier_1k/0008", "type": "METRIC"},
+        "pagoda-bars-pairs": None,
+    }
+    for name, axis in axes.items():
+        view, runs = saved_view(client, name)
+        charts = view["compareRunCharts"]
+        shown = [c["metricKey"] if axis is None else c["yaxis"]["key"] for c in charts]
+        assert shown == ["fd_classifier_1k/0008", "fd_classifier_1k/0016"]
+        assert {c["type"] for c in charts} == {"BAR" if axis is None else "SCATTER"}
+        assert all(c.get("xaxis") == axis for c in charts)
+        for run in runs:
+            known = run.data.params if axis and axis["type"] == "PARAM" else run.data.metrics
+            assert axis is None or axis["key"] in known
+            assert set(shown) <= set(run.data.metrics)
 
 
 def test_twice_adds_nothing_and_changed_results_replace_their_own_runs_only(client: Any) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement
 from pagoda.paper.intervals import CONFIDENCE
 from pagoda.report.document import Block, Cell, Document, Section, Table
 from pagoda.report.results import number
+from pagoda.report.studies import StudyResults
+from pagoda.report.study_summary import SUMMARY
 
 _MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
 _METHOD = (
@@ -30,18 +34,20 @@ _SCOPE = (
 )
 
 
-def ledger_document(judgements: Sequence[Judgement], revision: str) -> Document:
-    """The whole ledger as a document of its own."""
+def ledger_document(judgements: Sequence[Judgement], revision: str, folder: Path) -> Document:
+    """The whole ledger as a document of its own, to be kept in ``folder``."""
     return Document(
         title="Claims",
         summary=f"{counted(judgements)} {_SCOPE}",
-        sections=(Section("Verdicts", ledger_blocks(judgements, revision)),),
+        sections=(Section("Verdicts", ledger_blocks(judgements, revision, folder)),),
     )
 
 
-def ledger_blocks(judgements: Sequence[Judgement], revision: str) -> tuple[Block, ...]:
-    """Method, verdicts and the rules behind them."""
-    return (_METHOD, verdict_table(judgements, revision), rule_table(judgements))
+def ledger_blocks(
+    judgements: Sequence[Judgement], revision: str, folder: Path
+) -> tuple[Block, ...]:
+    """Method, verdicts and the rules behind them; links start at ``folder``."""
+    return (_METHOD, verdict_table(judgements, revision, folder), rule_table(judgements))
 
 
 def counted(judgements: Sequence[Judgement]) -> str:
@@ -53,9 +59,9 @@ def counted(judgements: Sequence[Judgement]) -> str:
     return f"**{len(judgements)} judgements: {', '.join(parts)}{more}.**"
 
 
-def verdict_table(judgements: Sequence[Judgement], revision: str) -> Table:
+def verdict_table(judgements: Sequence[Judgement], revision: str, folder: Path) -> Table:
     """A line a claim, profile and protocol."""
-    rows = tuple(_line(j) for j in judgements)
+    rows = tuple(_line(j, folder) for j in judgements)
     header = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Rule", "Seeds",
               "Protocol", "Judged on")  # fmt: skip
     caption = (
@@ -93,14 +99,22 @@ def _end(value: float) -> str:
     return number(value) if math.isfinite(value) else "∞"
 
 
-def _line(judgement: Judgement) -> tuple[Cell, ...]:
+def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
+    """Links from ``folder`` to a study's README and, once it has run, to its summary."""
+    files = {name: FILE.parent / name / "README.md"}
+    if study is not None and (study.folder / SUMMARY).is_file():
+        files["results"] = study.folder / SUMMARY
+    targets = {text: Path(os.path.relpath(file, folder)).as_posix() for text, file in files.items()}
+    return ", ".join(f"[{text}]({target})" for text, target in targets.items())
+
+
+def _line(judgement: Judgement, folder: Path) -> tuple[Cell, ...]:
     claim, study = judgement.claim, judgement.study
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
     effect, interval = effect_text(judgement)
     limit = f"{'<' if claim.below else '>'} {claim.limit:g}"
     judged = "not run" if study is None else f"`{judgement.profile}`: {study.card.data}"
-    folder = f"`experiments/{claim.study}/`"
-    where = f"{judged}; study {folder}"
+    where = f"{judged}; study {study_links(claim.study, study, folder)}"
     reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}"),

@@ -15,7 +15,7 @@ from pagoda.paper import tables
 from pagoda.paper.claims import Claim, Judgement, judge_all
 from pagoda.paper.derived import with_derived
 from pagoda.paper.figures import draw_study, drawn_panels, panels_of
-from pagoda.paper.ledger import counted, effect_text, ledger_blocks, ledger_document
+from pagoda.paper.ledger import counted, effect_text, ledger_blocks, ledger_document, study_links
 from pagoda.paper.printers import to_csv, to_latex
 from pagoda.paper.published import Published
 from pagoda.paper.runs import Run, pictures
@@ -78,7 +78,7 @@ def write_suite(material: Material) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
-        ledger = to_markdown(ledger_document(judgements, material.revision))
+        ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
         (material.reports / CLAIMS).write_text(ledger)
     except OSError as error:
         raise PagodaError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -115,7 +115,7 @@ def compose(
     paper = [t for name, t in named.items() if name.startswith(("imagenet", "fd-dinov2"))]
     ways = [named["base-resolution"], named["upsampling"]]
     sections = [
-        Section("Claims", ledger_blocks(judgements, material.revision)),
+        Section("Claims", ledger_blocks(judgements, material.revision, folder)),
         Section("Measured here", (*_runs(material), *measured)),
         Section("Base resolution and upsampling", tuple(ways)),
         *(Section(_study_title(s), _study(s, judgements, named, folder)) for s in material.studies),
@@ -196,7 +196,8 @@ def _study(
 ) -> tuple[Block, ...]:
     card = study.card
     name = f"study-{card.profile}-{card.study}"
-    blocks: list[Block] = [f"**{card.question}** {card.rule}"]
+    links = study_links(card.study, study, folder)
+    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
     mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
     blocks += [_verdict_line(j) for j in mine]
     blocks += list(card.findings)

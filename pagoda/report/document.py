@@ -1,6 +1,7 @@
 """A report as plain blocks, printed as Markdown or HTML by other modules.
 
-Text is Markdown with two inline marks only: ``**strong**`` and ````code````.
+Text is Markdown with three inline marks only: ``**strong**``, ````code```` and ``[text](file)``, a
+file relative to the report's folder.
 """
 
 from __future__ import annotations

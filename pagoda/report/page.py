@@ -38,9 +38,10 @@ def to_html(document: Document, folder: Path) -> str:
 
 
 def inline(text: str) -> Markup:
-    """``**strong**`` and ````code```` as HTML, all else escaped."""
+    """``**strong**``, ````code```` and ``[text](file)`` as HTML, all else escaped."""
     html = str(escape(text))
     html = re.sub(r"`([^`]+)`", _code, html)
+    html = re.sub(r"\[([^][]+)\]\(([^()\s]+)\)", r'<a href="\2">\1</a>', html)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html))
 
 

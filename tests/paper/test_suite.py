@@ -19,6 +19,7 @@ from pagoda import gather, study_tracking, tracking
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
+from pagoda.paper.claims import FILE as CLAIM_RULES
 from pagoda.paper.claims import read_claims
 from pagoda.paper.printers import escape, to_csv, to_latex
 from pagoda.paper.published import FOLDER, read_published
@@ -27,6 +28,7 @@ from pagoda.paper.suite import Material, write_suite
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Row
 from pagoda.report.studies import find_studies, study_folder, write_study
+from pagoda.report.study_summary import write_summary
 from pagoda.stages import report
 from pagoda.stages.paths import Paths
 from tests.report.synthetic import make_config, result_rows, write_experiment
@@ -44,16 +46,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, 
         write_experiment(config, columns=2)
         report.run(config)
         rows = make_rows({"few": [3.0, 3.1, 2.9], "many": [1.0, 1.1, 0.9]})
-        write_study(study_folder("smoke", "pairs"), make_card(profile="smoke"), rows)
+        card = make_card(profile="smoke")
+        write_study(study_folder("smoke", "pairs"), card, rows)
+        write_summary(study_folder("smoke", "pairs"), card, rows)
         shutil.copytree(ROOT / FOLDER, FOLDER)
-        shutil.copy(ROOT / "experiments" / "claims.yaml", _folder("experiments"))
+        shutil.copytree(ROOT / "experiments", "experiments", symlinks=True)
         gather.gather()
         yield config, folder
-
-
-def _folder(name: str) -> Path:
-    Path(name).mkdir()
-    return Path(name)
 
 
 def make_run(config: Config, **overrides: object) -> Run:
@@ -124,8 +123,14 @@ def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Confi
     page = _Page()
     page.feed(html)
     assert page.open == []
-    assert all(link.startswith(("data:image/png", "#")) for link in page.links)
-    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (suite / "report.md").read_text())
+    files = [link for link in page.links if not link.startswith(("data:image/png", "#"))]
+    assert set(files) == {
+        *(f"../../experiments/{c.study}/README.md" for c in read_claims(ROOT / CLAIM_RULES)),
+        "../smoke/studies/pairs/summary.md",
+    }
+    assert all((suite / link).is_file() for link in files)
+    linked = re.findall(r"\]\(([^)]+)\)", (suite / "report.md").read_text())
+    assert set(files) <= set(linked)
     assert any("samples.png" in link for link in linked)
     assert any("neighbours.png" in link for link in linked)
     assert any("curves-distill.png" in link for link in linked)
@@ -137,6 +142,9 @@ def test_the_ledger_says_what_the_results_say(project: tuple[Config, Path]) -> N
     text = (folder / "reports" / "claims.md").read_text()
     assert all(f"`{claim.id}`" in text for claim in read_claims(ROOT / "experiments/claims.yaml"))
     assert "not enough evidence: the study was not run" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert {"../experiments/cost/README.md", "smoke/studies/pairs/summary.md"} <= set(links)
+    assert all((folder / "reports" / link).is_file() for link in links)
     lines = list(csv.DictReader((folder / "reports/suite/claims.csv").open()))
     assert {line["verdict"] for line in lines} == {"not enough evidence"}
 
