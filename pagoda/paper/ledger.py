@@ -91,7 +91,7 @@ def effect_text(judgement: Judgement) -> tuple[str, str]:
         return "", ""
     sign = "×" if judgement.claim.effect == "ratio" else ""
     if effect.n == 1:
-        return f"{sign}{number(effect.mean)}", "none from one seed"
+        return f"{sign}{number(effect.mean)}", "no interval from one seed"
     return f"{sign}{number(effect.mean)}", f"{_end(effect.low)} to {_end(effect.high)}"
 
 

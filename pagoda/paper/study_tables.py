@@ -11,6 +11,19 @@ from pagoda.report.document import Cell, Table
 from pagoda.report.results import number, short
 from pagoda.report.studies import StudyResults, StudyRow
 
+UNITS = {
+    "drift": "pixels of the lower resolution",
+    "seconds_per_image": "seconds",
+    "stage_seconds": "seconds",
+    "total_seconds": "seconds",
+    "train_seconds": "seconds",
+    "sampling_flops": "floating-point operations an image",
+    "stage_flops": "floating-point operations",
+    "total_flops": "floating-point operations",
+    "train_flops": "floating-point operations",
+}
+"""What a metric with a unit is measured in; all others are ratios, shares, counts or distances."""
+
 
 def study_table(study: StudyResults) -> Table:
     """Mean of every arm, with half the width of its interval; seeds on hover."""
@@ -51,10 +64,20 @@ def _caption(study: StudyResults) -> str:
     return (
         f"**{card.title}**, profile `{card.profile}`, {card.data}. Mean over training seeds "
         f"({seeds}) ± half of Student's {CONFIDENCE:.0%} interval; an arm of one seed has none. "
-        f"n {_listed(f'{r.n:,}' for r in rows)}. Evaluation seed {evaluation or 'none'}. Held "
+        f"{_units(study)}n {_listed(f'{r.n:,}' for r in rows if r.reference) or 'none'} images for "
+        f"every value that a reference enters. Evaluation seed {evaluation or 'none'}. Held "
         f"against {references or 'no reference'}. "
         f"Code {_listed(f'`{r.revision}`' for r in rows)}, on {_listed(r.device for r in rows)}."
     )
+
+
+def _units(study: StudyResults) -> str:
+    """Units of the columns, in their order."""
+    named = dict.fromkeys(panel[0] for panel in panels_of(study))
+    found = [
+        f"{metric.replace('_', ' ')} in {UNITS[metric]}" for metric in named if metric in UNITS
+    ]
+    return f"Units: {', '.join(found)}. " if found else ""
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -162,8 +162,8 @@ def _summary(material: Material, judgements: Sequence[Judgement]) -> str:
         "other data and are never set against published figures."
     )
     return (
-        f"{len(material.runs)} experiments (profiles {profiles}) and {len(material.studies)} "
-        f"studies. {size} {counted(judgements)}"
+        f"Experiments: {len(material.runs)} (profiles {profiles}); studies: "
+        f"{len(material.studies)}. {size} {counted(judgements)}"
     )
 
 
@@ -200,7 +200,8 @@ def _study(
     blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
     mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
     blocks += [_verdict_line(j) for j in mine]
-    blocks += list(card.findings)
+    if card.findings:
+        blocks.append(f"**Signatures of failure.** {'; '.join(card.findings)}.")
     if (width := draw_study(with_derived(study), folder / f"{name}.png")) is not None:
         caption = (
             f"**{card.title}**, profile `{card.profile}`: {_drawn(with_derived(study))} "
@@ -230,7 +231,7 @@ def _verdict_line(judgement: Judgement) -> str:
     measured = f" {judgement.claim.effect} {effect} ({interval})" if effect else ""
     return (
         f"`{judgement.claim.id}`: {judgement.claim.claim} **{judgement.verdict}**, "
-        f"{judgement.reason};{measured}, {len(judgement.seeds)} seeds, `{judgement.protocol}`."
+        f"{judgement.reason};{measured}, seeds: {len(judgement.seeds)}, `{judgement.protocol}`."
     )
 
 

@@ -46,7 +46,7 @@ def inline(text: str) -> Markup:
 
 
 def _code(match: re.Match[str]) -> str:
-    breakable = re.sub(r"_(?=[^_]{3})", "_<wbr>", match[1])
+    breakable = re.sub(r"(_(?=[^_]{3})|\.(?=[a-z]{5}))", r"\1<wbr>", match[1])
     return f"<code>{breakable}</code>"
 
 
