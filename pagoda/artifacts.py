@@ -157,6 +157,7 @@ def create(
     *,
     config: Mapping[str, Any],
     inputs: Mapping[str, Artifact] | None = None,
+    revision: str | None = None,
 ) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes the artifact ``path``.
 
@@ -165,6 +166,7 @@ def create(
         kind: a key of :data:`KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
+        revision: of the code, for networks; no part of the fingerprint.
 
     Raises:
         PagodaError: if a file of the kind is missing, or the disk is full. Nothing is left behind.
@@ -179,7 +181,8 @@ def create(
         missing = [file for file in KINDS[kind] if file not in written]
         if missing:
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
-        write_json(partial / MANIFEST, _manifest(partial, kind, config, inputs or {}))
+        made = {"revision": revision} if revision else {}
+        write_json(partial / MANIFEST, _manifest(partial, kind, config, inputs or {}) | made)
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)

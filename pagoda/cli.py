@@ -199,7 +199,9 @@ def downsample(ctx: typer.Context, resolution: Resolution) -> None:
 @_command
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
-    _run("features", _load(ctx))
+    os.environ.update(launcher.adopt_slurm(os.environ))
+    if processes.rank() == 0:  # of a group that a launcher started the others have nothing to do
+        _run("features", _load(ctx))
 
 
 @_command
@@ -428,6 +430,20 @@ def study(
     from pagoda.stages.study_spec import load_study
 
     _run("study", _load(ctx), load_study(name))
+
+
+@_command
+def ema(
+    artifact: Annotated[Path, typer.Argument(help="A teacher or generator with snapshots.")],
+    sigma_rel: Annotated[
+        float, typer.Option("--sigma-rel", metavar="WIDTH", help="Relative width of the average.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new artifact goes.")],
+) -> None:
+    """Choose the average of weights after training, from the snapshots of optim.ema_profiles."""
+    from pagoda.training.post_hoc import synthesise
+
+    synthesise(artifact, sigma_rel, out)
 
 
 @_command

@@ -117,7 +117,22 @@ class OptimConfig:
     clip: float | None = opt("largest gradient norm; null = no clipping", gt=0)
     ema: float = opt("decay of the weight average a step, ramped as (1+t)/(10+t)", ge=0, lt=1)
     optimizer: str = opt("optimiser", choices=("adamw", "radam"))
-    precision: str = opt("autocast precision of the networks", choices=("fp32", "bf16"))
+    precision: str = opt(
+        "autocast precision of the networks; fp16, with gradient scaling, needs a GPU",
+        choices=("fp32", "bf16", "fp16"),
+    )
+    micro_batch: int | None = opt(
+        "images whose activations a process holds at once; null = its whole share of the batch. "
+        "The result is the whole batch's",
+        ge=1,
+    )
+    ema_profiles: list[float] = opt(
+        "relative widths sigma_rel of averages by a power function that are kept beside the other; "
+        "0.05 and 0.1 make any between by 'pagoda ema'",
+        gt=0, lt=0.28,
+    )  # fmt: skip
+    ema_snapshots: int = opt("snapshots of each of ema_profiles over training", ge=1)
+    compile: bool = opt("torch.compile of the networks; needs a C++ compiler, first steps are slow")
 
 
 @dataclass(frozen=True)

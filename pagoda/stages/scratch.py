@@ -20,6 +20,9 @@ from pagoda.training.checkpoint import scratch_folder
 HISTORY = "history.jsonl"
 """Copy of the training curves that belong to the checkpoints beside it."""
 
+SNAPSHOTS = "snapshots"
+"""Folder beside the checkpoints for averages that go into the artifact."""
+
 _claims: dict[str, FileLock] = {}  # held until this process ends
 
 

@@ -13,10 +13,19 @@ from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.objectives.edm_augment import LABELS
 from pagoda.stages.device import pick_device
-from pagoda.stages.optim import loop_spec, optim_spec
+from pagoda.stages.optim import (
+    check_device,
+    compile_networks,
+    keep_snapshots,
+    loop_spec,
+    optim_spec,
+    power_averages,
+    reads_ahead,
+)
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import HISTORY, stage_scratch
+from pagoda.stages.revision import package_revision
+from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
 from pagoda.training.batches import ImageBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
@@ -32,12 +41,15 @@ def run(config: Config) -> None:
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
             "target; each doubling of base_res costs the teacher 4 times the time or more\n"
         )
+    check_device("teacher", section.optim, device)
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
-    batches = ImageBatches(open_images(data, "train"), data.array("train_labels"), device)
+    images, labels = open_images(data, "train"), data.array("train_labels")
+    batches = ImageBatches(images, labels, device, reads_ahead(device))
+    averages = power_averages(section.optim, denoiser)
     step = TeacherStep(
         denoiser,
         batches,
@@ -49,13 +61,18 @@ def run(config: Config) -> None:
         ema=section.optim.ema,
         precision=section.optim.precision,
         augment=section.augment,
+        micro_batch=section.optim.micro_batch,
+        averages=averages,
     )
+    compile_networks(section.optim, denoiser)
     folder = stage_scratch(
         "teacher",
         {"teacher": section, "diffusion": config.diffusion},
         {"data": data},
         seed=config.seed,
     )
+    if averages:
+        averages.folder = folder / SNAPSHOTS
     scratch = Scratch(folder, step.modules, step.optimizers)
     with track(section.optim.images, "teacher") as bar:
         train(
@@ -64,14 +81,19 @@ def run(config: Config) -> None:
             scratch,
             lambda kept: History(paths.history("teacher"), kept, folder / HISTORY),
             bar.advance,
+            step.prefetch if batches.ahead else None,
         )
     card = {**denoiser.card(), "images_seen": section.optim.images, "data": data.fingerprint,
             "diffusion": vars(config.diffusion)}  # fmt: skip
     if not processes.first():
         return
     identity = {"name": config.name, "base_res": config.base_res}
-    with artifacts.create(paths.teacher, "teacher", config=identity, inputs={"data": data}) as out:
+    with artifacts.create(
+        paths.teacher, "teacher", config=identity, inputs={"data": data},
+        revision=package_revision(),
+    ) as out:  # fmt: skip
         artifacts.save_model(out, step.ema.model, card)
+        keep_snapshots(averages, out)
     scratch.discard()
 
 

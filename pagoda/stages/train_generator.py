@@ -13,10 +13,19 @@ from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
 from pagoda.networks.generator import Generator
 from pagoda.stages.critics import build_discriminator, build_distance
-from pagoda.stages.optim import loop_spec, optim_spec
+from pagoda.stages.optim import (
+    check_device,
+    compile_networks,
+    keep_snapshots,
+    loop_spec,
+    optim_spec,
+    power_averages,
+    reads_ahead,
+)
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import HISTORY, stage_scratch
+from pagoda.stages.revision import package_revision
+from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
@@ -38,6 +47,7 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
         labels=latents.array("labels"),
         device=device,
         scale=latents.card()["to_normalised"],
+        ahead=reads_ahead(device),
     )
 
 
@@ -60,6 +70,7 @@ def train_generator(
     ``inputs["teacher"]`` is read if the discriminator is built on its encoder.
     """
     paths, device = Paths(config), pairs.device
+    check_device(stage.partition("-")[0], optim, device)
     torch.manual_seed(config.seed)
     generator = generator.to(device).to(memory_format=torch.channels_last)
     d = discriminator_config
@@ -67,21 +78,29 @@ def train_generator(
         d, generator.resolution, generator.spec.num_classes, inputs["teacher"], config.seed
     )
     distance = build_distance(loss, config.seed)
+    discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+    averages = power_averages(optim, generator)
     step = OneStepStep(
         generator,
-        discriminator.to(device).to(memory_format=torch.channels_last),
+        discriminator,
         pairs,
         ImageBatches(open_images(data, "train"), data.array("train_labels"), device),
         OneStepSpec(
             batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
             precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,
+            micro_batch=optim.micro_batch,
             **{k: v for k, v in vars(loss).items() if k not in _OF_DISTANCE},
         ),
         optim_spec(optim),
         OptimSpec(d.optimizer, d.lr, (d.beta1, d.beta2)),
         distance.to(device) if distance is not None else None,
+        averages,
     )  # fmt: skip
+    # R1 differentiates the discriminator twice, which compiled code cannot.
+    compile_networks(optim, generator, *([] if d.r1 else [discriminator]))
     folder = stage_scratch(stage, sections, inputs, seed=config.seed)
+    if averages:
+        averages.folder = folder / SNAPSHOTS
     scratch = Scratch(folder, step.modules, step.optimizers)
     with track(optim.images, stage) as bar:
         train(
@@ -90,6 +109,7 @@ def train_generator(
             scratch,
             lambda kept: History(paths.history(stage), kept, folder / HISTORY),
             bar.advance,
+            step.prefetch if pairs.ahead else None,
         )
     if not processes.first():
         return
@@ -101,6 +121,10 @@ def train_generator(
         "trainable": sum(p.numel() for p in generator.parameters() if p.requires_grad),
         "loss": vars(loss),
     }
-    with artifacts.create(paths.generator(res), "generator", config=identity, inputs=inputs) as out:
+    with artifacts.create(
+        paths.generator(res), "generator", config=identity, inputs=inputs,
+        revision=package_revision(),
+    ) as out:  # fmt: skip
         artifacts.save_model(out, step.ema.model, card)
+        keep_snapshots(averages, out)
     scratch.discard()

@@ -12,6 +12,7 @@ from pagoda import processes
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, read_at_random
 from pagoda.data.store import Images
+from pagoda.training.ahead import Ahead, to_device
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class ImageBatches:
         images: (n, 3, r, r) uint8, possibly memory-mapped.
         labels: (n,) class indices.
         device: where batches go.
+        ahead: reads the next batch while one trains.
     """
 
     images: Images
     labels: np.ndarray
     device: torch.device
+    ahead: Ahead | None = None
 
     def __post_init__(self) -> None:
         read_at_random(self.images)
@@ -38,14 +41,25 @@ class ImageBatches:
         """This process's share of (batch, 3, r, r) in [-1, 1] and (batch,) labels."""
         mine = processes.share(batch)
         rows = self.rows(batch)[mine]
-        x = to_float(torch.from_numpy(self.images[rows]).to(self.device))
+        (pixels,) = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
+        x = to_float(pixels)
         mirror = (torch.rand(batch) < 0.5)[mine].to(self.device)[:, None, None, None]
         x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
         return x, torch.from_numpy(self.labels[rows]).to(self.device)
 
-    def rows(self, batch: int) -> np.ndarray:
+    def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """The pixels of rows, on the device."""
+        return (to_device(self.images[rows], self.device),)
+
+    def rows(self, batch: int, random: torch.Generator | None = None) -> np.ndarray:
         """(batch,) rows that :meth:`draw` takes; what it draws first."""
-        return torch.randint(len(self.images), (batch,)).numpy()
+        return torch.randint(len(self.images), (batch,), generator=random).numpy()
+
+    def prefetch(self, batch: int, seed: int) -> None:
+        """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
+        if self.ahead:
+            rows = self.rows(batch, torch.Generator().manual_seed(seed))
+            self.ahead.start(rows[processes.share(batch)], self.read)
 
 
 def first_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
@@ -71,6 +85,7 @@ class PairBatches:
         images: (n, 3, r, r) uint8 at the generator's resolution.
         labels: (m,) class of each latent.
         scale: what brings stored latents to x(sigma_max) / sigma_max.
+        ahead: reads the next batch while one trains.
     """
 
     latents: np.ndarray | ShardedArray
@@ -80,6 +95,7 @@ class PairBatches:
     labels: np.ndarray
     device: torch.device
     scale: float = 1.0
+    ahead: Ahead | None = None
 
     def __post_init__(self) -> None:
         read_at_random(self.images)
@@ -96,12 +112,24 @@ class PairBatches:
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """This process's share of latents, images in [-1, 1] and labels of one batch."""
         rows = self.rows(batch)[processes.share(batch)]
-        z = torch.from_numpy(self.latents[rows].astype(np.float32)).to(self.device) * self.scale
-        x = to_float(torch.from_numpy(self.images[self.indices[rows]]).to(self.device))
+        z, pixels = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
+        z, x = z * self.scale, to_float(pixels)
         mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
         x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
         return z, x, torch.from_numpy(self.labels[rows]).to(self.device)
 
-    def rows(self, batch: int) -> np.ndarray:
+    def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """Latents as stored and pixels of rows, on the device."""
+        latents = self.latents[rows].astype(np.float32)
+        pixels = self.images[self.indices[rows]]
+        return to_device(latents, self.device), to_device(pixels, self.device)
+
+    def rows(self, batch: int, random: torch.Generator | None = None) -> np.ndarray:
         """(batch,) rows of the latents that :meth:`draw` takes; what it draws first."""
-        return torch.randint(len(self.latents), (batch,)).numpy()
+        return torch.randint(len(self.latents), (batch,), generator=random).numpy()
+
+    def prefetch(self, batch: int, seed: int) -> None:
+        """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
+        if self.ahead:
+            rows = self.rows(batch, torch.Generator().manual_seed(seed))
+            self.ahead.start(rows[processes.share(batch)], self.read)

@@ -1,11 +1,18 @@
-"""Exponential moving average of weights."""
+"""Averages of weights over training: exponential, and by a power of time."""
 
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import nn
+
+from pagoda import processes
+from pagoda.training.post_hoc import exponent, snapshot_name
 
 
 class EMA:
@@ -29,3 +36,59 @@ class EMA:
         average = [self._average[i].data for i in self._moving]
         source = [self._source[i].data for i in self._moving]
         torch._foreach_lerp_(average, source, 1 - decay)
+
+
+class PowerAverages:
+    """Averages whose weight of the past grows as a power of time (Karras et al. 2024, section 3.1).
+
+    After t steps the average is the integral of weights(tau) (gamma + 1) tau^gamma / t^(gamma + 1)
+    over (0, t], weights being constant during a step: a step's decay is (1 - 1/t)^(gamma + 1).
+    ``sigma_rel``, the standard deviation of that density in units of t, names a profile
+    (:func:`pagoda.training.post_hoc.exponent`). Snapshots let any other be made afterwards.
+
+    Args:
+        module: whose weights are averaged; a copy of it is kept for each profile.
+        profiles: sigma_rel of each average.
+        steps: length of training.
+        snapshots: how many of each average are written, at equal distances, the last at the end.
+    """
+
+    def __init__(
+        self, module: nn.Module, profiles: Sequence[float], steps: int, snapshots: int
+    ) -> None:
+        self.folder: Path | None = None
+        self.exponents = {sigma: exponent(sigma) for sigma in profiles}
+        self.models = {sigma: copy.deepcopy(module).requires_grad_(False) for sigma in profiles}
+        self.due = (
+            {round(steps * (i + 1) / snapshots) for i in range(snapshots)} if profiles else ()
+        )
+        self._source = module
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The averages under names for checkpoints."""
+        return {f"ema-{sigma:g}": model for sigma, model in self.models.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Go on after optimiser step number ``step``, from 0; write snapshots that are due.
+
+        In a group the first process writes. A snapshot that is there already, from a run that was
+        stopped after its last checkpoint, is overwritten with the same values.
+        """
+        t = step + 1
+        for sigma, model in self.models.items():
+            decay = (1 - 1 / t) ** (self.exponents[sigma] + 1)
+            pairs = zip(model.parameters(), self._source.parameters(), strict=True)
+            moving = [(a.data, s.data) for a, s in pairs if s.requires_grad]
+            torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], 1 - decay)
+            if t in self.due and self.folder is not None and processes.first():
+                _write(model, self.folder / snapshot_name(sigma, t))
+
+
+def _write(model: nn.Module, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    safetensors.torch.save_file(state, partial)
+    partial.rename(path)

@@ -80,6 +80,7 @@ def train(
     scratch: Scratch,
     history: Callable[[int], History],
     advance: Callable[[int], None],
+    ahead: Callable[[int], None] | None = None,
 ) -> None:
     """Run ``step`` until ``spec.images`` images are seen, from the newest checkpoint.
 
@@ -90,6 +91,7 @@ def train(
     Args:
         history: makes the history, keeping rows up to the given images seen.
         advance: is told the images of every step, for a progress bar.
+        ahead: is told the seed of every step when the one before it begins.
 
     Raises:
         PagodaError: if a statistic is not finite, with the images of the step where the loss first
@@ -112,7 +114,9 @@ def train(
     kept = history(first * spec.batch) if processes.first() else contextlib.nullcontext()
     with kept as rows, _orderly_stop() as asked:
         for i in range(first, spec.steps):
-            _reseed(spec, i)
+            if ahead and i + 1 < spec.steps:
+                ahead(_seed(spec, i + 1))
+            torch.manual_seed(_seed(spec, i))
             progress = i / spec.steps
             _set_rates(step, base_rates, spec.rate(progress))
             stats = step(i, progress)
@@ -135,8 +139,8 @@ def train(
                 raise KeyboardInterrupt
 
 
-def _reseed(spec: LoopSpec, i: int) -> None:
-    torch.manual_seed(zlib.crc32(f"{spec.seed}/{spec.name}/{i}".encode()))
+def _seed(spec: LoopSpec, i: int) -> int:
+    return zlib.crc32(f"{spec.seed}/{spec.name}/{i}".encode())
 
 
 class _FirstBad:
@@ -183,7 +187,7 @@ def _finite(
     if first is None and not bad:
         return values
     where = i if first is None else first
-    _reseed(spec, where)
+    torch.manual_seed(_seed(spec, where))
     images = [int(row) for row in step.rows()]
     few = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
     if processes.first():

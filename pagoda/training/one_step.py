@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import processes
-from pagoda.networks.discriminator import Discriminator
+from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
 from pagoda.networks.generator import Generator
 from pagoda.objectives.adversarial import (
     adaptive_weight,
@@ -21,8 +21,9 @@ from pagoda.objectives.augment import diff_augment
 from pagoda.objectives.noise_to_data import noise_to_data_loss
 from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
 from pagoda.training.batches import ImageBatches, PairBatches
-from pagoda.training.ema import EMA
-from pagoda.training.optim import OptimSpec, autocast, reduce_gradients
+from pagoda.training.ema import EMA, PowerAverages
+from pagoda.training.micro_batch import in_parts
+from pagoda.training.optim import OptimSpec, Updates, autocast
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class OneStepSpec:
         augment: DiffAugment what the discriminator sees.
         clip: largest gradient norm of the generator, or None.
         ema: decay of the generator's weight average.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or, on a GPU, ``fp16``.
+        micro_batch: images whose activations a network keeps at once, None for all; see
+            :meth:`OneStepStep.judge`.
     """
 
     batch: int
@@ -66,6 +69,7 @@ class OneStepSpec:
     clip: float | None
     ema: float
     precision: str
+    micro_batch: int | None = None
 
 
 class OneStepStep:
@@ -77,6 +81,7 @@ class OneStepStep:
     Args:
         distance: of generated and target images, called with a seed for its augmentation; None is
             the mean square over pixels.
+        averages: further averages of the generator's weights.
     """
 
     def __init__(
@@ -89,19 +94,31 @@ class OneStepStep:
         generator_optim: OptimSpec,
         discriminator_optim: OptimSpec,
         distance: nn.Module | None = None,
+        averages: PowerAverages | None = None,
     ) -> None:
         self.generator, self.discriminator = generator.train(), discriminator.train()
-        self.distance = distance
+        self.distance, self.averages = distance, averages
         self.pairs, self.real, self.spec = pairs, real, spec
         self.ema = EMA(generator, spec.ema)
         self.optimizers = {
             "generator": generator_optim.build(generator.parameters()),
             "discriminator": discriminator_optim.build(discriminator.parameters()),
         }
+        made = self.optimizers
+        self.updates = {
+            "generator": Updates(
+                made["generator"], generator.parameters(), spec.precision, spec.clip
+            ),
+            "discriminator": Updates(
+                made["discriminator"], discriminator.parameters(), spec.precision, measured=False
+            ),
+        }
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
             "discriminator": discriminator,
             "ema": self.ema.model,
+            "updates": nn.ModuleDict(self.updates),
+            **(averages.modules if averages else {}),
         }
         if distance is not None and distance.state_dict():  # random projections
             self.modules["distance"] = distance
@@ -114,7 +131,7 @@ class OneStepStep:
         z, x, labels = self._latents_and_targets(with_prior)
         device = z.device
         with autocast(device, spec.precision):
-            images = self.generator(z, labels)
+            images = in_parts(self.generator, spec.micro_batch, z, labels)
         rows = {"prior": slice(len(x), None), "reconstructions": slice(len(x))}
         judged = rows.get(spec.fakes, slice(None))
         fake, fake_labels = images[judged], labels[judged]
@@ -139,6 +156,10 @@ class OneStepStep:
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step's pairs."""
         return self.pairs.indices[self.pairs.rows(self.spec.batch)]
+
+    def prefetch(self, seed: int) -> None:
+        """Start to read the pairs of the step that begins with this seed."""
+        self.pairs.prefetch(self.spec.batch, seed)
 
     def _fakes(self) -> int:
         """Images of the generator that all processes together judge in a step."""
@@ -196,13 +217,30 @@ class OneStepStep:
         if spec.weighting == "fixed" or spec.regression == "none":
             return spec.weight
         last, squared = self.generator.last_block_weight(), spec.weighting == "adaptive_squared"
-        ratio = adaptive_weight(regression, adversarial, last, 0.0, 1e4, squared=squared)
+        losses = [self.updates["generator"].scaled(loss) for loss in (regression, adversarial)]
+        ratio = adaptive_weight(losses[0], losses[1], last, 0.0, 1e4, squared=squared)
         return (spec.weight * ratio).clamp(spec.weight_min, spec.weight_max)
 
     def _judge(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
         if self.spec.augment:
             images = self._augment(images, step)
+        return self.judge(images, labels)
+
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The discriminator's logits.
+
+        In micro batches the convolutional one computes its features in parts and its statistic of
+        the batch on the whole, so that nothing changes but memory. The others normalise over the
+        batch in every layer of their heads, and R1 needs second derivatives: they take the whole.
+        """
+        most = self.spec.micro_batch
+        if most is not None and isinstance(self.discriminator, ConvDiscriminator):
+            last = in_parts(self._last_map, most, images)
+            return self.discriminator.classify(last, labels)
         return self.discriminator(images, labels)
+
+    def _last_map(self, images: Tensor) -> Tensor:
+        return self.discriminator.features(images)[-1]
 
     def _augment(self, images: Tensor, step: int) -> Tensor:
         """DiffAugment; prior samples and real images share a draw, whoever holds which of them."""
@@ -214,7 +252,7 @@ class OneStepStep:
     def _update_discriminator(
         self, step: int, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
     ) -> dict[str, Tensor | float]:
-        spec, optimizer = self.spec, self.optimizers["discriminator"]
+        spec, updates = self.spec, self.updates["discriminator"]
         self.discriminator.requires_grad_(True)
         with autocast(real.device, spec.precision):
             real_logits = self._judge(real, real_labels, step)
@@ -225,10 +263,8 @@ class OneStepStep:
             real = real.detach().requires_grad_(True)
             penalty = r1_penalty(self.discriminator(real, real_labels), real)
             total = loss + spec.r1 / 2 * spec.r1_every * penalty
-        optimizer.zero_grad(set_to_none=True)
-        (total * processes.portion(spec.prior_batch)).backward()
-        reduce_gradients(self.discriminator.parameters())
-        optimizer.step()
+        updates.backward(total * processes.portion(spec.prior_batch))
+        updates.step()
         self.discriminator.requires_grad_(False)
         return {
             "loss_d": loss.detach() * self._per_pair(),
@@ -237,14 +273,10 @@ class OneStepStep:
         }
 
     def _update_generator(self, loss: Tensor, step: int) -> dict[str, Tensor | float]:
-        optimizer = self.optimizers["generator"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        limit = self.spec.clip if self.spec.clip is not None else float("inf")
-        train = [p for p in self.generator.parameters() if p.requires_grad]
-        reduce_gradients(train)
-        norm = nn.utils.clip_grad_norm_(train, limit)
-        optimizer.step()
+        updates = self.updates["generator"]
+        updates.backward(loss)
+        norm = updates.step()
         self.ema.update(step)
-        lr = optimizer.param_groups[0]["lr"]
-        return {"grad_norm": norm.detach(), "lr": lr}
+        if self.averages:
+            self.averages.update(step)
+        return {"grad_norm": norm, "lr": self.optimizers["generator"].param_groups[0]["lr"]}

@@ -14,8 +14,9 @@ from pagoda.networks.denoiser import Denoiser
 from pagoda.objectives.denoising import denoising_loss
 from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.training.batches import ImageBatches
-from pagoda.training.ema import EMA
-from pagoda.training.optim import OptimSpec, autocast, reduce_gradients
+from pagoda.training.ema import EMA, PowerAverages
+from pagoda.training.micro_batch import slices
+from pagoda.training.optim import OptimSpec, Updates, autocast
 
 
 class TeacherStep:
@@ -30,8 +31,10 @@ class TeacherStep:
         p_std: standard deviation of ln sigma.
         clip: largest gradient norm, or None.
         ema: decay of the weight average.
-        precision: ``"fp32"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"bf16"`` or, on a GPU, ``"fp16"``.
         augment: probability of EDM's augmentations, 0 for none.
+        micro_batch: images a call of the network; None for this process's share of the batch.
+        averages: further averages of the weights.
     """
 
     def __init__(
@@ -47,41 +50,61 @@ class TeacherStep:
         ema: float,
         precision: str,
         augment: float = 0.0,
+        micro_batch: int | None = None,
+        averages: PowerAverages | None = None,
     ) -> None:
         self.denoiser, self.batches, self.batch = denoiser.train(), batches, batch
-        self.p_mean, self.p_std, self.clip, self.precision = p_mean, p_std, clip, precision
-        self.augment = augment
+        self.p_mean, self.p_std, self.precision = p_mean, p_std, precision
+        self.augment, self.micro_batch, self.averages = augment, micro_batch, averages
         self.optimizer = optim.build(denoiser.parameters())
         self.ema = EMA(denoiser, ema)
-        self.modules: dict[str, nn.Module] = {"denoiser": denoiser, "ema": self.ema.model}
+        self.updates = Updates(self.optimizer, denoiser.parameters(), precision, clip)
+        self.modules: dict[str, nn.Module] = {
+            "denoiser": denoiser,
+            "ema": self.ema.model,
+            "updates": self.updates,
+            **(averages.modules if averages else {}),
+        }
         self.optimizers = {"denoiser": self.optimizer}
 
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Draw a batch, take one optimiser step, update the average."""
         images, labels = self.batches.draw(self.batch)
-        denoiser: Denoiser | partial[Tensor] = self.denoiser
+        described = None
         if self.augment:
             mine = processes.share(self.batch)
             uniforms, normals = torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS)
             transforms = draw_transforms(uniforms[mine], normals[mine], self.augment)
-            images = edm_augment(images, transforms)
-            denoiser = partial(self.denoiser, augment=transforms.labels.to(images))
+            images, described = edm_augment(images, transforms), transforms.labels.to(images)
         sigma, noise = self._noise(images)
-        with autocast(images.device, self.precision):
-            loss = denoising_loss(denoiser, images, labels, sigma, noise, self.denoiser.sigma_data)
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss * processes.portion(self.batch)).backward()
-        reduce_gradients(self.denoiser.parameters())
-        limit = self.clip if self.clip is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
-        self.optimizer.step()
+        total = torch.zeros((), device=images.device)
+        for part in slices(len(images), self.micro_batch):
+            row = images[part], labels[part], sigma[part], noise[part]
+            loss = self._loss(*row, described if described is None else described[part])
+            self.updates.backward(loss * (len(row[0]) / self.batch))
+            total = total + loss.detach() * (len(row[0]) / len(images))
+        norm = self.updates.step()
         self.ema.update(step)
-        lr = self.optimizer.param_groups[0]["lr"]
-        return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}
+        if self.averages:
+            self.averages.update(step)
+        return {"loss": total, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _loss(
+        self, images: Tensor, labels: Tensor, sigma: Tensor, noise: Tensor, augment: Tensor | None
+    ) -> Tensor:
+        denoiser: Denoiser | partial[Tensor] = self.denoiser
+        if augment is not None:
+            denoiser = partial(self.denoiser, augment=augment)
+        with autocast(images.device, self.precision):
+            return denoising_loss(denoiser, images, labels, sigma, noise, self.denoiser.sigma_data)
 
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step."""
         return self.batches.rows(self.batch)
+
+    def prefetch(self, seed: int) -> None:
+        """Start to read the batch of the step that begins with this seed."""
+        self.batches.prefetch(self.batch, seed)
 
     def _noise(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels and noise of this process's share; the whole batch is drawn everywhere."""

@@ -18,6 +18,7 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
 from pagoda.stages import distill, downsample, grow, invert, teacher
 from pagoda.stages.paths import Paths
+from pagoda.training.post_hoc import synthesise
 
 Make = Callable[..., Config]
 SMALL = {"data.train_images": 100, "data.test_images": 20, "target_res": 16}
@@ -127,3 +128,29 @@ def test_an_augmented_teacher_serves_the_later_stages(tiny_config: Make) -> None
     assert all(np.isfinite(losses(config, "teacher", "loss")))
     card = artifacts.open_artifact(Paths(config).teacher, "teacher").card()
     assert card["unet"]["augment_labels"] == 9
+
+
+def test_what_the_machine_cannot_do_is_one_line(
+    tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PagodaError, match=r"^teacher.optim.precision = 'fp16' needs a GPU"):
+        teacher.run(tiny_config(**{"teacher.optim.precision": "fp16"}))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(PagodaError, match=r"^teacher.optim.compile = true needs a C\+\+ compiler"):
+        teacher.run(tiny_config(**{"teacher.optim.compile": True}))
+
+
+def test_snapshots_go_into_the_artifact(tiny_config: Make) -> None:
+    optim = {"teacher.optim.ema_profiles": [0.05, 0.1], "teacher.optim.ema_snapshots": 2,
+             "teacher.optim.micro_batch": 20}  # fmt: skip
+    config = tiny_config(**SMALL | optim)
+    downsample.run(config, 8)
+    teacher.run(config)
+    made = artifacts.open_artifact(Paths(config).teacher, "teacher")
+    names = [f"ema-{s}-{t:09d}.safetensors" for s in ("0.05", "0.1") for t in (4, 8)]
+    assert set(names) <= set(made.manifest["files"]) and made.manifest["revision"]
+    synthesise(made.path, 0.07, Path("made"))
+    new = artifacts.open_artifact("made", "teacher", {"name": config.name})
+    load_denoiser(new.weights(), new.card())

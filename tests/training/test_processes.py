@@ -35,7 +35,7 @@ LOOP = LoopSpec("toy", STEPS * BATCH, BATCH, warmup=0.2, decay=0.5, seed=3, save
 OPTIM = OptimSpec("adamw", 1e-3, (0.9, 0.99), 0.01)
 
 
-class _Doubles(ImageBatches):
+class Doubles(ImageBatches):
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
         x, labels = super().draw(batch)
         return x.double(), labels
@@ -52,7 +52,7 @@ def pixels(n: int, resolution: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _teacher() -> Denoiser:
+def teacher() -> Denoiser:
     torch.manual_seed(5)
     teacher = Denoiser(SPEC, 0.5).double().to(memory_format=torch.channels_last)
     with torch.no_grad():  # layers that start at zero would hide the others' gradients
@@ -63,13 +63,13 @@ def _teacher() -> Denoiser:
 
 def teacher_step() -> TeacherStep:
     return TeacherStep(
-        _teacher(), _Doubles(pixels(20, 8), np.arange(20) % 4, CPU), batch=BATCH, optim=OPTIM,
+        teacher(), Doubles(pixels(20, 8), np.arange(20) % 4, CPU), batch=BATCH, optim=OPTIM,
         p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.9, precision="fp32",
     )  # fmt: skip
 
 
 def one_step(grown: bool, **changes: Any) -> OneStepStep:
-    generator = generator_from_teacher(_teacher(), sigma_max=80.0, output="denoiser")
+    generator = generator_from_teacher(teacher(), sigma_max=80.0, output="denoiser")
     if grown:
         generator = grow(generator, channels=8, blocks=1)
         generator.freeze_base(1)
@@ -90,7 +90,7 @@ def one_step(grown: bool, **changes: Any) -> OneStepStep:
         generator.double().to(memory_format=torch.channels_last),
         ConvDiscriminator(resolution, 4, 8, 4).double(),
         pairs,
-        _Doubles(pixels(20, resolution), np.arange(20) % 4, CPU),
+        Doubles(pixels(20, resolution), np.arange(20) % 4, CPU),
         dataclasses.replace(spec, **changes),
         OPTIM,
         OptimSpec("adamw", 1e-3, (0.0, 0.99)),
