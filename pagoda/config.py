@@ -128,9 +128,8 @@ class OptimConfig:
     )
     ema_profiles: list[float] = opt(
         "relative widths sigma_rel of averages by a power function that are kept beside the other; "
-        "0.05 and 0.1 make any between by 'pagoda ema'",
-        gt=0, lt=0.28,
-    )  # fmt: skip
+        "0.05 and 0.1 make any between by 'pagoda ema'"
+    )
     ema_snapshots: int = opt("snapshots of each of ema_profiles over training", ge=1)
     compile: bool = opt("torch.compile of the networks; needs a C++ compiler, first steps are slow")
 
@@ -539,6 +538,11 @@ def _training_checks(c: Config) -> list[_Check]:
         (s.images % s.batch == 0, f"{key}.batch", s.batch,
          f"a divisor of {key}.images = {s.images}")
         for key, s in sections.items()
+    ]  # fmt: skip
+    checks += [
+        (all(0 < width < 0.28 for width in s.ema_profiles), f"{key}.ema_profiles", s.ema_profiles,
+         "a list of relative widths above 0 and below 0.28")
+        for key, s in sections.items() if isinstance(s, OptimConfig)
     ]  # fmt: skip
     for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
         checks += [

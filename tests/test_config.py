@@ -124,6 +124,7 @@ RELATIONS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"distill.optim.batch": 8191}, "distill.optim.batch = 8191", "divisor"),
     ({"grow.optim.batch": 8191}, "grow.optim.batch = 8191", "divisor"),
+    ({"grow.optim.ema_profiles": [0.1, 0.3]}, "ema_profiles = [0.1, 0.3]", "below 0.28"),
     ({"features.batch": 8191}, "features.batch = 8191", "divisor"),
     ({"diffusion.sigma_min": 90.0}, "diffusion.sigma_min = 90.0", "below diffusion.sigma_max"),
     ({"invert.noise": 80.0}, "invert.noise = 80.0", "below diffusion.sigma_max"),
