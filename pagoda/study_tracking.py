@@ -109,19 +109,20 @@ def metric_name(row: StudyRow) -> str:
 def comparison(study: StudyResults) -> dict[str, Any]:
     """What MLflow's **Share** would save of a charts page: the study's metrics over its axis.
 
-    A study without a numeric axis has bars. The keys are those that MLflow 3 reads from the tag
-    ``mlflow.sharedViewState.<name>`` of an experiment; a version that does not know them shows its
-    own choice of charts.
+    Metrics of arms that have no place on a numeric axis are bars. The keys are those that MLflow 3
+    reads from the tag ``mlflow.sharedViewState.<name>`` of an experiment; a version that does not
+    know them shows its own choice of charts.
     """
-    horizontal = _horizontal(study)
     charts = []
     for i, name in enumerate(_charted(study)):
+        horizontal = _horizontal(study, name)
         if horizontal is None:
             chart: dict[str, Any] = {"type": "BAR", "metricKey": name}
         else:
             chart = {"type": "SCATTER", "xaxis": horizontal, "yaxis": _key(name, "METRIC")}
         same = {"runsCountToCompare": 100, "deleted": False, "isGenerated": False}
-        charts.append(chart | same | {"uuid": f"chart-{i}", "metricSectionId": _VIEW})
+        place = {"uuid": f"chart-{i}", "metricSectionId": _VIEW}
+        charts.append(chart | same | place)
     section = {"uuid": _VIEW, "name": study.card.title, "display": True, "isReordered": True}
     return {
         "compareRunCharts": charts,
@@ -141,7 +142,7 @@ def _charted(study: StudyResults) -> list[str]:
     return [name for (_, name), found in sorted(arms.items()) if len(found) > 1][:_MAX_CHARTS]
 
 
-def _horizontal(study: StudyResults) -> dict[str, str] | None:
+def _horizontal(study: StudyResults, name: str) -> dict[str, str] | None:
     card = study.card
     teachers = sorted(
         metric_name(r) for r in study.rows
@@ -149,7 +150,7 @@ def _horizontal(study: StudyResults) -> dict[str, str] | None:
     )  # fmt: skip
     if teachers:
         return _key(teachers[0], "METRIC")
-    if all(row.axis is None for row in study.rows):
+    if all(row.axis is None for row in study.rows if metric_name(row) == name):
         return None
     return _key("log10_axis" if card.axis_log else "axis", "PARAM")
 

@@ -142,6 +142,15 @@ def test_the_saved_comparison_is_over_the_axis_and_of_values_that_every_run_has(
             assert set(shown) <= set(run.data.metrics)
 
 
+def test_arms_without_a_place_on_the_axis_have_bars_beside_the_others(client: Any) -> None:
+    off = [dataclasses.replace(r, axis=None) for r in study_rows() if r.metric == "recall"]
+    write_pairs([*(r for r in study_rows() if r.metric != "recall"), *off],
+                metrics=("recall", "fd"))  # fmt: skip
+    track_studies()
+    view, _ = saved_view(client, "pagoda-tiny-pairs")
+    assert [c["type"] for c in view["compareRunCharts"]] == ["BAR", "SCATTER", "SCATTER"]
+
+
 def test_twice_adds_nothing_and_changed_results_replace_their_own_runs_only(client: Any) -> None:
     track_studies()
     before = {key: run.info.run_id for key, run in by_arm(client).items()}
