@@ -154,14 +154,19 @@ def _run(stage: str, *args: Any, function: str = "run") -> Any:
     return getattr(module, function)(*args)
 
 
-def _run_shared(stage: str, *args: Any) -> None:
-    """Run a stage that several processes can share: start them, join them, or run it alone."""
+def _run_shared(stage: str, *args: Any, function: str = "run") -> Any:
+    """Run a stage that several processes can share: start them, join them, or run it alone.
+
+    Returns:
+        What the stage returns here; None in the process that only started the others.
+    """
     status = launcher.run(sys.argv[1:])
     if status:
         raise typer.Exit(status)
     if status is None:
         with processes.group():
-            _run(stage, *args)
+            return _run(stage, *args, function=function)
+    return None
 
 
 @contextmanager
@@ -237,7 +242,7 @@ def reference(
 
     source = Source(images or Path(), split, crop, size)
     how = Features(extractor, batch, weights, hub, download)
-    _run("score", source, how, n, manifold, spatial, out, function="make_reference")
+    _run_shared("score", source, how, n, manifold, spatial, out, function="make_reference")
 
 
 @_command
@@ -330,7 +335,7 @@ def evaluate(
         reference, reference_split, reference_features, metrics, n, seed_list(seeds),
         Settings(neighbours, splits, kid_subsets, kid_subset_size), name, out,
     )  # fmt: skip
-    tree = _run("score", request)
+    tree = _run_shared("score", request)
     if track and tree is not None:
         _run("track", tree, function="add_rows")
 

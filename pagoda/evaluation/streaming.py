@@ -1,8 +1,8 @@
 """One pass over images: features in blocks, statistics in float64, nothing else kept.
 
 Images are cut into blocks of a fixed number of rows. Process r of p takes blocks r, r + p, ... and
-hands its features to the first process, which feeds them to the statistics in the order of the
-images. An image's features do not depend on its batch (:class:`Extractor`) and the statistics do
+all hand their features to each other and feed them to the statistics in the order of the images.
+An image's features do not depend on its batch (:class:`Extractor`) and the statistics do
 not depend on how rows arrive (:class:`RunningMoments`), so any number of processes gives the same
 bits.
 """
@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pagoda import processes
 from pagoda.errors import PagodaError
-from pagoda.evaluation.processes import Processes
 from pagoda.extractors.base import Extractor, Features
 from pagoda.metrics.statistics import Moments, RunningMoments
 
@@ -90,9 +90,8 @@ def collect(
     rows: np.ndarray,
     wanted: Wanted,
     advance: Callable[[int], None] = lambda _: None,
-    processes: Processes | None = None,
-) -> Collected | None:
-    """Pass over ``rows`` of the images.
+) -> Collected:
+    """Pass over ``rows`` of the images; the processes of a group share it, and all get the result.
 
     Args:
         extractor: of the features.
@@ -100,29 +99,41 @@ def collect(
         rows: which images, ascending.
         wanted: what to keep.
         advance: is told how many images are done.
-        processes: those that share the pass; None is this one alone.
-
-    Returns:
-        What was found, to the first process; None to all others.
 
     Raises:
         PagodaError: with fewer than 2 images, or features that are not finite.
     """
-    processes = processes or Processes()
     if len(rows) < 2:
         raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
     gathering = _Gathering(extractor, wanted)
     starts = range(0, len(rows), BLOCK)
-    for turn in range(0, len(starts), processes.count):
-        mine, features = turn + processes.rank, None
-        if mine < len(starts):
-            block = rows[starts[mine] : starts[mine] + BLOCK]
-            features = extractor(images.read(block), wanted.spatial)
-        for part in processes.gather(features):
-            if part is not None:
-                gathering.add(part)
-                advance(len(part.pooled))
-    return gathering.found() if processes.first else None
+    for turn in range(0, len(starts), processes.count()):
+        mine = turn + processes.rank()
+        block = rows[starts[mine] : starts[mine] + BLOCK] if mine < len(starts) else rows[:0]
+        part = _gathered(_features(extractor, images, block, wanted), extractor, wanted)
+        gathering.add(part)
+        advance(len(part.pooled))
+    return gathering.found()
+
+
+def _features(extractor: Extractor, images: Images, block: np.ndarray, wanted: Wanted) -> Features:
+    if len(block):
+        return extractor(images.read(block), wanted.spatial)
+    spatial, classes = extractor.spatial_dim or 0, extractor.classes or 0
+    return Features(*(np.empty((0, d), np.float32) for d in (extractor.dim, spatial, classes)))
+
+
+def _gathered(part: Features, extractor: Extractor, wanted: Wanted) -> Features:
+    """The blocks of all processes, in the order of the images."""
+
+    def together(rows: np.ndarray | None, needed: bool) -> np.ndarray | None:
+        return processes.gather_rows(rows) if needed and rows is not None else None
+
+    return Features(
+        processes.gather_rows(part.pooled),
+        together(part.spatial, wanted.spatial),
+        together(part.logits, wanted.logits and extractor.classes is not None),
+    )
 
 
 class _Gathering:

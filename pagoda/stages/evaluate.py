@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig
 from pagoda.data.store import open_images
@@ -60,11 +60,15 @@ def run(config: Config, resolution: int) -> None:
     with track(sum(len(c.labels) for c in field), f"evaluate {resolution}") as bar:
         for contender in field:
             sample, sheet = observe(contender, extractor, section.batch, cells, resolution, bar)
+            if not processes.first():
+                continue
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
             rows += [about | value for value in score(sample, reference, METRICS, settings)]
             seen[contender.name] = about, sample
             if contender.has_latents:
                 sheets[contender.name] = sheet
+    if not processes.first():
+        return
     rows += _memorisation(seen, reference)
     first = next(iter(sheets.values()))
     train = open_images(inputs["data"], "train")
@@ -173,8 +177,9 @@ def observe(
     images = _Watched(contender, batch, cells, resolution)
     rows = np.arange(len(images))
     found = collect(extractor, images, rows, wanted(METRICS), bar.advance)
-    assert found is not None  # one process
-    return Sample(extractor.name, found, contender.labels), images.sheet
+    # Each cell was filled by the process whose block it is in, and is black in the others.
+    sheet = processes.gather_rows(images.sheet[None]).max(axis=0)
+    return Sample(extractor.name, found, contender.labels), sheet
 
 
 def sheet_cells(section: EvaluateConfig, classes: int) -> np.ndarray:

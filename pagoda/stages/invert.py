@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.config import Config, InvertConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float
@@ -22,9 +22,9 @@ from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.ranks import Ranks, join
 from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.history import History
 from pagoda.training.optim import autocast
@@ -52,8 +52,8 @@ def run(config: Config) -> None:
     was stopped goes on after the last finished batch. Batches are cut in the same places whatever
     the number of processes, so the latents are the same bits.
     """
-    with join() as ranks:
-        paths, device = Paths(config), ranks.device()
+    with processes.group():
+        paths, device = Paths(config), pick_device()
         name = {"name": config.name}
         data = artifacts.open_artifact(
             paths.data(config.base_res), "images", name | {"resolution": config.base_res}
@@ -67,15 +67,15 @@ def run(config: Config) -> None:
         rows = _rows(config.invert, data.array("train_labels"))
         sections = {"invert": config.invert, "diffusion": config.diffusion}
         folder = stage_scratch("invert", sections, inputs, seed=config.seed)
-        latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:], ranks)
-        with _history(ranks, paths, folder, done, config.invert.batch) as history:
-            _invert_all(inverter, images, rows, latents, done, ranks, history)
-            ranks.wait()
-            if ranks.first:
+        latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:])
+        with _history(paths, folder, done, config.invert.batch) as history:
+            _invert_all(inverter, images, rows, latents, done, history)
+            processes.wait()
+            if processes.first():
                 card = inverter.card(latents, images, rows)
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
-        if ranks.first:
+        if processes.first():
             with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
                 _write(out, folder, config.invert, rows, card)
             shutil.rmtree(folder)
@@ -89,16 +89,16 @@ def _rows(section: InvertConfig, labels: np.ndarray) -> Rows:
 
 
 def _open_store(
-    folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...], ranks: Ranks
+    folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...]
 ) -> tuple[ShardedArray, np.ndarray]:
     """The store in scratch and one byte a batch, 1 where its latents are written."""
     arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
-    if ranks.first:
+    if processes.first():
         folder.mkdir(parents=True, exist_ok=True)
         create_shards(*arguments)
         if not (folder / _DONE).exists():
             np.zeros(-(-count // section.batch), np.uint8).tofile(folder / _DONE)
-    ranks.wait()
+    processes.wait()
     return create_shards(*arguments), np.memmap(folder / _DONE, np.uint8, "r+")
 
 
@@ -108,13 +108,12 @@ def _invert_all(
     rows: Rows,
     latents: ShardedArray,
     done: np.ndarray,
-    ranks: Ranks,
     history: Callable[..., None],
 ) -> None:
     """Every batch that is not done and falls to this process."""
     batch, device = inverter.section.batch, inverter.device
-    mine = [k for k in range(ranks.rank, len(done), ranks.world) if not done[k]]
-    bar = track(len(rows), "invert") if ranks.first else contextlib.nullcontext()
+    mine = [k for k in range(processes.rank(), len(done), processes.count()) if not done[k]]
+    bar = track(len(rows), "invert") if processes.first() else contextlib.nullcontext()
     with bar as progress:
         for k in mine:
             part = slice(k * batch, min((k + 1) * batch, len(rows)))
@@ -132,10 +131,10 @@ def _invert_all(
 
 @contextlib.contextmanager
 def _history(
-    ranks: Ranks, paths: Paths, folder: Path, done: np.ndarray, batch: int
+    paths: Paths, folder: Path, done: np.ndarray, batch: int
 ) -> Iterator[Callable[..., None]]:
     """A function that appends a row to the first process's history; the others write nothing."""
-    if not ranks.first:
+    if not processes.first():
         yield lambda images, **values: None
         return
     before = int(done.sum()) * batch

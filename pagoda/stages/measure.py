@@ -201,7 +201,6 @@ class Judge:
     ) -> dict[str, tuple[str, float]]:
         held = _Held(images)
         found = collect(self.extractor, held, np.arange(len(images)), wanted(METRICS))
-        assert found is not None  # one process
         sample = Sample(self.extractor.name, found, labels)
         rows = score(sample, reference, METRICS, Settings(self.config.evaluate.neighbours))
         return {row["metric"]: (row["protocol"], row["value"]) for row in rows}

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
-from pagoda.evaluation.processes import Processes
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
@@ -47,10 +46,9 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Collected, Images, Wanted, collect, subset
 from pagoda.extractors.base import Extractor
 from pagoda.extractors.select import open_extractor
-from pagoda.stages.device import device_name
+from pagoda.stages.device import device_name, pick_device
 from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.progress import track
-from pagoda.stages.ranks import join
 from pagoda.stages.request import Features, Request, Source
 from pagoda.stages.revision import package_revision
 
@@ -66,12 +64,11 @@ def make_reference(
         artifacts.open_artifact(out, "reference")  # refuse to replace anything else
     elif out.exists():
         raise PagodaError(f"{out} is there already and is no reference; choose another folder")
-    with join() as ranks:
-        processes = Processes(ranks.rank, ranks.world)
-        images, extractor = _images(source), _extractor(features, ranks.device())
+    with processes.group():
+        images, extractor = _images(source), _extractor(features, pick_device())
         rows = _rows(images, n, 0)
-        found, card = _real(images, rows, extractor, source, (manifold, spatial), processes)
-        if found is not None:
+        found, card = _real(images, rows, extractor, source, (manifold, spatial))
+        if processes.first():
             config = {"extractor": extractor.name, "source": str(source.path)}
             write_reference(out, found, card, config)
             _tell(f"reference: {out}, {found.n} images, {extractor.name}, {card['identity'][:10]}")
@@ -90,19 +87,19 @@ def run(request: Request) -> dict[str, Any] | None:
         raise PagodaError(f"there is no {request.source.path}")
     if request.out is not None:
         _check_out(request.out)
-    with join() as ranks:
-        processes, device = Processes(ranks.rank, ranks.world), ranks.device()
+    with processes.group():
+        device = pick_device()
         extractor = _extractor(request.features, device)
         default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
         metrics = metric_names(request.metrics or default, extractor.name)
-        reference = _open_reference(request, extractor, metrics, processes)
+        reference = _open_reference(request, extractor, metrics)
         rows: list[dict[str, Any]] = []
         cards: list[dict[str, Any]] = []
         for images, seed in _each_seed(request, device):
-            found = _scored(request, images, seed, extractor, reference, metrics, processes)
+            found = _scored(request, images, seed, extractor, reference, metrics)
             here = {"device": device_name(device)}
             rows, cards = rows + [here | row for row in found], [*cards, images.card()]
-        if not processes.first:
+        if not processes.first():
             return None
     tree: dict[str, Any] = {
         "rows": rows, "images": cards, "reference": dict(reference.card),
@@ -146,15 +143,14 @@ def _scored(
     extractor: Extractor,
     reference: Reference,
     metrics: tuple[str, ...],
-    processes: Processes,
 ) -> list[dict[str, Any]]:
     rows = _rows(images, request.n, seed)
     _check_size(images, reference)
     check_enough(len(rows), reference, metrics, request.settings, extractor.classes)
     with track(len(rows), f"evaluate {images.where}") as bar:
-        found = collect(extractor, images, rows, wanted(metrics), bar.advance, processes)
-    if found is None:
-        return []
+        found = collect(extractor, images, rows, wanted(metrics), bar.advance)
+    if not processes.first():
+        return []  # the arithmetic that follows is the first one's
     made = images if isinstance(images, GeneratorImages) else None
     drawn = made is not None or len(rows) < len(images)
     about = {
@@ -171,9 +167,7 @@ def _scored(
     return [about | value for value in score(sample, reference, metrics, request.settings)]
 
 
-def _open_reference(
-    request: Request, extractor: Extractor, metrics: tuple[str, ...], processes: Processes
-) -> Reference:
+def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
     path, k = request.reference, request.settings.neighbours
     refuse_pickle(path)
     if (path / artifacts.MANIFEST).is_file():
@@ -181,36 +175,32 @@ def _open_reference(
     elif path.is_file() and holds_statistics(path):
         reference = read_statistics(path, request.reference_features, k)
     else:
-        return _reference_of_images(request, extractor, metrics, processes)
+        return _reference_of_images(request, extractor, metrics)
     check_extractor(reference, extractor)
     if reference.manifold is None and wanted(metrics).features is None and path.is_file():
         images = reference_images(path)
         if images is not None:
-            found = _pass(images, _rows(images, None, 0), extractor, Wanted(), processes)
-            reference = _with_manifold(reference, processes.shared(found))
+            found = _pass(images, _rows(images, None, 0), extractor, Wanted())
+            reference = _with_manifold(reference, found)
     return reference
 
 
-def _with_manifold(reference: Reference, found: Collected | None) -> Reference:
+def _with_manifold(reference: Reference, found: Collected) -> Reference:
     """Published statistics, with features of the images that were published beside them."""
-    assert found is not None  # shared by the first process
     card = dict(reference.card) | {"manifold_n": found.n}
     return dataclasses.replace(reference, manifold=found.features, card=card)
 
 
 def _reference_of_images(
-    request: Request, extractor: Extractor, metrics: tuple[str, ...], processes: Processes
+    request: Request, extractor: Extractor, metrics: tuple[str, ...]
 ) -> Reference:
     source = request.source
     real = Source(request.reference, request.reference_split, source.crop, source.size)
     images = _images(real)
     spatial = wanted(metrics).spatial
     rows = _rows(images, None, 0)
-    found, card = _real(images, rows, extractor, real, (MANIFOLD_IMAGES, spatial), processes)
-    k = request.settings.neighbours
-    shared = processes.shared(found)
-    assert shared is not None  # by the first process
-    return from_collected(str(real.path), shared, card, k)
+    found, card = _real(images, rows, extractor, real, (MANIFOLD_IMAGES, spatial))
+    return from_collected(str(real.path), found, card, request.settings.neighbours)
 
 
 def _real(
@@ -219,12 +209,11 @@ def _real(
     extractor: Extractor,
     source: Source,
     keep: tuple[int, bool],
-    processes: Processes,
-) -> tuple[Collected | None, dict[str, Any]]:
+) -> tuple[Collected, dict[str, Any]]:
     """One pass over real images, and the card of the reference that they make."""
     manifold, spatial = keep
     kept = subset(len(rows), manifold)
-    found = _pass(images, rows, extractor, Wanted(spatial=spatial, features=kept), processes)
+    found = _pass(images, rows, extractor, Wanted(spatial=spatial, features=kept))
     about = images.card()
     card = reference_card(
         extractor, images=artifacts.digest([about, rows.tolist()]), recipe=about["crop"],
@@ -238,10 +227,9 @@ def _pass(
     rows: np.ndarray,
     extractor: Extractor,
     keep: Wanted,
-    processes: Processes,
-) -> Collected | None:
+) -> Collected:
     with track(len(rows), f"reference {images.where}") as bar:
-        return collect(extractor, images, rows, keep, bar.advance, processes)
+        return collect(extractor, images, rows, keep, bar.advance)
 
 
 def _rows(images: Images, n: int | None, seed: int) -> np.ndarray:
