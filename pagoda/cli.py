@@ -294,7 +294,8 @@ def evaluate(
     ] = None,
     extractor: Extractor = "inception:clean",
     metrics: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="fid,sfid,kid,prdc,is,is_adm,fd,kd,...")
+        str | None,
+        typer.Option(metavar="NAMES", help="fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd,..."),
     ] = None,
     n: Count = None,
     seeds: Annotated[
@@ -314,6 +315,10 @@ def evaluate(
     splits: Annotated[int, typer.Option(min=1, help="Of the Inception Score.")] = 10,
     kid_subsets: Annotated[int, typer.Option(min=1, help="Of the kernel distance.")] = 100,
     kid_subset_size: Annotated[int, typer.Option(min=2, help="Images in each.")] = 1000,
+    mmd_width: Annotated[int, typer.Option(min=1, help="Sigma of the Gaussian kernel.")] = 10,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="95 % intervals over the images, where there are.")
+    ] = False,
     batch: Batch = 64,
     weights: Weights = None,
     hub: Hub = None,
@@ -333,11 +338,33 @@ def evaluate(
         Source(images or Path(), split, crop, size),
         Features(extractor, batch, weights, hub, download),
         reference, reference_split, reference_features, metrics, n, seed_list(seeds),
-        Settings(neighbours, splits, kid_subsets, kid_subset_size), name, out,
+        Settings(neighbours, splits, kid_subsets, kid_subset_size, mmd_width), name, out, intervals,
     )  # fmt: skip
     tree = _run_shared("score", request)
     if track and tree is not None:
         _run("track", tree, function="add_rows")
+
+
+@_command
+def compare(
+    images: Annotated[Path, typer.Argument(help="Folder, .zip or .npz.")],
+    originals: Annotated[Path, typer.Argument(help="As many, of the same size.")],
+    metrics: Annotated[
+        str, typer.Option(metavar="NAMES", help="mse,psnr,ssim,hf,lpips")
+    ] = "mse,psnr,ssim,hf",
+    network: Annotated[str, typer.Option(metavar="NAME", help="Of LPIPS.")] = "alex",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Torchvision's weights of it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
+    crop: Crop = None,
+    size: Size = None,
+) -> None:
+    """Compare images with their originals, pair by pair in the order of their names."""
+    from pagoda.stages.request import Source
+
+    first, second = (Source(path, None, crop, size) for path in (images, originals))
+    _run("compare", first, second, metrics, network, weights, out)
 
 
 def _is_stage(resolution: int | None, images: Path | None) -> bool:

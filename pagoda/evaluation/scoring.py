@@ -1,7 +1,7 @@
 """Features of generated images and a reference -> rows of values, each named by its protocol.
 
 The one place where measured values get their names. Only Inception's features make a number that
-is called FID, sFID, KID or Inception Score.
+is called FID, sFID, KID or Inception Score, and only CLIP's one that is called CMMD.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import Reference, Statistics
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import Collected, Wanted
+from pagoda.metrics.fd_infinity import extrapolation_sizes, frechet_infinity
 from pagoda.metrics.frechet import frechet_distance
 from pagoda.metrics.inception_score import inception_score, probabilities_of
+from pagoda.metrics.intervals import bootstrap_mean, frechet_influence
 from pagoda.metrics.kid import kernel_distance_of_subsets
 from pagoda.metrics.memorisation import train_share
-from pagoda.metrics.precision_recall import ManifoldScores, manifold_scores
+from pagoda.metrics.mmd import gaussian_mmd
+from pagoda.metrics.precision_recall import ManifoldValues, manifold_values
 from pagoda.metrics.protocol import protocol
 from pagoda.metrics.statistics import Moments
 
@@ -46,7 +49,12 @@ class Sample:
     @property
     def inception(self) -> bool:
         """Whether the features are Inception's."""
-        return self.extractor.startswith("inception_")
+        return _is_inception(self.extractor)
+
+    @property
+    def clip(self) -> bool:
+        """Whether the features are CLIP's, which a custom extractor may give: by its name."""
+        return is_clip(self.extractor)
 
     @property
     def short(self) -> str:
@@ -67,9 +75,16 @@ class _Scored:
         return self.sample.found.n
 
     @cached_property
-    def manifold(self) -> ManifoldScores:
+    def manifold(self) -> ManifoldValues:
         real, k = _manifold(self.reference), self.settings.neighbours
-        return manifold_scores(real, self.sample.found.features, k, self.reference.radii)
+        return manifold_values(real, self.sample.found.features, k, self.reference.radii)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """(n,) whether the class of each image is the one it was asked to be."""
+        if self.sample.labels is None:
+            raise PagodaError("class accuracy needs the class of every image; leave it out")
+        return _logits(self).argmax(axis=1) == self.sample.labels
 
     def named(self, inception: str, other: str, **settings: int) -> str:
         """Protocol of a metric that has a name of its own with Inception's features."""
@@ -103,6 +118,26 @@ def _distance(real: Statistics, found: Moments) -> float:
     return frechet_distance(real.mean, real.covariance, found.mean, found.covariance, real.factor)
 
 
+def _extrapolated(s: _Scored) -> Value:
+    real = s.reference.pooled
+    moments = Moments(s.reference.n or 0, real.mean, real.covariance)
+    value = frechet_infinity(moments, s.sample.found.features, _POINTS, factor=real.factor).value
+    metric = "fid_inf" if s.sample.inception else "fd_inf"
+    return metric, s.named("fid_inf", "fd_inf", p=_POINTS), value, s.reference.n
+
+
+def _mmd(s: _Scored) -> Value:
+    """As cmmd-pytorch: V-statistic, times 1000; CLIP's features at unit length."""
+    metric, width = "cmmd" if s.sample.clip else "mmd", s.settings.mmd_width
+    real, found = _manifold(s.reference), s.sample.found.features
+    if s.sample.clip:
+        real, found = (
+            f / np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True) for f in (real, found)
+        )
+    value = gaussian_mmd(real, found, width)
+    return metric, protocol(metric, s.sample.extractor, s.n, w=width), value, len(real)
+
+
 def _kernel(s: _Scored) -> Value:
     real, settings = _manifold(s.reference), s.settings
     count, size = settings.subsets, settings.subset_size
@@ -127,15 +162,13 @@ def _score_adm(s: _Scored) -> Value:
 
 
 def _accuracy(s: _Scored) -> Value:
-    if s.sample.labels is None:
-        raise PagodaError("class accuracy needs the class of every image; leave it out")
-    value = float(np.mean(_logits(s).argmax(axis=1) == s.sample.labels))
+    value = float(np.mean(s.correct))
     return "class_accuracy", s.named("accuracy", "accuracy"), value, s.reference.n
 
 
 def _manifold_metric(name: str) -> Callable[[_Scored], Value]:
     def metric(s: _Scored) -> Value:
-        value = getattr(s.manifold, name)
+        value = getattr(s.manifold.scores(), name)
         named = protocol(name, s.sample.extractor, s.n, k=s.settings.neighbours)
         return name, named, value, len(_manifold(s.reference))
 
@@ -143,21 +176,43 @@ def _manifold_metric(name: str) -> Callable[[_Scored], Value]:
 
 
 _MANIFOLD = ("precision", "recall", "density", "coverage")
+_MANIFOLD_MEANS: dict[str, tuple[str, Callable[[ManifoldValues], np.ndarray]]] = {
+    "precision": ("generated", lambda m: m.inside > 0),
+    "recall": ("real", lambda m: m.recalled),
+    "density": ("generated", lambda m: m.inside / m.neighbours),
+    "coverage": ("real", lambda m: m.covered),
+}
 _METRICS: dict[str, Callable[[_Scored], Value]] = {
     "fd": _frechet,
     "sfd": _spatial_frechet,
+    "fd_inf": _extrapolated,
     "kd": _kernel,
+    "mmd": _mmd,
     "score": _score,
     "score_adm": _score_adm,
     **{name: _manifold_metric(name) for name in _MANIFOLD},
     "accuracy": _accuracy,
 }
-_ALIASES = {"fid": "fd", "sfid": "sfd", "kid": "kd", "is": "score", "is_adm": "score_adm"}
-_NEED_FEATURES, _NEED_LOGITS = {"kd", *_MANIFOLD}, {"score", "score_adm", "accuracy"}
+_ALIASES = {
+    "fid": "fd", "sfid": "sfd", "fid_inf": "fd_inf", "kid": "kd", "is": "score",
+    "is_adm": "score_adm", "cmmd": "mmd",
+}  # fmt: skip
+_NEED_REAL, _NEED_LOGITS = {"kd", "mmd", *_MANIFOLD}, {"score", "score_adm", "accuracy"}
+_NEED_FEATURES = {"fd_inf", *_NEED_REAL}
+_POINTS = 15  # sizes of the extrapolation
 LARGER_IS_BETTER = {
     "inception_score", "classifier_score", "class_accuracy", "precision", "recall", "density",
     "coverage",
 }  # fmt: skip
+
+
+def is_clip(extractor: str) -> bool:
+    """Whether an extractor's name says CLIP, as ``custom_clip_vitl14_336`` does."""
+    return "clip" in extractor.lower().split("_")
+
+
+def _is_inception(extractor: str) -> bool:
+    return extractor.startswith("inception_")
 
 
 def metric_names(text: str, extractor: str) -> tuple[str, ...]:
@@ -172,9 +227,10 @@ def metric_names(text: str, extractor: str) -> tuple[str, ...]:
     """
     names: list[str] = []
     for name in filter(None, (part.strip() for part in text.split(","))):
-        if name in _ALIASES and not extractor.startswith("inception_"):
+        owner, may = ("CLIP", is_clip) if name == "cmmd" else ("Inception", _is_inception)
+        if name in _ALIASES and not may(extractor):
             raise PagodaError(
-                f"--metrics {name} is a name for Inception's features only; with {extractor} it "
+                f"--metrics {name} is a name for {owner}'s features only; with {extractor} it "
                 f"is called {_ALIASES[name]}"
             )
         parts = _MANIFOLD if name == "prdc" else (_ALIASES.get(name, name),)
@@ -187,11 +243,17 @@ def metric_names(text: str, extractor: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def wanted(metrics: Iterable[str]) -> Wanted:
+def wanted(metrics: Iterable[str], intervals: bool = False) -> Wanted:
     """What a pass over generated images must keep for these metrics."""
     names = set(metrics)
-    features = None if names & _NEED_FEATURES else np.empty(0, np.int64)
+    keep = names & _NEED_FEATURES or (intervals and "fd" in names)
+    features = None if keep else np.empty(0, np.int64)
     return Wanted("sfd" in names, bool(names & _NEED_LOGITS), features)
+
+
+def needs_real(metrics: Iterable[str]) -> bool:
+    """Whether a metric needs features of real images, beyond their mean and covariance."""
+    return bool(set(metrics) & _NEED_REAL)
 
 
 def check_enough(
@@ -203,7 +265,9 @@ def check_enough(
         PagodaError: one line: too few images, or a reference or network without what it needs.
     """
     names = set(metrics)
-    if names & _NEED_FEATURES:
+    if "fd_inf" in names:
+        extrapolation_sizes(n, _POINTS)
+    if names & _NEED_REAL:
         have, k = min(n, len(_manifold(reference))), settings.neighbours
         if names & set(_MANIFOLD) and have <= k:
             raise PagodaError(f"{have} images have no {k} neighbours; use more, or smaller -k")
@@ -224,13 +288,46 @@ def check_enough(
 
 
 def score(
-    sample: Sample, reference: Reference, metrics: Iterable[str], settings: Settings
+    sample: Sample,
+    reference: Reference,
+    metrics: Iterable[str],
+    settings: Settings,
+    intervals: bool = False,
 ) -> list[dict[str, Any]]:
-    """All metrics of one pass: metric, protocol, value, n and n of the reference."""
+    """All metrics of one pass: metric, protocol, value, n and n of the reference.
+
+    With ``intervals`` also ``low``, ``high`` and ``interval``, which names how they were found;
+    all three are None for a metric, or a number of images, that has none.
+    """
     scored = _Scored(sample, reference, settings)
     keys = ("metric", "protocol", "value", "reference_n")
-    found = (_METRICS[name](scored) for name in metrics)
-    return [dict(zip(keys, value, strict=True)) | {"n": sample.found.n} for value in found]
+    rows = []
+    for name in metrics:
+        value = _METRICS[name](scored)
+        row = dict(zip(keys, value, strict=True)) | {"n": sample.found.n}
+        rows.append(row | (_interval(scored, name, value[2]) if intervals else {}))
+    return rows
+
+
+def _interval(s: _Scored, name: str, value: float) -> dict[str, Any]:
+    """Of a metric, over the images that it is a mean over; see :mod:`pagoda.metrics.intervals`."""
+    features, manifold_of = s.sample.found.features, _MANIFOLD_MEANS.get(name)
+    if manifold_of is not None:
+        over, values = manifold_of
+        found, method = bootstrap_mean(values(s.manifold)), f"bootstrap_{over}"
+    elif name == "accuracy":
+        found, method = bootstrap_mean(s.correct), "bootstrap_generated"
+    elif name == "fd" and len(features) > features.shape[1]:
+        real = s.reference.pooled
+        moments = Moments(s.reference.n or 0, real.mean, real.covariance)
+        moved = bootstrap_mean(frechet_influence(moments, features))
+        return {
+            "low": value + moved.low, "high": value + moved.high,
+            "interval": f"influence_{moved.level * 100:g}",
+        }  # fmt: skip
+    else:
+        return {"low": None, "high": None, "interval": None}
+    return {"low": found.low, "high": found.high, "interval": f"{method}_{found.level * 100:g}"}
 
 
 def train_share_row(sample: Sample, reference: Reference, real: Sample) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pagoda.errors import PagodaError
 from pagoda.evaluation.scoring import LARGER_IS_BETTER
 
 
@@ -15,6 +16,9 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Papers often report the best of three seeds. It is here under a name that says so,
     ``<protocol>_best_of_<seeds>``, beside the mean; it is biased, and more so the more seeds.
+
+    Raises:
+        PagodaError: if a protocol has one value only, or one that is NaN or infinite.
     """
     by_protocol: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -23,7 +27,9 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _summary(protocol: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    values = np.array([row["value"] for row in rows])
+    values = np.array([row["value"] for row in rows], np.float64)
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise PagodaError(f"{protocol}: a summary over seeds needs 2 or more finite values")
     larger = rows[0]["metric"] in LARGER_IS_BETTER
     return {
         "metric": rows[0]["metric"],

@@ -14,9 +14,11 @@ class Settings:
         splits: of the Inception Score and its like.
         subsets: of the kernel distance.
         subset_size: images a subset of the kernel distance.
+        mmd_width: sigma of the Gaussian kernel, in the features' units.
     """
 
     neighbours: int = 3
     splits: int = 10
     subsets: int = 100
     subset_size: int = 1000
+    mmd_width: int = 10

@@ -1,4 +1,4 @@
-"""Intervals over samples by the bootstrap, and summaries over sample seeds.
+"""Intervals over samples by the bootstrap.
 
 An interval over samples says how far the number would move with other samples of the same
 generator, at the same n, reference and network. It says nothing of the bias of a distance at
@@ -7,7 +7,6 @@ finite n (:mod:`pagoda.metrics.fd_infinity` does), nor of other training runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,23 +30,6 @@ class Interval:
     low: float
     high: float
     level: float
-
-
-@dataclass(frozen=True)
-class SeedSummary:
-    """One metric over several sample seeds.
-
-    Attributes:
-        seeds: how many.
-        best: the smallest value, or the largest where larger is better: "best of {seeds}".
-        mean: the mean.
-        deviation: standard deviation, ddof 1.
-    """
-
-    seeds: int
-    best: float
-    mean: float
-    deviation: float
 
 
 def bootstrap_mean(
@@ -134,16 +116,3 @@ def frechet_influence(reference: Moments, features: np.ndarray) -> np.ndarray:
     bend = np.einsum("ij,ij->i", z, z) - np.einsum("ij,ij->i", mapped, mapped)
     influence = bend - 2.0 * (z @ (reference.mean - moments.mean))
     return np.asarray(influence - influence.mean())
-
-
-def over_seeds(values: Sequence[float], larger_is_better: bool = False) -> SeedSummary:
-    """Best, mean and standard deviation of one metric over sample seeds.
-
-    Raises:
-        PagodaError: for fewer than 2 values, or NaN or infinity among them.
-    """
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
-        raise PagodaError("a summary over seeds needs 2 or more finite values")
-    best = found.max() if larger_is_better else found.min()
-    return SeedSummary(len(found), float(best), float(found.mean()), float(found.std(ddof=1)))

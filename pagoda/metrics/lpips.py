@@ -23,7 +23,7 @@ _FILES = {
 
 
 class Lpips:
-    """The distance with its network loaded once."""
+    """The distance with its network loaded once; ``network`` is its name."""
 
     def __init__(
         self, network: str = "alex", weights: Path | None = None, device: str = "cpu"
@@ -40,7 +40,7 @@ class Lpips:
         """
         if network not in _FILES:
             raise PagodaError(f"LPIPS has no network '{network}'; use alex, vgg or squeeze")
-        self._device = device
+        self.network, self._device = network, device
         self._model = _load(network, weights).to(device).eval()
 
     def __call__(self, images: np.ndarray, references: np.ndarray, batch: int = 64) -> np.ndarray:

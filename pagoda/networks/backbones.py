@@ -118,9 +118,6 @@ def load_weights(network: nn.Module, folder: Path, name: str) -> None:
 def read_weights(folder: Path, name: str) -> Any:
     """What ``<name>.safetensors``, ``.pth`` or ``.pt`` of a folder holds; pickles run no code.
 
-    Returns:
-        Mostly a dict of tensors; piq keeps a list.
-
     Raises:
         PagodaError: if there is no such file, or it is not of weights.
     """

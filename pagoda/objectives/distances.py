@@ -6,8 +6,9 @@ here. Paper, appendix A.1: LPIPS; official code: the projected features of two n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,6 @@ from pagoda.objectives.augment import diff_augment
 from pagoda.objectives.reconstruction import feature_distance
 
 _SMALL, _INPUT = 256, 224
-_LPIPS_LAYERS = ("3", "8", "15", "22", "29")  # relu1_2, 2_2, 3_3, 4_3, 5_3 of torchvision's VGG16
-_LPIPS_WIDTHS = (64, 128, 256, 512, 512)
 
 
 class L1Distance(nn.Module):
@@ -34,11 +33,14 @@ class L1Distance(nn.Module):
 
 
 class LpipsDistance(nn.Module):
-    """LPIPS with VGG16 and average pooling, of images in [0, 1], by piq; mean over the batch.
+    """LPIPS with VGG16 and average pooling, mean over the batch.
+
+    Network and linear heads (version 0.1) are those of the authors' package. It pools by maxima;
+    averages, as here and in piq, give smoother gradients. Zhang et al. (2018), eq. 1.
 
     Args:
         weights: ``"pretrained"`` (torch's cache or download), ``"random"``, or a folder with
-            ``vgg16.pth`` (torchvision's) and ``lpips.pt`` (piq's five 1x1 weights).
+            ``vgg16.pth`` (torchvision's).
         augment: DiffAugment both images alike first.
     """
 
@@ -50,7 +52,16 @@ class LpipsDistance(nn.Module):
     def forward(self, a: Tensor, b: Tensor, seed: int) -> Tensor:
         """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224."""
         a, b = _prepare(a, b, self.augment, seed)
-        return self._frozen[0]((a + 1) / 2, (b + 1) / 2)
+        network = self._frozen[0]
+        maps = [network.net(network.scaling_layer(x)) for x in (a, b)]
+        total = a.new_zeros(())
+        for x, y, head in zip(*maps, network.lins, strict=True):
+            total = total + head((_unit(x) - _unit(y)).square()).mean()
+        return total
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._frozen[0]._apply(fn)
+        return super()._apply(fn, recurse)
 
 
 class ProjectedDistance(nn.Module):
@@ -95,43 +106,42 @@ def _prepare(a: Tensor, b: Tensor, augment: bool, seed: int) -> tuple[Tensor, Te
     return (diff_augment(a, seed, whole), diff_augment(b, seed, whole)) if augment else (a, b)
 
 
-def _lpips(weights: str) -> nn.Module:
-    import piq
-    from torchvision.models import vgg
+def _unit(x: Tensor) -> Tensor:
+    """Unit length over channels. The package adds its eps outside the root, whose slope at 0 is
+    not finite.
+    """
+    return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
-    class Lpips(piq.ContentLoss):  # type: ignore[misc]
-        """piq's LPIPS, given weights; its own divides by a norm whose slope at 0 is not finite."""
 
-        @staticmethod
-        def normalize(x: Tensor) -> Tensor:
-            return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
+def _lpips(weights: str) -> Any:
+    import lpips
 
     with torch.random.fork_rng(devices=[]):  # untrained weights are the same in every run
         torch.manual_seed(0)
-        network = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
-    linear = [torch.ones(1, width, 1, 1) for width in _LPIPS_WIDTHS]
+        network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     if weights != RANDOM:
-        state, linear = _lpips_weights(weights)
-        network.load_state_dict(
-            {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
-        )
-    return Lpips(
-        network.eval(), layers=_LPIPS_LAYERS, weights=linear, replace_pooling=True,
-        normalize_features=True,
-    )  # fmt: skip
+        state = _vgg16(weights)
+        # The package cuts torchvision's `features` into slices that keep the layers' numbers.
+        parts = {key: "features." + key.split(".", 1)[1] for key in network.net.state_dict()}
+        try:
+            network.net.load_state_dict({key: state[part] for key, part in parts.items()})
+        except (KeyError, RuntimeError) as error:
+            what = str(error).split("\n")[0]
+            raise PagodaError(f"the weights in {weights} are not VGG16's: {what}") from error
+    for part in network.net.children():
+        for name, layer in part.named_children():
+            if isinstance(layer, nn.MaxPool2d):
+                setattr(part, name, nn.AvgPool2d(layer.kernel_size, layer.stride))
+    return network.eval().requires_grad_(False)
 
 
-def _lpips_weights(weights: str) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The state of torchvision's VGG16 and the weights of the five layers."""
+def _vgg16(weights: str) -> dict[str, Tensor]:
+    """The state of torchvision's VGG16."""
     if weights != PRETRAINED:
-        return read_weights(Path(weights), "vgg16"), list(read_weights(Path(weights), "lpips"))
-    import piq
+        return dict(read_weights(Path(weights), "vgg16"))
     from torchvision.models import VGG16_Weights
 
     try:
-        linear: Any = torch.hub.load_state_dict_from_url(
-            piq.LPIPS._weights_url, progress=False, map_location="cpu"
-        )
-        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict()), [*linear]
+        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict())
     except Exception as error:  # urllib raises many types of its own
-        raise PagodaError(no_weights("vgg16") + ", with piq's lpips.pt beside it") from error
+        raise PagodaError(no_weights("vgg16")) from error

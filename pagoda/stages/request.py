@@ -46,6 +46,7 @@ class Request:
         settings: of the metrics.
         name: what rows call the images; None takes the path's.
         out: JSON file to write.
+        intervals: whether rows get ``low``, ``high`` and ``interval``.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Request:
     settings: Settings = Settings()
     name: str | None = None
     out: Path | None = None
+    intervals: bool = False
 
 
 def seed_list(text: str) -> tuple[int, ...]:

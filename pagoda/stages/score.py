@@ -6,10 +6,7 @@ processes share the images and give the same bits as one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +26,12 @@ from pagoda.evaluation.reference import (
     reference_card,
     write_reference,
 )
+from pagoda.evaluation.results import check_out, write_results
 from pagoda.evaluation.scoring import (
     Sample,
     check_enough,
     metric_names,
+    needs_real,
     score,
     wanted,
 )
@@ -86,7 +85,7 @@ def run(request: Request) -> dict[str, Any] | None:
     if not request.source.path.exists():
         raise PagodaError(f"there is no {request.source.path}")
     if request.out is not None:
-        _check_out(request.out)
+        check_out(request.out)
     with processes.group():
         device = pick_device()
         extractor = _extractor(request.features, device)
@@ -109,7 +108,7 @@ def run(request: Request) -> dict[str, Any] | None:
         tree["over_seeds"] = over_seeds(rows)
     _show(tree)
     if request.out is not None:
-        _write(request.out, tree)
+        write_results(request.out, tree)
     return tree
 
 
@@ -148,7 +147,8 @@ def _scored(
     _check_size(images, reference)
     check_enough(len(rows), reference, metrics, request.settings, extractor.classes)
     with track(len(rows), f"evaluate {images.where}") as bar:
-        found = collect(extractor, images, rows, wanted(metrics), bar.advance)
+        keep = wanted(metrics, request.intervals)
+        found = collect(extractor, images, rows, keep, bar.advance)
     if not processes.first():
         return []  # the arithmetic that follows is the first one's
     made = images if isinstance(images, GeneratorImages) else None
@@ -164,7 +164,8 @@ def _scored(
         "revision": package_revision(),
     }
     sample = Sample(extractor.name, found, None if made is None else made.labels)
-    return [about | value for value in score(sample, reference, metrics, request.settings)]
+    values = score(sample, reference, metrics, request.settings, request.intervals)
+    return [about | value for value in values]
 
 
 def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
@@ -177,7 +178,7 @@ def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, 
     else:
         return _reference_of_images(request, extractor, metrics)
     check_extractor(reference, extractor)
-    if reference.manifold is None and wanted(metrics).features is None and path.is_file():
+    if reference.manifold is None and needs_real(metrics) and path.is_file():
         images = reference_images(path)
         if images is not None:
             found = _pass(images, _rows(images, None, 0), extractor, Wanted())
@@ -251,34 +252,16 @@ def _check_size(images: Images, reference: Reference) -> None:
 def _show(tree: dict[str, Any]) -> None:
     for row in tree["rows"]:
         seed = "" if row["seed"] is None else f"  seed {row['seed']}"
-        sys.stdout.write(f"{row['protocol']:<40} {row['value']:.6g}{seed}\n")
+        between = ""
+        if row.get("interval"):
+            between = f"  [{row['low']:.6g}, {row['high']:.6g}] {row['interval']}"
+        sys.stdout.write(f"{row['protocol']:<40} {row['value']:.6g}{between}{seed}\n")
     for entry in tree.get("over_seeds", []):
         best = next(key for key in entry if "_best_of_" in key)
         sys.stdout.write(
             f"{entry['protocol']:<40} min {entry['min']:.6g}, mean {entry['mean']:.6g}, "
             f"sd {entry['sd']:.3g}\n{best:<40} {entry[best]:.6g}\n"
         )
-
-
-def _write(path: Path, tree: dict[str, Any]) -> None:
-    """The whole file or none."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _check_out(path: Path) -> None:
-    """Fail before hours of work: the nearest folder that is there must be one to write to."""
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise PagodaError(f"cannot write {path}; --out names a file in a folder that is yours")
 
 
 def _tell(line: str) -> None:

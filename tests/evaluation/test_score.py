@@ -18,10 +18,13 @@ from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.settings import Settings
+from pagoda.metrics.fd_infinity import frechet_infinity
 from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.metrics.inception_score import inception_score, probabilities_of
 from pagoda.metrics.kid import kernel_distance_of_subsets
+from pagoda.metrics.mmd import gaussian_mmd
 from pagoda.metrics.precision_recall import manifold_scores
+from pagoda.metrics.statistics import feature_moments
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
 from pagoda.report.results_files import results_table
@@ -94,6 +97,55 @@ def test_values_are_those_of_a_plain_computation(folder: Path) -> None:
     names = [row["protocol"] for row in tree["rows"]] if tree else []
     assert names[:3] == ["fd_custom_scorenet_embed_70", "kd_custom_scorenet_embed_70_s5_m20",
                          "precision_custom_scorenet_embed_70_k3"]  # fmt: skip
+
+
+def test_extrapolation_and_discrepancy_are_those_of_the_features(folder: Path) -> None:
+    made = pictures(70, seed=2)[[*range(0, 70, 2), *range(1, 70, 2)]]
+    real, _ = embedded(pictures(90, seed=1))
+    features, _ = embedded(made)
+    small = dataclasses.replace(SMALL, mmd_width=2)
+    found = score.run(request(metrics="fd_inf,mmd", settings=small))
+    assert found is not None
+    line = frechet_infinity(feature_moments(real), features)
+    assert values(found)["fd_inf"] == pytest.approx(line.value, rel=1e-3)
+    assert values(found)["mmd"] == pytest.approx(gaussian_mmd(real, features, 2), rel=1e-3)
+    assert [(row["protocol"], row["reference_n"]) for row in found["rows"]] == [
+        ("fd_inf_custom_scorenet_embed_70_p15", 90), ("mmd_custom_scorenet_embed_70_w2", 90),
+    ]  # fmt: skip
+
+
+def test_only_clip_makes_a_cmmd(folder: Path) -> None:
+    """The name of the extractor says so; features are brought to unit length."""
+    Path("clip.py").write_text(_NET)
+    clip = dataclasses.replace(CUSTOM, extractor="custom:clip:embed")
+    (row,) = (score.run(request(features=clip, metrics="cmmd")) or {"rows": []})["rows"]
+    sets = (embedded(pictures(n, seed=s))[0] for n, s in ((90, 1), (70, 2)))
+    real, found = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in sets)
+    assert row["protocol"] == "cmmd_custom_clip_embed_70_w10" and row["metric"] == "cmmd"
+    assert row["value"] == pytest.approx(gaussian_mmd(real, found), rel=1e-3)
+    with pytest.raises(PagodaError, match=r"a name for CLIP's features only.* called mmd"):
+        score.run(request(metrics="cmmd"))
+
+
+def test_intervals_hold_their_values_and_name_their_method(folder: Path) -> None:
+    asked = request(metrics="fd,kd,prdc", intervals=True)
+    plain, tree = score.run(dataclasses.replace(asked, intervals=False)), score.run(asked)
+    assert plain is not None and tree is not None
+    rows = {row["metric"]: row for row in tree["rows"]}
+    assert values(tree) == values(plain) and "low" not in plain["rows"][0]
+    methods = {name: row["interval"] for name, row in rows.items()}
+    assert methods == {
+        "fd": "influence_95", "kd": None, "precision": "bootstrap_generated_95",
+        "recall": "bootstrap_real_95", "density": "bootstrap_generated_95",
+        "coverage": "bootstrap_real_95",
+    }  # fmt: skip
+    for row in rows.values():
+        if row["interval"]:
+            assert row["low"] <= row["value"] <= row["high"] and row["low"] < row["high"]
+    assert (rows["kd"]["low"], rows["kd"]["high"]) == (None, None)
+    few = score.run(request(metrics="fd", intervals=True, n=12))  # n = d: no influence
+    assert few is not None and few["rows"][0]["interval"] is None
+    assert results_table([Path("out.json")]).rows
 
 
 def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> None:
@@ -225,6 +277,7 @@ def test_inception_with_published_statistics(folder: Path) -> None:
     [
         ({"n": 500}, "made has 70 images, --n asks for 500"),
         ({"n": 3, "metrics": "prdc"}, "3 images have no 3 neighbours"),
+        ({"n": 9, "metrics": "fd_inf"}, "9 samples and 15 sizes do not make a line"),
         ({"n": 10, "metrics": "kd"}, "subsets of 20 cannot be drawn from 10"),
         ({"settings": Settings(splits=80), "metrics": "score"}, "70 images cannot fill 80 splits"),
         ({"metrics": "fod"}, "--metrics fod is unknown; known: fid"),

@@ -1,4 +1,4 @@
-"""Intervals hold what they claim, measured by drawing again; summaries over seeds."""
+"""Intervals hold what they claim, measured by drawing again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pagoda.metrics.intervals import (
     bootstrap_mean,
     frechet_influence,
     frechet_interval,
-    over_seeds,
 )
 from pagoda.metrics.statistics import Moments, feature_moments
 
@@ -93,17 +92,9 @@ def test_a_singular_reference_has_an_interval_too() -> None:
     np.testing.assert_allclose(influence, squares - squares.mean(), atol=1e-10)
 
 
-def test_over_seeds_names_the_best_of_three() -> None:
-    found = over_seeds([2.0, 1.0, 3.0])
-    assert (found.seeds, found.best, found.mean, found.deviation) == (3, 1.0, 2.0, 1.0)
-    assert over_seeds([2.0, 1.0, 3.0], larger_is_better=True).best == 3.0
-
-
 def test_trouble_is_one_line() -> None:
     with pytest.raises(PagodaError, match="6 samples of 6-d features give no interval"):
         frechet_interval(REFERENCE, sample(0, 6))
     for values in ([1.0], [1.0, np.nan]):
         with pytest.raises(PagodaError, match="2 or more finite values"):
             bootstrap_mean(np.array(values))
-        with pytest.raises(PagodaError, match="2 or more finite values"):
-            over_seeds(values)

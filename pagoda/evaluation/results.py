@@ -1,0 +1,40 @@
+"""Files of measured values."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pagoda.errors import PagodaError
+
+
+def write_results(path: Path, tree: dict[str, Any]) -> None:
+    """Write JSON, the whole file or none.
+
+    Raises:
+        PagodaError: if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def check_out(path: Path) -> None:
+    """Fail before hours of work: the nearest folder that is there must be one to write to.
+
+    Raises:
+        PagodaError: if it is not.
+    """
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PagodaError(f"cannot write {path}; --out names a file in a folder that is yours")
