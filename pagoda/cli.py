@@ -472,7 +472,7 @@ def ema(
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new artifact goes.")],
 ) -> None:
-    """Choose the average of weights after training, from the snapshots of optim.ema_profiles."""
+    """Make the average of weights of another width, after training."""
     from pagoda.training.post_hoc import synthesise
 
     synthesise(artifact, sigma_rel, out)
