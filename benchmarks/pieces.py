@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from pagoda.config import derive_growth, derive_resolutions
+from pagoda.derive import profile_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 _TIME_IS_UP = 75
@@ -34,7 +35,7 @@ _GRACE_S = 60  # for a stage to save its state after it was told to stop
 
 def compose(profile: str, settings: list[str]) -> dict[str, Any]:
     """The parameters of a profile with ``a.b=value`` settings and the lists that follow."""
-    tree = yaml.safe_load((ROOT / "experiments" / "profile" / f"{profile}.yaml").read_text())
+    tree = profile_tree(profile, ROOT)
     for setting in settings:
         key, _, value = setting.partition("=")
         *parents, last = key.split(".")

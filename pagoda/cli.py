@@ -479,6 +479,32 @@ def ema(
 
 
 @_command
+def plan(
+    ctx: typer.Context,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of experiments/profile; otherwise the parameters."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    utilisation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the cards' peak that is reached.")
+    ] = 0.35,
+    tflops: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak of your own card, as one more column.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="TRAIN,TEST", help="How many there are, if unknown.")
+    ] = None,
+) -> None:
+    """Say what an experiment would cost: parameters, FLOPs, disk, hours. Runs nothing."""
+    from pagoda.plan.request import print_plan
+
+    with _interruptible_after():
+        import torch  # noqa: F401
+    print_plan(ctx.obj, profile, images, utilisation, tflops, as_json)
+
+
+@_command
 def derive(ctx: typer.Context) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
     from pagoda.derive import rewrite

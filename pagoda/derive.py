@@ -1,4 +1,4 @@
-"""Rewrites the lists of ``params.yaml`` that follow from ``base_res`` and ``target_res``."""
+"""The lists that follow from ``base_res`` and ``target_res``, in ``params.yaml`` or a profile."""
 
 from __future__ import annotations
 
@@ -32,6 +32,24 @@ def rewrite(path: str | Path) -> list[int]:
         text = _replace(text, "resolutions", f" {resolutions}")
         path.write_text(_replace(text, "growth", "".join(steps) or " {}"))
     return resolutions
+
+
+def profile_tree(name: str, root: Path) -> dict[str, Any]:
+    """The parameters of ``experiments/profile/<name>.yaml`` with the lists that follow.
+
+    What ``dvc exp run -S profile=<name>`` composes, without Hydra.
+
+    Raises:
+        PagodaError: if there is no such profile.
+    """
+    folder = root / "experiments" / "profile"
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
+        raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
+    tree: dict[str, Any] = yaml.safe_load(file.read_text())
+    ends = tree["base_res"], tree["target_res"]
+    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:

@@ -30,9 +30,9 @@ def sampling_costs(
 
     The time of a many-step sampler is that of one evaluation times its number of evaluations.
     """
-    counter = Counter(config, classes, images=1)  # inversion is not what is asked for here
+    counter = Counter(config, classes, images=1, device=device)  # inversion is not asked for here
     steps = nfe(config.evaluate.teacher_steps, "heun")
-    denoiser = counter.denoiser.to(device).eval()
+    denoiser = counter.denoiser.eval()
     one_call = _call(config, denoiser, config.base_res, device, extra=1)
     base = scaled(one_call, steps)
     if "cascade" in counts:
@@ -45,7 +45,7 @@ def sampling_costs(
         if resolution != config.base_res:
             generator = counter.grown(generator)
         name = "student" if resolution == config.base_res else "grown"
-        values = _call(config, generator.to(device).eval(), resolution, device)
+        values = _call(config, generator.eval(), resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
         found.append((name, resolution, 1, values | parts))
     return found

@@ -1,0 +1,1 @@
+"""``pagoda plan``: what an experiment costs in compute, time and disk, without running it."""
