@@ -14,7 +14,7 @@ _KNOWN = {
 """Training and held-out images of data sets, by ``data.source`` or ``data.hub``."""
 
 WEBP_SHARE = 0.42
-"""Lossless WebP against raw pixels; measured at 512x512 (docs/data.md), smaller images take more."""
+"""Lossless WebP against raw pixels, measured at 512x512 (docs/data.md); small images take more."""
 
 _LABEL_BYTES = 8
 

@@ -90,8 +90,8 @@ def _rules(plan: Plan) -> str:
         "Training is counted forward and backward on the real networks: three forward passes where "
         "all trains; a frozen part costs its forward pass and what of the backward pass goes "
         "through it. Discriminator, its feature networks and the distance are in it.",
-        f"Hours are those of one card at {100 * plan.utilisation:g} % of its dense bfloat16 peak in "
-        f"TFLOP/s: {named}. They divide by the number of cards only as far as these scale, and "
+        f"Hours are those of one card at {100 * plan.utilisation:g} % of its dense bfloat16 peak "
+        f"in TFLOP/s: {named}. They divide by the number of cards only as far as these scale, and "
         "stages in fp32 take longer.",
         "Lossless WebP is taken as 0.42 of raw pixels. Weights are float32; a stage that trains "
         "keeps two checkpoints until it is done.",

@@ -1,8 +1,8 @@
 """What the stages of an experiment cost to compute, from counts of its real networks.
 
-Networks are counted on torch's meta device, which holds shapes and no values: any size, at once and
-without memory. Passes are counted forward and backward as autograd runs them, so a frozen part costs
-its forward pass and whatever of the backward pass has to go through it.
+Networks are counted on torch's meta device, which holds shapes and no values: any size, at once
+and without memory. Passes are counted forward and backward as autograd runs them, so a frozen part
+costs its forward pass and whatever of the backward pass has to go through it.
 """
 
 from __future__ import annotations
