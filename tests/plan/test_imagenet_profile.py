@@ -17,7 +17,7 @@ _FILE = ROOT / "experiments" / "profile" / "imagenet.yaml"
 _TAG = re.compile(r"  # \[(paper|code|both|ours)\](.*)$")
 
 
-def _leaves(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, int]]:
+def _leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
         name = f"{prefix}{key.value}"
