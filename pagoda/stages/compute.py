@@ -259,8 +259,13 @@ class Counter:
 
     def _penalty(self, judge: Discriminator, resolution: int) -> float:
         """R1 on one real image: forward, gradient, and the gradient's gradient."""
-        x = self._images(resolution).requires_grad_(True)
-        return training_flops(lambda a: r1_penalty(judge(a, self.labels), a), x) / _BATCH
+
+        def penalty(leaf: Tensor) -> Tensor:
+            x = leaf * 1  # torch's counter cannot hook into autograd.grad at a leaf
+            return r1_penalty(judge(x, self.labels), x)
+
+        leaf = self._images(resolution).requires_grad_(True)
+        return training_flops(penalty, leaf) / _BATCH
 
     def super_resolution(self, resolution: int) -> float:
         """FLOPs of one training image of a cascade's model."""
