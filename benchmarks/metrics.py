@@ -2,6 +2,9 @@
 
     python -m benchmarks.metrics [--quick] [--rows WORD] [--out FILE]
 
+Rows that FILE has already are not run again, so that a run that was stopped goes on; the table,
+in markdown for benchmarks/README.md, is of all rows in FILE.
+
 Every measurement is a process of its own. Inputs are loaded and libraries imported before the clock
 starts; the peak is VmHWM, reset at that point, less what was resident then. Contenders of one row
 take turns, so that a change of the machine's load meets all of them. Where CUDA is at hand, rows
@@ -342,12 +345,38 @@ def main() -> None:
     rows = [row for row in CONTENDERS if args.rows in row]
     if args.quick:
         rows = [row for row in rows if row != "manifold of 50k"]
+    found = {"versions": {name: version(name) for name in packages}, "quick": args.quick}
+    print(table(run_rows(rows, args.quick, args.out, found)))
+
+
+def run_rows(
+    rows: list[str], quick: bool, out: Path | None, conditions: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every row that ``out`` lacks; it is written after each. Returns the results of all rows."""
+    results = read_results(out, conditions) if out else []
+    left = [row for row in rows if row not in {result["row"] for result in results}]
+    if not left:
+        return results
     with tempfile.TemporaryDirectory() as scratch:
         make_inputs(Path(scratch))
-        results = [done for row in rows for done in run_row(row, Path(scratch), args.quick)]
-    print(table(results))
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        for row in left:
+            results += run_row(row, Path(scratch), quick)
+            if out:
+                partial = out.with_suffix(".partial")
+                partial.write_text(json.dumps(conditions | {"results": results}, indent=1) + "\n")
+                partial.replace(out)
+    order = list(CONTENDERS)
+    return sorted(results, key=lambda result: order.index(result["row"]))
+
+
+def read_results(out: Path, conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier run left, of the same versions and repeats."""
+    if not out.is_file():
+        return []
+    tree = json.loads(out.read_text())
+    if {key: tree.get(key) for key in conditions} != conditions:
+        raise SystemExit(f"{out} is of other versions or repeats; choose another --out")
+    return list(tree["results"])
 
 
 if __name__ == "__main__":
