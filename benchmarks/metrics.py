@@ -95,8 +95,8 @@ def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
 def full_ours_cold(inputs: Path) -> Callable[[], Any]:
     from pagoda.metrics.frechet import frechet_distance
 
-    given = covariances(inputs, "full")
-    return lambda: frechet_distance(*given)
+    m1, s1, m2, s2 = covariances(inputs, "full")
+    return lambda: frechet_distance(m1, s1, m2, s2)
 
 
 @contender("Frechet, n < d", "clean-fid (scipy sqrtm)")
@@ -338,7 +338,8 @@ def main() -> None:
     parser.add_argument("--device", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(*args.one, args.inputs, args.device)))
+        row, name = args.one
+        print(json.dumps(measure(row, name, args.inputs, args.device)))
         return
     packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
     print(", ".join(f"{name} {version(name)}" for name in packages), flush=True)
