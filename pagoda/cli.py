@@ -360,7 +360,7 @@ def compare(
     crop: Crop = None,
     size: Size = None,
 ) -> None:
-    """Compare images with their originals, pair by pair in the order of their names."""
+    """Compare images with their originals, pair by pair."""
     from pagoda.stages.request import Source
 
     first, second = (Source(path, None, crop, size) for path in (images, originals))
