@@ -138,7 +138,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
 
-    return app.command()(guarded)
+    return app.command(function.__name__.rstrip("_"))(guarded)
 
 
 def _load(ctx: typer.Context) -> Config:
@@ -502,6 +502,44 @@ def plan(
     with _interruptible_after():
         import torch  # noqa: F401
     print_plan(ctx.obj, profile, images, utilisation, tflops, as_json)
+
+
+@_command
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the artifact goes.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="teacher or generator, where the file does not tell."),
+    ] = None,
+    resolution: Annotated[
+        int, typer.Option(metavar="PIXELS", min=4, help="Of the U-Net, for a .pt.")
+    ] = 64,
+    head_channels: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Channels a head of attention, for a .pt.")
+    ] = 64,
+    growth_blocks: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Blocks after each up-sampling one, for a .pt.")
+    ] = 2,
+    sigma_data: Annotated[float, typer.Option(help="Of EDM's preconditioning, for a .pt.")] = 0.5,
+    sigma_max: Annotated[float, typer.Option(help="Of the latents that a generator maps.")] = 80.0,
+    allow_unused: Annotated[
+        bool, typer.Option("--allow-unused", help="Even if some weights have no place.")
+    ] = False,
+) -> None:
+    """Turn released weights into an artifact; nothing in the file runs.
+
+    EDM (ADM network), Consistency Models' edm_imagenet64_ema.pt, PaGoDA's decoder_ema_*.pt.
+    """
+    if kind not in (None, "teacher", "generator"):
+        raise PagodaError(f"--kind {kind}; it is teacher or generator")
+    from pagoda.weights.converted import Options
+
+    options = Options(
+        kind, resolution, head_channels, growth_blocks, sigma_data, sigma_max, allow_unused
+    )
+    for line in _run("import_weights", file, out, options):
+        typer.echo(line)
 
 
 @_command

@@ -1,0 +1,1 @@
+"""Weights that others released, read safely and renamed to pagoda's networks."""
