@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 _HEAVY = ["torch", "torch.distributed.nn", "safetensors.torch", "yaml", "rich.progress"]
 
 
@@ -32,6 +33,8 @@ def start(
     Its messages go to ``folder/log-<RANK>``. It leaves with status 1 on an error.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A child gets this path. Some libraries install a package "tests" of their own: ours first.
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT))]
     process = context().Process(target=_child, args=(folder, environment, function, arguments))
     process.start()
     return process
@@ -72,6 +75,14 @@ def finish(group: list[BaseProcess], limit: float) -> list[int | None]:
         process.kill()
         process.join()
     return statuses
+
+
+def await_file(path: Path, group: list[BaseProcess], limit: float = 60.0) -> None:
+    """Return when ``path`` is there; fail if the processes that should make it ended or hang."""
+    end = time.monotonic() + limit
+    while not path.exists():
+        assert time.monotonic() < end and any(process.is_alive() for process in group)
+        time.sleep(0.05)
 
 
 def log(folder: Path, rank: int = 0) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from pagoda import processes
 from pagoda.errors import PagodaError
-from tests.group import finish, log, run_group, start_group
+from tests.group import await_file, finish, log, run_group, start_group
 
 
 def test_alone_nothing_happens() -> None:
@@ -108,8 +108,7 @@ def test_a_bug_in_one_process_is_named_in_the_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("victim", [0, 2])
 def test_a_killed_process_ends_the_others_within_a_minute(victim: int, tmp_path: Path) -> None:
     group = start_group(3, _work, victim, "hang", folder=tmp_path)
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.05)
+    await_file(tmp_path / "ready", group)
     began, pid = time.monotonic(), group[victim].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -133,8 +132,7 @@ def _unbalanced(me_hangs: int) -> None:
 @pytest.mark.parametrize("hangs", [0, 1])
 def test_a_frozen_process_is_noticed_within_a_minute(hangs: int, tmp_path: Path) -> None:
     group = start_group(2, _unbalanced, hangs, folder=tmp_path)
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.05)
+    await_file(tmp_path / "ready", group)
     began = time.monotonic()
     group[1 - hangs].join(60)
     assert group[1 - hangs].exitcode == 1 and time.monotonic() - began < 60
