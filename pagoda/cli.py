@@ -496,7 +496,7 @@ def plan(
         str | None, typer.Option(metavar="TRAIN,TEST", help="How many there are, if unknown.")
     ] = None,
 ) -> None:
-    """Say what an experiment would cost: parameters, FLOPs, disk, hours. Runs nothing."""
+    """Parameters, FLOPs, disk and hours of an experiment, not run."""
     from pagoda.plan.request import print_plan
 
     with _interruptible_after():
@@ -527,7 +527,7 @@ def import_(
         bool, typer.Option("--allow-unused", help="Even if some weights have no place.")
     ] = False,
 ) -> None:
-    """Turn released weights into an artifact; nothing in the file runs.
+    """Turn released weights into an artifact, running none of it.
 
     EDM (ADM network), Consistency Models' edm_imagenet64_ema.pt, PaGoDA's decoder_ema_*.pt.
     """

@@ -288,5 +288,5 @@ def _projected(
 def _distance(kind: str, backbones: tuple[str, ...], device: torch.device) -> nn.Module:
     with device:
         if kind == "lpips":
-            return LpipsDistance(RANDOM, augment=False)
+            return LpipsDistance(RANDOM, augment=False).to(device)
         return ProjectedDistance(list(backbones), RANDOM, 0, augment=False).to(device)

@@ -159,25 +159,29 @@ def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> No
     assert artifacts.open_artifact("ref", "reference").card()["identity"] != card["identity"]
 
 
-def _one_of(rank: int, count: int, port: int, out: Path) -> None:
+def _one_of(task: str, rank: int, count: int, port: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank),
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    score.make_reference(Source(Path("real.zip")), CUSTOM, None, 40, False, out / "ref")
-    score.run(request(out=out / "rows.json", metrics="fd,kd,prdc,score"))
+    if task == "reference":
+        score.make_reference(Source(Path("real.zip")), CUSTOM, None, 40, False, out / "ref")
+    else:
+        score.run(request(out=out / "rows.json", metrics="fd,kd,prdc,score"))
 
 
 def _run_shared(count: int) -> Path:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Both commands, each in a group of its own, as a launcher starts them."""
     out, context = Path(f"by{count}"), multiprocessing.get_context("fork")
-    arguments = [(rank, count, port, out) for rank in range(count)]
-    started = [context.Process(target=_one_of, args=a) for a in arguments]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-    assert [process.exitcode for process in started] == [0] * count
+    for task in ("reference", "rows"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        arguments = [(task, rank, count, port, out) for rank in range(count)]
+        started = [context.Process(target=_one_of, args=a) for a in arguments]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(120)
+        assert [process.exitcode for process in started] == [0] * count
     return out
 
 
