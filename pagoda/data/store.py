@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +113,10 @@ class EncodedImages:
             for place in range(len(rows)):
                 fill(place)
         else:
-            list(self._threads.map(fill, range(len(rows))))
+            filled = [self._threads.submit(fill, place) for place in range(len(rows))]
+            wait(filled)  # no thread reads the files after this call, also where one failed
+            for result in filled:
+                result.result()
         return out
 
     def _content(self, row: int) -> bytes:
