@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pagoda import artifacts
@@ -10,13 +12,10 @@ from pagoda.data.store import open_images
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
-from pagoda.stages.optim import loop_spec, optim_spec
+from pagoda.stages.optim import optim_spec
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import track
-from pagoda.stages.scratch import HISTORY, stage_scratch
-from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
-from pagoda.training.loop import train
+from pagoda.stages.teacher import unet_spec
+from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.super_resolution import (
     ResolutionPairs,
     SuperResolutionSpec,
@@ -51,25 +50,17 @@ def run(config: Config, from_res: int, to_res: int) -> None:
         ),
         optim_spec(optim),
     )  # fmt: skip
-    inputs = {"low": low, "high": high}
-    sections = {"teacher": config.teacher, "diffusion": config.diffusion,
-                "cascade": config.studies.cascade}  # fmt: skip
-    folder = stage_scratch(stage, sections, inputs, seed=config.seed)
-    scratch = Scratch(folder, step.modules, step.optimizers)
-    with track(optim.images, stage) as bar:
-        train(
-            step,
-            loop_spec(stage, optim, config.seed),
-            scratch,
-            lambda kept: History(paths.history(stage), kept, folder / HISTORY),
-            bar.advance,
-        )
-    card = {**resolver.card(), "images_seen": optim.images, "from": from_res}
-    identity = name | {"base_res": config.base_res, "resolution": to_res}
-    where = paths.super_resolver(to_res)
-    with artifacts.create(where, "super_resolution", config=identity, inputs=inputs) as out:
-        artifacts.save_model(out, step.ema.model, card)
-    scratch.discard()
+    train_network(
+        config, stage, step, optim,
+        Trained(
+            "super_resolution", paths.super_resolver(to_res),
+            name | {"base_res": config.base_res, "resolution": to_res},
+            {**resolver.card(), "from": from_res},
+        ),
+        inputs={"low": low, "high": high},
+        sections={"teacher": config.teacher, "diffusion": config.diffusion,
+                  "cascade": config.studies.cascade},
+    )  # fmt: skip
 
 
 def cascade_spec(config: Config, resolution: int, num_classes: int) -> UNetSpec:
@@ -81,14 +72,10 @@ def cascade_spec(config: Config, resolution: int, num_classes: int) -> UNetSpec:
     net = config.teacher.network
     levels = (resolution // net.lowest_res).bit_length()
     mult = [*net.channel_mult, *[net.channel_mult[-1]] * levels][:levels]
-    return UNetSpec(
+    return replace(
+        unet_spec(config, num_classes),
         resolution=resolution,
         channels=config.studies.cascade.channels,
         channel_mult=tuple(mult),
-        blocks=net.blocks,
-        attention=tuple(net.attention),
-        head_channels=net.head_channels,
-        dropout=net.dropout,
-        num_classes=num_classes,
-        time_scale=net.time_scale,
+        augment_labels=0,
     )

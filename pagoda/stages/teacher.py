@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from pagoda import artifacts, processes
+from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.data.store import open_images
 from pagoda.networks.denoiser import Denoiser
@@ -16,20 +16,13 @@ from pagoda.stages.device import pick_device
 from pagoda.stages.optim import (
     check_device,
     compile_networks,
-    keep_snapshots,
-    loop_spec,
     optim_spec,
     power_averages,
     reads_ahead,
 )
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import track
-from pagoda.stages.revision import package_revision
-from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
+from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.batches import ImageBatches
-from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
-from pagoda.training.loop import train
 from pagoda.training.teacher import TeacherStep
 
 
@@ -65,36 +58,17 @@ def run(config: Config) -> None:
         averages=averages,
     )
     compile_networks(section.optim, denoiser)
-    folder = stage_scratch(
-        "teacher",
-        {"teacher": section, "diffusion": config.diffusion},
-        {"data": data},
-        seed=config.seed,
-    )
-    if averages:
-        averages.folder = folder / SNAPSHOTS
-    scratch = Scratch(folder, step.modules, step.optimizers)
-    with track(section.optim.images, "teacher") as bar:
-        train(
-            step,
-            loop_spec("teacher", section.optim, config.seed),
-            scratch,
-            lambda kept: History(paths.history("teacher"), kept, folder / HISTORY),
-            bar.advance,
-            step.prefetch if batches.ahead else None,
-        )
-    card = {**denoiser.card(), "images_seen": section.optim.images, "data": data.fingerprint,
-            "diffusion": vars(config.diffusion)}  # fmt: skip
-    if not processes.first():
-        return
-    identity = {"name": config.name, "base_res": config.base_res}
-    with artifacts.create(
-        paths.teacher, "teacher", config=identity, inputs={"data": data},
-        revision=package_revision(),
-    ) as out:  # fmt: skip
-        artifacts.save_model(out, step.ema.model, card)
-        keep_snapshots(averages, out)
-    scratch.discard()
+    train_network(
+        config, "teacher", step, section.optim,
+        Trained(
+            "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
+            {**denoiser.card(), "data": data.fingerprint, "diffusion": vars(config.diffusion)},
+        ),
+        inputs={"data": data},
+        sections={"teacher": section, "diffusion": config.diffusion},
+        averages=averages,
+        ahead=step.prefetch if batches.ahead else None,
+    )  # fmt: skip
 
 
 def unet_spec(config: Config, num_classes: int) -> UNetSpec:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from pagoda import artifacts, processes
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
@@ -16,20 +15,13 @@ from pagoda.stages.critics import build_discriminator, build_distance
 from pagoda.stages.optim import (
     check_device,
     compile_networks,
-    keep_snapshots,
-    loop_spec,
     optim_spec,
     power_averages,
     reads_ahead,
 )
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import track
-from pagoda.stages.revision import package_revision
-from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
+from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.batches import ImageBatches, PairBatches
-from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
-from pagoda.training.loop import train
 from pagoda.training.one_step import OneStepSpec, OneStepStep
 from pagoda.training.optim import OptimSpec
 
@@ -98,33 +90,12 @@ def train_generator(
     )  # fmt: skip
     # R1 differentiates the discriminator twice, which compiled code cannot.
     compile_networks(optim, generator, *([] if d.r1 else [discriminator]))
-    folder = stage_scratch(stage, sections, inputs, seed=config.seed)
-    if averages:
-        averages.folder = folder / SNAPSHOTS
-    scratch = Scratch(folder, step.modules, step.optimizers)
-    with track(optim.images, stage) as bar:
-        train(
-            step,
-            loop_spec(stage, optim, config.seed),
-            scratch,
-            lambda kept: History(paths.history(stage), kept, folder / HISTORY),
-            bar.advance,
-            step.prefetch if pairs.ahead else None,
-        )
-    if not processes.first():
-        return
     res = generator.resolution
     identity = {"name": config.name, "base_res": config.base_res, "resolution": res}
-    card = {
-        **generator.card(),
-        "images_seen": optim.images,
-        "trainable": sum(p.numel() for p in generator.parameters() if p.requires_grad),
-        "loss": vars(loss),
-    }
-    with artifacts.create(
-        paths.generator(res), "generator", config=identity, inputs=inputs,
-        revision=package_revision(),
-    ) as out:  # fmt: skip
-        artifacts.save_model(out, step.ema.model, card)
-        keep_snapshots(averages, out)
-    scratch.discard()
+    trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
+    card = {**generator.card(), "trainable": trainable, "loss": vars(loss)}
+    train_network(
+        config, stage, step, optim, Trained("generator", paths.generator(res), identity, card),
+        inputs=inputs, sections=sections, averages=averages,
+        ahead=step.prefetch if pairs.ahead else None,
+    )  # fmt: skip

@@ -1,0 +1,83 @@
+"""What every stage that trains does around its objective: scratch, loop, curves, artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pagoda import artifacts, processes
+from pagoda.artifacts import Artifact
+from pagoda.config import Config, OptimConfig
+from pagoda.stages.optim import keep_snapshots, loop_spec
+from pagoda.stages.paths import Paths
+from pagoda.stages.progress import track
+from pagoda.stages.revision import package_revision
+from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
+from pagoda.training.checkpoint import Scratch
+from pagoda.training.ema import EMA, PowerAverages
+from pagoda.training.history import History
+from pagoda.training.loop import Step, train
+
+
+class AveragedStep(Step, Protocol):
+    """A step that keeps a moving average of the network it trains."""
+
+    ema: EMA
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The artifact that a stage writes: kind, folder, identity and the card beside the weights."""
+
+    kind: str
+    path: Path
+    identity: dict[str, Any]
+    card: dict[str, Any]
+
+
+def train_network(
+    config: Config,
+    stage: str,
+    step: AveragedStep,
+    optim: OptimConfig,
+    trained: Trained,
+    *,
+    inputs: dict[str, Artifact],
+    sections: dict[str, Any],
+    averages: PowerAverages | None = None,
+    ahead: Callable[[int], None] | None = None,
+) -> None:
+    """Run ``step`` to its end, from scratch or from where it stopped, and write the average.
+
+    Args:
+        stage: name of the stage, of its scratch folder and of its history.
+        trained: what is written; ``images_seen`` is added to its card.
+        inputs: artifacts that the stage reads.
+        sections: configuration sections that the result depends on.
+        averages: kept beside the weights if there are any.
+        ahead: reads the batch of a later step (:func:`pagoda.training.loop.train`).
+    """
+    folder = stage_scratch(stage, sections, inputs, seed=config.seed)
+    if averages:
+        averages.folder = folder / SNAPSHOTS
+    scratch = Scratch(folder, step.modules, step.optimizers)
+    with track(optim.images, stage) as bar:
+        train(
+            step,
+            loop_spec(stage, optim, config.seed),
+            scratch,
+            lambda kept: History(Paths(config).history(stage), kept, folder / HISTORY),
+            bar.advance,
+            ahead,
+        )
+    if not processes.first():
+        return
+    with artifacts.create(
+        trained.path, trained.kind, config=trained.identity, inputs=inputs,
+        revision=package_revision(),
+    ) as out:  # fmt: skip
+        artifacts.save_model(out, step.ema.model, trained.card | {"images_seen": optim.images})
+        keep_snapshots(averages, out)
+    scratch.discard()
