@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -96,7 +97,9 @@ def _load_storage(data: bytes) -> Held:
         raise PagodaError(f"its tensors hold what torch refuses: {_first_line(error)}") from error
     if not isinstance(storage, torch.storage.TypedStorage):
         raise PagodaError(f"it holds a {type(storage).__name__} where numbers belong")
-    return Held(torch.empty(0, dtype=storage.dtype).set_(storage.untyped()))
+    with warnings.catch_warnings():  # torch deprecates typed storages, which these files hold
+        warnings.simplefilter("ignore", UserWarning)
+        return Held(torch.empty(0, dtype=storage.dtype).set_(storage.untyped()))
 
 
 def _rebuild_tensor(storage: Held, offset: int, size: Any, stride: Any, *_: Any) -> Held:
