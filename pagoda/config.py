@@ -19,6 +19,9 @@ from typing import Any
 
 from pagoda.errors import PagodaError
 
+NO_WEIGHTS = "weights/none"
+"""The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""
+
 
 def opt(
     doc: str,
@@ -150,6 +153,10 @@ class DiffusionConfig:
 class TeacherConfig:
     """Stage 1: the diffusion teacher."""
 
+    imported: str = opt(
+        "folder of weights, as pagoda import makes it, to take instead of training; weights/none: "
+        "train"
+    )
     network: UNetConfig = opt("denoiser network")
     augment: float = opt(
         "probability of each of EDM's augmentations, for small data sets; 0 = mirror images only",
@@ -246,6 +253,10 @@ class LossConfig:
 class DistillConfig:
     """Stage 2b: the one-step generator at the base resolution."""
 
+    imported: str = opt(
+        "folder of weights, as pagoda import makes it, to take instead of training; weights/none: "
+        "train"
+    )
     optim: OptimConfig = opt("optimiser")
     loss: LossConfig = opt("objective")
     discriminator: DiscriminatorConfig = opt("discriminator")
@@ -265,6 +276,10 @@ class DistillConfig:
 class GrowConfig:
     """Stage 3: one doubling of the resolution."""
 
+    imported: str = opt(
+        "folder that holds a folder of weights a resolution (128, 256 ...), to take instead of "
+        "training; weights/none: train"
+    )
     optim: OptimConfig = opt("optimiser")
     loss: LossConfig = opt("objective")
     discriminator: DiscriminatorConfig = opt("discriminator")

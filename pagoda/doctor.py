@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pagoda.config import Config, load
+from pagoda.artifacts import MANIFEST
+from pagoda.config import NO_WEIGHTS, Config, load
 from pagoda.errors import PagodaError
 from pagoda.mlflow_store import find_store
 from pagoda.stages.revision import code_revision
@@ -45,7 +46,8 @@ def examine(params: Path) -> list[Finding]:
     except PagodaError as error:
         return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
     ladder = " -> ".join(map(str, config.resolutions))
-    return [*findings, Finding("params", f"{config.name}, {ladder}"), _data(config), _store()]
+    params = Finding("params", f"{config.name}, {ladder}")
+    return [*findings, params, _data(config), *_weights(config), _store()]
 
 
 def show(findings: list[Finding]) -> None:
@@ -185,6 +187,20 @@ def _data(config: Config) -> Finding:
     except PagodaError as error:
         return Finding("data", str(error), "broken", "nothing can be cut before")
     return Finding("data", f"{data.source}: {counts[0]} training and {counts[1]} test images")
+
+
+def _weights(config: Config) -> list[Finding]:
+    """What is imported instead of trained; no line where all is trained."""
+    grown = [f"{config.grow.imported}/{r}" for r in config.growth]
+    folders = [
+        *(s.imported for s in (config.teacher, config.distill) if s.imported != NO_WEIGHTS),
+        *(grown if config.grow.imported != NO_WEIGHTS else []),
+    ]
+    missing = [f for f in folders if not (Path(f) / MANIFEST).is_file()]
+    if missing:
+        remedy = f"'pagoda import FILE --out {missing[0]}'"
+        return [Finding("weights", f"nothing in {', '.join(missing)}", "broken", remedy)]
+    return [Finding("weights", f"imported: {', '.join(folders)}")] if folders else []
 
 
 def _hub(source: str, name: str, folder: str | None) -> Finding:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import Config
+from pagoda.config import NO_WEIGHTS, Config
+from pagoda.derive import profile_tree
 from tests.import_closure import EXEMPT, ROOT, closure, executed, stage_module, suggest
 from tests.tiny import override, smoke_tree
 
@@ -159,6 +160,33 @@ def test_every_input_is_made_by_a_stage(resolved: tuple[int, Any]) -> None:
     _, repo = resolved
     repo.index.check_graph()
     assert not _inputs_without_a_stage(repo)
+
+
+def _weights_read(repo: Any) -> dict[str, str]:
+    return {
+        stage.name: str(dep.def_path)
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if str(dep.def_path).startswith("weights/")
+    }
+
+
+def test_a_stage_reruns_when_the_weights_it_takes_change(tmp_path: Path) -> None:
+    """Every stage that can take weights depends on their folder, whatever it is named."""
+    tree = profile_tree("official", ROOT)
+    with _repo(tmp_path, tree) as repo:
+        repo.index.check_graph()
+        assert _weights_read(repo) == {
+            "teacher": "weights/teacher",
+            "distill": "weights/generator/64",
+            **dict.fromkeys(("grow@128", "grow@256", "grow@512"), "weights/generator"),
+        }
+
+
+def test_the_folder_of_no_weights_is_in_the_repository(resolved: tuple[int, Any]) -> None:
+    assert set(_weights_read(resolved[1]).values()) == {NO_WEIGHTS}
+    command = ["git", "ls-files", "--error-unmatch", NO_WEIGHTS]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("base_res", [4, 16, 48, 64])

@@ -15,9 +15,10 @@ from PIL import Image
 from pagoda.errors import PagodaError
 from pagoda.report.document import Figure
 from pagoda.report.experiment import Row
+from pagoda.report.results_files import read_results
 
 FULL_SIZE = frozenset({"imagenet", "official"})  # profiles of the paper's own size
-RESULTS, TEXT = "results.csv", "report.md"
+RESULTS, TEXT, EVALUATIONS = "results.csv", "report.md", "evaluations"
 _PIXELS = 1.8  # of a picture's file a CSS pixel, near what sheets and curves are drawn at
 _PICTURE = re.compile(r"^!\[([^]]*)\]\(([^)/]+\.png)\)\n\n\*(.+)\*$", re.MULTILINE)
 
@@ -77,7 +78,9 @@ def find_runs(reports: Path = Path("reports")) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read ``reports/<profile>/b<base>/``.
+    """Read ``reports/<profile>/b<base>/``, and ``../evaluations`` for values of its generators.
+
+    Those are files of ``pagoda evaluate --images``, e.g. FID against published statistics.
 
     Raises:
         PagodaError: one line for what is damaged.
@@ -85,7 +88,18 @@ def read_run(folder: Path) -> Run:
     text = (folder / TEXT).read_text() if (folder / TEXT).is_file() else ""
     where = folder / RESULTS
     made = make_run(folder.parent.name, where.read_text(), text, f"`{folder}`", str(where))
-    return dataclasses.replace(made, folder=folder)
+    other = tuple(_evaluated(folder.parent / EVALUATIONS, made.base_res))
+    return dataclasses.replace(made, folder=folder, rows=made.rows + other)
+
+
+def _evaluated(folder: Path, base_res: int) -> Iterable[Row]:
+    """Rows of the files in ``folder`` that are of generators with this base resolution."""
+    names = {f.name for f in dataclasses.fields(Row)}
+    for file in sorted(folder.glob("*.json")):
+        for row in read_results(file)["rows"]:
+            if row["base_res"] == base_res:
+                main = "student" if row["resolution"] == base_res else "grown"
+                yield Row(**{k: row[k] for k in names} | {"generator": main})
 
 
 def make_run(profile: str, results: str, text: str, origin: str, where: str) -> Run:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from pagoda.config import Config, DistillConfig, GrowConfig, derive_resolutions
+from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, derive_resolutions
 from pagoda.diffusion.solver import nfe
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.flops import forward_flops, parameters, training_flops
@@ -123,6 +125,8 @@ class _Count:
 
     def _teacher(self) -> Stage:
         optim, net = self.config.teacher.optim, self.counter.denoiser
+        if self.config.teacher.imported != NO_WEIGHTS:
+            return _taken("teacher", net, self.call)
         size = parameters(net)
         return Stage(
             "teacher", size, size, None, self.call,
@@ -140,22 +144,28 @@ class _Count:
         )  # fmt: skip
 
     def _distill(self) -> Stage:
-        flops = self.counter.distillation()
-        return self._one_step("distill", self.config.base_res, self.config.distill, flops)
+        base, count = self.config.base_res, self.counter.distillation
+        return self._one_step("distill", base, self.config.distill, count)
 
     def _grow(self, resolution: int) -> Stage:
-        flops = self.counter.growth(resolution)
-        return self._one_step(f"grow@{resolution}", resolution, self.config.grow, flops)
+        count = partial(self.counter.growth, resolution)
+        return self._one_step(f"grow@{resolution}", resolution, self.config.grow, count)
 
     def _one_step(
-        self, name: str, resolution: int, section: DistillConfig | GrowConfig, flops: float
+        self,
+        name: str,
+        resolution: int,
+        section: DistillConfig | GrowConfig,
+        count: Callable[[], float],
     ) -> Stage:
         net = self.generators[resolution]
+        if section.imported != NO_WEIGHTS:
+            return _taken(name, net, self.calls[resolution])
         judge = self.counter.discriminator(section.discriminator, resolution)
         distance = self.counter.distance(section.loss)
         kept: list[nn.Module] = [net, net, judge, *([distance] if distance is not None else [])]
         return Stage(
-            name, parameters(net), _trained(net), _trained(judge), self.calls[resolution], flops,
+            name, parameters(net), _trained(net), _trained(judge), self.calls[resolution], count(),
             section.optim.precision, checkpoint_bytes=_state(net),
             scratch_bytes=_scratch(kept, [net, judge]),
         )  # fmt: skip
@@ -173,6 +183,12 @@ class _Count:
             f"evaluate@{resolution}", parameters(self.generators[resolution]), 0, None,
             self.calls[resolution], made * section.samples + self.judge_call * seen, "fp32",
         )  # fmt: skip
+
+
+def _taken(name: str, network: nn.Module, call: float) -> Stage:
+    """A training stage that takes weights from elsewhere."""
+    size, state = parameters(network), _state(network)
+    return Stage(name, size, 0, None, call, checkpoint_bytes=state, imported=True)
 
 
 def _trained(network: nn.Module) -> int:

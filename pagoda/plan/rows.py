@@ -25,6 +25,7 @@ class Stage:
         checkpoint_bytes: kept weights.
         scratch_bytes: the two checkpoints that a training stage keeps while it runs.
         hours: on one card, by card.
+        imported: its weights are taken from elsewhere, so that nothing trains.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class Stage:
     checkpoint_bytes: int = 0
     scratch_bytes: int = 0
     hours: dict[str, float] = field(default_factory=dict)
+    imported: bool = False
 
 
 @dataclass(frozen=True)

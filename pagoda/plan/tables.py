@@ -26,10 +26,11 @@ def _compute(plan: Plan) -> str:
     header = ["stage", "parameters", "trained", "discriminator, trained", "GFLOP an image",
               "PFLOP", "precision", *(f"{c} hours" for c in plan.peak_tflops)]  # fmt: skip
     rows = [
-        [s.stage, _millions(s.parameters), _millions(s.trainable), _millions(s.judge_trainable),
+        [s.stage, _millions(s.parameters), "imported" if s.imported else _millions(s.trainable),
+         _millions(s.judge_trainable),
          _number(s.forward_flops, _GIGA), _number(s.flops, _PETA), s.precision or "",
          *(_number(h) for h in s.hours.values())]
-        for s in plan.stages if s.flops
+        for s in plan.stages if s.flops or s.imported
     ]  # fmt: skip
     total = [
         "**all**", "", "", "", "", _number(sum(s.flops for s in plan.stages), _PETA), "",
@@ -98,6 +99,8 @@ def _rules(plan: Plan) -> str:
         "Diffusion at a resolution is the teacher's design with levels added down to its lowest "
         "resolution, trained on as many images as the teacher.",
     ]
+    if any(stage.imported for stage in plan.stages):
+        rules.append("What imported networks cost whoever trained them is in no sum.")
     return "\n".join(f"- {rule}" for rule in rules)
 
 

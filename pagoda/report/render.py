@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from pagoda import artifacts
+from pagoda.config import NO_WEIGHTS, Config
 from pagoda.errors import PagodaError
 from pagoda.report import curves, sheets
 from pagoda.report.document import Block, Cell, Document, Figure, Section, Table
@@ -102,6 +103,7 @@ def _run_table(experiment: Experiment) -> Table:
         f"training and {data['n']['test']:,} held-out images, `{data['recipe']}` downsampling "
         f"({short(experiment.data_fingerprint)} at {config.target_res}×{config.target_res})",
         "Resolutions": " → ".join(str(r) for r in config.resolutions),
+        **_imported(config),
         "Training seed": str(config.seed),
         "Evaluation seed": ", ".join(sorted({str(r.seed) for r in rows})),
         "Images a generator": ", ".join(
@@ -121,6 +123,17 @@ def _run_table(experiment: Experiment) -> Table:
         "smaller than the paper's are not comparable with the paper's."
     )
     return Table(caption, ("", ""), lines, "ll")
+
+
+def _imported(config: Config) -> dict[str, str]:
+    """Where weights came from that were not trained here; nothing if all were."""
+    folders = {
+        "teacher": config.teacher.imported,
+        "distill": config.distill.imported,
+        "grow": config.grow.imported,
+    }
+    taken = [f"{k} from `{folder}`" for k, folder in folders.items() if folder != NO_WEIGHTS]
+    return {"Imported, not trained here": ", ".join(taken)} if taken else {}
 
 
 def _time_table(experiment: Experiment) -> Table:

@@ -23,7 +23,9 @@ GENERATORS = {
     "real": "Real images, held out (floor)",
 }
 METRICS = {
+    "fid": "FID ↓",
     "fd": "FD ↓",
+    "inception_score": "Inception score ↑",
     "classifier_score": "Classifier score ↑",
     "precision": "Precision ↑",
     "recall": "Recall ↑",

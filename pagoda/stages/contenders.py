@@ -65,11 +65,12 @@ def _at_base(
 ) -> dict[str, tuple[int, Map]]:
     card, teacher = inputs["base"].card(), inputs["teacher"]
     weights = {k.removeprefix("net."): v for k, v in teacher.weights().items()}
+    start = card | {"unet": teacher.card()["unet"]}  # imported ones can differ in it
     steps = config.evaluate.teacher_steps
     return {
         "student": (1, _one_step(_trained(inputs["base"]), device)),
         "teacher": (nfe(steps, "heun"), _teacher(teacher, steps, device)),
-        "untrained_teacher_weights": (1, _one_step(load_generator(weights, card), device)),
+        "untrained_teacher_weights": (1, _one_step(load_generator(weights, start), device)),
         "untrained": (1, _one_step(untrained(card, config.evaluate.seed), device)),
     }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.config import NO_WEIGHTS, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
@@ -15,18 +17,24 @@ from pagoda.networks.generator import generator_from_teacher
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.train_generator import pair_batches, train_generator
+from pagoda.stages.train_generator import pair_batches, take_generator, train_generator
 from pagoda.training.batches import PairBatches
 
 
 def run(config: Config) -> None:
-    """Train the teacher-initialised generator and write the ``generator`` artifact."""
+    """Train the teacher-initialised generator, or take one, and write its ``generator`` artifact.
+
+    An imported one needs neither teacher nor latents.
+    """
     paths, section, device = Paths(config), config.distill, pick_device()
     res = config.base_res
     identity = {"name": config.name, "base_res": res}
     data = artifacts.open_artifact(
         paths.data(res), "images", {"name": config.name, "resolution": res}
     )
+    if section.imported != NO_WEIGHTS:
+        take_generator(config, "distill", Path(section.imported), data, res)
+        return
     teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
     latents = artifacts.open_artifact(paths.latents, "latents", identity)
     denoiser = load_denoiser(teacher.weights(), teacher.card())

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config, GrowConfig
+from pagoda.config import NO_WEIGHTS, Config, GrowConfig
 from pagoda.networks.generator import Generator, grow, load_generator
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
-from pagoda.stages.train_generator import pair_batches, train_generator
+from pagoda.stages.train_generator import pair_batches, take_generator, train_generator
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:
-    """Add blocks to the generator of ``from_res``, train them, write the one of ``to_res``."""
+    """Add blocks to the generator of ``from_res`` and train them, or take the grown generator.
+
+    Writes the ``generator`` artifact of ``to_res``.
+    """
     paths, section = Paths(config), config.grow
     name = {"name": config.name}
     base = name | {"base_res": config.base_res}
     data = artifacts.open_artifact(paths.data(to_res), "images", name | {"resolution": to_res})
+    if section.imported != NO_WEIGHTS:
+        weights = Path(section.imported) / str(to_res)
+        take_generator(config, f"grow-{to_res}", weights, data, to_res)
+        return
     teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
     latents = artifacts.open_artifact(paths.latents, "latents", base)
     below = artifacts.open_artifact(

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from pagoda.config import ArmConfig, Config, derive_growth, derive_resolutions, parse
+from pagoda.config import NO_WEIGHTS, ArmConfig, Config, derive_growth, derive_resolutions, parse
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
 
@@ -190,6 +190,7 @@ def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
     share = getattr(config.studies, study.size).share
     for section in _TRAINED:
         _scale(tree[section]["optim"], arm.images.get(section, share))
+        tree[section]["imported"] = NO_WEIGHTS  # an arm trains what it compares
     for key, value in arm.set.items():
         _set(tree, key, value, where)
     tree["seed"] = seed

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.config import NO_WEIGHTS, Config
 from pagoda.data.store import open_images
-from pagoda.networks.denoiser import Denoiser
+from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.objectives.edm_augment import LABELS
 from pagoda.stages.device import pick_device
+from pagoda.stages.imported import take_network
 from pagoda.stages.optim import (
     check_device,
     compile_networks,
@@ -27,16 +30,26 @@ from pagoda.training.teacher import TeacherStep
 
 
 def run(config: Config) -> None:
-    """Train the denoiser and write the ``teacher`` artifact."""
+    """Train the denoiser, or take the imported one, and write the ``teacher`` artifact."""
     paths, section, device = Paths(config), config.teacher, pick_device()
     if not config.growth:
         sys.stderr.write(
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
             "target; each doubling of base_res costs the teacher 4 times the time or more\n"
         )
-    check_device("teacher", section.optim, device)
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    made = Trained(
+        "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
+        {"data": data.fingerprint, "diffusion": vars(config.diffusion)},
+    )  # fmt: skip
+    if section.imported != NO_WEIGHTS:
+        take_network(
+            config, "teacher", Path(section.imported), load_denoiser, made,
+            data=data, resolution=config.base_res,
+        )  # fmt: skip
+        return
+    check_device("teacher", section.optim, device)
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
@@ -59,11 +72,7 @@ def run(config: Config) -> None:
     )
     compile_networks(section.optim, denoiser)
     train_network(
-        config, "teacher", step, section.optim,
-        Trained(
-            "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
-            {**denoiser.card(), "data": data.fingerprint, "diffusion": vars(config.diffusion)},
-        ),
+        config, "teacher", step, section.optim, replace(made, card=denoiser.card() | made.card),
         inputs={"data": data},
         sections={"teacher": section, "diffusion": config.diffusion},
         averages=averages,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
-from pagoda.networks.generator import Generator
+from pagoda.networks.generator import Generator, load_generator
 from pagoda.stages.critics import build_discriminator, build_distance
+from pagoda.stages.imported import take_network
 from pagoda.stages.optim import (
     check_device,
     compile_networks,
@@ -41,6 +43,21 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
         scale=latents.card()["to_normalised"],
         ahead=reads_ahead(device),
     )
+
+
+def take_generator(
+    config: Config, stage: str, folder: Path, data: Artifact, resolution: int
+) -> None:
+    """Write the generator of ``resolution`` from imported weights instead of training it."""
+    made = Trained(
+        "generator", Paths(config).generator(resolution), _identity(config, resolution),
+        {"trainable": 0},
+    )  # fmt: skip
+    take_network(config, stage, folder, load_generator, made, data=data, resolution=resolution)
+
+
+def _identity(config: Config, resolution: int) -> dict[str, Any]:
+    return {"name": config.name, "base_res": config.base_res, "resolution": resolution}
 
 
 def train_generator(
@@ -91,11 +108,11 @@ def train_generator(
     # R1 differentiates the discriminator twice, which compiled code cannot.
     compile_networks(optim, generator, *([] if d.r1 else [discriminator]))
     res = generator.resolution
-    identity = {"name": config.name, "base_res": config.base_res, "resolution": res}
     trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
     card = {**generator.card(), "trainable": trainable, "loss": vars(loss)}
     train_network(
-        config, stage, step, optim, Trained("generator", paths.generator(res), identity, card),
+        config, stage, step, optim,
+        Trained("generator", paths.generator(res), _identity(config, res), card),
         inputs=inputs, sections=sections, averages=averages,
         ahead=step.prefetch if pairs.ahead else None,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -59,6 +60,26 @@ def make_run(config: Config, **overrides: object) -> Run:
     rows = tuple(Row(**row) for res in config.resolutions for row in result_rows(config, res))
     run = Run(config.name, config.base_res, 0, "discs", 12.0, "`here`", rows)
     return dataclasses.replace(run, **overrides)  # type: ignore[arg-type]
+
+
+def test_other_evaluations_of_a_generator_stand_in_its_line(
+    project: tuple[Config, Path], tmp_path: Path
+) -> None:
+    """FID of the released weights, measured by ``pagoda evaluate``, beside the published ones."""
+    config, folder = project
+    top = config.resolutions[-1]
+    shutil.copytree(folder / Paths(config).report, tmp_path / "official" / f"b{config.base_res}")
+    row = result_rows(config, top)[0] | {"generator": "64", "metric": "fid", "value": 1.75,
+                                         "protocol": "fid_legacy_tensorflow_50k"}  # fmt: skip
+    (tmp_path / "official" / "evaluations").mkdir()
+    file = tmp_path / "official" / "evaluations" / "top.json"
+    file.write_text(json.dumps({"rows": [row, row | {"base_res": None, "value": 9.0}]}))
+    (run,) = find_runs(tmp_path)
+    table = tables.imagenet_table([], [run], top)
+    assert column(table, "FID ↓ `fid_legacy_tensorflow_50k`") == ["1.75"]
+    file.write_text("{}")
+    with pytest.raises(PagodaError, match="no rows of 'pagoda evaluate'"):
+        find_runs(tmp_path)
 
 
 def column(table: Table, name: str) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,11 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
 from pagoda.stages.import_weights import run
 from pagoda.weights.converted import Options
+from tests.weights.released import FIXTURES, unpack
 
-FIXTURES = Path(__file__).parent / "fixtures"
 ADM = Options(resolution=8, head_channels=16)
 TOLERANCE = 1e-10  # in float64, against the copies that compute in float64
 SINGLE, HALF = 1e-5, 1e-2  # against the unchanged code in float32; its attention may use float16
-
-
-def unpack(name: str, folder: Path) -> Path:
-    file = folder / name
-    file.write_bytes(lzma.decompress((FIXTURES / f"{name}.xz").read_bytes()))
-    return file
 
 
 def imported(name: str, folder: Path, options: Options, kind: str) -> Artifact:
