@@ -37,19 +37,21 @@ def run(config: Config) -> None:
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
             "target; each doubling of base_res costs the teacher 4 times the time or more\n"
         )
+    imported = section.imported != NO_WEIGHTS
+    if not imported:
+        check_device("teacher", section.optim, device)
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
     made = Trained(
         "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
         {"data": data.fingerprint, "diffusion": vars(config.diffusion)},
     )  # fmt: skip
-    if section.imported != NO_WEIGHTS:
+    if imported:
         take_network(
             config, "teacher", Path(section.imported), load_denoiser, made,
             data=data, resolution=config.base_res,
         )  # fmt: skip
         return
-    check_device("teacher", section.optim, device)
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
