@@ -46,8 +46,8 @@ def examine(params: Path) -> list[Finding]:
     except PagodaError as error:
         return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
     ladder = " -> ".join(map(str, config.resolutions))
-    params = Finding("params", f"{config.name}, {ladder}")
-    return [*findings, params, _data(config), *_weights(config), _store()]
+    findings.append(Finding("params", f"{config.name}, {ladder}"))
+    return [*findings, _data(config), *_weights(config), _store()]
 
 
 def show(findings: list[Finding]) -> None:
