@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,35 @@ class HubSource(ImageSource):
         return f"{self.where}/{self.split}[{row}]"
 
 
+class FileSource(ImageSource):
+    """Image files that torchvision keeps, decoded by the same rules as those of a folder.
+
+    Args:
+        files: path of each image.
+        root: what names are relative to.
+    """
+
+    def __init__(self, files: list[Path], root: Path, **common: Any) -> None:
+        super().__init__(**common)
+        self._files, self._root = files, root
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and sizes in order, and of the class names."""
+        sizes = [self._files[row].stat().st_size for row in self.rows]
+        return digest([self.classes, list(zip(self.names, sizes, strict=True))])
+
+    def _open(self, row: int) -> Image.Image:
+        return Image.open(io.BytesIO(self._files[row].read_bytes()))
+
+    def _name(self, row: int) -> str:
+        return self._files[row].relative_to(self._root).as_posix()
+
+
 def open_torchvision(name: str, *, path: str | None, split: str, **common: Any) -> ImageSource:
     """A class of ``torchvision.datasets``, downloaded to ``path`` (default ``data/``).
+
+    ``val`` stands in for ``test`` where the set knows no ``test``. ImageNet's synsets are named by
+    their number, as the folders of its archives are.
 
     Raises:
         PagodaError: if there is no such class, it has no labels or splits, or it cannot be fetched.
@@ -49,27 +77,47 @@ def open_torchvision(name: str, *, path: str | None, split: str, **common: Any) 
     maker: Any = getattr(torchvision.datasets, name, None)
     if not isinstance(maker, type):
         raise PagodaError(f"data.hub = {name}: torchvision has no data set of that name")
-    known = inspect.signature(maker).parameters
-    chosen: dict[str, Any] = {"train": split == "train"} if "train" in known else {"split": split}
-    if "download" in known:
-        chosen["download"] = True
     root = Path(path or "data")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        data = maker(str(root), **chosen)
+        data, by_path = _made(maker, root, split)
+        found = [data[i] for i in range(len(data))] if by_path else []
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise _unreachable(name, error) from error
-    labels = next((getattr(data, key) for key in ("targets", "labels", "_labels")
-                   if hasattr(data, key)), None)  # fmt: skip
-    if labels is None:
-        raise PagodaError(f"torchvision's {name} has no class labels; choose another set")
-    labels = np.asarray(labels)
-    classes = getattr(data, "classes", None) or [str(i) for i in range(int(labels.max()) + 1)]
+    labels = np.asarray([label for _, label in found] if by_path else _labels(name, data))
+    classes = getattr(data, "wnids", None) or getattr(data, "classes", None)
+    classes = classes or [str(i) for i in range(int(labels.max()) + 1)]
     common |= {"where": name, "split": split, "classes": classes, "labels": labels}
+    if by_path:
+        return FileSource([Path(file) for file, _ in found], root, **common)
     pixels = np.asarray(getattr(data, "data", ()))
     if pixels.dtype == np.uint8 and pixels.ndim in (3, 4):
         return ArraySource(pixels, stem=f"{name}/{split}", **common)
     return HubSource(data, 0, ["torchvision", name, split], **common)
+
+
+def _made(maker: Any, root: Path, split: str) -> tuple[Any, bool]:
+    """The set, and whether its rows are (path, label): files it would decode by its own rules."""
+    known = inspect.signature(maker).parameters
+    chosen: dict[str, Any] = {"download": True} if "download" in known else {}
+    by_path = "loader" in known
+    if by_path:
+        chosen["loader"] = str
+    if "train" in known:
+        return maker(str(root), train=split == "train", **chosen), by_path
+    try:
+        return maker(str(root), split=split, **chosen), by_path
+    except ValueError:  # its splits are train and val
+        if split != "test":
+            raise
+        return maker(str(root), split="val", **chosen), by_path
+
+
+def _labels(name: str, data: Any) -> Any:
+    for key in ("targets", "labels", "_labels"):
+        if hasattr(data, key):
+            return getattr(data, key)
+    raise PagodaError(f"torchvision's {name} has no class labels; choose another set")
 
 
 def open_hugging_face(

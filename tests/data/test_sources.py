@@ -360,6 +360,36 @@ def test_torchvision_set_from_its_own_files(tmp_path: Path) -> None:
     assert array is not None and np.array_equal(array[:, 0], x)
 
 
+def test_torchvision_imagenette_equals_its_files_in_a_zip(tmp_path: Path) -> None:
+    """As torchvision unpacks it: imagenette2/{train,val}/SYNSET/*.JPEG, no split called test."""
+    from torchvision.datasets import Imagenette
+
+    root, rng = tmp_path / "downloads" / "imagenette2", np.random.default_rng(0)
+    synsets = sorted(Imagenette._WNID_TO_CLASS)
+    for k, name in enumerate(synsets):
+        for split, count in (("train", 2 + k % 2), ("val", 1)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                content = rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8)
+                image = Image.fromarray(content).convert("L" if k == 3 else "RGB")
+                image.save(root / split / name / f"{name}_{i}.JPEG")
+    for split, n in (("train", 25), ("test", 10)):
+        how = {"split": split, "num_classes": 10}
+        source = opened("torchvision", root.parent, hub="Imagenette", **how)
+        packed = opened("zip", zipped(root, "imagenette2/"), **how)
+        assert source.classes == packed.classes == tuple(synsets) and len(source) == n
+        assert source.labels.tolist() == packed.labels.tolist()
+        assert [f"imagenette2/{name}" for name in packed.names] == source.names
+        for i in range(n):
+            first, second = (np.asarray(s.load(i)) for s in (source, packed))
+            assert np.array_equal(first, second)
+        assert len(pickle.dumps(source)) > 0  # other processes decode it
+    again = opened("torchvision", root.parent, hub="Imagenette", num_classes=10).fingerprint()
+    (root / "train" / synsets[0] / f"{synsets[0]}_0.JPEG").unlink()
+    source = opened("torchvision", root.parent, hub="Imagenette", num_classes=10)
+    assert source.fingerprint() != again
+
+
 def test_torchvision_offline_points_to_the_alternative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
