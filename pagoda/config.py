@@ -88,6 +88,13 @@ class ReferenceConfig:
 
     split: str = opt("split the statistics describe", choices=("train", "test"))
     manifold_images: int = opt("real images kept for precision and recall", ge=4)
+    extractors: list[str] = opt(
+        "feature networks of references and results: classifier, and after it others as "
+        "'pagoda evaluate --extractor' takes them, e.g. inception:clean, dinov2:vitl14:edm2"
+    )
+    weights: str | None = opt("folder of their published weights; null: the usual places")
+    code: str | None = opt("checkout of DINOv2's repository; null: the cache of torch.hub")
+    download: bool = opt("fetch weights and code that are nowhere")
 
 
 @dataclass(frozen=True)
@@ -514,7 +521,8 @@ def _check_relations(c: Config, where: str) -> None:
 
 
 def _data_checks(c: Config) -> list[_Check]:
-    d = c.data
+    d, extractors = c.data, c.reference.extractors
+    families = {"classifier", "inception", "dinov2", "custom"}
     embedded, local = d.source == "embedded", d.source not in ("embedded", "torchvision", "hub")
     return [
         (not embedded or d.render_res >= c.target_res, "data.render_res", d.render_res,
@@ -525,6 +533,11 @@ def _data_checks(c: Config) -> list[_Check]:
          f"the path of a {d.source} source, e.g. -S data.path=FILE"),
         (embedded or local or d.hub is not None, "data.hub", d.hub,
          f"the name of the set for source {d.source}"),
+        (extractors[:1] == ["classifier"] and len(set(extractors)) == len(extractors)
+         and {text.partition(":")[0] for text in extractors} <= families
+         and "classifier" not in {text.partition(":")[0] for text in extractors[1:]},
+         "reference.extractors", extractors,
+         "a list of different names, classifier first, then inception, dinov2 or custom:..."),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,34 +91,49 @@ def collect(
     wanted: Wanted,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Collected:
-    """Pass over ``rows`` of the images; the processes of a group share it, and all get the result.
+    """:func:`collect_each` for one extractor."""
+    return collect_each([(extractor, wanted)], images, rows, advance)[0]
+
+
+def collect_each(
+    passes: Sequence[tuple[Extractor, Wanted]],
+    images: Images,
+    rows: np.ndarray,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Collected]:
+    """Read ``rows`` of the images once, for every extractor.
+
+    The processes of a group share the images, and all get the results.
 
     Args:
-        extractor: of the features.
+        passes: extractors, each with what is kept of its features.
         images: where they come from.
         rows: which images, ascending.
-        wanted: what to keep.
         advance: is told how many images are done.
+
+    Returns:
+        What was found, in the order of ``passes``.
 
     Raises:
         PagodaError: with fewer than 2 images, or features that are not finite.
     """
     if len(rows) < 2:
         raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
-    gathering = _Gathering(extractor, wanted)
+    gatherings = [_Gathering(*each) for each in passes]
     starts = range(0, len(rows), BLOCK)
     for turn in range(0, len(starts), processes.count()):
         mine = turn + processes.rank()
         block = rows[starts[mine] : starts[mine] + BLOCK] if mine < len(starts) else rows[:0]
-        part = _gathered(_features(extractor, images, block, wanted), extractor, wanted)
-        gathering.add(part)
-        advance(len(part.pooled))
-    return gathering.found()
+        pixels = images.read(block) if len(block) else None
+        for gathering, (extractor, wanted) in zip(gatherings, passes, strict=True):
+            gathering.add(_gathered(_features(extractor, pixels, wanted), extractor, wanted))
+        advance(min(len(rows), (turn + processes.count()) * BLOCK) - turn * BLOCK)
+    return [gathering.found() for gathering in gatherings]
 
 
-def _features(extractor: Extractor, images: Images, block: np.ndarray, wanted: Wanted) -> Features:
-    if len(block):
-        return extractor(images.read(block), wanted.spatial)
+def _features(extractor: Extractor, pixels: np.ndarray | None, wanted: Wanted) -> Features:
+    if pixels is not None:
+        return extractor(pixels, wanted.spatial)
     spatial, classes = extractor.spatial_dim or 0, extractor.classes or 0
     return Features(*(np.empty((0, d), np.float32) for d in (extractor.dim, spatial, classes)))
 

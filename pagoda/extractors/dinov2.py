@@ -96,7 +96,8 @@ def _checkout(code: Path | None, download: bool) -> Path:
     if not download:
         raise PagodaError(
             f"no DINOv2 code: {folder} is not there; clone https://github.com/{REPOSITORY} at "
-            f"{COMMIT[:7]} and name it with --hub FOLDER, or let --download fetch it"
+            f"{COMMIT[:7]} and name it with --hub FOLDER, or let --download fetch it (a pipeline: "
+            "reference.code, reference.download)"
         )
     try:
         with warnings.catch_warnings():
@@ -105,7 +106,8 @@ def _checkout(code: Path | None, download: bool) -> Path:
     except (urllib.error.URLError, OSError) as error:
         raise PagodaError(
             f"cannot download the code of {REPOSITORY} ({getattr(error, 'reason', error)}); clone "
-            f"it at {COMMIT[:7]} elsewhere and name it with --hub FOLDER"
+            f"it at {COMMIT[:7]} elsewhere and name it with --hub FOLDER (a pipeline: "
+            "reference.code)"
         ) from error
     return folder
 

@@ -43,7 +43,7 @@ def find_weights(file: WeightFile, given: Path | None, download: bool) -> Path:
         path = given / file.name if given.is_dir() else given
         if not path.is_file():
             raise PagodaError(
-                f"there is no {path}; --weights must name {file.name} from {file.url}"
+                f"there is no {path}; the weights given must be {file.name} from {file.url}"
             )
         return path
     folders = [*file.places, hub_checkpoints()]
@@ -54,7 +54,8 @@ def find_weights(file: WeightFile, given: Path | None, download: bool) -> Path:
         return _download(file, folders[-1] / file.name)
     raise PagodaError(
         f"no {file.what}: {file.name} is not in {' or '.join(map(str, folders))}; get it from "
-        f"{file.url} and name it with --weights FILE, or let --download fetch it"
+        f"{file.url} and name it with --weights FILE, or let --download fetch it (a pipeline: "
+        "reference.weights, reference.download)"
     )
 
 
@@ -71,6 +72,6 @@ def _download(file: WeightFile, path: Path) -> Path:
         reason = getattr(error, "reason", error)
         raise PagodaError(
             f"cannot download {file.what} from {file.url} ({reason}); get {file.name} on a machine "
-            "with internet and name it with --weights FILE"
+            "with internet and name it with --weights FILE (a pipeline: reference.weights)"
         ) from error
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,33 +16,40 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import Reference, check_extractor, from_artifact
 from pagoda.evaluation.scoring import Sample, score, train_share_row, wanted
 from pagoda.evaluation.settings import Settings
-from pagoda.evaluation.streaming import collect
+from pagoda.evaluation.streaming import collect_each
 from pagoda.extractors.base import Extractor
-from pagoda.extractors.classifier import classifier_of
+from pagoda.extractors.classifier import NAME
 from pagoda.stages.contenders import Contender, contenders
 from pagoda.stages.device import device_name, pick_device
+from pagoda.stages.extractors import metrics_of, open_extractors
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import Bar, track
 from pagoda.stages.revision import code_revision
 
-METRICS = ("fd", "score", "precision", "recall", "accuracy")
 _SHEET_CLASSES = 16  # a sheet of a thousand classes would be gigabytes that nobody looks at
 _NEIGHBOUR_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A feature network with real images in its features, and what is measured there."""
+
+    extractor: Extractor
+    artifact: Artifact
+    reference: Reference
+    metrics: tuple[str, ...]
 
 
 def run(config: Config, resolution: int) -> None:
     """Write the ``evaluation`` artifact of one resolution.
 
     Every generator sees the same latents: sample i has class ``i % classes`` and the latent of
-    (``evaluate.seed``, i). Each passes through the feature network once.
+    (``evaluate.seed``, i). Its images are made once and pass through every feature network.
     """
     inputs = open_inputs(config, resolution)
     device, section = pick_device(), config.evaluate
-    features = inputs["features"]
-    extractor = classifier_of(features, device, section.batch)
-    reference = from_artifact(inputs["reference"], section.neighbours)
-    check_extractor(reference, extractor)
+    judges = open_judges(config, resolution, inputs, device)
     settings = Settings(neighbours=section.neighbours, splits=section.score_splits)
     field = contenders(config, resolution, inputs, device)
     cells = sheet_cells(section, len(inputs["data"].card()["classes"]))
@@ -49,31 +57,32 @@ def run(config: Config, resolution: int) -> None:
         "seed": section.seed,
         "resolution": resolution,
         "base_res": config.base_res,
-        "reference": inputs["reference"].fingerprint,
-        "features": features.fingerprint,
         "revision": code_revision(),
         "device": device_name(device),
     }
     rows: list[dict[str, Any]] = []
-    seen: dict[str, tuple[dict[str, Any], Sample]] = {}
+    seen: dict[str, tuple[dict[str, Any], list[Sample]]] = {}
     sheets: dict[str, np.ndarray] = {}
     with track(sum(len(c.labels) for c in field), f"evaluate {resolution}") as bar:
         for contender in field:
-            sample, sheet = observe(contender, extractor, section.batch, cells, resolution, bar)
+            samples, sheet = observe(contender, judges, section.batch, cells, resolution, bar)
             if not processes.first():
                 continue
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
-            rows += [about | value for value in score(sample, reference, METRICS, settings)]
-            seen[contender.name] = about, sample
+            for judge, sample in zip(judges, samples, strict=True):
+                values = score(sample, judge.reference, judge.metrics, settings)
+                rows += [about | _described(judge) | value for value in values]
+            seen[contender.name] = about, samples
             if contender.has_latents:
                 sheets[contender.name] = sheet
     if not processes.first():
         return
-    rows += _memorisation(seen, reference)
+    rows += _memorisation(seen, judges)
     first = next(iter(sheets.values()))
     train = open_images(inputs["data"], "train")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
     identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
+    inputs |= {f"reference_{judge.extractor.name}": judge.artifact for judge in judges[1:]}
     where = Paths(config).evaluation(resolution)
     with artifacts.create(where, "evaluation", config=identity, inputs=inputs) as out:
         artifacts.write_json(out / "results.json", {"rows": rows, "sheets": list(sheets)})
@@ -81,19 +90,48 @@ def run(config: Config, resolution: int) -> None:
         np.save(out / "neighbours.npy", nearest[None])
 
 
+def _described(judge: Judge) -> dict[str, str]:
+    return {"reference": judge.reference.fingerprint, "features": judge.extractor.fingerprint}
+
+
 def _memorisation(
-    seen: dict[str, tuple[dict[str, Any], Sample]], reference: Reference
+    seen: dict[str, tuple[dict[str, Any], list[Sample]]], judges: list[Judge]
 ) -> list[dict[str, Any]]:
-    """A row a generator: is it nearer to training images than to held-out ones?
+    """A row a generator and network: is it nearer to training images than to held-out ones?
 
     The reference has features of one split, the contender ``real`` those of the other.
     """
     _, real = seen["real"]
     return [
-        about | train_share_row(sample, reference, real)
-        for name, (about, sample) in seen.items()
+        about | _described(judge) | train_share_row(samples[i], judge.reference, real[i])
+        for i, judge in enumerate(judges)
+        for name, (about, samples) in seen.items()
         if name != "real"
     ]
+
+
+def open_judges(
+    config: Config, resolution: int, inputs: dict[str, Artifact], device: torch.device
+) -> list[Judge]:
+    """The feature networks of ``reference.extractors``, each with its reference.
+
+    Raises:
+        PagodaError: if weights are not at hand, or a reference is missing or was made from other
+            images or features.
+    """
+    found = []
+    k, batch = config.evaluate.neighbours, config.evaluate.batch
+    identity = {"name": config.name, "resolution": resolution}
+    for extractor in open_extractors(config, inputs["features"], device, batch):
+        artifact = inputs["reference"]
+        if extractor.name != NAME:
+            where = Paths(config).reference(resolution, extractor.name)
+            artifact = artifacts.open_artifact(where, "reference", identity)
+            _check_made_from(artifact, inputs, ("data",), resolution)
+        reference = from_artifact(artifact, k)
+        check_extractor(reference, extractor)
+        found.append(Judge(extractor, artifact, reference, metrics_of(extractor)))
+    return found
 
 
 def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:
@@ -122,13 +160,19 @@ def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:
         found["generator"] = opened(
             paths.generator(resolution), "generator", base | {"resolution": resolution}
         )
-    for key in ("data", "features"):
-        if found["reference"].manifest["inputs"].get(key) != found[key].fingerprint:
+    _check_made_from(found["reference"], found, ("data", "features"), resolution)
+    return found
+
+
+def _check_made_from(
+    reference: Artifact, inputs: dict[str, Artifact], keys: tuple[str, ...], resolution: int
+) -> None:
+    for key in keys:
+        if reference.manifest["inputs"].get(key) != inputs[key].fingerprint:
             raise PagodaError(
-                f"{found['reference'].path} was made from other {key} than {found[key].path}; "
+                f"{reference.path} was made from other {key} than {inputs[key].path}; "
                 f"'dvc repro reference@{resolution}' makes it again"
             )
-    return found
 
 
 class _Watched:
@@ -163,23 +207,27 @@ class _Watched:
 @torch.inference_mode()
 def observe(
     contender: Contender,
-    extractor: Extractor,
+    judges: list[Judge],
     batch: int,
     cells: np.ndarray,
     resolution: int,
     bar: Bar,
-) -> tuple[Sample, np.ndarray]:
+) -> tuple[list[Sample], np.ndarray]:
     """Make all images of a contender, batch by batch, and keep their features only.
 
     Returns:
-        The sample, and the sheet (classes, columns, 3, r, r) uint8.
+        A sample a judge, and the sheet (classes, columns, 3, r, r) uint8.
     """
     images = _Watched(contender, batch, cells, resolution)
-    rows = np.arange(len(images))
-    found = collect(extractor, images, rows, wanted(METRICS), bar.advance)
+    passes = [(judge.extractor, wanted(judge.metrics)) for judge in judges]
+    found = collect_each(passes, images, np.arange(len(images)), bar.advance)
     # Each cell was filled by the process whose block it is in, and is black in the others.
     sheet = processes.gather_rows(images.sheet[None]).max(axis=0)
-    return Sample(extractor.name, found, contender.labels), sheet
+    samples = [
+        Sample(judge.extractor.name, one, contender.labels)
+        for judge, one in zip(judges, found, strict=True)
+    ]
+    return samples, sheet
 
 
 def sheet_cells(section: EvaluateConfig, classes: int) -> np.ndarray:

@@ -42,9 +42,9 @@ class Paths:
         """The embedded feature network."""
         return self.shared / "features"
 
-    def reference(self, resolution: int) -> Path:
-        """Statistics of real images at one resolution."""
-        return self.shared / "reference" / str(resolution)
+    def reference(self, resolution: int, extractor: str = "classifier") -> Path:
+        """Statistics of real images at one resolution, in the features of one extractor."""
+        return self.shared / "reference" / str(resolution) / extractor
 
     @property
     def teacher(self) -> Path:

@@ -9,9 +9,10 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.data.store import open_images
 from pagoda.evaluation.reference import reference_card, write_reference
-from pagoda.evaluation.streaming import Wanted, collect, subset
-from pagoda.extractors.classifier import classifier_of
+from pagoda.evaluation.streaming import Wanted, collect_each, subset
+from pagoda.extractors.classifier import NAME
 from pagoda.stages.device import pick_device
+from pagoda.stages.extractors import metrics_of, open_extractors
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 
@@ -19,10 +20,10 @@ _BATCH = 256  # images a call of the network
 
 
 def run(config: Config, resolution: int) -> None:
-    """Write the ``reference`` artifact of one resolution.
+    """Write the ``reference`` artifacts of one resolution, one for each feature network.
 
-    It holds mean and covariance over the whole split, and the features of a fixed random subset of
-    ``reference.manifold_images`` images for precision and recall.
+    Each holds mean and covariance over the whole split, and the features of a fixed random subset
+    of ``reference.manifold_images`` images for precision and recall. The images are read once.
     """
     paths, split = Paths(config), config.reference.split
     identity = {"name": config.name, "resolution": resolution}
@@ -30,20 +31,21 @@ def run(config: Config, resolution: int) -> None:
     features = artifacts.open_artifact(
         paths.features, "features", {"name": config.name, "target_res": config.target_res}
     )
-    extractor = classifier_of(features, pick_device(), _BATCH)
+    extractors = open_extractors(config, features, pick_device(), _BATCH)
     images = ArtifactImages(data, split)
     kept = subset(len(images), config.reference.manifold_images)
+    passes = [(e, Wanted("sfd" in metrics_of(e), features=kept)) for e in extractors]
     with track(len(images), f"reference {resolution}") as bar:
-        rows = np.arange(len(images))
-        found = collect(extractor, images, rows, Wanted(features=kept), bar.advance)
+        found = collect_each(passes, images, np.arange(len(images)), bar.advance)
     if not processes.first():
         return
-    card = reference_card(
-        extractor, images=data.fingerprint, recipe=data.card()["recipe"], resolution=resolution,
-        split=split, n=found.n, manifold_n=len(kept),
-    )  # fmt: skip
-    inputs = {"data": data, "features": features}
-    write_reference(paths.reference(resolution), found, card, identity, inputs)
+    for extractor, one in zip(extractors, found, strict=True):
+        card = reference_card(
+            extractor, images=data.fingerprint, recipe=data.card()["recipe"],
+            resolution=resolution, split=split, n=one.n, manifold_n=len(kept),
+        )  # fmt: skip
+        inputs = {"data": data} | ({"features": features} if extractor.name == NAME else {})
+        write_reference(paths.reference(resolution, extractor.name), one, card, identity, inputs)
 
 
 class ArtifactImages:

@@ -1,0 +1,69 @@
+"""The feature networks that a pipeline's references and results are in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pagoda.artifacts import Artifact
+from pagoda.config import Config
+from pagoda.errors import PagodaError
+from pagoda.extractors.base import Extractor
+from pagoda.extractors.classifier import NAME, classifier_of
+from pagoda.extractors.select import open_extractor
+from pagoda.stages.root import project_root
+
+_BATCH = 64  # images a call of a published network, at 224 pixels or more a side
+
+
+def open_extractors(
+    config: Config, features: Artifact, device: torch.device, batch: int
+) -> list[Extractor]:
+    """The networks of ``reference.extractors``, the embedded classifier first.
+
+    Args:
+        config: the experiment.
+        features: the embedded classifier.
+        device: where they run.
+        batch: images a call of the classifier.
+
+    Raises:
+        PagodaError: if weights are not at hand or damaged, or two networks share a name.
+    """
+    section = config.reference
+    weights, code = (None if p is None else _at_hand(p) for p in (section.weights, section.code))
+    found = []
+    for text in section.extractors:
+        if text == NAME:
+            found.append(classifier_of(features, device, batch))
+            continue
+        family, _, file = text.partition(":")
+        if family == "custom" and not Path(file).exists():
+            text = f"custom:{_at_hand(file)}" if (project_root() / file).exists() else text
+        try:
+            found.append(open_extractor(text, device, _BATCH, weights, code, section.download))
+        except PagodaError as error:
+            raise PagodaError(f"reference.extractors names {text}: {error}") from error
+    names = [extractor.name for extractor in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise PagodaError(f"reference.extractors names {min(twice)} twice; leave one of them out")
+    return found
+
+
+def metrics_of(extractor: Extractor) -> tuple[str, ...]:
+    """What a pipeline measures in these features; ``pagoda evaluate`` measures more on request."""
+    scores = ("score", "score_adm") if extractor.family == "inception" else ("score",)
+    return (
+        "fd",
+        *(("sfd",) if extractor.spatial_dim is not None else ()),
+        *(scores if extractor.classes is not None else ()),
+        "precision",
+        "recall",
+        *(("accuracy",) if extractor.family == NAME else ()),
+    )
+
+
+def _at_hand(path: str) -> Path:
+    """A relative path that is not here is looked for in the project's root, as data are."""
+    return Path(path) if Path(path).exists() else project_root() / path
