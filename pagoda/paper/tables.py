@@ -15,7 +15,7 @@ from pagoda.paper.published import PRIMARY, USER, Published
 from pagoda.paper.runs import Run
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Row
-from pagoda.report.results import METRICS, generator_label, number, value_cell
+from pagoda.report.results import DISTANCES, METRICS, generator_label, number, value_cell
 
 _MARKS = {PRIMARY: "", "secondary": "†", USER: "‡"}
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
@@ -248,7 +248,7 @@ def _table(
 
 def _distances(run: Run) -> list[Row]:
     rows = [row for res in run.resolutions for row in run.main(res)]
-    return [row for row in rows if row.metric == "fd"]
+    return [row for row in rows if row.metric in DISTANCES]
 
 
 def _size(run: Run) -> str:

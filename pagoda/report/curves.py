@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pagoda.report import style
 from pagoda.report.experiment import Experiment, Row
 from pagoda.report.history import History
-from pagoda.report.results import GENERATORS, generator_label, number
+from pagoda.report.results import DISTANCES, GENERATORS, generator_label, number
 from pagoda.report.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 _SMOOTH_FROM = 40  # rows; a shorter curve is drawn as it is
@@ -113,7 +113,7 @@ def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
     Returns:
         The figure's width in CSS pixels.
     """
-    rows = [r for r in experiment.rows if r.metric == "fd" and r.protocol == protocol]
+    rows = [r for r in experiment.rows if r.metric in DISTANCES and r.protocol == protocol]
     found = {r.generator for r in rows}
     names = [n for n in GENERATORS if n in found] + sorted(found - set(GENERATORS))
     resolutions = sorted({r.resolution for r in rows})

@@ -15,6 +15,7 @@ from pagoda.report.experiment import Evaluation, Experiment
 from pagoda.report.markdown import to_markdown
 from pagoda.report.page import to_html
 from pagoda.report.results import (
+    DISTANCES,
     distance_protocols,
     generator_label,
     main_rows,
@@ -161,7 +162,7 @@ def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     for protocol in distance_protocols(experiment):
         file = f"distances-{protocol}.png"
         width = curves.draw_distances(experiment, protocol, folder / file)
-        rows = [r for r in experiment.rows if r.protocol == protocol and r.metric == "fd"]
+        rows = [r for r in experiment.rows if r.protocol == protocol and r.metric in DISTANCES]
         caption = (
             f"**Fréchet distances**, `{protocol}`, logarithmic; every panel is held against real "
             f"images of its own resolution. {provenance(rows)}"

@@ -25,6 +25,7 @@ GENERATORS = {
 METRICS = {
     "fid": "FID ↓",
     "fd": "FD ↓",
+    "sfid": "sFID ↓",
     "inception_score": "Inception score ↑",
     "classifier_score": "Classifier score ↑",
     "precision": "Precision ↑",
@@ -32,6 +33,8 @@ METRICS = {
     "class_accuracy": "Class accuracy ↑",
     "train_share": "Nearer to training images (0.5: no copies)",
 }
+DISTANCES = ("fd", "fid")
+"""Metrics that are Fréchet distances of pooled features."""
 
 
 def generator_label(name: str) -> str:
@@ -79,7 +82,7 @@ def _references(rows: list[Row]) -> list[str]:
 
 def distance_protocols(experiment: Experiment) -> list[str]:
     """Protocols of Fréchet distances under which a main generator was measured."""
-    return sorted({r.protocol for r in main_rows(experiment) if r.metric == "fd"})
+    return sorted({r.protocol for r in main_rows(experiment) if r.metric in DISTANCES})
 
 
 def main_rows(experiment: Experiment) -> list[Row]:

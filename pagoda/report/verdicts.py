@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Experiment
-from pagoda.report.results import distance_protocols, number, pick
+from pagoda.report.results import DISTANCES, distance_protocols, number, pick
 
 STUDENT_TO_TEACHER = 1.5
 UNTRAINED_TO_STUDENT = 10.0
@@ -113,6 +113,6 @@ def _distance(experiment: Experiment, where: tuple[str, int], protocol: str) -> 
     generator, resolution = where
     row = pick(
         experiment.evaluations[resolution].rows,
-        lambda r: r.metric == "fd" and r.protocol == protocol and r.generator == generator,
+        lambda r: r.metric in DISTANCES and r.protocol == protocol and r.generator == generator,
     )
     return None if row is None else row.value

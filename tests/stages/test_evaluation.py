@@ -36,6 +36,7 @@ from pagoda.stages.evaluate import sheet_cells
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
 from pagoda.stages.teacher import unet_spec
+from tests.extractors.stand_ins import write_inception
 from tests.tiny import tiny_tree
 
 SAMPLES, CLASSES = 64, 10
@@ -284,6 +285,60 @@ def test_a_reference_of_other_images_or_features_is_refused(config: Config) -> N
             evaluate.run(config, 16)
         assert "\n" not in str(raised.value)
     where.write_text(kept)
+    evaluate.run(config, 16)
+
+
+def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path) -> None:
+    """A user's TorchScript file and an Inception of random weights, both at hand, side by side."""
+    write_inception(tmp_path / "inception-2015-12-05.pt")
+    torch.jit.script(_Means()).save(str(tmp_path / "means.pt"))
+    names = ["classifier", "inception:legacy_tensorflow", f"custom:{tmp_path}/means.pt"]
+    section = dataclasses.replace(config.reference, extractors=names, weights=str(tmp_path))
+    more = dataclasses.replace(config, reference=section)
+    before = evaluation(config, 16).json("results")["rows"]
+    reference.run(more, 16)
+    evaluate.run(more, 16)
+    rows = evaluation(config, 16).json("results")["rows"]
+    assert [row for row in rows if "classifier" in row["protocol"]] == before
+    held = {
+        name: artifacts.open_artifact(Paths(config).reference(16, name), "reference")
+        for name in ("inception_legacy_tensorflow", "custom_means")
+    }
+    assert {a.fingerprint for a in held.values()} <= {row["reference"] for row in rows}
+    of_grown = {row["protocol"]: row["value"] for row in rows if row["generator"] == "grown"}
+    assert {
+        "fid_legacy_tensorflow_64", "sfid_legacy_tensorflow_64", "is_legacy_tensorflow_64_s2",
+        "is_adm_legacy_tensorflow_64_s1", "recall_inception_legacy_tensorflow_64_k3",
+        "train_share_inception_legacy_tensorflow_64_m64", "fd_custom_means_64",
+        "precision_custom_means_64_k3",
+    } <= set(of_grown)  # fmt: skip
+    z, labels = prior(config)
+    with torch.inference_mode():
+        images = to_uint8(generator_of(config, 16)(z, labels)).double().mean((2, 3))
+        train = artifacts.open_artifact(Paths(config).data(16), "images").array("train_images")
+        real = torch.from_numpy(train).double().mean((2, 3))
+    expected = frechet_distance_of_features(real.numpy(), images.numpy())
+    assert of_grown["fd_custom_means_64"] == pytest.approx(expected, rel=1e-3)
+    evaluate.run(config, 16)
+
+
+class _Means(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3))
+
+
+def test_weights_that_are_not_at_hand_are_named_before_training(
+    config: Config, tmp_path: Path
+) -> None:
+    names = ["classifier", "inception:clean"]
+    section = dataclasses.replace(config.reference, extractors=names, weights=str(tmp_path))
+    with pytest.raises(PagodaError, match=r"names inception:clean: there is no .*2015") as raised:
+        reference.run(dataclasses.replace(config, reference=section), 16)
+    assert "\n" not in str(raised.value)
+    reference.run(config, 16)  # the classifier needs none
+    section = dataclasses.replace(section, extractors=["classifier", "custom:pagoda.nowhere:f"])
+    with pytest.raises(PagodaError, match=r"names custom:pagoda.nowhere:f: cannot import"):
+        reference.run(dataclasses.replace(config, reference=section), 16)
     evaluate.run(config, 16)
 
 
