@@ -316,7 +316,7 @@ def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path
     with torch.inference_mode():
         images = to_uint8(generator_of(config, 16)(z, labels)).double().mean((2, 3))
         train = artifacts.open_artifact(Paths(config).data(16), "images").array("train_images")
-        real = torch.from_numpy(train).double().mean((2, 3))
+        real = torch.from_numpy(np.array(train)).double().mean((2, 3))
     expected = frechet_distance_of_features(real.numpy(), images.numpy())
     assert of_grown["fd_custom_means_64"] == pytest.approx(expected, rel=1e-3)
     evaluate.run(config, 16)
