@@ -163,13 +163,13 @@ def statistics_numpy(inputs: Path) -> Callable[[], Any]:
 
 
 @contender("statistics", "pagoda")
-def statistics_ours(inputs: Path) -> Callable[[], Any]:
+def statistics_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.metrics.statistics import RunningMoments
 
     rows = load(inputs, "real_50k")
 
     def run() -> float:
-        running = RunningMoments(rows.shape[1])
+        running = RunningMoments(rows.shape[1], device=device)
         for start in range(0, len(rows), 64):
             running.update(rows[start : start + 64])
         found = running.moments()

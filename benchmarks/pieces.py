@@ -1,13 +1,19 @@
-"""Run a profile stage by stage without DVC, in pieces of limited time.
+"""Run a profile, and its ablations, stage by stage without DVC, in pieces of limited time.
 
     python -m benchmarks.pieces --profile imagenette --minutes 8 --work WORK \
         --set data.source=zip --set data.path=imagenette128.zip
+    python -m benchmarks.pieces --profile imagenette --minutes 8 --work WORK --runs all ...
 
 The same command again goes on where the last one stopped: finished stages are skipped, and the one
 that was cut short resumes from its checkpoint. For machines that hold PyTorch but not DVC, and for
 those that are lent for minutes. Exit status 0: all done; 75: time is up, run it again; anything
-else is the failing stage's. ``WORK/stages.jsonl`` gets a row a piece: stage, seconds, images/s of
-its history, peak memory of the host and of the GPU.
+else is the failing stage's.
+
+``--runs`` names what is run, ``main`` alone unless told otherwise; ``all`` is every one of
+:data:`RUNS`. Each has a folder ``WORK/<run>``. A stage that another run has finished with the same
+parameters and inputs is not run again: its outputs are linked. ``WORK/stages.jsonl`` gets a row a
+piece: run, stage, seconds, images/s of its history, peak memory of the host and of the GPU. At the
+end ``WORK/comparison.md`` and ``.csv`` hold the values of all runs, and their spread over seeds.
 """
 
 from __future__ import annotations
@@ -15,67 +21,124 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pagoda.config import derive_growth, derive_resolutions
-from pagoda.derive import profile_tree
+from benchmarks.comparison import write_comparison
+from pagoda.artifacts import digest
+from pagoda.derive import profile_tree, with_lists
+from pagoda.errors import PagodaError
 
 ROOT = Path(__file__).resolve().parents[1]
+RUNS: dict[str, tuple[str, ...]] = {
+    "main": (),
+    # Without a regression nothing would be trained before the adversarial loss sets in.
+    "adversarial_growth": ("grow.loss.regression=none", "grow.loss.adversarial_start=0.0"),
+    "noise_to_data": ("distill.loss.regression=noise_to_data",),
+    "half_base": ("base_res={half_base}",),
+    "seed_1": ("seed=1",),
+    "seed_2": ("seed=2",),
+}
+"""Settings of each run, beside those of the command line."""
+
 _TIME_IS_UP = 75
 _GRACE_S = 60  # for a stage to save its state after it was told to stop
+_NOT_HERE = "track"  # needs MLflow; the reports are what it reads
 
 
-def compose(profile: str, settings: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stage:
+    """A stage of ``dvc.yaml``.
+
+    Attributes:
+        command: arguments of ``pagoda``.
+        key: of its command, its parameters and the stages that it reads from.
+        outs: files and folders that it writes.
+    """
+
+    command: tuple[str, ...]
+    key: str
+    outs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The command line."""
+        return " ".join(self.command)
+
+
+def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
     """The parameters of a profile with ``a.b=value`` settings and the lists that follow."""
     tree = profile_tree(profile, ROOT)
+    half = {"half_base": tree["base_res"] // 2}
     for setting in settings:
         key, _, value = setting.partition("=")
         *parents, last = key.split(".")
         section = tree
         for parent in parents:
-            section = section[parent]
+            section = section.get(parent, {})
         if last not in section:
-            raise SystemExit(f"error: {profile} has no key {key}")
-        section[last] = yaml.safe_load(value)
+            raise PagodaError(f"{profile} has no key {key}")
+        section[last] = yaml.safe_load(value.format(**half) if "{half" in value else value)
     if tree["data"]["path"]:
         tree["data"]["path"] = str(Path(tree["data"]["path"]).resolve())
-    tree["resolutions"] = derive_resolutions(tree["base_res"], tree["target_res"])
-    tree["growth"] = derive_growth(tree["base_res"], tree["target_res"])
+    return with_lists(tree)
+
+
+def stages(tree: dict[str, Any]) -> list[Stage]:
+    """The stages of the main pipeline, in the order of ``dvc.yaml``, which serves."""
+    found: list[Stage] = []
+    for name, body in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        if name == _NOT_HERE:
+            continue
+        each = _value(tree, body["foreach"].strip("${}")) if "foreach" in body else [None]
+        for item in each.values() if isinstance(each, dict) else each:
+            found.append(_stage(body.get("do", body), tree, item, found))
+    return found
+
+
+def _stage(body: dict[str, Any], tree: dict[str, Any], item: Any, before: list[Stage]) -> Stage:
+    command = _filled(body["cmd"], tree, item).removeprefix("python -m pagoda ")
+    given = {key: _value(tree, key) for key in body["params"]}
+    listed = [*body["outs"], *body.get("metrics", [])]
+    outs = [_filled(out if isinstance(out, str) else next(iter(out)), tree, item) for out in listed]
+    read = [_filled(dep, tree, item) for dep in body.get("deps", [])]
+    above = sorted({s.key for s in before if any(_meet(o, dep) for o in s.outs for dep in read)})
+    return Stage(tuple(command.split()), digest([command, given, above]), tuple(outs))
+
+
+def _meet(first: str, second: str) -> bool:
+    """Whether one path is the other, or lies in it."""
+    return first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/")
+
+
+def _filled(text: str, tree: dict[str, Any], item: Any) -> str:
+    """``${a.b[0]}`` -> its value, ``${item}`` and ``${item.key}`` of a foreach among them."""
+    return re.sub(r"\$\{(.+?)\}", lambda m: str(_value(tree | {"item": item}, m[1])), text)
+
+
+def _value(tree: Any, path: str) -> Any:
+    for part in re.findall(r"[^.\[\]]+", path):
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
     return tree
 
 
-def stages(tree: dict[str, Any]) -> list[list[str]]:
-    """Command lines of the main pipeline's stages in an order that serves."""
-    each = [str(resolution) for resolution in tree["resolutions"]]
-    return [
-        *(["downsample", "--resolution", r] for r in each),
-        ["features"],
-        *(["reference", "--resolution", r] for r in each),
-        ["teacher"],
-        ["invert"],
-        ["distill"],
-        *(
-            ["grow", "--from", str(s["from"]), "--to", str(s["to"])]
-            for s in tree["growth"].values()
-        ),
-        *(["evaluate", "--resolution", r] for r in each),
-        ["report"],
-    ]
-
-
-def run(command: list[str], work: Path, seconds: float) -> tuple[int | None, dict[str, Any]]:
+def run(stage: Stage, folder: Path, seconds: float) -> tuple[int | None, dict[str, Any]]:
     """One stage for at most ``seconds``: exit status, None if it was stopped, and what it took."""
     start = time.monotonic()
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), _inherited()]))}
-    process = subprocess.Popen([sys.executable, "-m", "pagoda", *command], cwd=work, env=env)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "pagoda", *stage.command]
+    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": path})
     gpu, code = 0.0, None
     while code is None and time.monotonic() - start < seconds:
         try:
@@ -91,14 +154,19 @@ def run(command: list[str], work: Path, seconds: float) -> tuple[int | None, dic
             process.wait()
     host = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return code, {
-        "stage": " ".join(command), "done": code == 0,
-        "seconds": round(time.monotonic() - start, 1),
+        "done": code == 0, "seconds": round(time.monotonic() - start, 1),
+        "images_per_second": _speed(stage, folder) if code == 0 else None,
         "peak_host_gib_so_far": round(host, 2), "peak_gpu_gib": round(gpu, 2),
     }  # fmt: skip
 
 
-def _inherited() -> str:
-    return os.environ.get("PYTHONPATH", "")
+def _speed(stage: Stage, folder: Path) -> float | None:
+    """Images a second over the whole of the stage's history, None if it has none."""
+    for out in stage.outs:
+        if out.endswith(".jsonl"):
+            last = json.loads((folder / out).read_text().splitlines()[-1])
+            return round(last["images"] / last["seconds"], 1) if last.get("seconds") else None
+    return None
 
 
 def _gpu_gib() -> float:
@@ -111,34 +179,74 @@ def _gpu_gib() -> float:
     return float(found.stdout.split("\n")[0]) / 1024
 
 
+def link(stage: Stage, theirs: Path, ours: Path) -> None:
+    """Give a run the outputs that another run's stage has written; artifacts are never edited."""
+    for out in stage.outs:
+        here = ours / out
+        here.parent.mkdir(parents=True, exist_ok=True)
+        if (theirs / out).is_dir():
+            shutil.rmtree(here, ignore_errors=True)
+            shutil.copytree(theirs / out, here, copy_function=os.link)
+        else:
+            here.unlink(missing_ok=True)
+            os.link(theirs / out, here)
+
+
+def prepare(folder: Path, tree: dict[str, Any]) -> None:
+    """Write a run's ``params.yaml``, or see that it is the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    params, text = folder / "params.yaml", yaml.safe_dump(tree, sort_keys=False)
+    if params.exists() and params.read_text() != text:
+        raise SystemExit(f"error: {folder} holds other parameters; take a new --work folder")
+    params.write_text(text)
+
+
+def run_all(work: Path, trees: dict[str, dict[str, Any]], deadline: float) -> None:
+    """Every stage of every run that is not done yet; exits where time is up or a stage fails."""
+    log = work / "stages.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    finished = {row["key"]: row["run"] for row in reversed(rows) if row["done"]}
+    done = {(row["run"], row["key"]) for row in rows if row["done"]}
+    for name, tree in trees.items():
+        for stage in stages(tree):
+            if (name, stage.key) in done:
+                continue
+            if stage.key in finished:
+                link(stage, work / finished[stage.key], work / name)
+                code, took = 0, {"done": True, "linked_from": finished[stage.key]}
+            else:
+                code, took = run(stage, work / name, deadline - time.monotonic())
+            row = {"run": name, "stage": stage.name, "key": stage.key} | took
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            sys.stderr.write(f"{row}\n")
+            if code is None:
+                raise SystemExit(_TIME_IS_UP)
+            if code:
+                raise SystemExit(code)
+            finished.setdefault(stage.key, name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--profile", required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder that runs/ is written in")
+    parser.add_argument("--work", type=Path, required=True, help="folder that everything goes to")
     parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--runs", default="main", help=f"all, or some of {','.join(RUNS)}")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
-    tree = compose(given.profile, given.settings)
-    given.work.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(tree, sort_keys=False)
-    params, log = given.work / "params.yaml", given.work / "stages.jsonl"
-    if params.exists() and params.read_text() != text:
-        raise SystemExit(f"error: {given.work} holds another run; take a new folder")
-    params.write_text(text)
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    finished = {row["stage"] for row in rows if row["done"]}
-    for command in stages(tree):
-        if " ".join(command) in finished:
-            continue
-        code, took = run(command, given.work, deadline - time.monotonic())
-        with log.open("a") as file:
-            file.write(json.dumps(took) + "\n")
-        sys.stderr.write(f"{took}\n")
-        if code is None:
-            raise SystemExit(_TIME_IS_UP)
-        if code:
-            raise SystemExit(code)
+    names = list(RUNS) if given.runs == "all" else given.runs.split(",")
+    if unknown := [name for name in names if name not in RUNS]:
+        parser.error(f"no run {unknown[0]!r}; there are {', '.join(RUNS)}")
+    try:
+        trees = {name: compose(given.profile, [*given.settings, *RUNS[name]]) for name in names}
+    except PagodaError as error:
+        raise SystemExit(f"error: {error}") from error
+    for name, tree in trees.items():
+        prepare(given.work / name, tree)
+    run_all(given.work, trees, deadline)
+    write_comparison(given.work, names)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,15 @@ def profile_tree(name: str, root: Path) -> dict[str, Any]:
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
         raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
-    tree: dict[str, Any] = yaml.safe_load(file.read_text())
+    return with_lists(yaml.safe_load(file.read_text()))
+
+
+def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with the lists that follow from its ends.
+
+    Raises:
+        PagodaError: if ``base_res`` is impossible.
+    """
     ends = tree["base_res"], tree["target_res"]
     return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
 

@@ -66,15 +66,24 @@ class Reference:
         """Number of images, None if the file does not say."""
         return self.card["n"]
 
-    @cached_property
-    def radii(self) -> np.ndarray:
-        """Squared radii of the manifold."""
+    def radii(self, device: str | None = None) -> np.ndarray:
+        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
+
+        Raises:
+            PagodaError: if the reference keeps no features.
+        """
         if self.manifold is None:
             raise PagodaError(
                 f"{self.where} keeps no features of real images, which precision, recall and "
                 "kernel distances need; make a reference from the images with 'pagoda reference'"
             )
-        return squared_radii(self.manifold, self.neighbours)
+        if device not in self._radii:
+            self._radii[device] = squared_radii(self.manifold, self.neighbours, device)
+        return self._radii[device]
+
+    @cached_property
+    def _radii(self) -> dict[str | None, np.ndarray]:
+        return {}
 
 
 def reference_card(

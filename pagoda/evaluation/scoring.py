@@ -69,6 +69,7 @@ class _Scored:
     sample: Sample
     reference: Reference
     settings: Settings
+    device: str | None
 
     @property
     def n(self) -> int:
@@ -77,7 +78,8 @@ class _Scored:
     @cached_property
     def manifold(self) -> ManifoldValues:
         real, k = _manifold(self.reference), self.settings.neighbours
-        return manifold_values(real, self.sample.found.features, k, self.reference.radii)
+        radii = self.reference.radii(self.device)
+        return manifold_values(real, self.sample.found.features, k, radii, self.device)
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -134,14 +136,15 @@ def _mmd(s: _Scored) -> Value:
         real, found = (
             f / np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True) for f in (real, found)
         )
-    value = gaussian_mmd(real, found, width)
+    value = gaussian_mmd(real, found, width, device=s.device)
     return metric, protocol(metric, s.sample.extractor, s.n, w=width), value, len(real)
 
 
 def _kernel(s: _Scored) -> Value:
     real, settings = _manifold(s.reference), s.settings
     count, size = settings.subsets, settings.subset_size
-    value, _ = kernel_distance_of_subsets(real, s.sample.found.features, count, size)
+    found = s.sample.found.features
+    value, _ = kernel_distance_of_subsets(real, found, count, size, device=s.device)
     metric = "kid" if s.sample.inception else "kd"
     return metric, s.named("kid", "kd", s=count, m=size), value, len(real)
 
@@ -293,13 +296,15 @@ def score(
     metrics: Iterable[str],
     settings: Settings,
     intervals: bool = False,
+    device: str | None = None,
 ) -> list[dict[str, Any]]:
     """All metrics of one pass: metric, protocol, value, n and n of the reference.
 
     With ``intervals`` also ``low``, ``high`` and ``interval``, which names how they were found;
-    all three are None for a metric, or a number of images, that has none.
+    all three are None for a metric, or a number of images, that has none. On a ``device`` torch
+    makes the distances between points; the Frechet distance is made here, in float64.
     """
-    scored = _Scored(sample, reference, settings)
+    scored = _Scored(sample, reference, settings, device)
     keys = ("metric", "protocol", "value", "reference_n")
     rows = []
     for name in metrics:
@@ -330,18 +335,21 @@ def _interval(s: _Scored, name: str, value: float) -> dict[str, Any]:
     return {"low": found.low, "high": found.high, "interval": f"{method}_{found.level * 100:g}"}
 
 
-def train_share_row(sample: Sample, reference: Reference, real: Sample) -> dict[str, Any]:
+def train_share_row(
+    sample: Sample, reference: Reference, real: Sample, device: str | None = None
+) -> dict[str, Any]:
     """The share of :mod:`pagoda.metrics.memorisation`, as :func:`score` gives rows.
 
     Args:
         sample: generated images.
         reference: real images of one split, training or test.
         real: real images of the other split.
+        device: as of :func:`score`.
     """
     train, held_out = _manifold(reference), real.found.features
     if reference.card["split"] == "test":
         train, held_out = held_out, train
-    found = train_share(sample.found.features, train, held_out)
+    found = train_share(sample.found.features, train, held_out, device=device)
     named = protocol("train_share", sample.extractor, found.n, m=found.real)
     return {
         "metric": "train_share", "protocol": named, "value": found.value,

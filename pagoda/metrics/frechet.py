@@ -13,8 +13,8 @@ are near zero: a sum over noise eigenvalues of 1e-16 adds 1e-8 each. It is there
 where its own error bound is small; otherwise the nuclear norm is, which is right for
 rank-deficient covariances (n <= d, dead or constant features).
 
-The name of the distance is the features': FID only with Inception's pooled features, sFID with
-:func:`spatial_features` of Inception, FD-DINOv2 with DINOv2's. The arithmetic is one.
+The name of the distance is the features': FID only with Inception's pooled features, sFID with its
+spatial ones (Nash et al. 2021), FD-DINOv2 with DINOv2's. The arithmetic is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from pagoda.metrics.arrays import Arrays, arrays_on, tiles
 from pagoda.metrics.statistics import Moments, check_features, feature_moments
 
 _FAST_BOUND = 1e-12  # largest relative error allowed to the eigenvalue form
-_SPATIAL_CHANNELS = 7
 _PANEL = 256  # columns of a triangular product made at a time
 
 
@@ -176,27 +175,6 @@ def frechet_distance_to_features(
     delta = reference.mean - mean
     traces = float(np.trace(reference.covariance) + np.sum(x * x))
     return max(0.0, float(delta @ delta) + traces - 2 * cross)
-
-
-def spatial_features(activations: np.ndarray) -> np.ndarray:
-    """Features of sFID (Nash et al. 2021) from Inception's ``mixed_6/conv`` activations.
-
-    The first 7 channels, flattened position by position as ADM's evaluator does: 17 x 17 x 7 =
-    2023 values an image. They keep the layout of an image, which pooled features lose.
-
-    Args:
-        activations: ``(n, channels, height, width)``.
-
-    Raises:
-        PagodaError: for another shape or fewer than 7 channels.
-    """
-    if activations.ndim != 4 or activations.shape[1] < _SPATIAL_CHANNELS:
-        raise PagodaError(
-            f"activations have shape {activations.shape}; sFID takes the first "
-            f"{_SPATIAL_CHANNELS} channels of (n, channels, height, width)"
-        )
-    kept = activations[:, :_SPATIAL_CHANNELS].transpose(0, 2, 3, 1)
-    return np.asarray(kept.reshape(len(kept), -1))
 
 
 def _contrasts(centred: np.ndarray) -> np.ndarray:

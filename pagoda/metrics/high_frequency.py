@@ -5,7 +5,10 @@ With the discrete Fourier transform F of an image, channel by channel::
     share = sum_{|f| > f_0} |F(f)|^2 / sum_{f != 0} |F(f)|^2,     |f| = sqrt(f_x^2 + f_y^2)
 
 Frequencies are in cycles per pixel: 0.5 along an axis is Nyquist's. The mean colour is left out.
-The share does not change with contrast; the energy, of luminance and in absolute units, does.
+
+Two measures, for two questions. The share, of one image and all its channels, does not change with
+contrast: how is an image's power spread over scales? The energy, of luminance over a set and in
+absolute units, does: its ratio to that of real images says how much detail a generator makes.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from pagoda.metrics.image_pairs import check_images
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _CHUNK = 1024
+_HALF_NYQUIST = 0.25  # cycles per pixel
 
 
-def high_frequency_shares(images: np.ndarray, above: float = 0.25) -> np.ndarray:
+def high_frequency_shares(images: np.ndarray, above: float = _HALF_NYQUIST) -> np.ndarray:
     """Share of the power above a radial frequency, one value an image in [0, 1].
 
     Args:
@@ -35,10 +39,7 @@ def high_frequency_shares(images: np.ndarray, above: float = 0.25) -> np.ndarray
     images = check_images(images)
     if not 0 <= above < 0.5**0.5:
         raise PagodaError(f"no frequency of an image lies above {above} cycles per pixel; use 0.25")
-    height, width = images.shape[2:]
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    # Frequencies that are equal on paper, such as 16/64 and 0.25, must fall on one side.
-    high = radius > above * (1 + 1e-12)
+    high = _above(above, *images.shape[2:])
     rounding = (4 * np.finfo(np.float64).eps) ** 2  # what is left of one colour by Parseval
     shares = np.zeros(len(images))
     for i, image in enumerate(images):
@@ -49,6 +50,13 @@ def high_frequency_shares(images: np.ndarray, above: float = 0.25) -> np.ndarray
         if whole > rounding * image.size * np.sum(image.astype(np.float64) ** 2):
             shares[i] = power[high].sum() / whole
     return shares
+
+
+def _above(frequency: float, height: int, width: int) -> np.ndarray:
+    """(height, width) which terms of a discrete Fourier transform lie above a radial frequency."""
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    # Frequencies that are equal on paper, such as 16/64 and 0.25, must fall on one side.
+    return np.asarray(radius > frequency * (1 + 1e-12))
 
 
 def high_frequency_energy(images: np.ndarray) -> float:
@@ -70,8 +78,7 @@ def high_frequency_energy(images: np.ndarray) -> float:
 
 def _energy(pixels: np.ndarray) -> float:
     size = pixels.shape[-1]
-    frequency = np.fft.fftfreq(size)
-    high = np.hypot(frequency[:, None], frequency[None, :]) > 0.25
+    high = _above(_HALF_NYQUIST, size, size)
     luma = np.einsum("c,nchw->nhw", _LUMA, pixels)
     power = np.square(np.abs(np.fft.fft2(luma)[:, high])).sum(1)
     return float(power.mean()) / size**4

@@ -51,10 +51,12 @@ def kernel_distance_of_subsets(
         )
     rng = np.random.RandomState(seed)
     values = []
+    n, m = len(x), len(y)
     with arrays_on(device) as arrays:
+        held_x, held_y = (arrays.put(f, f.dtype.type) for f in (x, y))
         for _ in range(subsets):
-            part_x = x[rng.choice(len(x), subset_size, replace=False)]
-            part_y = y[rng.choice(len(y), subset_size, replace=False)]
+            part_x = held_x[rng.choice(n, subset_size, replace=False)]
+            part_y = held_y[rng.choice(m, subset_size, replace=False)]
             values.append(_unbiased(part_x, part_y, arrays))
     return float(np.mean(values)), float(np.std(values))
 
@@ -71,7 +73,7 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> 
     """
     x, y = _pair(x, y)
     with arrays_on(device) as arrays:
-        return _unbiased(x, y, arrays)
+        return _unbiased(arrays.put(x, x.dtype.type), arrays.put(y, y.dtype.type), arrays)
 
 
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,30 +86,29 @@ def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
 
 
-def _unbiased(x: np.ndarray, y: np.ndarray, arrays: Arrays) -> float:
+def _unbiased(x: Any, y: Any, arrays: Arrays) -> float:
     n, m = len(x), len(y)
     own = _own_sum(x, arrays) / (n * (n - 1)) + _own_sum(y, arrays) / (m * (m - 1))
     cross = 0.0
     for columns in tiles(m, _TILE):
-        right = arrays.put(y[columns], y.dtype.type)
+        right = y[columns]
         for rows in tiles(n, _TILE):
-            cross += _cubes(arrays.put(x[rows], x.dtype.type) @ right.T, x.shape[1], arrays)
+            cross += _cubes(x[rows] @ right.T, x.shape[1], arrays)
     return own - 2 * cross / (n * m)
 
 
-def _own_sum(x: np.ndarray, arrays: Arrays) -> float:
+def _own_sum(x: Any, arrays: Arrays) -> float:
     """Sum of ``k(x_i, x_j)`` over ``i != j``, by symmetry from half of the tiles."""
     total = 0.0
     slices = tiles(len(x), _TILE)
     for i, columns in enumerate(slices):
-        right = arrays.put(x[columns], x.dtype.type)
-        products = right @ right.T
+        right = x[columns]
+        products = right @ right.T  # numpy takes half the work where both are one matrix
         diagonal = np.arange(columns.stop - columns.start)
         products[diagonal, diagonal] = -x.shape[1]  # a kernel value of 0
         total += _cubes(products, x.shape[1], arrays)
         for rows in slices[:i]:
-            left = arrays.put(x[rows], x.dtype.type)
-            total += 2 * _cubes(left @ right.T, x.shape[1], arrays)
+            total += 2 * _cubes(x[rows] @ right.T, x.shape[1], arrays)
     return total
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.metrics.arrays import arrays_on
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,21 @@ class RunningMoments:
 
     Rows are gathered in a buffer of fixed size before each merge, so that the result has the same
     bits however the rows were cut into batches. Memory: the buffer and two ``(d, d)`` matrices.
+
+    Args:
+        dim: of the features.
+        buffer_rows: rows gathered before a merge.
+        device: where torch makes the products, in float64; None for numpy. ``M`` stays there.
     """
 
-    def __init__(self, dim: int, buffer_rows: int = 4096) -> None:
+    def __init__(self, dim: int, buffer_rows: int = 4096, device: str | None = None) -> None:
         self._buffer = np.empty((buffer_rows + 1, dim), dtype=np.float64)  # and one for delta
         self._room = buffer_rows
         self._held = 0
         self._n = 0
         self._mean = np.zeros(dim)
-        self._scatter = np.zeros((dim, dim))
+        self._device = device
+        self._scatter: Any = None  # where the products are made
 
     def update(self, features: np.ndarray) -> None:
         """Take in features ``(n, d)`` of any float type.
@@ -86,7 +94,9 @@ class RunningMoments:
         self._flush()
         if self._n < 2:
             raise PagodaError(f"{self._n} images have no covariance; use 2 or more")
-        return Moments(self._n, self._mean.copy(), self._scatter / (self._n - 1))
+        with arrays_on(self._device) as arrays:
+            covariance = arrays.get(self._scatter / (self._n - 1))
+        return Moments(self._n, self._mean.copy(), covariance)
 
     def _flush(self) -> None:
         if not self._held:
@@ -98,7 +108,13 @@ class RunningMoments:
         delta = mean - self._mean
         # The last term of M is that of one more row.
         block[-1] = delta * np.sqrt(self._n * self._held / total)
-        self._scatter += block.T @ block  # numpy calls dsyrk: half the work of a general product
+        with arrays_on(self._device) as arrays:
+            rows = arrays.put(block, np.float64)
+            scatter = rows.T @ rows  # numpy calls dsyrk: half the work of a general product
+            if self._scatter is None:
+                self._scatter = scatter
+            else:
+                self._scatter += scatter
         self._mean += delta * (self._held / total)
         self._n, self._held = total, 0
 

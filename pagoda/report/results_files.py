@@ -58,8 +58,31 @@ def results_table(files: Sequence[Path]) -> Table:
         cells = [Cell(generator), Cell("–" if seed is None else str(seed)), Cell(f"{n:,}")]
         cells += [_cell(values.get((line, column))) for column in columns]
         table.append(tuple(cells))
+    table += [line for tree in trees for line in _over_seeds(tree, columns)]
     header = ("Images", "Seed", "n", *(f"`{p}` {res}×{res}" for p, res in columns))
     return Table(_caption(trees), header, tuple(table), "l" + "r" * (len(header) - 1))
+
+
+def _over_seeds(
+    tree: Mapping[str, Any], columns: Sequence[tuple[str, int]]
+) -> list[tuple[Cell, ...]]:
+    """Mean, deviation, least, and the best under the name that says of how many sample seeds."""
+    entries, first = tree.get("over_seeds", []), tree["rows"][0]
+    if not entries:
+        return []
+    held = {(entry["protocol"], first["resolution"]): entry for entry in entries}
+    seeds = len(entries[0]["seeds"])
+    names = {"mean": "mean", "sd": "sd", "min": "least", "best": f"best of {seeds}"}
+    lines = []
+    for key, name in names.items():
+        cells = [Cell(first["generator"]), Cell(name), Cell(f"{first['n']:,}")]
+        for column in columns:
+            entry = held.get(column)
+            best = next((k for k in entry or {} if "_best_of_" in k), "")
+            value = None if entry is None else entry[best if key == "best" else key]
+            cells.append(Cell("") if value is None else Cell(number(value), f"{value!r}"))
+        lines.append(tuple(cells))
+    return lines
 
 
 def _check_comparable(files: Sequence[Path], trees: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
 
 
+def metric_device(device: torch.device) -> str | None:
+    """Where distances between many points are made: by torch on a GPU, else by numpy (None)."""
+    return None if device.type == "cpu" else str(device)
+
+
 def device_name(device: torch.device) -> str:
     """``cpu`` or ``cuda:<card>``, as result rows state it."""
     return "cpu" if device.type == "cpu" else f"cuda:{torch.cuda.get_device_name(device)}"

@@ -20,7 +20,7 @@ from pagoda.evaluation.streaming import collect_each
 from pagoda.extractors.base import Extractor
 from pagoda.extractors.classifier import NAME
 from pagoda.stages.contenders import Contender, contenders
-from pagoda.stages.device import device_name, pick_device
+from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.extractors import metrics_of, open_extractors
 from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
@@ -70,14 +70,16 @@ def run(config: Config, resolution: int) -> None:
                 continue
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
             for judge, sample in zip(judges, samples, strict=True):
-                values = score(sample, judge.reference, judge.metrics, settings)
+                values = score(
+                    sample, judge.reference, judge.metrics, settings, device=metric_device(device)
+                )
                 rows += [about | _described(judge) | value for value in values]
             seen[contender.name] = about, samples
             if contender.has_latents:
                 sheets[contender.name] = sheet
     if not processes.first():
         return
-    rows += _memorisation(seen, judges)
+    rows += _memorisation(seen, judges, metric_device(device))
     first = next(iter(sheets.values()))
     train = open_images(inputs["data"], "train")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
@@ -95,7 +97,9 @@ def _described(judge: Judge) -> dict[str, str]:
 
 
 def _memorisation(
-    seen: dict[str, tuple[dict[str, Any], list[Sample]]], judges: list[Judge]
+    seen: dict[str, tuple[dict[str, Any], list[Sample]]],
+    judges: list[Judge],
+    device: str | None,
 ) -> list[dict[str, Any]]:
     """A row a generator and network: is it nearer to training images than to held-out ones?
 
@@ -103,7 +107,7 @@ def _memorisation(
     """
     _, real = seen["real"]
     return [
-        about | _described(judge) | train_share_row(samples[i], judge.reference, real[i])
+        about | _described(judge) | train_share_row(samples[i], judge.reference, real[i], device)
         for i, judge in enumerate(judges)
         for name, (about, samples) in seen.items()
         if name != "real"

@@ -45,7 +45,7 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Collected, Images, Wanted, collect, subset
 from pagoda.extractors.base import Extractor
 from pagoda.extractors.select import open_extractor
-from pagoda.stages.device import device_name, pick_device
+from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.progress import track
 from pagoda.stages.request import Features, Request, Source
@@ -95,7 +95,8 @@ def run(request: Request) -> dict[str, Any] | None:
         rows: list[dict[str, Any]] = []
         cards: list[dict[str, Any]] = []
         for images, seed in _each_seed(request, device):
-            found = _scored(request, images, seed, extractor, reference, metrics)
+            on = metric_device(device)
+            found = _scored(request, images, seed, extractor, reference, metrics, on)
             here = {"device": device_name(device)}
             rows, cards = rows + [here | row for row in found], [*cards, images.card()]
         if not processes.first():
@@ -142,6 +143,7 @@ def _scored(
     extractor: Extractor,
     reference: Reference,
     metrics: tuple[str, ...],
+    device: str | None,
 ) -> list[dict[str, Any]]:
     rows = _rows(images, request.n, seed)
     _check_size(images, reference)
@@ -164,7 +166,7 @@ def _scored(
         "revision": package_revision(),
     }
     sample = Sample(extractor.name, found, None if made is None else made.labels)
-    values = score(sample, reference, metrics, request.settings, request.intervals)
+    values = score(sample, reference, metrics, request.settings, request.intervals, device)
     return [about | value for value in values]
 
 

@@ -1,50 +1,105 @@
-"""The runner without DVC against ``dvc.yaml``, and in pieces."""
+"""The runner without DVC: what the runs share, what is linked, and going on where it stopped."""
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from benchmarks.pieces import compose, stages
+from benchmarks.comparison import over_seeds
+from benchmarks.pieces import RUNS, Stage, compose, link, stages
+from pagoda.config import parse
+from pagoda.errors import PagodaError
 from tests.tiny import ROOT, TINY
 
 
-def declared(tree: dict[str, object]) -> list[str]:
-    """Commands of the stages in ``dvc.yaml``, but for tracking."""
-    lines = []
-    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
-        body = stage.get("do", stage)
-        rows = tree.get(str(stage.get("foreach", "")).strip("${}"), [None])
-        for item in rows.values() if isinstance(rows, dict) else rows:  # type: ignore[attr-defined]
-            line = body["cmd"].removeprefix("python -m pagoda ")
-            if isinstance(item, dict):
-                line = line.replace("${item.from}", str(item["from"]))
-                line = line.replace("${item.to}", str(item["to"]))
-            lines.append(line.replace("${item}", str(item)))
-    return [line for line in lines if line != "track"]
+def keys(run: str, profile: str = "imagenette") -> dict[str, str]:
+    return {stage.name: stage.key for stage in stages(compose(profile, RUNS[run]))}
 
 
-def test_it_runs_the_stages_of_the_pipeline() -> None:
-    tree = compose("smoke", ["base_res=16"])
-    assert sorted(declared(tree)) == sorted(" ".join(stage) for stage in stages(tree))
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_is_a_configuration_that_loads(run: str) -> None:
+    for profile in ("imagenette", "imagenette_cpu", "smoke"):
+        parse(compose(profile, RUNS[run]))
+    with pytest.raises(PagodaError, match=r"no key teacher\.optim\.image"):
+        compose("smoke", ["teacher.optim.image=3"])
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    names = list(keys("half_base"))
+    assert names == [
+        *(f"downsample --resolution {r}" for r in (16, 32, 64, 128)), "features",
+        *(f"reference --resolution {r}" for r in (16, 32, 64, 128)), "teacher", "invert", "distill",
+        *(f"grow --from {r // 2} --to {r}" for r in (32, 64, 128)),
+        *(f"evaluate --resolution {r}" for r in (16, 32, 64, 128)), "report",
+    ]  # fmt: skip
+    made = {out for stage in stages(compose("imagenette", [])) for out in stage.outs}
+    assert {"runs/imagenette/data/128", "runs/imagenette/b32/gen/64", "metrics.json"} <= made
+
+
+def test_runs_share_what_their_settings_leave_alone() -> None:
+    main = keys("main")
+    shared = {run: {n for n, key in keys(run).items() if main.get(n) == key} for run in RUNS}
+    real = {n for n in main if n.split()[0] in ("downsample", "features", "reference")}
+    assert shared["main"] == set(main)
+    assert shared["seed_1"] == shared["seed_2"] == shared["half_base"] == real
+    assert shared["noise_to_data"] == real | {"teacher", "invert"}
+    below = {"teacher", "invert", "distill", "evaluate --resolution 32"}
+    assert shared["adversarial_growth"] == real | below
+
+
+def test_linked_outputs_are_the_same_files(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "a", tmp_path / "b"
+    (theirs / "runs" / "net").mkdir(parents=True)
+    (theirs / "runs" / "net" / "model.safetensors").write_bytes(b"weights")
+    (theirs / "curve.jsonl").write_text("{}\n")
+    for _ in range(2):  # a second time replaces what is there
+        link(Stage(("x",), "k", ("runs/net", "curve.jsonl")), theirs, ours)
+    for name in ("runs/net/model.safetensors", "curve.jsonl"):
+        assert os.path.samefile(theirs / name, ours / name)
+
+
+def test_the_spread_over_seeds_leaves_other_runs_out() -> None:
+    def row(run: str, seed: int, value: float) -> dict[str, Any]:
+        return {"run": run, "training_seed": seed, "metric": "fd", "generator": "grown",
+                "resolution": 64, "protocol": "fd_classifier_2k", "value": value}  # fmt: skip
+
+    rows = [row("main", 0, 3.0), row("seed_1", 1, 1.0), row("seed_2", 2, 2.0)]
+    rows.append(row("noise_to_data", 0, 99.0))
+    assert over_seeds(rows).splitlines()[-1] == (
+        "| grown | 64 | `fd_classifier_2k` | 3, 1, 2 | 1 | 2 | 1 |"
+    )
+    assert over_seeds(rows[:1]) == ""
 
 
 @pytest.mark.slow
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_it_goes_on_where_it_stopped_and_links_what_runs_share(tmp_path: Path) -> None:
     settings = [f"--set={key}={value}" for key, value in TINY.items() if key != "name"]
     settings += ["--set=target_res=16", "--set=teacher.optim.images=6400"]
     command = [sys.executable, "-m", "benchmarks.pieces", "--profile=smoke", *settings]
-    command += [f"--work={tmp_path}"]
+    command += [f"--work={tmp_path}", "--runs=main,adversarial_growth,seed_1"]
     first = subprocess.run([*command, "--minutes=0.17"], cwd=ROOT, capture_output=True, check=False)
     assert first.returncode == 75, first.stderr.decode()
     last = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert last.returncode == 0, last.stderr.decode()
     rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
-    finished = [row["stage"] for row in rows if row["done"]]
-    assert finished == [" ".join(stage) for stage in stages(compose("smoke", ["target_res=16"]))]
-    assert (tmp_path / "reports" / "smoke" / "b8" / "index.html").is_file()
+    every = [stage.name for stage in stages(compose("smoke", ["target_res=16"]))]
+    for run in ("main", "adversarial_growth", "seed_1"):
+        assert [r["stage"] for r in rows if r["run"] == run and r["done"]] == every
+        assert (tmp_path / run / "reports" / "smoke" / "b8" / "index.html").is_file()
+    linked = {r["stage"] for r in rows if r["run"] == "adversarial_growth" and "linked_from" in r}
+    assert {"teacher", "distill", "features"} <= linked and "report" not in linked
+    with (tmp_path / "comparison.csv").open() as file:
+        values = {(r["run"], r["generator"], r["resolution"], r["protocol"]): r["value"]
+                  for r in csv.DictReader(file)}  # fmt: skip
+    student = [values[run, "student", "8", "fd_classifier_64"]
+               for run in ("main", "adversarial_growth", "seed_1")]  # fmt: skip
+    assert student[0] == student[1] != student[2]
+    text = (tmp_path / "comparison.md").read_text()
+    assert "each training seed" in text and "| adversarial_growth | grown |" in text

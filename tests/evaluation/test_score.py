@@ -232,6 +232,9 @@ def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixt
     assert distance["sd"] == pytest.approx(np.std(found, ddof=1))
     assert sharpness["score_custom_scorenet_embed_40_s2_best_of_3"] == sharpness["max"]
     assert "best_of_3" in capsys.readouterr().out
+    lines = {line[1].text: line[3] for line in results_table([Path("out.json")]).rows}
+    assert list(lines) == ["0", "1", "5", "mean", "sd", "least", "best of 3"]
+    assert lines["best of 3"].title == lines["least"].title == repr(min(found))
     again = score.run(dataclasses.replace(asked, seeds=(1,), out=None))
     assert again is not None
     assert again["rows"][0]["value"] == found[1]  # a sample is a function of (seed, index)

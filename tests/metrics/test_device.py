@@ -19,7 +19,7 @@ from pagoda.metrics.frechet import (
 from pagoda.metrics.kid import kernel_distance, kernel_distance_of_subsets
 from pagoda.metrics.mmd import gaussian_mmd
 from pagoda.metrics.precision_recall import manifold_scores, squared_radii
-from pagoda.metrics.statistics import feature_moments
+from pagoda.metrics.statistics import RunningMoments, feature_moments
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -40,6 +40,20 @@ def test_frechet(device: str, n: int, m: int, d: int) -> None:
     assert there == pytest.approx(here, rel=1e-12)
     assert frechet_distance_of_features(x, y, device) == pytest.approx(here, rel=1e-11)
     assert frechet_distance_to_features(a, y, device=device) == pytest.approx(here, rel=1e-11)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_streaming_statistics(device: str) -> None:
+    x, _ = two_sets(100, 1, 6, np.float32)
+    here, there = (RunningMoments(6, 16, on) for on in (None, device))
+    for running in (here, there):
+        for start in range(0, 100, 7):
+            running.update(x[start : start + 7])
+    expected, found = here.moments(), there.moments()
+    assert found.n == 100 and np.array_equal(found.mean, expected.mean)
+    np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-12, atol=1e-14)
+    again = there.moments()  # asking changes nothing
+    assert np.array_equal(again.covariance, found.covariance)
 
 
 @pytest.mark.parametrize("device", DEVICES)

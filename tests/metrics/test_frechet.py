@@ -13,7 +13,6 @@ from pagoda.metrics.frechet import (
     frechet_distance_of_features,
     frechet_distance_to_features,
     nuclear_norm,
-    spatial_features,
     trace_sqrt_product,
 )
 from pagoda.metrics.statistics import feature_moments
@@ -213,16 +212,6 @@ def test_few_rows_of_features_are_exact() -> None:
     moved = x - x @ positive(200, 4, 0.3, 2.5)
     found = frechet_distance_of_features(x, x - moved)
     assert found == pytest.approx(np.sum(moved**2) / 29, rel=1e-12)
-
-
-def test_spatial_features_keep_seven_channels_in_order() -> None:
-    activations = np.arange(2 * 9 * 3 * 2).reshape(2, 9, 3, 2).astype(np.float32)
-    found = spatial_features(activations)
-    assert found.shape == (2, 3 * 2 * 7)
-    # Value (row, column, channel) of an image stands at (row * width + column) * 7 + channel.
-    assert found[1, (2 * 2 + 1) * 7 + 5] == activations[1, 5, 2, 1]
-    with pytest.raises(PagodaError, match="first 7 channels"):
-        spatial_features(activations[:, :6])
 
 
 def test_more_trouble_is_one_line() -> None:

@@ -355,7 +355,7 @@ def test_cached_parts_of_a_reference_belong_to_it(config: Config) -> None:
     factor, covariance = held.pooled.factor, held.pooled.covariance
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-10)
     assert held.manifold is not None
-    assert len(held.radii) == len(held.manifold) == 64 and held.n == 200
+    assert len(held.radii()) == len(held.manifold) == 64 and held.n == 200
 
 
 @pytest.mark.parametrize(
