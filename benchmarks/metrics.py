@@ -3,7 +3,8 @@
     python -m benchmarks.metrics [--quick] [--rows WORD] [--out FILE]
 
 Rows that FILE has already are not run again, so that a run that was stopped goes on; the table,
-in markdown for benchmarks/README.md, is of all rows in FILE.
+in markdown for benchmarks/README.md, is of all rows in FILE. It takes about a quarter of an hour of
+a quiet core, a third of that for the manifold of 50k, which comes last.
 
 Every measurement is a process of its own. Inputs are loaded and libraries imported before the clock
 starts; the peak is VmHWM, reset at that point, less what was resident then. Contenders of one row
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,13 +29,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.metric_inputs import load, make_inputs
+from benchmarks.metric_table import EIGVALS, SQRTM, table
 
 ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], "1"
 )
 Contender = Callable[[Path], Callable[[], Any]]
 CONTENDERS: dict[str, dict[str, Contender]] = {}
-REPEATS = {"manifold": 2, "manifold of 50k": 1, "peers' error": 1}
+REPEATS = {"manifold": 2, "manifold of 50k": 1}
+LAST = "manifold of 50k"
 
 
 def contender(row: str, name: str) -> Callable[[Contender], Contender]:
@@ -68,7 +70,7 @@ def covariances(inputs: Path, kind: str) -> list[np.ndarray]:
     return [load(inputs, f"{kind}_{name}") for name in ("m1", "s1", "m2", "s2")]
 
 
-@contender("Frechet, n > d", "clean-fid (scipy sqrtm)")
+@contender("Frechet, n > d", SQRTM)
 def full_sqrtm(inputs: Path) -> Callable[[], Any]:
     import cleanfid.fid  # noqa: F401
 
@@ -76,7 +78,7 @@ def full_sqrtm(inputs: Path) -> Callable[[], Any]:
     return lambda: by_sqrtm(*given)
 
 
-@contender("Frechet, n > d", "numpy eigvals (torch-fidelity)")
+@contender("Frechet, n > d", EIGVALS)
 def full_eigvals(inputs: Path) -> Callable[[], Any]:
     given = covariances(inputs, "full")
     return lambda: by_eigvals(*given)
@@ -99,7 +101,7 @@ def full_ours_cold(inputs: Path) -> Callable[[], Any]:
     return lambda: frechet_distance(m1, s1, m2, s2)
 
 
-@contender("Frechet, n < d", "clean-fid (scipy sqrtm)")
+@contender("Frechet, n < d", SQRTM)
 def few_sqrtm(inputs: Path) -> Callable[[], Any]:
     import cleanfid.fid  # noqa: F401
 
@@ -107,7 +109,7 @@ def few_sqrtm(inputs: Path) -> Callable[[], Any]:
     return lambda: by_sqrtm(*given)
 
 
-@contender("Frechet, n < d", "numpy eigvals (torch-fidelity)")
+@contender("Frechet, n < d", EIGVALS)
 def few_eigvals(inputs: Path) -> Callable[[], Any]:
     given = covariances(inputs, "few")
     return lambda: by_eigvals(*given)
@@ -229,12 +231,15 @@ def by_pagoda(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) ->
 
 
 for _name, _find in (
-    ("clean-fid (scipy sqrtm)", by_sqrtm),
-    ("numpy eigvals (torch-fidelity)", by_eigvals),
+    (SQRTM, by_sqrtm),
+    (EIGVALS, by_eigvals),
     ("pagoda", by_pagoda),
 ):
     contender("Frechet, rank 1000, truth known", _name)(_error(_find))
 REPEATS["Frechet, rank 1000, truth known"] = 1
+
+
+REPEATS["Frechet, n < d, truth known"] = 1
 
 
 @contender("Frechet, n < d, truth known", "pagoda")
@@ -298,36 +303,6 @@ def cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """One line a contender: median and range of seconds, their ratio to pagoda's, memory."""
-    ours = {}
-    for result in results:
-        if result["name"].startswith("pagoda") and result["row"] not in ours:
-            ours[result["row"]] = _median(result)
-    lines = ["| row | contender | CPU s: median (range) | x pagoda | peak MiB | value |"]
-    lines.append("|---|---|---|---|---|---|")
-    for result in results:
-        seconds = [run["seconds"] for run in result["runs"]]
-        ratio = _median(result) / ours[result["row"]]
-        lines.append(
-            f"| {result['row']} | {result['name']} | {_median(result):.2f} "
-            f"({min(seconds):.2f} to {max(seconds):.2f}) | {ratio:.1f} | "
-            f"{max(run['mib'] for run in result['runs']):.0f} | {_short(result)} |"
-        )
-    return "\n".join(lines)
-
-
-def _median(result: dict[str, Any]) -> float:
-    return statistics.median(run["seconds"] for run in result["runs"])
-
-
-def _short(result: dict[str, Any]) -> str:
-    value = result["runs"][0]["value"]
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {number:.4g}" for key, number in value.items())
-    return f"{value:.9g}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one repeat, without the 50k manifold")
@@ -343,9 +318,9 @@ def main() -> None:
         return
     packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
     print(", ".join(f"{name} {version(name)}" for name in packages), flush=True)
-    rows = [row for row in CONTENDERS if args.rows in row]
+    rows = sorted((row for row in CONTENDERS if args.rows in row), key=LAST.__eq__)
     if args.quick:
-        rows = [row for row in rows if row != "manifold of 50k"]
+        rows = [row for row in rows if row != LAST]
     found = {"versions": {name: version(name) for name in packages}, "quick": args.quick}
     print(table(run_rows(rows, args.quick, args.out, found)))
 

@@ -207,6 +207,7 @@ def run_all(work: Path, trees: dict[str, dict[str, Any]], deadline: float) -> No
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     finished = {row["key"]: row["run"] for row in reversed(rows) if row["done"]}
     done = {(row["run"], row["key"]) for row in rows if row["done"]}
+    code: int | None
     for name, tree in trees.items():
         for stage in stages(tree):
             if (name, stage.key) in done:

@@ -138,8 +138,8 @@ def memory() -> list[dict[str, Any]]:
     tree, rows = compose("smoke", small), []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "params.yaml").write_text(yaml.safe_dump(tree))
-        for command in stages(tree):
-            rows.append({"stage": " ".join(command), **_one(command, folder)})
+        for stage in stages(tree):
+            rows.append({"stage": stage.name, **_one([*stage.command], folder)})
     return rows
 
 

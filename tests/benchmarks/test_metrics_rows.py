@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import metrics
+from benchmarks import metric_table, metrics
 
 
 def test_rows_in_the_file_are_not_run_again(
@@ -30,6 +30,30 @@ def test_rows_in_the_file_are_not_run_again(
     results = metrics.run_rows([first, second], True, out, conditions)
     assert ran == [second, "stops", first]
     assert [result["row"] for result in results] == [first, second]
-    assert metrics.table(results).count("\n") == 3
+    assert metric_table.table(results).count("\n") == 3
     with pytest.raises(SystemExit, match="other versions"):
         metrics.run_rows([first], True, out, {"versions": {"numpy": "3"}})
+
+
+def test_every_goal_belongs_to_a_contender_and_is_judged() -> None:
+    goals = {**metric_table.RATIO_GOALS, **metric_table.MEMORY_GOALS, **metric_table.MIB_GOALS}
+    assert all(name in metrics.CONTENDERS[row] for row, name in goals)
+
+    def result(row: str, name: str, seconds: float, mib: float, value: Any) -> dict[str, Any]:
+        run = {"seconds": seconds, "mib": mib, "value": value}
+        return {"row": row, "name": name, "runs": [run]}
+
+    truth = "Frechet, rank 1000, truth known"
+    lines = metric_table.table(
+        [
+            result("manifold", "prdc", 5.0, 40.0, 1.0),
+            result("manifold", "pagoda", 2.0, 10.0, 1.0),
+            result("statistics", "pagoda", 1.0, 199.0, 1.0),
+            result(truth, metric_table.SQRTM, 1.0, 1.0, {"relative_error": 1e-8}),
+            result(truth, "pagoda", 1.0, 1.0, {"relative_error": 2e-12}),
+        ]
+    ).splitlines()[2:]  # fmt: skip
+    assert [line.split("|")[-2].strip() for line in lines] == [
+        "at least 2.5x: met, memory at least 5x: NOT met", "", "at most 200 MiB: met", "",
+        "at most 1e-12: NOT met",
+    ]  # fmt: skip

@@ -409,7 +409,7 @@ def test_nothing_is_left_behind_by_an_interrupted_run(
     """Ctrl-C while scoring: the evaluation that was there stays whole."""
     before = evaluation(config, 16).fingerprint
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate, "score", interrupt)
