@@ -37,6 +37,7 @@ import yaml
 
 from benchmarks.comparison import write_comparison
 from pagoda.artifacts import digest
+from pagoda.config import NO_WEIGHTS
 from pagoda.derive import profile_tree, with_lists
 from pagoda.errors import PagodaError
 
@@ -52,6 +53,8 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 """Settings of each run, beside those of the command line."""
 
+_PATHS = ("data.path", "reference.weights", "reference.code", "teacher.imported",
+          "distill.imported", "grow.imported")  # fmt: skip
 _TIME_IS_UP = 75
 _GRACE_S = 60  # for a stage to save its state after it was told to stop
 _NOT_HERE = "track"  # needs MLflow; the reports are what it reads
@@ -90,8 +93,10 @@ def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
         if last not in section:
             raise PagodaError(f"{profile} has no key {key}")
         section[last] = yaml.safe_load(value.format(**half) if "{half" in value else value)
-    if tree["data"]["path"]:
-        tree["data"]["path"] = str(Path(tree["data"]["path"]).resolve())
+    for key in _PATHS:  # stages run in another folder
+        section, last = key.split(".")
+        if (path := tree[section][last]) not in (None, NO_WEIGHTS):
+            tree[section][last] = str(Path(path).resolve())
     return with_lists(tree)
 
 
