@@ -94,9 +94,9 @@ def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
             raise PagodaError(f"{profile} has no key {key}")
         section[last] = yaml.safe_load(value.format(**half) if "{half" in value else value)
     for key in _PATHS:  # stages run in another folder
-        section, last = key.split(".")
-        if (path := tree[section][last]) not in (None, NO_WEIGHTS):
-            tree[section][last] = str(Path(path).resolve())
+        part, last = key.split(".")
+        if (path := tree[part][last]) not in (None, NO_WEIGHTS):
+            tree[part][last] = str(Path(path).resolve())
     return with_lists(tree)
 
 
