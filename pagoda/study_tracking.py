@@ -28,7 +28,7 @@ from pagoda.mlflow_store import (
     log_metrics,
     log_params,
 )
-from pagoda.paper.derived import with_derived
+from pagoda.report.derived import with_derived
 from pagoda.report.studies import StudyCard, StudyResults, StudyRow, find_studies
 
 if TYPE_CHECKING:

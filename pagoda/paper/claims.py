@@ -47,14 +47,19 @@ import numpy as np
 import yaml
 
 from pagoda.errors import PagodaError
-from pagoda.paper.derived import EXACT, with_derived
-from pagoda.paper.intervals import Interval, t_interval
+from pagoda.report.derived import EXACT, with_derived
+from pagoda.report.intervals import Interval, t_interval
 from pagoda.report.studies import StudyResults, StudyRow
 
 FILE = Path("experiments/claims.yaml")
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
 EFFECTS = ("ratio", "difference", "slope", "value")
 MIN_SEEDS = 3
+_OTHER = "on the other side of the limit"
+_JOINED = {"ratio": "over", "difference": "minus", "slope": "minus that of"}
+_PLACES: dict[str | int, str] = {
+    "base": "at the base", "target": "at the target", "grown": "over all grown resolutions",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Claim:
         return "below" in self.holds
 
     @property
+    def side(self) -> str:
+        """The limit as a bound: ``< 1``."""
+        return f"{'<' if self.below else '>'} {self.limit:g}"
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """Arms to compare: (value, against)."""
         against = self.against or self.value
@@ -96,14 +106,17 @@ class Claim:
 
     def rule(self) -> str:
         """The rule in words."""
-        arms = ", ".join(self.value)
-        what = f"{self.metric} of {self.generator} at {self.resolution}, {arms}"
-        other = ", ".join(self.against) or ("" if self.effect == "value" else arms)
+        who = "" if self.generator == "none" else f", {self.generator}"
+        where = _PLACES.get(self.resolution, f"at {self.resolution}×{self.resolution}")
+        ours = ", ".join(f"`{arm}`" for arm in self.value)
+        theirs = ", ".join(f"`{arm}`" for arm in self.against or self.value)
         if self.against_generator:
-            other = f"{self.against_generator}, {other}"
-        against = f" against {other}" if other else ""
-        side = "below" if self.below else "above"
-        return f"{self.effect} of {what}{against}: {side} {self.limit:g}, {self.seeds} seeds"
+            theirs += f" ({self.against_generator})"
+        arms = ours if self.effect == "value" else f"{ours} {_JOINED[self.effect]} {theirs}"
+        return (
+            f"{self.effect} of `{self.metric}`{who} {where}: {arms}; "
+            f"{'below' if self.below else 'above'} {self.limit:g}, {self.seeds} seeds"
+        )
 
 
 @dataclass(frozen=True)
@@ -189,20 +202,28 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if not effects:
         return OPEN, "no seed has a value for every arm", None
     interval = t_interval(list(effects.values()))
-    exact = claim.metric in EXACT and len(set(effects.values())) == 1
-    if exact:
-        interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
-    elif interval.n < max(claim.seeds, MIN_SEEDS):
-        needed = max(claim.seeds, MIN_SEEDS)
-        return OPEN, f"{interval.n} of the {needed} seeds that the rule asks for", interval
     limit = math.log(claim.limit) if claim.effect == "ratio" else claim.limit
     sign = 1.0 if claim.below else -1.0
+    needed = max(claim.seeds, MIN_SEEDS)
+    if exact(claim) and len(set(effects.values())) == 1:
+        interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
+    elif interval.n < needed:
+        side = "where the claim wants it" if sign * interval.mean < sign * limit else _OTHER
+        few = "one seed: no interval, its value" if interval.n == 1 else "their mean"
+        asked = f"{interval.n} of the {needed} seeds that the rule asks for"
+        return OPEN, f"{asked}; {few} is {side}", interval
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
+    what = "the count" if interval.low == interval.high else "the whole interval"
     if farthest < sign * limit:
-        return SUPPORTED, "the whole interval is where the claim wants it", interval
+        return SUPPORTED, f"{what} is where the claim wants it", interval
     if nearest >= sign * limit:
-        return REFUTED, "the whole interval is on the other side of the limit", interval
+        return REFUTED, f"{what} is {_OTHER}", interval
     return OPEN, "the limit is inside the interval", interval
+
+
+def exact(claim: Claim) -> bool:
+    """True if the claim is about a count, which no seed changes."""
+    return claim.metric in EXACT
 
 
 def _effects(claim: Claim, rows: Sequence[StudyRow]) -> dict[int, float]:

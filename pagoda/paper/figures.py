@@ -1,4 +1,4 @@
-"""Figures of a study: every metric over its axis, a point a seed, a line through the means."""
+"""Figures of a study, one a group of quantities: a point a seed, a line through the means."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pagoda.paper.intervals import t_interval
 from pagoda.report import style
-from pagoda.report.results import METRICS, generator_label
+from pagoda.report.intervals import t_interval
+from pagoda.report.quantities import OWN, PARTS, STAGES, quantity
+from pagoda.report.results import generator_label
 from pagoda.report.studies import StudyResults, StudyRow
 from pagoda.report.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
@@ -26,48 +27,52 @@ _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
 _LOG_FROM = 8.0  # largest over smallest value of a positive metric
 _PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
 _MAX_PANELS = 12
-_OWN = frozenset({"student", "grown", "cascade", "none"})  # an arm has one of them a resolution
+_NOT_DRAWN = frozenset({STAGES, PARTS})  # the study's own picture shows them as bars
+_TITLE = 31  # characters of a panel's title at full size
 _LONG = 34  # characters of an axis label that fit one line
 
 Panel = tuple[str, str, str, int]  # metric, protocol, generator (empty: the arm's own), resolution
 Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed
 
 
-def draw_study(study: StudyResults, path: Path) -> int | None:
-    """Small multiples, a panel a metric, generator and resolution.
+def draw_study(study: StudyResults, group: str, path: Path) -> int | None:
+    """Small multiples, a panel a metric, generator and resolution of one group of quantities.
+
+    Args:
+        study: with derived rows.
+        group: of :data:`pagoda.report.quantities.GROUPS`.
+        path: of the PNG.
 
     Returns:
         The figure's width in CSS pixels; None, and no file, if no panel has two arms.
     """
-    drawn = [
-        (panel, curves) for panel in drawn_panels(study) if (curves := curves_of(study, panel))
-    ]
+    drawn = [(p, curves_of(study, p)) for p in drawn_panels(study, group)]
     if not drawn:
         return None
-    ticks = _ticks(study)
+    ticks = _ticks(study, [panel for panel, _ in drawn])
     with style.applied():
         size = (2.55, 2.15) if ticks is None else (2.55, 1.0 + 0.22 * len(ticks))
-        room = 0.0 if ticks is None else 0.15 + 0.056 * max(map(len, ticks))
+        room = 0.0 if ticks is None else 0.15 + 0.056 * max(map(len, ticks.values()))
         figure, axes = style.panels(len(drawn), 3, size, 0.48 if ticks is None else 0.12, room)
         for column, (ax, (panel, curves)) in enumerate(zip(axes, drawn, strict=True)):
             if ticks is None:
                 _over_axis(ax, study, panel, curves)
             else:
-                _by_arm(ax, panel, curves, ticks if column % 3 == 0 else [""] * len(ticks))
+                _by_arm(ax, panel, curves, ticks, named=column % 3 == 0)
         return style.save(figure, path)
 
 
-def drawn_panels(study: StudyResults) -> list[Panel]:
+def drawn_panels(study: StudyResults, group: str) -> list[Panel]:
     """The panels that have at least two arms, as many as fit a figure."""
-    return [p for p in panels_of(study) if curves_of(study, p)][:_MAX_PANELS]
+    return [p for p in panels_of(study, group) if curves_of(study, p)][:_MAX_PANELS]
 
 
-def panels_of(study: StudyResults) -> list[Panel]:
-    """What is drawn, the card's metrics first; the teacher's own is not a result of an arm."""
+def panels_of(study: StudyResults, group: str) -> list[Panel]:
+    """What of a group the card asks for, in its order; the teacher's own is no result of an arm."""
     first = {metric: i for i, metric in enumerate(study.card.metrics)}
     found = {panel_of(r) for r in study.rows if r.generator not in ("teacher", "real")}
-    chosen = {p for p in found if p[0] in first} or found
-    return sorted(chosen, key=lambda p: (first.get(p[0], len(first)), p))
+    chosen = {p for p in found if p[0] in first and quantity(p[0]).group == group}
+    return [] if group in _NOT_DRAWN else sorted(chosen, key=lambda p: (first[p[0]], p))
 
 
 def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[float]]]:
@@ -80,7 +85,7 @@ def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[f
         place = place_of(study, row)
         if place is not None:
             series = study.card.series.get(row.arm, "")
-            curves[series][place].append(row.value)
+            curves[series][place].append(row.value * quantity(row.metric).scale)
     return {name: dict(sorted(points.items())) for name, points in curves.items()}
 
 
@@ -99,16 +104,15 @@ def place_of(study: StudyResults, row: StudyRow) -> float | None:
 
 def panel_of(row: StudyRow) -> Panel:
     """The panel, and the column, that a row belongs to."""
-    generator = "" if row.generator in _OWN else row.generator
+    generator = "" if row.generator in OWN else row.generator
     return row.metric, row.protocol, generator, row.resolution
 
 
 def panel_title(panel: Panel) -> str:
     """Metric and size, and the generator if it is not the arm's own: ``FD ↓ 16×16``."""
     metric, _, generator, resolution = panel
-    label = METRICS.get(metric, metric.replace("_", " ").capitalize())
     who = f" {generator_label(generator).lower()}," if generator else ""
-    return f"{label}{who} {resolution}×{resolution}"
+    return f"{quantity(metric).label}{who} {resolution}×{resolution}"
 
 
 def _numeric(study: StudyResults) -> bool:
@@ -116,11 +120,13 @@ def _numeric(study: StudyResults) -> bool:
     return bool(study.card.axis_label) and all(axis is not None for axis in known.values())
 
 
-def _ticks(study: StudyResults) -> list[str] | None:
-    """Names of the arms as ticks, or None for an axis of numbers."""
+def _ticks(study: StudyResults, drawn: Sequence[Panel]) -> dict[float, str] | None:
+    """Places and names of the arms that the panels have, or None for an axis of numbers."""
     if _numeric(study) or study.card.axis_metric:
         return None
-    return list(study.card.arms.values())
+    shown = {r.arm for r in study.rows if panel_of(r) in drawn}
+    arms = study.card.arms
+    return {float(i): label for i, (arm, label) in enumerate(arms.items()) if arm in shown}
 
 
 def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> None:
@@ -143,26 +149,38 @@ def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> N
     label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
     long = len(label) > _LONG
     ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=6.5 if long else 8, linespacing=0.95)
-    ax.set_title(panel_title(panel), loc="left", fontweight="bold", fontsize=7.8)
+    _head(ax, panel)
+    ax.set_ylabel(quantity(panel[0]).unit, fontsize=6.5, labelpad=1)
     _scale(ax, curves, vertical=True)
     if any(curves):
         ax.legend(loc="best", handlelength=2.4)
 
 
-def _by_arm(ax: Axes, panel: Panel, curves: Curves, ticks: Sequence[str]) -> None:
+def _by_arm(
+    ax: Axes, panel: Panel, curves: Curves, ticks: Mapping[float, str], *, named: bool
+) -> None:
+    at = {place: line for line, place in enumerate(ticks)}
     for i, points in enumerate(curves.values()):
         ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
         for place, values in points.items():
-            ax.plot(values, [place] * len(values), marker, color=ink, markersize=3.6,
+            y = at[place]
+            ax.plot(values, [y] * len(values), marker, color=ink, markersize=3.6,
                     alpha=0.6, markeredgewidth=0)  # fmt: skip
             mean = t_interval(values).mean
-            ax.plot([mean] * 2, [place - 0.28, place + 0.28], color=ink, linewidth=1.8)
+            ax.plot([mean] * 2, [y - 0.28, y + 0.28], color=ink, linewidth=1.8)
     ax.set_ylim(len(ticks) - 0.5, -0.5)
-    ax.set_yticks(range(len(ticks)), list(ticks))
+    ax.set_yticks(range(len(ticks)), list(ticks.values()) if named else [""] * len(ticks))
     ax.tick_params(axis="y", length=0)
-    ax.set_title(panel_title(panel), loc="left", fontweight="bold", fontsize=7.8)
-    ax.set_xlabel(panel[1])
+    _head(ax, panel)
+    ax.set_xlabel(quantity(panel[0]).unit or panel[1])
     _scale(ax, curves, vertical=False)
+
+
+def _head(ax: Axes, panel: Panel) -> None:
+    """The title, smaller where it would run into the next panel."""
+    title = panel_title(panel)
+    size = 7.8 * min(1.0, _TITLE / len(title))
+    ax.set_title(title, loc="left", fontweight="bold", fontsize=max(5.8, size))
 
 
 def _scale(ax: Axes, curves: Curves, *, vertical: bool) -> None:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement
-from pagoda.paper.intervals import CONFIDENCE
+from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement, exact
 from pagoda.report.document import Block, Cell, Document, Section, Table
-from pagoda.report.results import number
+from pagoda.report.intervals import CONFIDENCE
+from pagoda.report.results import number, size_label
 from pagoda.report.studies import StudyResults
 from pagoda.report.study_summary import SUMMARY
 
@@ -23,10 +23,15 @@ _METHOD = (
     "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
     "the side that the rule names. **Not supported**: the whole interval is on the other side. "
     "**Not enough evidence**: the limit lies inside the interval, fewer seeds than the rule asks "
-    "for have every value, or nothing was run. Values of different protocols, references or "
-    "feature networks are never compared. No correction is made for judging many claims: of "
-    "twenty effects that are exactly at their limits, one interval is expected to miss it."
+    "for have every value, or nothing was run; of one seed the value is shown, without interval "
+    "and without verdict. Counts (FLOPs, parameters, evaluations) do not depend on the seed and "
+    "need one. A rule that changed after a run is in `CHANGELOG.md`. Values of different "
+    "protocols, references or feature networks are never compared. No correction is made for "
+    "judging many claims: of twenty effects that are exactly at their limits, one interval is "
+    "expected to miss it."
 )
+_HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
+_ALIGN = "llrrrrl"
 _SCOPE = (
     "A verdict holds for the profile and data it was judged on. The scaled-down profiles say "
     "whether a mechanism shows at their size; they neither confirm nor refute the paper's figures "
@@ -61,15 +66,25 @@ def counted(judgements: Sequence[Judgement]) -> str:
 
 def verdict_table(judgements: Sequence[Judgement], revision: str, folder: Path) -> Table:
     """A line a claim, profile and protocol."""
-    rows = tuple(_line(j, folder) for j in judgements)
-    header = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Rule", "Seeds",
-              "Protocol", "Judged on")  # fmt: skip
+    rows = tuple(
+        (*_line(j), Cell(_judged_on(j, folder), f"results in {j.study.folder}" if j.study else ""))
+        for j in judgements
+    )
+    ran = {j.profile: j.study.card.data for j in judgements if j.study is not None}
+    data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
         "**Claims.** Effect: of the arms that the rule names (table below), its unit that of the "
         "protocol, none for a ratio; the effect of each seed shows on hover and is in `claims.csv`."
-        f" Ledger made by code `{revision}`."
+        f" Judged on {data}. Ledger made by code `{revision}`."
     )
-    return Table(caption, header, rows, "llrrrrll")
+    return Table(caption, (*_HEADER, "Judged on, study"), rows, _ALIGN + "l")
+
+
+def study_verdicts(judgements: Sequence[Judgement]) -> Table:
+    """The verdicts on one study's claims."""
+    rows = tuple(_line(j) for j in judgements)
+    caption = "**Claims of this study**, judged as the section on claims says."
+    return Table(caption, _HEADER, rows, _ALIGN)
 
 
 def rule_table(judgements: Sequence[Judgement]) -> Table:
@@ -90,8 +105,10 @@ def effect_text(judgement: Judgement) -> tuple[str, str]:
     if effect is None:
         return "", ""
     sign = "×" if judgement.claim.effect == "ratio" else ""
+    if effect.low == effect.high and exact(judgement.claim):
+        return f"{sign}{number(effect.mean)}", "a count"
     if effect.n == 1:
-        return f"{sign}{number(effect.mean)}", "no interval from one seed"
+        return f"{sign}{number(effect.mean)}", "one seed: none"
     return f"{sign}{number(effect.mean)}", f"{_end(effect.low)} to {_end(effect.high)}"
 
 
@@ -108,21 +125,22 @@ def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     return ", ".join(f"[{text}]({target})" for text, target in targets.items())
 
 
-def _line(judgement: Judgement, folder: Path) -> tuple[Cell, ...]:
-    claim, study = judgement.claim, judgement.study
+def _judged_on(judgement: Judgement, folder: Path) -> str:
+    links = study_links(judgement.claim.study, judgement.study, folder)
+    return f"`{judgement.profile}`, {links}" if judgement.study else f"not run, {links}"
+
+
+def _line(judgement: Judgement) -> tuple[Cell, ...]:
+    claim = judgement.claim
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
     effect, interval = effect_text(judgement)
-    limit = f"{'<' if claim.below else '>'} {claim.limit:g}"
-    judged = "not run" if study is None else f"`{judgement.profile}`: {study.card.data}"
-    where = f"{judged}; study {study_links(claim.study, study, folder)}"
     reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}"),
         Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),
-        Cell(limit),
+        Cell(claim.side),
         Cell(str(len(judgement.seeds))),
         Cell(f"`{judgement.protocol}`" if judgement.protocol else ""),
-        Cell(where, "" if study is None else f"results in {study.folder}"),
     )

@@ -15,9 +15,9 @@ from PIL import Image
 from pagoda.errors import PagodaError
 from pagoda.report.document import Figure
 from pagoda.report.experiment import Row
+from pagoda.report.results import FULL_SIZE
 from pagoda.report.results_files import read_results
 
-FULL_SIZE = frozenset({"imagenet", "official"})  # profiles of the paper's own size
 RESULTS, TEXT, EVALUATIONS = "results.csv", "report.md", "evaluations"
 _PIXELS = 1.8  # of a picture's file a CSS pixel, near what sheets and curves are drawn at
 _PICTURE = re.compile(r"^!\[([^]]*)\]\(([^)/]+\.png)\)\n\n\*(.+)\*$", re.MULTILINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +14,26 @@ from pathlib import Path
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
 from pagoda.paper.claims import Claim, Judgement, judge_all
-from pagoda.paper.derived import with_derived
 from pagoda.paper.figures import draw_study, drawn_panels, panels_of
-from pagoda.paper.ledger import counted, effect_text, ledger_blocks, ledger_document, study_links
+from pagoda.paper.ledger import (
+    counted,
+    ledger_blocks,
+    ledger_document,
+    study_links,
+    study_verdicts,
+)  # fmt: skip
 from pagoda.paper.printers import to_csv, to_latex
 from pagoda.paper.published import Published
 from pagoda.paper.runs import Run, pictures
-from pagoda.paper.study_tables import study_table
-from pagoda.report.document import Block, Document, Figure, Section, Table
+from pagoda.paper.tables import Sources
+from pagoda.report.derived import with_derived
+from pagoda.report.document import Block, Cell, Document, Figure, Section, Table
 from pagoda.report.markdown import to_markdown
 from pagoda.report.page import to_html
+from pagoda.report.quantities import GROUPS
+from pagoda.report.results import size_label
 from pagoda.report.studies import StudyResults
+from pagoda.report.study_tables import study_tables
 
 FOLDER, CLAIMS = "suite", "claims.md"
 _SIZES = (64, 128, 256, 512)
@@ -89,21 +99,26 @@ def write_suite(material: Material) -> Path:
 
 def paper_tables(material: Material) -> dict[str, Table]:
     """Every table by the name of its files."""
-    published, runs = material.published, material.runs
-    made = {f"imagenet-{r}": tables.imagenet_table(published, runs, r) for r in _SIZES}
-    made |= {f"fd-dinov2-{r}": tables.dino_table(published, runs, r) for r in (64, 512)}
+    published, runs, sources = material.published, material.runs, Sources(material.published)
+    made = {f"imagenet-{r}": tables.imagenet_table(published, runs, r, sources) for r in _SIZES}
+    made |= {f"fd-dinov2-{r}": tables.dino_table(published, runs, r, sources) for r in (64, 512)}
     made |= {
-        "base-resolution": tables.base_resolution_table(published, runs),
-        "upsampling": tables.upsampling_table(published, runs),
+        "base-resolution": tables.base_resolution_table(published, sources),
+        "upsampling": tables.upsampling_table(published, sources),
     }
-    made |= {f"one-step-{r}": tables.one_step_table(published, r) for r in _SIZES}
+    made |= {f"one-step-{r}": tables.one_step_table(published, r, sources) for r in _SIZES}
     for profile in dict.fromkeys(run.profile for run in runs):
         own = [run for run in runs if run.profile == profile]
-        for res in sorted({res for run in own for res in run.resolutions}):
-            made[f"measured-{profile}-{res}"] = tables.measured_table(own, res)
-    for study in material.studies:
-        made[f"study-{study.card.profile}-{study.card.study}"] = study_table(with_derived(study))
-    return made
+        made[f"measured-{profile}"] = tables.measured_table(own)
+        made[f"base-resolution-{profile}"] = tables.way_up_table(own)
+    for study in map(with_derived, material.studies):
+        made |= {_name(study, group): table for group, table in study_tables(study).items()}
+    return made | {"sources": sources.table()}
+
+
+def _name(study: StudyResults, group: str) -> str:
+    """Of the files of a study's table or figure."""
+    return f"study-{study.card.profile}-{study.card.study}-{group}"
 
 
 def compose(
@@ -114,11 +129,15 @@ def compose(
     measured = [t for name, t in named.items() if name.startswith("measured")]
     paper = [t for name, t in named.items() if name.startswith(("imagenet", "fd-dinov2"))]
     ways = [named["base-resolution"], named["upsampling"]]
+    ways += [t for name, t in named.items() if name.startswith("base-resolution-")]
     sections = [
         Section("Claims", ledger_blocks(judgements, material.revision, folder)),
         Section("Measured here", (*_runs(material), *measured)),
         Section("Base resolution and upsampling", tuple(ways)),
-        *(Section(_study_title(s), _study(s, judgements, named, folder)) for s in material.studies),
+        *(
+            Section(_study_title(s), _study(s, judgements, named, folder))
+            for s in map(with_derived, material.studies)
+        ),
         *(
             Section(f"Pictures: {run.profile}, base {run.base_res}", _pictures(run, folder))
             for run in material.runs
@@ -126,6 +145,7 @@ def compose(
         ),
         Section("The paper's tables", tuple(paper)),
         Section("One-step generators since", tuple(since)),
+        Section("Sources", (named["sources"],)),
         Section("How to read the numbers", _reading(material)),
     ]
     return Document("The reproduction so far", _summary(material, judgements), tuple(sections))
@@ -188,50 +208,65 @@ def _pictures(run: Run, folder: Path) -> tuple[Block, ...]:
 
 
 def _study_title(study: StudyResults) -> str:
-    return f"Study: {study.card.title.lower()} ({study.card.profile})"
+    card = study.card
+    return f"Study: {card.title.lower()} ({card.profile}, {size_label(card.profile)})"
 
 
 def _study(
     study: StudyResults, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
 ) -> tuple[Block, ...]:
+    """Question, verdicts, and for every kind of quantity the figure and the table."""
     card = study.card
-    name = f"study-{card.profile}-{card.study}"
     links = study_links(card.study, study, folder)
-    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
     mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
-    blocks += [_verdict_line(j) for j in mine]
-    if card.findings:
-        blocks.append(f"**Signatures of failure.** {'; '.join(card.findings)}.")
-    if (width := draw_study(with_derived(study), folder / f"{name}.png")) is not None:
-        caption = (
-            f"**{card.title}**, profile `{card.profile}`: {_drawn(with_derived(study))} "
-            f"{named[name].caption.split('. ', 1)[-1]}"
-        )
-        blocks.append(Figure(f"{name}.png", caption, f"Results of the study {card.study}", width))
-    blocks.append(named[name])
+    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
+    blocks += [study_verdicts(mine)] if mine else []
+    blocks += _failures(card.findings)
+    for group, what in GROUPS.items():
+        name = _name(study, group)
+        if (width := draw_study(study, group, folder / f"{name}.png")) is not None:
+            alt = f"Results of the study {card.study}: {what}"
+            blocks.append(Figure(f"{name}.png", _drawn(study, group, named[name]), alt, width))
+        blocks += [named[name]] if name in named else []
     for figure in card.figures:
         file = os.path.relpath(study.folder / figure.file, folder)
         blocks.append(Figure(file, figure.caption, figure.alt, figure.width))
     return tuple(blocks)
 
 
-def _drawn(study: StudyResults) -> str:
+_FAILURE = re.compile(r"(.*), growth to (\d+×\d+): (.*) \((\d+ of \d+) seeds\)")
+
+
+def _failures(findings: Sequence[str]) -> list[Block]:
+    """Signatures of failure, a line an arm and resolution; as text where they read otherwise."""
+    if not findings:
+        return []
+    found = [_FAILURE.fullmatch(text) for text in findings]
+    names = list(dict.fromkeys(match[3] for match in found if match))
+    if None in found:
+        return [f"**Signatures of failure.** {'; '.join(findings)}."]
+    seen = {(m[1], m[2], m[3]): m[4] for m in found if m}
+    rows = tuple(
+        (Cell(arm), Cell(size), *(Cell(seen.get((arm, size, name), "–")) for name in names))
+        for arm, size in dict.fromkeys((arm, size) for arm, size, _ in seen)
+    )
+    caption = (
+        "**Signatures of failure**, seeds that show one, by thresholds fixed in "
+        "`pagoda/metrics/failure.py`. Arms and resolutions that show none are left out."
+    )
+    return [Table(caption, ("Arm", "Growth to", *(n.capitalize() for n in names)), rows,
+                  "lr" + "r" * len(names))]  # fmt: skip
+
+
+def _drawn(study: StudyResults, group: str, table: Table) -> str:
+    """The table's caption, and how it is drawn."""
     metric = study.card.axis_metric
     how = f"every student over its teacher's {metric}; " if metric else ""
-    left_out = len(panels_of(study)) - len(drawn_panels(study))
-    more = f" {left_out} more columns are in the table only." if left_out else ""
+    left_out = len(panels_of(study, group)) - len(drawn_panels(study, group))
+    more = f" {left_out} more panels are in the table only." if left_out else ""
     return (
-        f"{how}a point a training seed, lines or bars at their means, logarithmic where values "
-        f"span 8×.{more}"
-    )
-
-
-def _verdict_line(judgement: Judgement) -> str:
-    effect, interval = effect_text(judgement)
-    measured = f" {judgement.claim.effect} {effect} ({interval})" if effect else ""
-    return (
-        f"`{judgement.claim.id}`: {judgement.claim.claim} **{judgement.verdict}**, "
-        f"{judgement.reason};{measured}, seeds: {len(judgement.seeds)}, `{judgement.protocol}`."
+        f"{table.caption} Drawn: {how}a point a training seed, lines or bars at their means, "
+        f"logarithmic where values span 8×.{more}"
     )
 
 
@@ -239,10 +274,14 @@ def _reading(material: Material) -> tuple[Block, ...]:
     return (
         "A measured column is a metric under one protocol: what is measured, in which features, on "
         "how many images. FD in the features of a small classifier is not FID. Values of different "
-        "protocols, references or feature networks never share a column.",
-        "Published figures are data with a source and a grade each; hovering over one shows its "
-        "source. Ours and theirs are never blended, and an empty cell means that nobody could "
-        "source it: `pagoda report --published FILE` adds a file of your own.",
+        "protocols or feature networks never share a column; where lines are resolutions, each is "
+        "held against real images of its own.",
+        "Hovering over a number, or tapping it, shows where it comes from: seed by seed, n, "
+        "reference, features, code and device; of a published figure, its source. The same stands "
+        "in the CSV of the table.",
+        "Published figures are data with a source and a grade each. Ours and theirs are never "
+        "blended, and an empty cell means that nobody could source it: "
+        "`pagoda report --published FILE` adds a file of your own.",
         f"Every table is here as CSV and LaTeX too, under `tables/`. Page made by code "
         f"`{material.revision}`.",
     )

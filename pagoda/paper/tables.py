@@ -8,14 +8,21 @@ measure the same thing, because evaluators differ. A cell without a value stays 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pagoda.paper.published import PRIMARY, USER, Published
 from pagoda.paper.runs import Run
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Row
-from pagoda.report.results import DISTANCES, METRICS, generator_label, number, value_cell
+from pagoda.report.results import (
+    DISTANCES,
+    METRICS,
+    generator_label,
+    number,
+    size_label,
+    value_cell,
+)
 
 _MARKS = {PRIMARY: "", "secondary": "†", USER: "‡"}
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
@@ -23,12 +30,36 @@ _GUIDANCE_ORDER = {"no": 0, "": 1, "yes": 2}
 _KEY = (
     "† quoted by others than the authors; ‡ from a user's own file; empty: nobody could source it; "
     "two values in a cell: the sources differ. Guidance and NFE as the sources print them, empty "
-    "where they do not say."
+    "where they do not say. Numbers of sources: the table of sources."
 )
 _SCALED = (
-    "**Scaled-down runs** are marked so: other data, sizes and features than the paper's. Their "
-    "columns name their own protocols and cannot be set against published columns."
+    "**Scaled down**: other data, sizes and features than the paper's; columns name their own "
+    "protocols and cannot be set against published ones."
 )
+
+
+class Sources:
+    """Numbers of the places that published figures were read from."""
+
+    def __init__(self, published: Sequence[Published]) -> None:
+        self._all = list(dict.fromkeys((p.source, p.grade) for p in published))
+        self._number = {s: i for i, s in enumerate(dict.fromkeys(s for s, _ in self._all), 1)}
+
+    def __getitem__(self, source: str) -> int:
+        return self._number[source]
+
+    def table(self) -> Table:
+        """Every source once."""
+        grades = {s: [g for name, g in self._all if name == s] for s in self._number}
+        rows = tuple(
+            (Cell(str(i)), Cell(source), Cell(", ".join(sorted(grades[source]))))
+            for source, i in self._number.items()
+        )
+        caption = (
+            "**Sources** of the published figures, data in `reports/published/`. Primary: the "
+            "method's authors; secondary: quoted by others; user: a user's own file."
+        )
+        return Table(caption, ("No.", "Source", "Grade"), rows, "rll")
 
 
 @dataclass
@@ -37,11 +68,22 @@ class Line:
 
     head: tuple[str, ...]
     rank: tuple[object, ...] = ()
+    sources: list[int] = field(default_factory=list)
     cells: dict[str, list[Cell]] = field(default_factory=dict)
 
     def add(self, column: str, cell: Cell) -> None:
         """Put a value into a column; equal texts of several sources become one."""
         self.cells.setdefault(column, []).append(cell)
+
+    def add_published(self, column: str, p: Published, sources: Sources) -> None:
+        """Put a published value into a column and its source beside the line."""
+        self.add(column, published_cell(p))
+        if (number := sources[p.source]) not in self.sources:
+            self.sources.append(number)
+
+    def shown(self, column: str) -> set[str]:
+        """Numbers of a column, without marks."""
+        return {c.text.rstrip("†‡") for c in self.cells.get(column, [])}
 
     def cell(self, column: str) -> Cell:
         """All values of a column as one cell."""
@@ -74,29 +116,33 @@ class Columns:
         return f"{label} `{row.protocol}`{more}"
 
 
-def imagenet_table(published: Sequence[Published], runs: Sequence[Run], resolution: int) -> Table:
+def imagenet_table(
+    published: Sequence[Published], runs: Sequence[Run], resolution: int, sources: Sources
+) -> Table:
     """FID, IS, recall and NFE at one resolution of ImageNet, with and without guidance."""
     rows = [p for p in published if p.table == "table1_imagenet" and p.resolution == resolution]
     return _method_table(
-        rows, ("FID", "IS", "Recall", "Precision"), runs, resolution,
-        f"**ImageNet {resolution}×{resolution}**, class-conditional, as published: FID, inception "
-        "score, recall and precision over 50,000 images by the evaluator of each source.",
+        rows, ("FID", "IS", "Recall", "Precision"), runs, resolution, sources,
+        f"**ImageNet {resolution}×{resolution}**, class-conditional, published, full size: FID, "
+        "inception score, recall and precision over 50,000 images by the evaluator of each source.",
     )  # fmt: skip
 
 
-def dino_table(published: Sequence[Published], runs: Sequence[Run], resolution: int) -> Table:
+def dino_table(
+    published: Sequence[Published], runs: Sequence[Run], resolution: int, sources: Sources
+) -> Table:
     """FID and FD-DINOv2 at 64 or 512."""
     name = {64: "table6_fddino64", 512: "table7_fddino512"}[resolution]
     rows = [p for p in published if p.table == name]
     paper = next(p for p in published if p.method == "PaGoDA" and p.resolution == resolution)
     return _method_table(
-        [*rows, paper], ("FID", "FD-DINOv2"), runs, resolution,
-        f"**FD-DINOv2 at {resolution}×{resolution}**: Fréchet distance in DINOv2 features, "
-        "50,000 images.",
+        [*rows, paper], ("FID", "FD-DINOv2"), runs, resolution, sources,
+        f"**FD-DINOv2 at {resolution}×{resolution}**, published, full size: Fréchet distance in "
+        "DINOv2 features, 50,000 images.",
     )  # fmt: skip
 
 
-def one_step_table(published: Sequence[Published], resolution: int) -> Table:
+def one_step_table(published: Sequence[Published], resolution: int, sources: Sources) -> Table:
     """One-step generators of ImageNet published since, with PaGoDA among them."""
     groups = {f"in{resolution}_onestep", f"in{resolution}"}
     rows = [p for p in published if p.resolution == resolution and p.dataset == "ImageNet"
@@ -104,81 +150,90 @@ def one_step_table(published: Sequence[Published], resolution: int) -> Table:
             and (p.table in groups or (p.table == "table1_imagenet" and p.method == "PaGoDA"))
             and p.nfe in ("1", "1x2")]  # fmt: skip
     return _method_table(
-        rows, ("FID", "IS", "Recall"), (), resolution,
-        f"**One-step generators on ImageNet {resolution}×{resolution}** as published, ordered by "
-        "FID. Not all are comparable: some use guidance, some train on the features they are "
-        "measured in.",
+        rows, ("FID", "IS", "Recall"), (), resolution, sources,
+        f"**One-step generators on ImageNet {resolution}×{resolution}**, published, full size, "
+        "ordered by guidance and FID. Not all are comparable: some use guidance, some train on the "
+        "features they are measured in.",
     )  # fmt: skip
 
 
-def base_resolution_table(published: Sequence[Published], runs: Sequence[Run]) -> Table:
-    """Distance at every resolution, by the resolution of the teacher."""
+def base_resolution_table(published: Sequence[Published], sources: Sources) -> Table:
+    """The paper's distance at every resolution, by the resolution of the teacher."""
     paper = [p for p in published if p.method == "PaGoDA" and p.metric == "FID"
              and p.table in ("table1_imagenet", "leaderboard")]  # fmt: skip
     lines = []
-    for base, sizes in ((64, {64, 128, 256, 512}), (32, {32})):
-        line = Line((f"PaGoDA, base {base}", "published, full size", "", ""))
-        for p in paper:
-            if p.resolution in sizes:
-                line.add(f"FID {p.resolution}×{p.resolution} ↓", published_cell(p))
+    for base, sizes in ((64, (64, 128, 256, 512)), (32, (32,))):
+        line = Line((f"PaGoDA, base {base}",))
+        for size in sizes:
+            for p in (p for p in paper if p.resolution == size):
+                line.add_published(f"FID {size}×{size} ↓", p, sources)
         lines.append(line)
-    columns = Columns(runs)
-    for run in runs:
-        line = Line((run.label, _size(run), _seconds(run), _nfe(run.main(run.resolutions[-1]))))
-        for row in _distances(run):
-            label = f"FD {row.resolution}×{row.resolution} ↓"
-            line.add(columns.name(label, run, row), value_cell(row))
-        lines.append(line)
+    columns = [f"FID {size}×{size} ↓" for size in (32, 64, 128, 256, 512)]
     caption = (
-        "**Base resolution.** The same target from teachers of different resolutions: distance at "
-        "every resolution on the way, NFE of the last generator, training seconds of all stages on "
-        f"the run's own machine. {_KEY} {_SCALED} {_origins(runs)}"
+        "**Base resolution**, published, full size: the paper's FID at every resolution on the way "
+        f"from its base. {_KEY} Scaled-down runs have tables of their own below."
     )
-    return _table(caption, ("Run", "Size", "Training s", "NFE"), lines)
+    return _table(caption, ("Method",), lines, columns)
 
 
-def upsampling_table(published: Sequence[Published], runs: Sequence[Run]) -> Table:
-    """From the base to the target, against EDM2's step from pixels at 64 to latents at 512."""
+def upsampling_table(published: Sequence[Published], sources: Sources) -> Table:
+    """From 64 to 512, against EDM2's step from pixels at 64 to latents at 512."""
     ladder = {"EDM2 (pixel)": "EDM2", "EDM2 (latent)": "EDM2"}
     lines: dict[str, Line] = {}
     for p in (p for p in published if p.table == "table3_upsampling"):
         name = ladder.get(p.method, p.method)
-        line = lines.setdefault(name, Line((name, "published, full size", "64 → 512")))
-        line.add("FID at the base ↓" if p.resolution == 64 else "FID at the target ↓",
-                 published_cell(p))  # fmt: skip
-    measured, columns = [], Columns(runs)
-    for run in (r for r in runs if len(r.resolutions) > 1):
-        ends = run.resolutions[0], run.resolutions[-1]
-        line = Line((run.label, _size(run), f"{ends[0]} → {ends[1]}"))
-        for row in _distances(run):
-            if row.resolution in ends:
-                where = "base" if row.resolution == ends[0] else "target"
-                line.add(columns.name(f"FD at the {where} ↓", run, row), value_cell(row))
-        measured.append(line)
+        line = lines.setdefault(name, Line((name, "64 → 512")))
+        where = "base" if p.resolution == 64 else "target"
+        line.add_published(f"FID at the {where} ↓", p, sources)
     caption = (
-        "**Upsampling**: distance at the resolution of the diffusion model and after the way up. "
-        f"EDM2 goes from a pixel model at 64 to a latent model at 512. {_KEY} {_SCALED} "
-        f"Distances at two resolutions have two reference sets. {_origins(runs)}"
+        "**Upsampling**, published, full size: distance at the resolution of the diffusion model "
+        "and after the way up. EDM2 goes from a pixel model at 64 to a latent model at 512. "
+        f"{_KEY} Scaled-down runs have tables of their own below."
     )
-    return _table(caption, ("Method", "Size", "Resolutions"), [*lines.values(), *measured])
+    return _table(caption, ("Method", "Resolutions"), list(lines.values()))
 
 
-def measured_table(runs: Sequence[Run], resolution: int) -> Table:
-    """What was run at a resolution of one profile: every main generator, teacher and floor."""
+def way_up_table(runs: Sequence[Run]) -> Table:
+    """From base to target as measured on one profile, by base: growth and plain upsampling."""
     lines, columns = [], Columns(runs)
-    for run in (r for r in runs if resolution in r.resolutions):
-        main = run.main(resolution)
-        names = {r.generator for r in main} | {"teacher", "real"}
-        rows = [r for r in run.rows if r.resolution == resolution and r.generator in names]
-        found = sorted({r.generator for r in rows})
-        lines += [_measured_line(run, name, rows, columns) for name in found]
+    for run in sorted(runs, key=lambda r: (r.base_res, -1 if r.seed is None else r.seed)):
+        for name in ("", "upsampled_base"):
+            ladder = f"{run.resolutions[0]} → {run.resolutions[-1]}"
+            rows = [r for r in run.rows if r.metric in DISTANCES and r.generator == name]
+            rows = rows if name else _distances(run)
+            who = "teacher, student, growth" if not name else generator_label(name).lower()
+            spent = _seconds(run) if not name else ""
+            line = Line((run.label, ladder, who, _nfe(rows), spent))
+            for row in rows:
+                label = f"{row.metric.upper()} {row.resolution}×{row.resolution} ↓"
+                line.add(columns.name(label, run, row), value_cell(row))
+            lines += [line] * bool(rows)
+    caption = (
+        f"**From base to target, measured here, {_sizes(runs)}**, {_data(runs)}: Fréchet distance "
+        "at every resolution, each against real images of its own; NFE of the generator, seconds "
+        f"of all training stages on the run's machine. {_scaled(runs)}{_origins(runs)}"
+    )
+    return _table(caption, ("Run", "Resolutions", "Way up", "NFE", "Training s"), lines)
+
+
+def measured_table(runs: Sequence[Run]) -> Table:
+    """What was run on one profile: main generators, teacher and floor at every resolution."""
+    lines, columns = [], Columns(runs)
+    for run in runs:
+        for resolution in run.resolutions:
+            main = run.main(resolution)
+            names = {r.generator for r in main} | {"teacher", "real"}
+            rows = [r for r in run.rows if r.resolution == resolution and r.generator in names]
+            found = sorted({r.generator for r in rows})
+            lines += [_measured_line(run, name, rows, columns) for name in found]
     lines.sort(key=lambda line: line.rank)
     caption = (
-        f"**Measured at {resolution}×{resolution}**, {_data(runs)}. {_SCALED} Each value's n, "
-        "seed, reference, features, code and device show on hover and stand in `results.csv`. "
-        f"{_origins(runs)}"
+        f"**Measured here, {_sizes(runs)}**, {_data(runs)}. {_scaled(runs)}Values at two "
+        "resolutions have two reference sets. One training seed a run, so no interval. Each "
+        "value's n, seed, reference, features, code and device show on hover and stand in "
+        f"`results.csv`. {_origins(runs)}"
     )
-    return _table(caption, ("Run", "Size", "Generator", "NFE", "n"), lines)
+    return _table(caption, ("Run", "Resolution", "Generator", "NFE", "n"), lines)
 
 
 def published_cell(p: Published) -> Cell:
@@ -191,6 +246,7 @@ def _method_table(
     metrics: Sequence[str],
     runs: Sequence[Run],
     resolution: int,
+    sources: Sources,
     caption: str,
 ) -> Table:
     lines: dict[tuple[str, str, str], Line] = {}
@@ -199,11 +255,12 @@ def _method_table(
         line = lines.setdefault(
             (p.method, p.guidance, p.nfe), Line((name, "published", p.guidance, p.nfe))
         )
-        line.add(f"{p.metric} {_ARROWS[p.metric]}", published_cell(p))
+        line.add_published(f"{p.metric} {_ARROWS[p.metric]}", p, sources)
         if p.params_millions is not None:
             line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
     best = f"{metrics[0]} {_ARROWS[metrics[0]]}"
-    ordered = sorted(lines.values(), key=lambda line: _published_rank(line, best))
+    joined = _joined(lines, best)
+    ordered = sorted(joined, key=lambda line: _published_rank(line, best))
     measured, named = [], Columns(runs)
     for run in (r for r in runs if r.full_size and resolution in r.resolutions):
         main = run.main(resolution)
@@ -213,8 +270,30 @@ def _method_table(
         measured.append(line)
     columns = [f"{m} {_ARROWS[m]}" for m in metrics]
     note = "" if measured else " No full-size run was measured here."
-    return _table(f"{caption}{note} {_KEY}", ("Method", "Row", "Guidance", "NFE"),
-                  [*ordered, *measured], columns)  # fmt: skip
+    head = ("Method", "Row" if measured else "", "Guidance", "NFE")
+    return _table(f"{caption}{note} {_KEY}", head, [*ordered, *measured], columns)
+
+
+def _joined(lines: Mapping[tuple[str, str, str], Line], best: str) -> list[Line]:
+    """One line for a method that one source prints with NFE and another without, if its FID agrees.
+
+    A line without NFE joins the only line of the same method and guidance that has it, where both
+    show the same first metric.
+    """
+    kept = dict(lines)
+    for (method, guidance, nfe), line in lines.items():
+        others = [k for k in kept if k[:2] == (method, guidance) and k[2]]
+        if nfe or len(others) != 1:
+            continue
+        other = kept[others[0]]
+        if not line.shown(best) or line.shown(best) != other.shown(best):
+            continue
+        for column, cells in line.cells.items():
+            for cell in cells:
+                other.add(column, cell)
+        other.sources += [s for s in line.sources if s not in other.sources]
+        del kept[method, guidance, nfe]
+    return list(kept.values())
 
 
 def _published_rank(line: Line, column: str) -> tuple[int, float, str]:
@@ -226,8 +305,10 @@ def _measured_line(run: Run, name: str, rows: Sequence[Row], columns: Columns) -
     own = [r for r in rows if r.generator == name]
     counts = ", ".join(f"{n:,}" for n in sorted({r.n for r in own}))
     order = {"teacher": 0, "student": 1, "grown": 1, "real": 2}[name]
-    head = (run.label, _size(run), generator_label(name), _nfe(own), counts)
-    line = Line(head, (run.profile, run.base_res, -1 if run.seed is None else run.seed, order))
+    size = own[0].resolution
+    head = (run.label, f"{size}×{size}", generator_label(name), _nfe(own), counts)
+    seed = -1 if run.seed is None else run.seed
+    line = Line(head, (run.profile, run.base_res, seed, size, order))
     for row in own:
         line.add(columns.name(METRICS.get(row.metric, row.metric), run, row), value_cell(row))
     return line
@@ -236,13 +317,25 @@ def _measured_line(run: Run, name: str, rows: Sequence[Row], columns: Columns) -
 def _table(
     caption: str, head: Sequence[str], lines: Sequence[Line], first: Iterable[str] = ()
 ) -> Table:
+    """Leading columns and columns of values that have anything, then sources.
+
+    A leading column "Run" that says the same everywhere is left to the caption.
+    """
     columns = list(dict.fromkeys([*first, *(c for line in lines for c in line.cells)]))
-    used = [i for i, _ in enumerate(head) if i == 0 or any(line.head[i] for line in lines)]
+    columns = [c for c in columns if any(c in line.cells for line in lines)]
+    used = [i for i, name in enumerate(head) if name and any(line.head[i] for line in lines)
+            and (name != "Run" or len({line.head[i] for line in lines}) > 1)]  # fmt: skip
+    cited = any(line.sources for line in lines)
     rows = tuple(
-        (*(Cell(line.head[i]) for i in used), *(line.cell(c) for c in columns)) for line in lines
+        (
+            *(Cell(line.head[i]) for i in used),
+            *(line.cell(c) for c in columns),
+            *([Cell(", ".join(map(str, sorted(line.sources))))] if cited else []),
+        )
+        for line in lines
     )
-    header = (*(head[i] for i in used), *columns)
-    text = {"Method", "Run", "Row", "Size", "Guidance", "Generator", "Resolutions"}
+    header = (*(head[i] for i in used), *columns, *(["Source"] if cited else []))
+    text = {"Method", "Run", "Row", "Guidance", "Generator", "Resolutions", "Way up"}
     return Table(caption, header, rows, "".join("l" if h in text else "r" for h in header))
 
 
@@ -251,8 +344,12 @@ def _distances(run: Run) -> list[Row]:
     return [row for row in rows if row.metric in DISTANCES]
 
 
-def _size(run: Run) -> str:
-    return f"measured, {'full size' if run.full_size else 'scaled down'}"
+def _sizes(runs: Sequence[Run]) -> str:
+    return ", ".join(dict.fromkeys(size_label(run.profile) for run in runs))
+
+
+def _scaled(runs: Sequence[Run]) -> str:
+    return "" if all(run.full_size for run in runs) else f"{_SCALED} "
 
 
 def _data(runs: Sequence[Run]) -> str:

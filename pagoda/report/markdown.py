@@ -9,11 +9,12 @@ def to_markdown(document: Document) -> str:
     """The whole document; pictures are links to files in the same folder."""
     parts = [f"# {document.title}", document.summary]
     for section in document.sections:
-        parts += [f"## {section.title}", *(_block(block) for block in section.blocks)]
+        parts += [f"## {section.title}", *(block_text(block) for block in section.blocks)]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(block: Block) -> str:
+def block_text(block: Block) -> str:
+    """One block, without an empty line at its end."""
     match block:
         case Table():
             return _table(block)

@@ -36,6 +36,14 @@ METRICS = {
 DISTANCES = ("fd", "fid")
 """Metrics that are Fréchet distances of pooled features."""
 
+FULL_SIZE = frozenset({"imagenet", "official"})
+"""Profiles of the paper's own data and networks."""
+
+
+def size_label(profile: str) -> str:
+    """``full size`` or ``scaled down``, which every measured value is labelled with."""
+    return "full size" if profile in FULL_SIZE else "scaled down"
+
 
 def generator_label(name: str) -> str:
     """Reader's name of a generator."""

@@ -23,7 +23,7 @@ from pagoda.paper.claims import (
     judge_all,
     read_claims,
 )
-from pagoda.paper.intervals import t_interval
+from pagoda.report.intervals import t_interval
 from pagoda.report.studies import StudyResults, StudyRow
 from tests.report.synthetic_study import make_card, make_row, make_rows
 

@@ -26,6 +26,7 @@ from pagoda.paper.printers import escape, to_csv, to_latex
 from pagoda.paper.published import FOLDER, read_published
 from pagoda.paper.runs import Run, distinct, find_runs
 from pagoda.paper.suite import Material, write_suite
+from pagoda.paper.tables import Sources
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Row
 from pagoda.report.studies import find_studies, study_folder, write_study
@@ -36,6 +37,7 @@ from tests.report.synthetic import make_config, result_rows, write_experiment
 from tests.report.synthetic_study import make_card, make_rows
 
 ROOT = Path(__file__).parents[2]
+PUBLISHED = read_published(ROOT / FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_other_evaluations_of_a_generator_stand_in_its_line(
     file = tmp_path / "official" / "evaluations" / "top.json"
     file.write_text(json.dumps({"rows": [row, row | {"base_res": None, "value": 9.0}]}))
     (run,) = find_runs(tmp_path)
-    table = tables.imagenet_table([], [run], top)
+    table = tables.imagenet_table([], [run], top, Sources([]))
     assert column(table, "FID ↓ `fid_legacy_tensorflow_50k`") == ["1.75"]
     file.write_text("{}")
     with pytest.raises(PagodaError, match="no rows of 'pagoda evaluate'"):
@@ -187,7 +189,7 @@ def test_published_and_measured_never_share_a_column() -> None:
     run = make_run(make_config(), profile="imagenet")
     rows = tuple(dataclasses.replace(r, resolution=r.resolution * 8) for r in run.rows)
     run = dataclasses.replace(run, rows=rows, base_res=64)
-    table = tables.imagenet_table(read_published(), [run], 64)
+    table = tables.imagenet_table(PUBLISHED, [run], 64, Sources(PUBLISHED))
     kinds = column(table, "Row")
     assert kinds.count("measured here") == 1
     for name in table.header[4:]:
@@ -196,23 +198,30 @@ def test_published_and_measured_never_share_a_column() -> None:
 
 
 def test_scaled_down_runs_are_labelled_and_stay_out_of_the_papers_columns() -> None:
-    table = tables.base_resolution_table(read_published(), [make_run(make_config())])
-    assert column(table, "Size")[-1] == "measured, scaled down"
-    measured = table.rows[-1]
-    for name, cell in zip(table.header, measured, strict=True):
-        assert not (name.startswith("FID") and cell.text)
+    run = make_run(make_config())
+    for table in (tables.way_up_table([run]), tables.measured_table([run])):
+        assert "measured here, scaled down" in table.caption.lower()
+        assert not any(name.startswith(("FID", "Source")) for name in table.header)
+    full = dataclasses.replace(run, profile="imagenet")
+    assert "scaled down" not in tables.measured_table([full]).caption.lower()
+    published = [
+        tables.base_resolution_table(PUBLISHED, Sources(PUBLISHED)),
+        tables.upsampling_table(PUBLISHED, Sources(PUBLISHED)),
+    ]
+    assert all("published, full size" in table.caption for table in published)
 
 
 def test_equal_protocols_of_different_references_get_columns_of_their_own() -> None:
     first = make_run(make_config())
     rows = tuple(dataclasses.replace(r, reference="bb" * 32) for r in first.rows)
     second = dataclasses.replace(first, profile="other", rows=rows)
-    table = tables.base_resolution_table(read_published(), [first, second])
+    table = tables.way_up_table([first, second])
     for name in table.header:
         if name.startswith("FD "):
-            assert sum(bool(text) for text in column(table, name)) == 1
+            runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
+            assert len(set(runs)) == 1
     third = dataclasses.replace(second, profile=first.profile, seed=1)
-    table = tables.measured_table([first, third], 8)
+    table = tables.measured_table([first, third])
     for name in (n for n in table.header if n.startswith("FD ")):
         runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
         assert len(set(runs)) == 1
@@ -220,7 +229,8 @@ def test_equal_protocols_of_different_references_get_columns_of_their_own() -> N
 
 def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Path) -> None:
     def inception_score(own: Path | None) -> str:
-        table = tables.imagenet_table(read_published(own=own), [], 64)
+        published = read_published(own=own)
+        table = tables.imagenet_table(published, [], 64, Sources(published))
         row = next(r for r in table.rows if r[0].text == "**PaGoDA**")
         return row[table.header.index("IS ↑")].text
 
@@ -232,7 +242,7 @@ def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Pat
 
 
 def test_sources_that_differ_are_both_shown() -> None:
-    table = tables.imagenet_table(read_published(), [], 64)
+    table = tables.imagenet_table(PUBLISHED, [], 64, Sources(PUBLISHED))
     cells = [c for row in table.rows for c in row if " / " in c.text]
     assert cells
     assert all(";" in c.title for c in cells)
@@ -290,8 +300,8 @@ def test_latex_is_escaped_and_balanced() -> None:
     assert escape("a_b & `x_1` **50 %** {↓}") == (
         r"a\_b \& \texttt{x\_1} \textbf{50 \%} \{$\downarrow$\}"
     )
-    published = read_published()
-    text = to_latex(tables.imagenet_table(published, [], 512), "t")
+    table = tables.imagenet_table(PUBLISHED, [], 512, Sources(PUBLISHED))
+    text = to_latex(table, "t")
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     width = len(re.findall(r"(?<!\\)&", text.split(r"\toprule")[1].split(r"\midrule")[0]))
     assert all(len(re.findall(r"(?<!\\)&", line)) == width for line in body)
