@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pagoda.errors import PagodaError
 from pagoda.paper.claims import FILE, read_claims
+from pagoda.paper.plans import read_plans
 from pagoda.paper.published import read_published
 from pagoda.paper.runs import RESULTS, TEXT, Run, distinct, find_runs, make_run
 from pagoda.paper.suite import CLAIMS, Material, write_suite
@@ -53,6 +54,7 @@ def gather(
         runs=distinct(runs),
         studies=find_studies(reports),
         claims=read_claims(FILE),
+        plans=read_plans(reports),
         revision=code_revision(),
         reports=reports,
     )

@@ -208,9 +208,9 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if exact(claim) and len(set(effects.values())) == 1:
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
     elif interval.n < needed:
-        side = "where the claim wants it" if sign * interval.mean < sign * limit else _OTHER
-        few = "one seed: no interval, its value" if interval.n == 1 else "their mean"
-        asked = f"{interval.n} of the {needed} seeds that the rule asks for"
+        side = "on the claim's side" if sign * interval.mean < sign * limit else _OTHER
+        few = "no interval; the value" if interval.n == 1 else "the mean"
+        asked = f"one seed of {needed}" if interval.n == 1 else f"{interval.n} seeds of {needed}"
         return OPEN, f"{asked}; {few} is {side}", interval
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
     what = "the count" if interval.low == interval.high else "the whole interval"

@@ -144,7 +144,8 @@ def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> N
         ax.set_xscale("log")
         _log_ticks(ax.xaxis, [place for points in curves.values() for place in points])
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        whole = all(place == int(place) for points in curves.values() for place in points)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
     ax.xaxis.set_major_formatter(_PLAIN)
     label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
     long = len(label) > _LONG

@@ -7,9 +7,10 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
@@ -22,6 +23,7 @@ from pagoda.paper.ledger import (
     study_links,
     study_verdicts,
 )  # fmt: skip
+from pagoda.paper.plans import plan_tables
 from pagoda.paper.printers import to_csv, to_latex
 from pagoda.paper.published import Published
 from pagoda.paper.runs import Run, pictures
@@ -31,7 +33,6 @@ from pagoda.report.document import Block, Cell, Document, Figure, Section, Table
 from pagoda.report.markdown import to_markdown
 from pagoda.report.page import to_html
 from pagoda.report.quantities import GROUPS
-from pagoda.report.results import size_label
 from pagoda.report.studies import StudyResults
 from pagoda.report.study_tables import study_tables
 
@@ -50,6 +51,7 @@ class Material:
         claims: and their rules.
         revision: of the code that makes the page.
         reports: folder that the page's files go to.
+        plans: what profiles would take, by profile, as ``pagoda plan --json`` prints it.
     """
 
     published: Sequence[Published]
@@ -58,6 +60,7 @@ class Material:
     claims: Sequence[Claim]
     revision: str
     reports: Path
+    plans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def write_suite(material: Material) -> Path:
@@ -83,7 +86,7 @@ def write_suite(material: Material) -> Path:
             (partial / "tables" / f"{name}.tex").write_text(to_latex(table, name))
         document = compose(material, judgements, named, partial)
         (partial / "report.md").write_text(to_markdown(document))
-        (partial / "index.html").write_text(to_html(document, partial))
+        (partial / "index.html").write_text(to_html(document, partial, dense=True))
         (partial / "claims.csv").write_text(claims_csv(judgements))
         if folder.exists():
             shutil.rmtree(folder)
@@ -105,6 +108,7 @@ def paper_tables(material: Material) -> dict[str, Table]:
     made |= {
         "base-resolution": tables.base_resolution_table(published, sources),
         "upsampling": tables.upsampling_table(published, sources),
+        "growth-baselines": tables.growth_baselines_table(published, sources),
     }
     made |= {f"one-step-{r}": tables.one_step_table(published, r, sources) for r in _SIZES}
     for profile in dict.fromkeys(run.profile for run in runs):
@@ -113,7 +117,7 @@ def paper_tables(material: Material) -> dict[str, Table]:
         made[f"base-resolution-{profile}"] = tables.way_up_table(own)
     for study in map(with_derived, material.studies):
         made |= {_name(study, group): table for group, table in study_tables(study).items()}
-    return made | {"sources": sources.table()}
+    return made | plan_tables(material.plans) | {"sources": sources.table()}
 
 
 def _name(study: StudyResults, group: str) -> str:
@@ -127,13 +131,14 @@ def compose(
     """Draw the pictures into ``folder`` and put the document together."""
     since = [t for name, t in named.items() if name.startswith("one-step")]
     measured = [t for name, t in named.items() if name.startswith("measured")]
+    planned = [t for name, t in named.items() if name.startswith("plan-")]
     paper = [t for name, t in named.items() if name.startswith(("imagenet", "fd-dinov2"))]
-    ways = [named["base-resolution"], named["upsampling"]]
+    ways = [named["base-resolution"], named["upsampling"], named["growth-baselines"]]
     ways += [t for name, t in named.items() if name.startswith("base-resolution-")]
     sections = [
         Section("Claims", ledger_blocks(judgements, material.revision, folder)),
         Section("Measured here", (*_runs(material), *measured)),
-        Section("Base resolution and upsampling", tuple(ways)),
+        Section("Base resolution and growth", tuple(ways)),
         *(
             Section(_study_title(s), _study(s, judgements, named, folder))
             for s in map(with_derived, material.studies)
@@ -145,6 +150,7 @@ def compose(
         ),
         Section("The paper's tables", tuple(paper)),
         Section("One-step generators since", tuple(since)),
+        *([Section("What the paper's size would take", tuple(planned))] if planned else []),
         Section("Sources", (named["sources"],)),
         Section("How to read the numbers", _reading(material)),
     ]
@@ -208,8 +214,7 @@ def _pictures(run: Run, folder: Path) -> tuple[Block, ...]:
 
 
 def _study_title(study: StudyResults) -> str:
-    card = study.card
-    return f"Study: {card.title.lower()} ({card.profile}, {size_label(card.profile)})"
+    return f"Study: {study.card.title.lower()} ({study.card.profile})"
 
 
 def _study(
@@ -263,7 +268,7 @@ def _drawn(study: StudyResults, group: str, table: Table) -> str:
     metric = study.card.axis_metric
     how = f"every student over its teacher's {metric}; " if metric else ""
     left_out = len(panels_of(study, group)) - len(drawn_panels(study, group))
-    more = f" {left_out} more panels are in the table only." if left_out else ""
+    more = f" Panels that are in the table only: {left_out}." if left_out else ""
     return (
         f"{table.caption} Drawn: {how}a point a training seed, lines or bars at their means, "
         f"logarithmic where values span 8×.{more}"

@@ -25,6 +25,7 @@ from pagoda.report.results import (
 )
 
 _MARKS = {PRIMARY: "", "secondary": "†", USER: "‡"}
+_GRADES = "".join(_MARKS.values())
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
 _GUIDANCE_ORDER = {"no": 0, "": 1, "yes": 2}
 _KEY = (
@@ -83,12 +84,14 @@ class Line:
 
     def shown(self, column: str) -> set[str]:
         """Numbers of a column, without marks."""
-        return {c.text.rstrip("†‡") for c in self.cells.get(column, [])}
+        return {c.text.rstrip(_GRADES) for c in self.cells.get(column, [])}
 
     def cell(self, column: str) -> Cell:
-        """All values of a column as one cell."""
+        """All values of a column as one cell; of one value in two grades, the authors' own."""
         found = self.cells.get(column, [])
-        texts = list(dict.fromkeys(c.text for c in found))
+        plain = {c.text for c in found if c.text == c.text.rstrip(_GRADES)}
+        texts = [t for t in dict.fromkeys(c.text for c in found)
+                 if t in plain or t.rstrip(_GRADES) not in plain]  # fmt: skip
         return Cell(" / ".join(texts), "; ".join(dict.fromkeys(c.title for c in found)))
 
 
@@ -191,6 +194,24 @@ def upsampling_table(published: Sequence[Published], sources: Sources) -> Table:
         f"{_KEY} Scaled-down runs have tables of their own below."
     )
     return _table(caption, ("Method", "Resolutions"), list(lines.values()))
+
+
+def growth_baselines_table(published: Sequence[Published], sources: Sources) -> Table:
+    """One generator grown to every resolution, against those of figures 4 and 7."""
+    named = {"fig4_styleganxl": "StyleGAN-XL", "fig7_cdm": "CDM", "table1_imagenet": "PaGoDA"}
+    sizes = (16, 32, 64, 128, 256, 512)
+    lines = {name: Line((name,)) for name in ("PaGoDA", "StyleGAN-XL", "CDM")}
+    for size in sizes:
+        for p in published:
+            same = p.metric == "FID" and p.resolution == size and named.get(p.table) == p.method
+            if same:
+                lines[p.method].add_published(f"FID {size}×{size} ↓", p, sources)
+    caption = (
+        "**Growth against adversarial growing and a cascade** (figures 4 and 7), published, full "
+        f"size: ImageNet, FID at every resolution. {_KEY} The study of other ways to grow has the "
+        "scaled-down comparison."
+    )
+    return _table(caption, ("Method",), list(lines.values()), [f"FID {s}×{s} ↓" for s in sizes])
 
 
 def way_up_table(runs: Sequence[Run]) -> Table:
@@ -297,7 +318,7 @@ def _joined(lines: Mapping[tuple[str, str, str], Line], best: str) -> list[Line]
 
 
 def _published_rank(line: Line, column: str) -> tuple[int, float, str]:
-    values = [float(c.text.rstrip("†‡")) for c in line.cells.get(column, [])]
+    values = [float(c.text.rstrip(_GRADES)) for c in line.cells.get(column, [])]
     return (_GUIDANCE_ORDER.get(line.head[2], 2), min(values, default=math.inf), line.head[0])
 
 
@@ -322,7 +343,6 @@ def _table(
     A leading column "Run" that says the same everywhere is left to the caption.
     """
     columns = list(dict.fromkeys([*first, *(c for line in lines for c in line.cells)]))
-    columns = [c for c in columns if any(c in line.cells for line in lines)]
     used = [i for i, name in enumerate(head) if name and any(line.head[i] for line in lines)
             and (name != "Run" or len({line.head[i] for line in lines}) > 1)]  # fmt: skip
     cited = any(line.sources for line in lines)
@@ -335,7 +355,7 @@ def _table(
         for line in lines
     )
     header = (*(head[i] for i in used), *columns, *(["Source"] if cited else []))
-    text = {"Method", "Run", "Row", "Guidance", "Generator", "Resolutions", "Way up"}
+    text = {"Method", "Run", "Row", "Guidance", "Generator", "Resolution", "Resolutions", "Way up"}
     return Table(caption, header, rows, "".join("l" if h in text else "r" for h in header))
 
 

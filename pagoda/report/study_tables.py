@@ -156,7 +156,7 @@ def _table(study: StudyResults, group: str) -> Table:
     shown = [i for i, _ in enumerate(names) if i == 0 or len({head[i] for head, _ in table}) > 1]
     header = (*(names[i] for i in shown), *(_title(*c, group) for c in columns))
     body = tuple((*(Cell(head[i]) for i in shown), *cells) for head, cells in table)
-    align = "".join("l" if names[i] in ("Arm", "Stage", "Part") else "r" for i in shown)
+    align = "".join("r" if names[i] in ("NFE", "Seeds") else "l" for i in shown)
     return Table(caption(study, group) + _left_out(table, shown, names), header, body,
                  align + "r" * len(columns))  # fmt: skip
 
@@ -172,7 +172,8 @@ def _head(
         label = generator_label("real")
     elif line.who and any(r.arm == line.arm and r.generator in OWN for r in rows):
         label = f"{label}: {generator_label(line.who).lower()}"
-    return label, size, line.item, ", ".join(sorted(evaluations)), str(seeds)
+    none = "–" if line.who == "real" else ""
+    return label, size, line.item, ", ".join(sorted(evaluations)) or none, str(seeds)
 
 
 def _left_out(

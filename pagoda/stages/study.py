@@ -113,10 +113,13 @@ def _sheets(study: Study, measured: Measured, config: Config, folder: Path) -> l
     blocks: dict[str, list[np.ndarray]] = {}
     for arm in study.arms.values():
         artifact = measured[arm.name, study.seeds(config, arm)[0]]
-        files = [n for n in artifact.manifest["files"] if n.startswith(("samples-", "below-"))]
-        files = sorted(files, key=lambda n: int(n.removesuffix(".npy").rpartition("-")[2]))
-        if len(files) > 1:
-            blocks[arm.label] = [artifact.array(n.removesuffix(".npy")) for n in files]
+        kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
+        names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
+        own = [n for n in names if not n.startswith("samples-teacher-")]
+        if len(names) > 1:
+            teachers = [n for n in names if n not in own]
+            sheets = {arm.label: own, f"{arm.label}: teacher": teachers}
+            blocks |= {k: [artifact.array(n) for n in v] for k, v in sheets.items() if v}
     if not blocks:
         return []
     return [draw_same_latents(blocks, folder, config.studies.samples)]

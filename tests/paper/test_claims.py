@@ -14,6 +14,7 @@ from scipy import stats
 
 from pagoda.errors import PagodaError
 from pagoda.paper.claims import (
+    FILE,
     OPEN,
     REFUTED,
     SUPPORTED,
@@ -23,10 +24,12 @@ from pagoda.paper.claims import (
     judge_all,
     read_claims,
 )
+from pagoda.report.derived import COLUMNS, TOTALS
 from pagoda.report.intervals import t_interval
 from pagoda.report.studies import StudyResults, StudyRow
 from tests.report.synthetic_study import make_card, make_row, make_rows
 
+ROOT = Path(__file__).parents[2]
 RULE: dict[str, Any] = {
     "id": "pairs.few", "claim": "Few pairs are enough.", "source": "paper", "study": "pairs",
     "metric": "fd", "generator": "student", "resolution": "base", "value": ["few"],
@@ -96,7 +99,9 @@ def test_no_effect_at_all_does_not_support_a_strict_claim(tmp_path: Path) -> Non
 def test_one_seed_is_never_evidence_however_large_the_effect(tmp_path: Path) -> None:
     judged = verdict(make_claim(tmp_path), {"few": [1e-6], "many": [1e6]})
     assert judged.verdict == OPEN
-    assert "1 of the 3 seeds" in judged.reason
+    assert judged.reason == "one seed of 3; no interval; the value is on the claim's side"
+    other = verdict(make_claim(tmp_path), {"few": [1e6], "many": [1e-6]})
+    assert other.reason == "one seed of 3; no interval; the value is on the other side of the limit"
     with pytest.raises(PagodaError, match="seeds must be at least 3"):
         make_claim(tmp_path, seeds=1)
 
@@ -267,3 +272,54 @@ def test_the_projects_claims_name_arms_that_their_studies_have() -> None:
         if file.is_file():
             arms = set(yaml.safe_load(file.read_text())["arms"])
             assert {*claim.value, *claim.against} <= arms, claim.id
+
+
+def _held(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
+    """Results of one seed that lie on one side of a claim's limit, by every arm it names."""
+    factor = (0.5 if claim.below == right else 2.0) * (1 + 0.01 * seed)
+    rows = []
+    for first, second in claim.pairs:
+        ours = claim.limit * factor if claim.effect == "ratio" else 0.5
+        step = 0.1 if claim.below == right else -0.1
+        theirs = 1.0 if claim.effect == "ratio" else 0.5 - claim.limit + step * (1 + 0.1 * seed)
+        rows += _at(claim, first, seed, ours, claim.generator)
+        rows += _at(claim, second, seed, theirs, claim.against_generator or claim.generator)
+    return rows
+
+
+def _followed(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
+    """Students that follow their teachers by a power law, more or less closely than the others."""
+    rows = []
+    for arms, exponent in ((claim.value, 0.2), (claim.against, 0.8)):
+        power = exponent if claim.below == right else 1 - exponent
+        for stage, arm in enumerate(arms):
+            rows += _at(claim, arm, seed, 2.0**stage, "teacher")
+            noise = 1 + 0.01 * seed * stage
+            rows += _at(claim, arm, seed, 2.0 ** (power * stage) * noise, claim.generator)
+    return rows
+
+
+def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list[StudyRow]:
+    """A value of an arm where the claim looks for it: in a row, a column or a sum over stages."""
+    sizes = {"base": [8], "target": [8, 32], "grown": [16, 32]}[str(claim.resolution)]
+    facts: dict[str, Any] = {"axis": None, "generator": generator}
+    if claim.metric in COLUMNS:
+        number = round(value * 1000) if claim.metric == "nfe" else value * 1e12
+        facts |= {claim.metric: number}
+    elif claim.metric in TOTALS.values():
+        facts |= {"metric": {v: k for k, v in TOTALS.items()}[claim.metric],
+                  "protocol": "stage_flops_teacher"}  # fmt: skip
+        return [make_row(arm, seed, value, resolution=sizes[-1], **facts)]
+    else:
+        facts |= {"metric": claim.metric, "protocol": f"{claim.metric}_1k"}
+    return [make_row(arm, seed, value, resolution=res, **facts) for res in sizes]
+
+
+@pytest.mark.parametrize("claim", read_claims(ROOT / FILE), ids=lambda c: c.id)
+def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None:
+    make = _followed if claim.effect == "slope" else _held
+    arms = dict.fromkeys([*claim.value, *claim.against], "")
+    for right, expected in ((True, SUPPORTED), (False, REFUTED)):
+        rows = [row for seed in range(3) for row in make(claim, seed, right=right)]
+        (judged,) = judge_all([claim], [results(rows, study=claim.study, arms=arms)])
+        assert (judged.verdict, len(judged.seeds)) == (expected, 3), judged.reason
