@@ -94,8 +94,9 @@ def test_the_page_needs_nothing_else(finished: tuple[Config, Path]) -> None:
 
 
 def test_text_is_escaped_before_it_is_marked_up() -> None:
-    assert inline("a < b & **c** `<x_long>`") == (
-        "a &lt; b &amp; <strong>c</strong> <code>&lt;x_<wbr>long&gt;</code>"
+    assert inline("a < b & **c** `<first_long>` `fd_classifier`") == (
+        "a &lt; b &amp; <strong>c</strong> <code>&lt;first_<wbr>long&gt;</code> "
+        "<code>fd_classifier</code>"
     )
 
 
