@@ -22,7 +22,7 @@ from pagoda.report.results import (
     number,
     size_label,
     value_cell,
-)
+)  # fmt: skip
 
 _MARKS = {PRIMARY: "", "secondary": "†", USER: "‡"}
 _GRADES = "".join(_MARKS.values())
