@@ -254,9 +254,16 @@ def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
     """Write a module's state as safetensors and its card as JSON into ``folder``."""
+    save_weights(folder, module.state_dict(), card)
+
+
+def save_weights(
+    folder: Path, weights: Mapping[str, torch.Tensor], card: Mapping[str, Any]
+) -> None:
+    """Write weights as safetensors and a model's card as JSON into ``folder``."""
     import safetensors.torch
 
-    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     safetensors.torch.save_file(state, folder / MODEL_FILE)
     write_json(folder / CARD_FILE, card)
 

@@ -169,6 +169,10 @@ class TeacherConfig:
         "probability of each of EDM's augmentations, for small data sets; 0 = mirror images only",
         ge=0, le=1,
     )  # fmt: skip
+    label_dropout: float = opt(
+        "probability that an image's class is not told in training, as invert.guidance needs",
+        ge=0, lt=1,
+    )  # fmt: skip
     optim: OptimConfig = opt("optimiser")
 
 
@@ -182,6 +186,11 @@ class InvertConfig:
     solver: str = opt("ODE solver", choices=("euler", "heun"))
     noise: float = opt("noise added to the clean image before the inversion starts", ge=0)
     clamp: bool = opt("clamp the denoiser's output to [-1, 1]")
+    guidance: float = opt(
+        "classifier-free guidance w of the teacher that is inverted and distilled, w D(x; s, c) + "
+        "(1 - w) D(x; s); 1 = none; any other needs teacher.label_dropout above 0",
+        ge=0,
+    )
     batch: int = opt("images a call of the network", ge=1)
     precision: str = opt("autocast precision of the network", choices=("fp32", "bf16", "fp16"))
     units: str = opt(

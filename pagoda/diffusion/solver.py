@@ -28,14 +28,31 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
 
-def nfe(steps: int, solver: str, *, inverse: bool = False) -> int:
+def nfe(steps: int, solver: str, *, inverse: bool = False, guidance: float = 1.0) -> int:
     """Network evaluations of one trajectory.
 
     Down: Heun 2 steps - 1 (the last step, to 0, is Euler), Euler steps. Up, sigma_min to
-    sigma_max: one step fewer and no Euler step, Heun 2 (steps - 1), Euler steps - 1.
+    sigma_max: one step fewer and no Euler step, Heun 2 (steps - 1), Euler steps - 1. Guidance
+    takes twice as many.
     """
     per_step = 2 if solver == "heun" else 1
-    return per_step * (steps - 1) + (0 if inverse else 1)
+    slopes = per_step * (steps - 1) + (0 if inverse else 1)
+    return slopes if guidance == 1 else 2 * slopes
+
+
+def guided(denoiser: Denoiser, weight: float) -> Denoiser:
+    """The denoiser of p(x | c)^w p(x)^(1 - w): w D(x; s, c) + (1 - w) D(x; s).
+
+    PaGoDA section 4 (there omega); scores are affine in the denoiser, so that theirs is mixed
+    likewise. ``weight`` 1 is the denoiser itself; its network must know images without a class.
+    """
+    if weight == 1:
+        return denoiser
+
+    def mixed(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        return weight * denoiser(x, sigma, labels) + (1 - weight) * denoiser(x, sigma, None)
+
+    return mixed
 
 
 def integrate(

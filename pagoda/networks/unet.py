@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
 
+NO_CLASS = -1
+"""The label of an image whose class is not told."""
+
 
 @dataclass(frozen=True)
 class UNetSpec:
@@ -129,14 +132,17 @@ class UNetTrunk(nn.Module):
     ) -> Tensor:
         """(n,), (n,) and (n, augment_labels) -> (n, 4 channels), activated for the blocks.
 
-        Without ``augment`` the images are not augmented, which labels of zero say too.
+        A label of :data:`NO_CLASS`, or no labels, says nothing of the class: a zero embedding, as
+        EDM's label dropout has it. Without ``augment`` the images are not augmented, which labels
+        of zero say too.
         """
         wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
         if augment is not None:
             wave = wave + self.augment(augment)
         emb = self.time_out(F.silu(self.time_in(wave.to(self.time_in.weight.dtype))))
         if labels is not None:
-            emb = emb + self.label(labels)
+            known = (labels != NO_CLASS)[:, None]
+            emb = emb + self.label(labels.clamp(min=0)) * known
         return F.silu(emb)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:

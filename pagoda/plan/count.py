@@ -43,7 +43,8 @@ def make_plan(
         })
         for s in counted.stages()
     ]  # fmt: skip
-    calls = nfe(config.invert.steps, config.invert.solver, inverse=True)
+    section = config.invert
+    calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
     return Plan(
         1, config.name, config.resolutions, *images, counted.counter.pairs, calls, utilisation,
         cards, stages, counted.growth(stages),
@@ -137,7 +138,8 @@ class _Count:
     def _invert(self) -> Stage:
         section, net = self.config.invert, self.counter.denoiser
         back = min(section.round_trip_images, self.counter.pairs)
-        check = self.call * back * nfe(section.steps, section.solver)
+        calls = nfe(section.steps, section.solver, guidance=section.guidance)
+        check = self.call * back * calls
         return Stage(
             "invert", parameters(net), 0, None, self.call, self.counter.inversion() + check,
             section.precision, latent_bytes=latent_bytes(self.config, self.counter.pairs),

@@ -56,7 +56,8 @@ def pair_randomly(config: Config) -> None:
     indices = np.arange(count)
     shape = (count, 3, config.base_res, config.base_res)
     card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
-            "nfe": 0, "round_trip_mse": None, "round_trip_images": 0}  # fmt: skip
+            "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
+            "recipe": data.card()["recipe"]}  # fmt: skip
     identity = {"name": config.name, "base_res": config.base_res}
     inputs = {"data": data}
     with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:

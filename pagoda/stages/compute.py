@@ -147,7 +147,7 @@ class Counter:
     def inversion(self) -> float:
         """FLOPs of inverting every image that the configuration asks for."""
         section = self.config.invert
-        calls = nfe(section.steps, section.solver, inverse=True)
+        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
         return self.denoiser_call() * self.pairs * calls
 
     def distillation(self) -> float:
@@ -156,7 +156,8 @@ class Counter:
         total = self._one_step(self.generator(), section)
         if section.loss.regression == "noise_to_data":
             count = self.pairs * section.pair_share
-            total += self.denoiser_call() * count * nfe(section.teacher_steps, "heun")
+            calls = nfe(section.teacher_steps, "heun", guidance=self.config.invert.guidance)
+            total += self.denoiser_call() * count * calls
         return total
 
     def growth(self, resolution: int) -> float:

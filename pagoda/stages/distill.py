@@ -11,7 +11,7 @@ from pagoda import artifacts
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
-from pagoda.diffusion.solver import edm_grid, sample
+from pagoda.diffusion.solver import edm_grid, guided, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.generator import generator_from_teacher
 from pagoda.stages.device import pick_device
@@ -59,6 +59,7 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
     The targets of noise-to-data distillation (eq. 1), by Heun on ``distill.teacher_steps`` levels.
     """
     law, n = config.diffusion, len(pairs.latents)
+    teacher = guided(denoiser, config.invert.guidance)
     grid = edm_grid(config.distill.teacher_steps, law.sigma_min, law.sigma_max, law.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
     images = np.empty(pairs.latents.shape, np.uint8)
@@ -67,7 +68,7 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
             rows = slice(i, i + config.invert.batch)
             x = torch.from_numpy(z[rows]).to(pairs.device) * law.sigma_max
             labels = torch.from_numpy(np.array(pairs.labels[rows])).to(pairs.device)
-            images[rows] = to_uint8(sample(denoiser, x, grid, labels)).cpu().numpy()
+            images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(
         latents=z,

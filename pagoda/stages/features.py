@@ -109,8 +109,8 @@ def _train(
                     images_per_second=seen / seconds,
                 )  # fmt: skip
             if step < steps and time.monotonic() - saved > _SAVE_EVERY_S:
-                scratch.save(step, before + time.monotonic() - start)
                 log.back_up()
+                scratch.save(step, before + time.monotonic() - start)
                 saved = time.monotonic()
     return scratch
 

@@ -20,7 +20,8 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import Images, open_images
-from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
+from pagoda.diffusion.solver import edm_grid, guided, invert, nfe, sample
+from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
@@ -60,6 +61,11 @@ def run(config: Config) -> None:
         )
         identity = name | {"base_res": config.base_res}
         teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
+        if config.invert.guidance != 1 and not teacher.card().get("label_dropout"):
+            raise PagodaError(
+                f"invert.guidance = {config.invert.guidance:g}, but {teacher.path} was trained "
+                "with every class told; train it with teacher.label_dropout=0.1 or set it to 1"
+            )
         inputs = {"data": data, "teacher": teacher}
         denoiser = load_denoiser(teacher.weights(), teacher.card()).to(device)
         inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
@@ -72,7 +78,7 @@ def run(config: Config) -> None:
             _invert_all(inverter, images, rows, latents, done, history)
             processes.wait()
             if processes.first():
-                card = inverter.card(latents, images, rows)
+                card = inverter.card(latents, images, rows) | {"recipe": data.card()["recipe"]}
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
         if processes.first():
@@ -170,7 +176,7 @@ class Inverter:
         self.config, self.section, self.device = config, config.invert, device
         law = config.diffusion
         self.grid = edm_grid(self.section.steps, law.sigma_min, law.sigma_max, law.rho)
-        self._net = denoiser
+        self._net = guided(denoiser, self.section.guidance)
 
     def denoiser(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """The teacher, clamped to [-1, 1] if the configuration says so."""
@@ -227,7 +233,8 @@ class Inverter:
             "precision": section.precision,
             "solver": section.solver,
             "steps": section.steps,
-            "nfe": nfe(section.steps, section.solver, inverse=True),
+            "nfe": nfe(section.steps, section.solver, inverse=True, guidance=section.guidance),
+            "guidance": section.guidance,
             "noise": section.noise,
             "clamp": section.clamp,
             "round_trip_images": n,

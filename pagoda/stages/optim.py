@@ -11,6 +11,7 @@ from torch import nn
 
 from pagoda.config import OptimConfig
 from pagoda.errors import PagodaError
+from pagoda.training import sharding
 from pagoda.training.ahead import Ahead
 from pagoda.training.ema import PowerAverages
 from pagoda.training.loop import LoopSpec
@@ -31,11 +32,16 @@ def check_device(name: str, optim: OptimConfig, device: torch.device) -> None:
     """Refuse what a device cannot do.
 
     Raises:
-        PagodaError: fp16 without a GPU, or ``compile`` without a compiler.
+        PagodaError: fp16 without a GPU, ``compile`` without a compiler or with cut weights.
     """
     if optim.precision == "fp16" and device.type != "cuda":
         raise PagodaError(
             f"{name}.optim.precision = 'fp16' needs a GPU; on the CPU use 'bf16' or 'fp32'"
+        )
+    if optim.compile and sharding.wanted():
+        raise PagodaError(
+            f"{sharding.SHARD}=1 cannot be combined with {name}.optim.compile = true; set one to 0 "
+            "or false"
         )
     compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if optim.compile and not any(shutil.which(c) for c in compilers if c):

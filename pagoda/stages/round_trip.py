@@ -10,7 +10,7 @@ from pagoda.config import Config
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
-from pagoda.diffusion.solver import edm_grid, sample
+from pagoda.diffusion.solver import edm_grid, guided, sample
 from pagoda.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.stages.device import pick_device
@@ -47,7 +47,8 @@ def _there_and_back(config: Config) -> tuple[np.ndarray, np.ndarray]:
     )
     latents = artifacts.open_artifact(paths.latents, "latents", base)
     teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
-    net = load_denoiser(teacher.weights(), teacher.card()).to(device)
+    whole = load_denoiser(teacher.weights(), teacher.card()).to(device)
+    net = guided(whole, section.guidance)
     grid = edm_grid(section.steps, law.sigma_min, law.sigma_max, law.rho)
 
     def denoiser(x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:

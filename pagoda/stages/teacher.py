@@ -26,6 +26,7 @@ from pagoda.stages.optim import (
 from pagoda.stages.paths import Paths
 from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.batches import ImageBatches
+from pagoda.training.sharding import place
 from pagoda.training.teacher import TeacherStep
 
 
@@ -54,7 +55,7 @@ def run(config: Config) -> None:
         return
     torch.manual_seed(config.seed)
     denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
-    denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
+    denoiser = place(denoiser, device)
     images, labels = open_images(data, "train"), data.array("train_labels")
     batches = ImageBatches(images, labels, device, reads_ahead(device))
     averages = power_averages(section.optim, denoiser)
@@ -71,10 +72,12 @@ def run(config: Config) -> None:
         augment=section.augment,
         micro_batch=section.optim.micro_batch,
         averages=averages,
+        label_dropout=section.label_dropout,
     )
     compile_networks(section.optim, denoiser)
     train_network(
-        config, "teacher", step, section.optim, replace(made, card=denoiser.card() | made.card),
+        config, "teacher", step, section.optim,
+        replace(made, card=denoiser.card() | {"label_dropout": section.label_dropout} | made.card),
         inputs={"data": data},
         sections={"teacher": section, "diffusion": config.diffusion},
         averages=averages,

@@ -11,6 +11,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, DiscriminatorConfig, LossConfig, OptimConfig
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
+from pagoda.errors import PagodaError
 from pagoda.networks.generator import Generator, load_generator
 from pagoda.stages.critics import build_discriminator, build_distance
 from pagoda.stages.imported import take_network
@@ -26,13 +27,24 @@ from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.one_step import OneStepSpec, OneStepStep
 from pagoda.training.optim import OptimSpec
+from pagoda.training.sharding import place
 
 _OF_DISTANCE = ("distance", "backbones", "weights", "augment")
 """Keys of ``loss`` that say which distance is built."""
 
 
 def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> PairBatches:
-    """Batches of inverted latents and their real images, at the images' resolution."""
+    """Batches of inverted latents and their real images, at the images' resolution.
+
+    Raises:
+        PagodaError: the latents are of images that were cut by another recipe.
+    """
+    recipe, of_latents = (a.card().get("recipe") for a in (images, latents))
+    if recipe != of_latents:
+        raise PagodaError(
+            f"{images.path} was cut by the recipe {recipe}, the images of {latents.path} by "
+            f"{of_latents}; 'dvc repro' makes all of them by data.recipe"
+        )
     return PairBatches(
         latents=open_rows(latents, "latents"),
         indices=latents.array("indices"),
@@ -81,7 +93,7 @@ def train_generator(
     paths, device = Paths(config), pairs.device
     check_device(stage.partition("-")[0], optim, device)
     torch.manual_seed(config.seed)
-    generator = generator.to(device).to(memory_format=torch.channels_last)
+    generator = place(generator, device)
     d = discriminator_config
     discriminator = build_discriminator(
         d, generator.resolution, generator.spec.num_classes, inputs["teacher"], config.seed

@@ -15,6 +15,7 @@ from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.revision import package_revision
 from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
+from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.history import History
@@ -72,12 +73,13 @@ def train_network(
             bar.advance,
             ahead,
         )
+    weights = sharding.gathered(step.ema.model.state_dict())
     if not processes.first():
         return
     with artifacts.create(
         trained.path, trained.kind, config=trained.identity, inputs=inputs,
         revision=package_revision(),
     ) as out:  # fmt: skip
-        artifacts.save_model(out, step.ema.model, trained.card | {"images_seen": optim.images})
+        artifacts.save_weights(out, weights, trained.card | {"images_seen": optim.images})
         keep_snapshots(averages, out)
     scratch.discard()

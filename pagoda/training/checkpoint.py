@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pagoda import processes
 from pagoda.artifacts import digest, sha256
+from pagoda.training import sharding
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +46,10 @@ class Scratch:
     def save(self, step: int, seconds: float) -> None:
         """Write the state after ``step`` steps; at most two checkpoints remain.
 
-        In a group the first process writes what all of them hold.
+        In a group the first process writes what all of them hold, whole tensors where each holds
+        a slice; all must call this.
         """
+        tensors = sharding.gathered(self._tensors())
         if not processes.first():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ class Scratch:
         partial = final.with_suffix(f".partial-{os.getpid()}")
         try:
             safetensors.torch.save_file(
-                self._tensors(), partial, {"step": str(step), "seconds": repr(seconds)}
+                tensors, partial, {"step": str(step), "seconds": repr(seconds)}
             )
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -106,20 +109,25 @@ class Scratch:
             for index, state in optimizer.state_dict()["state"].items():
                 for key, value in state.items():
                     out[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
-        return {k: v.detach().cpu().contiguous().clone() for k, v in out.items()}
+        return out
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         for name, module in self.modules.items():
-            head = f"module/{name}/"
-            module.load_state_dict(
-                {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
-            )
+            head, like = f"module/{name}/", module.state_dict()
+            found = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+            module.load_state_dict({
+                k: sharding.cut_like(v, like[k]) if k in like else v for k, v in found.items()
+            })  # fmt: skip
         for name, optimizer in self.optimizers.items():
             head = f"optimizer/{name}/"
             state: dict[int, dict[str, Tensor]] = {}
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
             for key, value in tensors.items():
                 if key.startswith(head):
                     index, entry = key.removeprefix(head).split("/")
+                    of = trained[int(index)]
+                    if value.shape == of.shape:
+                        value = sharding.cut_like(value, of)
                     state.setdefault(int(index), {})[entry] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pagoda import processes
+from pagoda.training import sharding
 from pagoda.training.post_hoc import exponent, snapshot_name
 
 
@@ -25,17 +26,13 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(module).eval().requires_grad_(False)
-        self._source = list(module.parameters())
-        self._average = list(self.model.parameters())
-        self._moving = [i for i, p in enumerate(self._source) if p.requires_grad]
+        self._source = module
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take one step towards the weights after optimiser step number ``step``, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average = [self._average[i].data for i in self._moving]
-        source = [self._source[i].data for i in self._moving]
-        torch._foreach_lerp_(average, source, 1 - decay)
+        _approach(self.model, self._source, 1 - decay)
 
 
 class PowerAverages:
@@ -79,16 +76,22 @@ class PowerAverages:
         t = step + 1
         for sigma, model in self.models.items():
             decay = (1 - 1 / t) ** (self.exponents[sigma] + 1)
-            pairs = zip(model.parameters(), self._source.parameters(), strict=True)
-            moving = [(a.data, s.data) for a, s in pairs if s.requires_grad]
-            torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], 1 - decay)
-            if t in self.due and self.folder is not None and processes.first():
-                _write(model, self.folder / snapshot_name(sigma, t))
+            _approach(model, self._source, 1 - decay)
+            if t in self.due and self.folder is not None:
+                state = sharding.gathered(model.state_dict())
+                if processes.first():
+                    _write(state, self.folder / snapshot_name(sigma, t))
 
 
-def _write(model: nn.Module, path: Path) -> None:
+def _approach(average: nn.Module, source: nn.Module, share: float) -> None:
+    """Move an average by a share of the way to the weights that train; each process its slices."""
+    pairs = zip(average.parameters(), source.parameters(), strict=True)
+    moving = [(sharding.local(a.data), sharding.local(s.data)) for a, s in pairs if s.requires_grad]
+    torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], share)
+
+
+def _write(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial-{os.getpid()}")
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     safetensors.torch.save_file(state, partial)
     partial.rename(path)

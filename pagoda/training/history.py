@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -27,9 +30,9 @@ class History:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         source = self.path if self.path.exists() or self.backup is None else self.backup
         kept = _rows(source, self.keep_images) if source.exists() else []
-        self._file = self.path.open("w")
-        self._file.writelines(f"{row}\n" for row in kept)
-        self._file.flush()
+        with _replaced(self.path) as partial:
+            partial.write_text("".join(f"{row}\n" for row in kept))
+        self._file = self.path.open("a")
         return self
 
     def __exit__(
@@ -49,9 +52,25 @@ class History:
         self._file.flush()
 
     def back_up(self) -> None:
-        """Copy the rows written so far beside the checkpoint that they belong to."""
+        """Copy the rows written so far to where the checkpoint that they belong to will be.
+
+        Before the checkpoint: rows after it are passed over, rows before it could not be made up.
+        """
         if self.backup is not None:
-            shutil.copyfile(self.path, self.backup)
+            self.backup.parent.mkdir(parents=True, exist_ok=True)
+            with _replaced(self.backup) as partial:
+                shutil.copyfile(self.path, partial)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of ``path`` when it is whole."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _rows(path: Path, most_images: int) -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pagoda import processes
 from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
+from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
 
@@ -105,7 +106,8 @@ def train(
         )
     base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in step.optimizers.items()}
     for module in step.modules.values():
-        processes.make_equal(itertools.chain(module.parameters(), module.buffers()))
+        held = itertools.chain(module.parameters(), module.buffers())
+        processes.make_equal(t for t in held if not sharding.is_cut(t))
     first, seconds_before = scratch.restore()
     advance(first * spec.batch)
     start = saved = time.monotonic()
@@ -131,9 +133,9 @@ def train(
                 if rows:
                     rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
             if save or stop:
-                scratch.save(i + 1, seconds)
                 if rows:
                     rows.back_up()
+                scratch.save(i + 1, seconds)
                 saved = time.monotonic()
             if stop and not last:
                 raise KeyboardInterrupt

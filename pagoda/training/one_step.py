@@ -20,6 +20,7 @@ from pagoda.objectives.adversarial import (
 from pagoda.objectives.augment import diff_augment
 from pagoda.objectives.noise_to_data import noise_to_data_loss
 from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
+from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.micro_batch import in_parts
@@ -100,6 +101,11 @@ class OneStepStep:
         self.distance, self.averages = distance, averages
         self.pairs, self.real, self.spec = pairs, real, spec
         self.ema = EMA(generator, spec.ema)
+        kept = averages.models.values() if averages else ()
+        sharding.check(spec.precision, [spec.batch, spec.prior_batch], spec.micro_batch)
+        sharding.shard(
+            pairs.device, generator, self.ema.model, *kept, keep=Generator.last_block_weight
+        )
         self.optimizers = {
             "generator": generator_optim.build(generator.parameters()),
             "discriminator": discriminator_optim.build(discriminator.parameters()),

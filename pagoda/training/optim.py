@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import processes
+from pagoda.training import sharding
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,12 @@ class OptimSpec:
     weight_decay: float = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser over those of ``parameters`` that train."""
-        train = [p for p in parameters if p.requires_grad]
+        """The optimiser over those of ``parameters`` that train.
+
+        Cut and whole ones are groups apart, in their order: no kernel takes both.
+        """
+        trained = (p for p in parameters if p.requires_grad)
+        train = [{"params": list(g)} for _, g in itertools.groupby(trained, sharding.is_cut)]
         if self.name == "radam":
             return torch.optim.RAdam(
                 train, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
@@ -45,7 +51,8 @@ def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Explicit, and not a wrapper around the network's forward: a loss may call parts of a network, or
     differentiate twice, and no gradient is left out.
     """
-    processes.add_up([p.grad for p in parameters if p.grad is not None])
+    whole = (p.grad for p in parameters if p.grad is not None and not sharding.is_cut(p.grad))
+    processes.add_up(list(whole))  # those of cut weights were summed when they were made
 
 
 class Updates(nn.Module):
@@ -87,7 +94,9 @@ class Updates(nn.Module):
         norm = torch.zeros(())
         if self._measured:
             limit = self._clip if self._clip is not None else float("inf")
-            norm = nn.utils.clip_grad_norm_(self._train, limit).detach()
+            cut = any(sharding.is_cut(p) for p in self._train)
+            clip = sharding.clip_gradients if cut else nn.utils.clip_grad_norm_
+            norm = clip(self._train, limit).detach()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)

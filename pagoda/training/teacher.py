@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from pagoda import processes
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.denoiser import Denoiser
+from pagoda.networks.unet import NO_CLASS
 from pagoda.objectives.denoising import denoising_loss
 from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
+from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.micro_batch import slices
@@ -35,6 +37,8 @@ class TeacherStep:
         augment: probability of EDM's augmentations, 0 for none.
         micro_batch: images a call of the network; None for this process's share of the batch.
         averages: further averages of the weights.
+        label_dropout: probability that an image's class is not told, so that the network learns
+            the unconditional denoiser too (classifier-free guidance, Ho and Salimans 2022).
     """
 
     def __init__(
@@ -52,12 +56,17 @@ class TeacherStep:
         augment: float = 0.0,
         micro_batch: int | None = None,
         averages: PowerAverages | None = None,
+        label_dropout: float = 0.0,
     ) -> None:
+        self.label_dropout = label_dropout
         self.denoiser, self.batches, self.batch = denoiser.train(), batches, batch
         self.p_mean, self.p_std, self.precision = p_mean, p_std, precision
         self.augment, self.micro_batch, self.averages = augment, micro_batch, averages
-        self.optimizer = optim.build(denoiser.parameters())
         self.ema = EMA(denoiser, ema)
+        kept = averages.models.values() if averages else ()
+        sharding.check(precision, [batch], micro_batch)
+        sharding.shard(batches.device, denoiser, self.ema.model, *kept)
+        self.optimizer = optim.build(denoiser.parameters())
         self.updates = Updates(self.optimizer, denoiser.parameters(), precision, clip)
         self.modules: dict[str, nn.Module] = {
             "denoiser": denoiser,
@@ -76,6 +85,9 @@ class TeacherStep:
             uniforms, normals = torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS)
             transforms = draw_transforms(uniforms[mine], normals[mine], self.augment)
             images, described = edm_augment(images, transforms), transforms.labels.to(images)
+        if self.label_dropout:
+            dropped = torch.rand(self.batch)[processes.share(self.batch)] < self.label_dropout
+            labels = labels.masked_fill(dropped.to(labels.device), NO_CLASS)
         sigma, noise = self._noise(images)
         total = torch.zeros((), device=images.device)
         for part in slices(len(images), self.micro_batch):

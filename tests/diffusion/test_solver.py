@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pagoda.diffusion.solver import Denoiser, edm_grid, integrate, invert, nfe, sample
+from pagoda.diffusion.solver import Denoiser, edm_grid, guided, integrate, invert, nfe, sample
 
 MEAN, VARIANCE = 0.3, 0.25
 GRID = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
@@ -162,3 +162,24 @@ def test_the_published_inversion_counts_79_evaluations_and_ends_at_the_same_late
     ours = invert(denoiser, images, edm_grid(40, 0.002, 80.0, 7.0), None)
     assert counted == nfe(40, "heun", inverse=True) == 78
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 2.5])
+def test_guidance_mixes_the_scores_of_conditional_and_marginal(weight: float) -> None:
+    """p(x | c) = N(c, 1) and p(x) = N(0, 3), both with noise: w score(x | c) + (1 - w) score(x)."""
+
+    def denoiser(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        s = sigma[:, None, None, None]
+        if labels is None:
+            return x - s**2 * x / (3 + s**2)
+        mean = labels[:, None, None, None]
+        return x + s**2 * (mean - x) / (1 + s**2)
+
+    x, labels = torch.randn(4, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    s = torch.tensor([0.1, 1.0, 5.0, 40.0], dtype=torch.float64)
+    square, mean = (s**2)[:, None, None, None], labels[:, None, None, None]
+    score = weight * (mean - x) / (1 + square) + (1 - weight) * -x / (3 + square)
+    torch.testing.assert_close(guided(denoiser, weight)(x, s, labels), x + square * score)
+    counted = Counting(denoiser)
+    invert(guided(counted, weight), x, edm_grid(5, **GRID), labels)
+    assert counted.calls == nfe(5, "heun", inverse=True, guidance=weight)

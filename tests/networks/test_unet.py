@@ -9,11 +9,12 @@ from typing import TypeVar
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from pagoda.diffusion.edm import scalings
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.layers import Attention, GroupNorm, timestep_embedding
-from pagoda.networks.unet import UNet, UNetSpec
+from pagoda.networks.unet import NO_CLASS, UNet, UNetSpec, UNetTrunk
 
 
 def small_spec(resolution: int = 8) -> UNetSpec:
@@ -164,3 +165,17 @@ def test_labels_of_zero_say_that_images_are_not_augmented() -> None:
     plain = denoiser(x, sigma, labels)
     assert torch.equal(plain, denoiser(x, sigma, labels, torch.zeros(3, 9)))
     assert not torch.allclose(plain, denoiser(x, sigma, labels, torch.ones(3, 9)))
+
+
+def test_no_class_is_the_absence_of_labels_and_classes_keep_their_bits() -> None:
+    trunk = UNetTrunk(UNetSpec(8, 8, (1,), 1, (), 8, 0.0, 4))
+    c_noise, labels = torch.randn(4), torch.tensor([0, 3, NO_CLASS, 1])
+    mixed, without = trunk.embed(c_noise, labels), trunk.embed(c_noise, None)
+    assert torch.equal(mixed[2], without[2]) and not torch.equal(mixed[1], without[1])
+    wave = timestep_embedding(1000.0 * c_noise, 8)
+    told = torch.tensor([0, 3, 2, 1])
+    plain = F.silu(trunk.time_out(F.silu(trunk.time_in(wave))) + trunk.label(told))
+    assert torch.equal(trunk.embed(c_noise, told), plain)
+    mixed.sum().backward()
+    assert trunk.label.weight.grad is not None
+    assert torch.equal(trunk.label.weight.grad[2], torch.zeros(32))  # the class that was not told

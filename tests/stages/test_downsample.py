@@ -27,6 +27,7 @@ from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
 from pagoda.stages.paths import Paths
+from tests.disk import small_disk
 
 TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 
@@ -390,12 +391,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_artifact(
     """On a file system of 300 kB; freeing space and the same command end as if it never filled."""
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small file system is not permitted")
-    try:
+    with small_disk(small, "300k"):
         monkeypatch.chdir(small)
         config = of_files(photos, encode_from=16 if encoded else None)
         ballast = small / "ballast"
@@ -407,6 +403,3 @@ def test_a_full_disk_is_one_line_and_leaves_no_artifact(
         again = written(config, 32).fingerprint
         monkeypatch.chdir(tmp_path)
         assert written(config, 32).fingerprint == again
-    finally:
-        monkeypatch.chdir(tmp_path)
-        subprocess.run(["umount", "-l", str(small)], check=True)  # mapped files may be open

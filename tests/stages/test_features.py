@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.cli import main
+from pagoda.config import Config, parse
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.streaming import subset
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.stages import downsample, features, reference
 from pagoda.stages.paths import Paths
+from tests.group import log, run_group
+from tests.tiny import tiny_tree
 
 SMALL = {
     "data.train_images": 240, "data.test_images": 80, "target_res": 16, "base_res": 8,
@@ -70,6 +76,30 @@ def test_the_run_seed_does_not_matter_and_its_own_does(trained: Config) -> None:
     other = dataclasses.replace(trained.features, seed=trained.features.seed + 1)
     features.run(dataclasses.replace(trained, features=other))
     assert network_of(trained).fingerprint != first
+
+
+def _command(tree: dict[str, Any]) -> None:
+    """``pagoda features``, as a launcher's process runs it."""
+    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    sys.argv = ["pagoda", "features"]
+    main()
+
+
+def test_under_a_launcher_of_two_processes_the_bits_are_those_of_one(tmp_path: Path) -> None:
+    tree = tiny_tree(**SMALL | {"features.images": 480})
+    made = []
+    for world in (1, 2):
+        folder = tmp_path / str(world)
+        assert run_group(1, _prepare, tree, folder=folder) == [0], log(folder)
+        assert run_group(world, _command, tree, folder=folder) == [0] * world, log(folder)
+        where = folder / Paths(parse(tree)).features
+        made.append(artifacts.open_artifact(where, "features").fingerprint)
+        assert not list((folder / ".scratch").rglob("*.safetensors"))
+    assert made[0] == made[1]
+
+
+def _prepare(tree: dict[str, Any]) -> None:
+    downsample.run(parse(tree), 16)
 
 
 def test_no_feature_is_dead(trained: Config) -> None:

@@ -18,7 +18,7 @@ from pagoda.stages.paths import Paths
 from tests.group import log, start
 from tests.tiny import tiny_tree
 
-STAGES = ("features", "teacher", "invert", "distill", "grow")
+STAGES = ("features", "reference", "teacher", "invert", "distill", "grow", "evaluate")
 SMALL = {
     "data.train_images": 64, "data.test_images": 16, "target_res": 16, "invert.images": 16,
     "teacher.optim.images": 768, "features.images": 768, "grow.optim.precision": "bf16",
@@ -29,7 +29,17 @@ def _stage(name: str, tree: dict[str, Any]) -> None:
     """Run one real stage, saving after every step."""
     import dataclasses
 
-    from pagoda.stages import distill, downsample, features, grow, invert, optim, teacher
+    from pagoda.stages import (
+        distill,
+        downsample,
+        evaluate,
+        features,
+        grow,
+        invert,
+        optim,
+        reference,
+        teacher,
+    )
     from pagoda.training import loop
 
     Path("params.yaml").write_text(yaml.safe_dump(tree))
@@ -40,9 +50,10 @@ def _stage(name: str, tree: dict[str, Any]) -> None:
         return dataclasses.replace(original(*arguments), save_every_s=-1.0)
 
     setattr(optim, "LoopSpec", often)  # noqa: B010  # this process is ours alone
-    if name == "downsample":
+    each = {"downsample": downsample, "reference": reference, "evaluate": evaluate}
+    if name in each:
         for resolution in config.resolutions:
-            downsample.run(config, resolution)
+            each[name].run(config, resolution)
     elif name == "grow":
         grow.run(config, 8, 16)
     else:
@@ -66,6 +77,8 @@ def _run(name: str, tree: dict[str, Any], folder: Path, kill_after: float | None
 def _fingerprints(tree: dict[str, Any], folder: Path) -> dict[str, str]:
     paths = Paths(parse(tree))
     where = {
+        **{f"reference@{r}": (paths.reference(r), "reference") for r in (8, 16)},
+        **{f"evaluate@{r}": (paths.evaluation(r), "evaluation") for r in (8, 16)},
         "features": (paths.features, "features"), "teacher": (paths.teacher, "teacher"),
         "invert": (paths.latents, "latents"), "distill": (paths.generator(8), "generator"),
         "grow": (paths.generator(16), "generator"),
@@ -93,6 +106,7 @@ def test_stages_killed_at_random_moments_end_with_the_same_bits(tmp_path: Path) 
         _run(name, tree, tmp_path / "killed")
     assert kills >= len(STAGES)
     assert _fingerprints(tree, tmp_path / "killed") == _fingerprints(tree, tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob("*.partial*"))  # nothing half-written is left
 
 
 def test_two_runs_of_one_stage_at_once_keep_scratch_apart(tmp_path: Path) -> None:

@@ -122,6 +122,39 @@ def test_a_missing_input_is_one_line(tiny_config: Make, stage: Callable[[Config]
         stage(tiny_config(**SMALL))
 
 
+def test_a_guided_teacher_needs_to_know_images_without_a_class(tiny_config: Make) -> None:
+    guided = SMALL | {"invert.guidance": 2.0, "distill.loss.regression": "noise_to_data"}
+    config = tiny_config(**guided)
+    downsample.run(config, 8)
+    teacher.run(config)
+    with pytest.raises(PagodaError, match=r"^invert.guidance = 2, but \S+ was trained with every"):
+        invert.run(config)
+    config = tiny_config(**guided | {"teacher.label_dropout": 0.2})
+    teacher.run(config)
+    invert.run(config)
+    made = artifacts.open_artifact(Paths(config).latents, "latents")
+    strong, evaluations = np.array(made.array("latents")), made.card()["nfe"]
+    distill.run(config)
+    assert all(np.isfinite(losses(config, "distill", "loss_dstl")))
+    invert.run(tiny_config(**SMALL | {"teacher.label_dropout": 0.2}))
+    plain = artifacts.open_artifact(Paths(config).latents, "latents")
+    assert evaluations == 2 * plain.card()["nfe"]
+    assert not np.array_equal(strong, plain.array("latents"))
+
+
+def test_images_of_another_recipe_are_refused(tiny_config: Make) -> None:
+    config = tiny_config(**SMALL)
+    downsample.run(config, 8)
+    teacher.run(config)
+    invert.run(config)
+    downsample.run(tiny_config(**SMALL | {"data.recipe": "lanczos"}), 8)
+    with pytest.raises(PagodaError) as error:
+        distill.run(config)
+    line = str(error.value)
+    assert "data/8 was cut by the recipe lanczos" in line and "latents by box" in line
+    assert "\n" not in line and not Paths(config).generator(8).exists()
+
+
 def test_an_augmented_teacher_serves_the_later_stages(tiny_config: Make) -> None:
     config = tiny_config(**SMALL | {"teacher.augment": 0.5})
     run_all(config)

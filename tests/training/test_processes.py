@@ -64,7 +64,7 @@ def teacher() -> Denoiser:
 def teacher_step() -> TeacherStep:
     return TeacherStep(
         teacher(), Doubles(pixels(20, 8), np.arange(20) % 4, CPU), batch=BATCH, optim=OPTIM,
-        p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.9, precision="fp32",
+        p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.9, precision="fp32", label_dropout=0.4,
     )  # fmt: skip
 
 

@@ -9,7 +9,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pagoda.cli import _explain
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator
@@ -31,6 +35,7 @@ from pagoda.training.loop import LoopSpec, Step, train
 from pagoda.training.one_step import OneStepSpec, OneStepStep
 from pagoda.training.optim import OptimSpec
 from pagoda.training.teacher import TeacherStep
+from tests.disk import small_disk
 
 CPU = torch.device("cpu")
 SPEC = UNetSpec(8, 16, (1, 2), 1, (4,), 16, 0.1, 4, time_scale=1.0)
@@ -49,13 +54,13 @@ def pixels(n: int, resolution: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
 
-def teacher_step(optimizer: str = "adamw") -> TeacherStep:
+def teacher_step(optimizer: str = "adamw", **changes: Any) -> TeacherStep:
     torch.manual_seed(5)
     return TeacherStep(
         Denoiser(SPEC, 0.5).to(memory_format=torch.channels_last),
         ImageBatches(pixels(20, 8), np.arange(20) % 4, CPU),
         batch=BATCH, optim=OptimSpec(optimizer, 1e-2, (0.9, 0.99), 0.01), p_mean=-1.2, p_std=1.2,
-        clip=1.0, ema=0.9, precision="fp32",
+        clip=1.0, ema=0.9, **({"precision": "fp32"} | changes),
     )  # fmt: skip
 
 
@@ -131,7 +136,11 @@ def rows(folder: Path) -> list[dict[str, float]]:
 MAKERS = [
     pytest.param(lambda: teacher_step(), id="teacher-adamw"),
     pytest.param(lambda: teacher_step("radam"), id="teacher-radam"),
+    pytest.param(lambda: teacher_step(label_dropout=0.5), id="teacher-label-dropout"),
+    pytest.param(lambda: teacher_step(precision="bf16"), id="teacher-bf16"),
+    pytest.param(lambda: teacher_step(precision="fp16"), id="teacher-fp16"),
     pytest.param(lambda: one_step(), id="one-step-adamw"),
+    pytest.param(lambda: one_step(precision="fp16", r1=0.0), id="one-step-fp16"),
 ]
 
 
@@ -168,6 +177,43 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage: str, tmp_path: Path)
     restored, _ = Scratch(newest.parent, step.modules, step.optimizers).restore()
     assert restored == int(newest.stem) - 1
     assert_same(go(radam, tmp_path / "parts"), whole)
+
+
+def test_clocks_and_temporary_folders_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = go(radam, tmp_path / "whole")
+    go(radam, tmp_path / "parts", stop_after=4)
+    for age, file in enumerate(sorted((tmp_path / "parts").rglob("*.*"))):
+        os.utime(file, (4e9 - 1e9 * age,) * 2)  # some in the future, the newest the oldest
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert_same(go(radam, tmp_path / "parts"), whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> None:
+    """On a small file system that fills up; room again, and the end is that of an empty one."""
+    whole, small = go(radam, tmp_path / "whole"), tmp_path / "small"
+    small.mkdir()
+    with small_disk(small, "64m"):
+        go(radam, small, stop_after=2)
+        before = rows(small)
+        free = shutil.disk_usage(small).free
+        ballast = small / "ballast"
+        ballast.write_bytes(b"x" * (free - 20_000))
+        with pytest.raises(Exception, match="No space left") as error:
+            go(radam, small)
+        assert _explain(error.value) == (
+            "no space left on the disk; free some and run the same command again"
+        )
+        kept = sorted(p.name for p in (small / "scratch").iterdir())
+        assert kept == [f"{s:09d}.{e}" for s in (1, 2) for e in ("safetensors", "sha256")]
+        assert rows(small)[: len(before)] == before
+        ballast.unlink()
+        assert_same(go(radam, small), whole)
+        assert rows(small) == rows(tmp_path / "whole")
 
 
 def test_at_most_two_checkpoints_are_kept(tmp_path: Path) -> None:
