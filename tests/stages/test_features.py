@@ -82,7 +82,7 @@ def _command(tree: dict[str, Any]) -> None:
     """``pagoda features``, as a launcher's process runs it."""
     Path("params.yaml").write_text(yaml.safe_dump(tree))
     sys.argv = ["pagoda", "features"]
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main()
 
 
