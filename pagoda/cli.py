@@ -543,11 +543,19 @@ def import_(
 
 
 @_command
-def derive(ctx: typer.Context) -> None:
+def derive(
+    ctx: typer.Context,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="First replace params.yaml by this profile."),
+    ] = None,
+) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
-    from pagoda.derive import rewrite
+    from pagoda.derive import choose, rewrite
+    from pagoda.stages.root import project_root
 
-    ladder = " -> ".join(map(str, rewrite(ctx.obj)))
+    found = rewrite(ctx.obj) if profile is None else choose(ctx.obj, profile, project_root())
+    ladder = " -> ".join(map(str, found))
     typer.echo(f"{ctx.obj}: resolutions and growth now follow {ladder}")
 
 

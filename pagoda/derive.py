@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,24 @@ def rewrite(path: str | Path) -> list[int]:
     return resolutions
 
 
+def choose(path: str | Path, name: str, root: Path) -> list[int]:
+    """Make a parameters file the profile ``name``, with its comments and the lists that follow.
+
+    What ``dvc exp run -S profile=<name>`` does, without running anything. Returns the resolutions.
+
+    Raises:
+        PagodaError: if there is no such profile, or the file cannot be written.
+    """
+    lines = _profile_file(name, root).read_text().splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith("# @package"))
+    text = re.sub(r"(?m)^target_res:.*\n", r"\g<0>resolutions: []\ngrowth: {}\n", text)
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
+    return rewrite(path)
+
+
 def profile_tree(name: str, root: Path) -> dict[str, Any]:
     """The parameters of ``experiments/profile/<name>.yaml`` with the lists that follow.
 
@@ -42,12 +61,16 @@ def profile_tree(name: str, root: Path) -> dict[str, Any]:
     Raises:
         PagodaError: if there is no such profile.
     """
+    return with_lists(yaml.safe_load(_profile_file(name, root).read_text()))
+
+
+def _profile_file(name: str, root: Path) -> Path:
     folder = root / "experiments" / "profile"
     file = folder / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
         raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
-    return with_lists(yaml.safe_load(file.read_text()))
+    return file
 
 
 def with_lists(tree: dict[str, Any]) -> dict[str, Any]:

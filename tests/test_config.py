@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from pagoda.config import Config, load, parse
+from pagoda.derive import choose
 from pagoda.errors import PagodaError
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
 
@@ -225,6 +226,9 @@ def test_params_reach_the_composition_through_a_relative_link() -> None:
 def test_every_profile_composes_and_loads(profile: str, tmp_path: Path) -> None:
     tree = compose(tmp_path, smoke_tree(), f"profile={profile}")
     assert parse(tree).name == profile
+    file = tmp_path / "chosen.yaml"
+    choose(file, profile, ROOT)
+    assert yaml.safe_load(file.read_text()) == tree
 
 
 @pytest.mark.parametrize("profile", PROFILES)
