@@ -343,85 +343,11 @@ def _libraries(
         )
 
 
-MILLION = """
-import json, os, resource, sys, time
-import numpy as np
-from pathlib import Path
-part, folder, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-start = time.perf_counter()
-def peak(who): return resource.getrusage(who).ru_maxrss / 2**20
-def anonymous():
-    fields = dict(l.split(":") for l in open("/proc/self/status") if l.startswith(("Rss", "VmHWM")))
-    return {k: round(int(v.split()[0]) / 2**20, 2) for k, v in fields.items()}
-if __name__ == "__main__":
-    if part == "build":
-        from pagoda.data.cutting import Cutting, Target
-        from pagoda.data.sources import open_source
-        source = open_source("embedded", split="train", path=None, hub=None, num_classes=10,
-                             limit=n, render_res=64, seed=0)
-        target = Target(folder, "train", n, 64, False)
-        Cutting(source, [target], "box", None).run(lambda _: None)
-        work = n
-    else:
-        import torch
-        torch.set_num_threads(1)
-        from pagoda.data.shards import ShardedArray
-        from pagoda.training.batches import ImageBatches
-        files = sorted(folder.glob("train_images*.npy"))
-        images = ShardedArray([np.load(f, mmap_mode="r") for f in files])
-        batches = ImageBatches(images, np.arange(n) % 10, torch.device("cpu"))
-        work = 0
-        while work < n // 5:
-            x, _ = batches.draw(256)
-            work += len(x)
-    io = Path("/proc/self/io")
-    lines = io.read_text().split("\\n") if io.exists() else []
-    read = [int(line.split()[1]) for line in lines if line.startswith("read_bytes")]
-    used = {"parent_gib": round(peak(resource.RUSAGE_SELF), 2),
-            "largest_child_gib": round(peak(resource.RUSAGE_CHILDREN), 2)}
-    print(json.dumps({"images": work, "seconds": round(time.perf_counter() - start, 1), **used,
-                      "gib_read_from_disk": round(sum(read) / 2**30, 2), "now": anonymous()}))
-"""
-
-
 def million(args: argparse.Namespace) -> dict[str, Any]:
-    """Build the store of a million 64x64 images and draw a fifth of as many, within 4 GiB.
+    """Build and train on the store of a million 64x64 images: see benchmarks/million.py."""
+    from benchmarks import million
 
-    The limit (``--limit``) is a memory control group where one can be made (root, version 1): it
-    counts the page cache too. Else peaks are reported and nothing is enforced.
-    """
-    folder = Path(args.folder) / "million"
-    script = Path(args.folder) / "million.py"
-    script.write_text(MILLION)
-    group = Path("/sys/fs/cgroup/memory") / f"pagoda-{os.getpid()}"
-    limited = False
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(int(args.limit * 2**30)))
-        limited = True
-    except OSError:
-        pass
-    result: dict[str, Any] = {"limit_gib": args.limit if limited else None, "n": args.n}
-    root = str(Path(__file__).parents[1])
-    try:
-        for part in ("build", "draw"):
-            enter = f"echo $$ > {group}/cgroup.procs; " if limited else ""
-            command = ["sh", "-c", f'{enter}exec "$0" "$@"', sys.executable, str(script), part,
-                       str(folder), str(args.n)]  # fmt: skip
-            env = os.environ | {"PYTHONPATH": root}
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-            result[part] = json.loads(done.stdout) if done.returncode == 0 else done.stderr[-500:]
-            if limited and done.returncode == 0:
-                most = int((group / "memory.max_usage_in_bytes").read_text())
-                result[part]["group_peak_gib"] = round(most / 2**30, 2)
-    finally:
-        result["store_gib"] = round(sum(f.stat().st_size for f in folder.glob("*.npy")) / 2**30, 2)
-        shutil.rmtree(folder, ignore_errors=True)
-        script.unlink()
-        if limited:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-    return result
+    return million.run(Path(args.folder), args.n, args.limit)
 
 
 PARTS = {"loader": loader, "downsample": downsample, "scaling": scaling, "formats": formats,

@@ -9,12 +9,14 @@ a quiet core, a third of that for the manifold of 50k, which comes last.
 Every measurement is a process of its own. Inputs are loaded and libraries imported before the clock
 starts; the peak is VmHWM, reset at that point, less what was resident then. Contenders of one row
 take turns, so that a change of the machine's load meets all of them. Where CUDA is at hand, rows
-marked "cuda" run ours on it too, in wall seconds.
+marked "cuda" run ours on it too, in wall seconds. ``--torch DEVICE`` runs these alone: ours through
+torch on a device, which needs none of the peers.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -22,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 
 from benchmarks.metric_inputs import load, make_inputs
 from benchmarks.metric_table import EIGVALS, SQRTM, table
+from benchmarks.timing import versions
 
 ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], "1"
@@ -282,6 +284,17 @@ def in_child(row: str, name: str, inputs: Path, device: str | None = None) -> di
     return found
 
 
+def _takes_device(function: Contender) -> bool:
+    return "device" in inspect.signature(function).parameters
+
+
+def on_device(row: str, inputs: Path, device: str) -> list[dict[str, Any]]:
+    """Ours of a row through torch on a device, in wall seconds."""
+    names = [name for name, function in CONTENDERS[row].items() if _takes_device(function)]
+    return [{"row": row, "name": f"{name}, torch on {device} (wall)",
+             "runs": [in_child(row, name, inputs, device)]} for name in names]  # fmt: skip
+
+
 def run_row(row: str, inputs: Path, quick: bool) -> list[dict[str, Any]]:
     repeats = 1 if quick else REPEATS.get(row, 3)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS[row]}
@@ -290,11 +303,7 @@ def run_row(row: str, inputs: Path, quick: bool) -> list[dict[str, Any]]:
             runs[name].append(in_child(row, name, inputs))
             print(f"{row} | {name} | {runs[name][-1]}", flush=True)
     results = [{"row": row, "name": name, "runs": found} for name, found in runs.items()]
-    for name in [n for n in runs if "device" in CONTENDERS[row][n].__code__.co_varnames]:
-        if cuda():
-            found = in_child(row, name, inputs, "cuda")
-            results.append({"row": row, "name": f"{name}, cuda (wall)", "runs": [found]})
-    return results
+    return results + (on_device(row, inputs, "cuda") if cuda() else [])
 
 
 def cuda() -> bool:
@@ -307,6 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one repeat, without the 50k manifold")
     parser.add_argument("--rows", default="", help="only rows whose name holds this")
+    parser.add_argument("--torch", metavar="DEVICE", help="only ours, through torch on a device")
     parser.add_argument("--out", type=Path, help="also write all runs to this JSON file")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--inputs", type=Path, help=argparse.SUPPRESS)
@@ -317,11 +327,16 @@ def main() -> None:
         print(json.dumps(measure(row, name, args.inputs, args.device)))
         return
     packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
-    print(", ".join(f"{name} {version(name)}" for name in packages), flush=True)
+    installed = versions(*packages)
+    print(", ".join(f"{name} {number}" for name, number in installed.items()), flush=True)
     rows = sorted((row for row in CONTENDERS if args.rows in row), key=LAST.__eq__)
+    if args.torch:
+        rows = [row for row in rows if any(map(_takes_device, CONTENDERS[row].values()))]
     if args.quick:
         rows = [row for row in rows if row != LAST]
-    found = {"versions": {name: version(name) for name in packages}, "quick": args.quick}
+    found = {"versions": installed, "quick": args.quick}
+    if args.torch:
+        found["torch"] = args.torch
     print(table(run_rows(rows, args.quick, args.out, found)))
 
 
@@ -336,7 +351,8 @@ def run_rows(
     with tempfile.TemporaryDirectory() as scratch:
         make_inputs(Path(scratch))
         for row in left:
-            results += run_row(row, Path(scratch), quick)
+            device, inputs = conditions.get("torch"), Path(scratch)
+            results += on_device(row, inputs, device) if device else run_row(row, inputs, quick)
             if out:
                 partial = out.with_suffix(".partial")
                 partial.write_text(json.dumps(conditions | {"results": results}, indent=1) + "\n")

@@ -495,13 +495,16 @@ def plan(
     images: Annotated[
         str | None, typer.Option(metavar="TRAIN,TEST", help="How many there are, if unknown.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Time a few steps here: hours on this machine.")
+    ] = False,
 ) -> None:
     """Parameters, FLOPs, disk and hours of an experiment, not run."""
     from pagoda.plan.request import print_plan
 
     with _interruptible_after():
         import torch  # noqa: F401
-    print_plan(ctx.obj, profile, images, utilisation, tflops, as_json)
+    print_plan(ctx.obj, profile, images, utilisation, tflops, probe, as_json)
 
 
 @_command

@@ -14,7 +14,8 @@ from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, derive_
 from pagoda.diffusion.solver import nfe
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.flops import forward_flops, parameters, training_flops
-from pagoda.plan.rows import Direct, Plan, Stage
+from pagoda.plan.rows import THIS_MACHINE, Direct, Plan, Reached, Stage
+from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, latent_bytes
 from pagoda.stages import features
 from pagoda.stages.compute import Counter
@@ -26,8 +27,9 @@ _SECONDS = 3600
 
 
 def make_plan(
-    config: Config, images: tuple[int, int], cards: dict[str, float], utilisation: float
-) -> Plan:
+    config: Config, images: tuple[int, int], cards: dict[str, float], utilisation: float,
+    reached: Reached | None = None,
+) -> Plan:  # fmt: skip
     """Count ``config`` with (training, held-out) ``images``.
 
     Args:
@@ -35,20 +37,34 @@ def make_plan(
         images: how many there are.
         cards: peak TFLOP/s by name of card.
         utilisation: share of the peak that is reached, in (0, 1].
+        reached: FLOP/s measured on this machine, for hours on it.
     """
-    counted = _Count(config, images)
-    stages = [
-        replace(s, hours={
-            name: s.flops / (peak * 1e12 * utilisation) / _SECONDS for name, peak in cards.items()
-        })
-        for s in counted.stages()
-    ]  # fmt: skip
+    with SeenBefore():
+        counted = _Count(config, images)
+        plain = counted.stages()
+        growth = counted.growth(plain)
+    stages = []
+    for stage in plain:
+        speeds = {name: peak * 1e12 * utilisation for name, peak in cards.items()}
+        if reached is not None:
+            speeds[THIS_MACHINE] = _speed(stage.stage, reached)
+        hours = {name: stage.flops / speed / _SECONDS for name, speed in speeds.items()}
+        stages.append(replace(stage, hours=hours))
     section = config.invert
     calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
     return Plan(
         1, config.name, config.resolutions, *images, counted.counter.pairs, calls, utilisation,
-        cards, stages, counted.growth(stages),
+        cards, stages, growth,
+        None if reached is None else reached.device,
+        {} if reached is None else {k: v / 1e12 for k, v in reached.flops.items()},
     )  # fmt: skip
+
+
+def _speed(stage: str, reached: Reached) -> float:
+    """FLOP/s of a stage; those that are not probed evaluate a network that another one runs."""
+    kin = {"reference": "features", "evaluate": "invert"}
+    name = kin.get(stage.partition("@")[0], stage)
+    return reached.flops.get(name, reached.flops["invert"])
 
 
 class _Count:

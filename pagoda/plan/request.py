@@ -21,6 +21,7 @@ def print_plan(
     images: str | None,
     utilisation: float,
     tflops: float | None,
+    probed: bool,
     as_json: bool,
 ) -> None:
     """Print the plan of a profile, or of the parameters, as tables or as JSON.
@@ -29,7 +30,7 @@ def print_plan(
         PagodaError: for a profile, count, share or peak that cannot be.
     """
     config = load(params) if profile is None else profile_config(profile)
-    plan = planned(config, images, utilisation, tflops)
+    plan = planned(config, images, utilisation, tflops, probed)
     if as_json:
         text = json.dumps(dataclasses.asdict(plan), indent=1) + "\n"
     else:
@@ -49,8 +50,11 @@ def planned(
     images: str | None = None,
     utilisation: float = 0.35,
     tflops: float | None = None,
+    probed: bool = False,
 ) -> Plan:
-    """Count an experiment. The arguments are those of the command line.
+    """Count an experiment, and time a few of its steps if ``probed``.
+
+    The arguments are those of the command line.
 
     Raises:
         PagodaError: for a count, share or peak that cannot be.
@@ -62,7 +66,12 @@ def planned(
     if tflops is not None and not tflops > 0:
         raise PagodaError(f"--tflops = {tflops}; it must be above 0")
     cards = CARDS | ({} if tflops is None else {f"{tflops:g} TFLOP/s": tflops})
-    return make_plan(config, image_counts(config, _pair(images)), cards, utilisation)
+    counts, reached = image_counts(config, _pair(images)), None
+    if probed:
+        from pagoda.plan.probe import probe
+
+        reached = probe(config, counts[0])
+    return make_plan(config, counts, cards, utilisation, reached)
 
 
 def _pair(images: str | None) -> tuple[int, int] | None:

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field
 CARDS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 """Dense bfloat16 tensor-core peaks in TFLOP/s, NVIDIA's data sheets (H100 and H200 SXM, A100)."""
 
+THIS_MACHINE = "this machine"
+"""Column of the hours that a probe foretells."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a probe measured: FLOP/s by stage, on which device."""
+
+    device: str
+    flops: dict[str, float]
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -70,7 +81,10 @@ class Direct:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of one experiment; ``pagoda plan --json`` prints it."""
+    """The plan of one experiment; ``pagoda plan --json`` prints it.
+
+    ``probed_on`` and ``reached_tflops``, by stage, are those of ``--probe``.
+    """
 
     schema: int
     profile: str
@@ -83,3 +97,5 @@ class Plan:
     peak_tflops: dict[str, float]
     stages: list[Stage]
     growth: list[Direct]
+    probed_on: str | None = None
+    reached_tflops: dict[str, float] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pagoda.plan.rows import CARDS, Direct, Plan, Stage
+from pagoda.plan.rows import CARDS, THIS_MACHINE, Direct, Plan, Stage
 
 _GIGA = 1e9
 _PETA = 1e15
@@ -23,8 +23,9 @@ def as_markdown(plan: Plan) -> str:
 
 
 def _compute(plan: Plan) -> str:
+    columns = [*plan.peak_tflops, *([THIS_MACHINE] if plan.probed_on else [])]
     header = ["stage", "parameters", "trained", "discriminator, trained", "GFLOP an image",
-              "PFLOP", "precision", *(f"{c} hours" for c in plan.peak_tflops)]  # fmt: skip
+              "PFLOP", "precision", *(f"{c} hours" for c in columns)]  # fmt: skip
     rows = [
         [s.stage, _millions(s.parameters), "imported" if s.imported else _millions(s.trainable),
          _millions(s.judge_trainable),
@@ -34,7 +35,7 @@ def _compute(plan: Plan) -> str:
     ]  # fmt: skip
     total = [
         "**all**", "", "", "", "", _number(sum(s.flops for s in plan.stages), _PETA), "",
-        *(_number(sum(s.hours[c] for s in plan.stages)) for c in plan.peak_tflops),
+        *(_number(sum(s.hours[c] for s in plan.stages)) for c in columns),
     ]  # fmt: skip
     return table(header, [*rows, total])
 
@@ -101,6 +102,14 @@ def _rules(plan: Plan) -> str:
     ]
     if any(stage.imported for stage in plan.stages):
         rules.append("What imported networks cost whoever trained them is in no sum.")
+    if plan.probed_on:
+        speeds = ", ".join(f"{k} {_number(v)}" for k, v in plan.reached_tflops.items())
+        rules.append(
+            f"Hours on this machine ({plan.probed_on}) are the counted operations over what a few "
+            f"steps of the stage's own networks reached just now, in TFLOP/s: {speeds}. Reference "
+            "and evaluation are taken at the speed of the networks they run; loading, metrics and "
+            "reports are not in it."
+        )
     return "\n".join(f"- {rule}" for rule in rules)
 
 

@@ -110,12 +110,14 @@ class Counter:
         self.config, self.classes, self.device = config, classes, device
         flips = 2 if config.invert.flips else 1
         self.pairs = min(config.invert.images or images, images) * flips
-        self.denoiser = self._new_denoiser()
+        self.denoiser = self.new_denoiser()
+        self._generators: dict[int, Generator] = {}
         with device:
             self.labels = torch.zeros(_BATCH, dtype=torch.int64)
             self.sigma = torch.ones(_BATCH)
 
-    def _new_denoiser(self) -> Denoiser:
+    def new_denoiser(self) -> Denoiser:
+        """The teacher with untrained weights."""
         with self.device:
             return Denoiser(unet_spec(self.config, self.classes), self.config.diffusion.sigma_data)
 
@@ -153,7 +155,7 @@ class Counter:
     def distillation(self) -> float:
         """FLOPs of stage 2, the teacher's samples of noise-to-data included."""
         section = self.config.distill
-        total = self._one_step(self.generator(), section)
+        total = self._one_step(self.generator_at(self.config.base_res), section)
         if section.loss.regression == "noise_to_data":
             count = self.pairs * section.pair_share
             calls = nfe(section.teacher_steps, "heun", guidance=self.config.invert.guidance)
@@ -163,6 +165,12 @@ class Counter:
     def growth(self, resolution: int) -> float:
         """FLOPs of one doubling."""
         return self._one_step(self.generator_at(resolution), self.config.grow)
+
+    def full_step(self, section: DistillConfig | GrowConfig, resolution: int) -> float:
+        """FLOPs of one step of stage 2 or 3 with all its parts."""
+        optim = replace(section.optim, images=section.optim.batch)
+        whole = replace(section, optim=optim, loss=replace(section.loss, adversarial_start=0.0))
+        return self._one_step(self.generator_at(resolution), whole)
 
     def generator(self) -> Generator:
         """The generator at the base resolution."""
@@ -174,21 +182,18 @@ class Counter:
         with self.device:
             return build_generator(card)
 
-    def grown(self, generator: Generator) -> Generator:
-        """A generator with one more level, as ``grow`` of the configuration has it."""
-        section, card = self.config.grow, generator.card()
-        level = [level_channels(section, 2 * generator.resolution), section.blocks]
-        with self.device:
-            return build_generator({**card, "levels": [*card["levels"], level]})
-
     def generator_at(self, resolution: int) -> Generator:
         """The generator that ends at ``resolution``, frozen as its own stage trains it."""
-        generator = self.generator()
-        while generator.resolution < resolution:
-            generator = self.grown(generator)
-        if generator.resolution > self.config.base_res:
-            freeze(generator, self.config.grow)
-        return generator
+        if resolution not in self._generators:
+            section, generator = self.config.grow, self.generator()
+            steps = [r for r in self.config.resolutions if self.config.base_res < r <= resolution]
+            if steps:
+                levels = [[level_channels(section, r), section.blocks] for r in steps]
+                with self.device:
+                    generator = build_generator({**generator.card(), "levels": levels})
+                freeze(generator, section)
+            self._generators[resolution] = generator
+        return self._generators[resolution]
 
     def generator_call(self, generator: Generator) -> float:
         """FLOPs of one image."""
@@ -201,7 +206,7 @@ class Counter:
             return made.requires_grad_(True)
         with self.device:
             if section.kind == "encoder":
-                teacher, most = self._new_denoiser(), section.max_channels
+                teacher, most = self.new_denoiser(), section.max_channels
                 return EncoderDiscriminator(teacher, section.sigma, self.classes, most)
             widths = section.channels, section.max_channels
             return ConvDiscriminator(resolution, *widths, self.classes)

@@ -40,12 +40,10 @@ def sampling_costs(
     if "distill" not in counts:
         return [("teacher", config.base_res, steps, base)]
     found: list[tuple[str, int, int | None, Values]] = [("teacher", config.base_res, steps, base)]
-    generator = counter.generator()
     for resolution in config.resolutions:
-        if resolution != config.base_res:
-            generator = counter.grown(generator)
+        generator = counter.generator_at(resolution).eval()
         name = "student" if resolution == config.base_res else "grown"
-        values = _call(config, generator.eval(), resolution, device)
+        values = _call(config, generator, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
         found.append((name, resolution, 1, values | parts))
     return found

@@ -26,6 +26,7 @@ from pagoda.stages.optim import (
 from pagoda.stages.paths import Paths
 from pagoda.stages.train_network import Trained, train_network
 from pagoda.training.batches import ImageBatches
+from pagoda.training.ema import PowerAverages
 from pagoda.training.sharding import place
 from pagoda.training.teacher import TeacherStep
 
@@ -59,21 +60,7 @@ def run(config: Config) -> None:
     images, labels = open_images(data, "train"), data.array("train_labels")
     batches = ImageBatches(images, labels, device, reads_ahead(device))
     averages = power_averages(section.optim, denoiser)
-    step = TeacherStep(
-        denoiser,
-        batches,
-        batch=section.optim.batch,
-        optim=optim_spec(section.optim),
-        p_mean=config.diffusion.p_mean,
-        p_std=config.diffusion.p_std,
-        clip=section.optim.clip,
-        ema=section.optim.ema,
-        precision=section.optim.precision,
-        augment=section.augment,
-        micro_batch=section.optim.micro_batch,
-        averages=averages,
-        label_dropout=section.label_dropout,
-    )
+    step = teacher_step(config, denoiser, batches, averages)
     compile_networks(section.optim, denoiser)
     train_network(
         config, "teacher", step, section.optim,
@@ -83,6 +70,28 @@ def run(config: Config) -> None:
         averages=averages,
         ahead=step.prefetch if batches.ahead else None,
     )  # fmt: skip
+
+
+def teacher_step(
+    config: Config, denoiser: Denoiser, batches: ImageBatches, averages: PowerAverages | None = None
+) -> TeacherStep:
+    """The step of stage 1 from its configuration."""
+    section, law = config.teacher, config.diffusion
+    return TeacherStep(
+        denoiser,
+        batches,
+        batch=section.optim.batch,
+        optim=optim_spec(section.optim),
+        p_mean=law.p_mean,
+        p_std=law.p_std,
+        clip=section.optim.clip,
+        ema=section.optim.ema,
+        precision=section.optim.precision,
+        augment=section.augment,
+        micro_batch=section.optim.micro_batch,
+        averages=averages,
+        label_dropout=section.label_dropout,
+    )
 
 
 def unet_spec(config: Config, num_classes: int) -> UNetSpec:

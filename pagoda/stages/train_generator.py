@@ -72,6 +72,18 @@ def _identity(config: Config, resolution: int) -> dict[str, Any]:
     return {"name": config.name, "base_res": config.base_res, "resolution": resolution}
 
 
+def one_step_spec(
+    optim: OptimConfig, loss: LossConfig, d: DiscriminatorConfig, prior_batch: int
+) -> OneStepSpec:
+    """The objective of stages 2 and 3 from their configuration."""
+    return OneStepSpec(
+        batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
+        precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,
+        micro_batch=optim.micro_batch,
+        **{k: v for k, v in vars(loss).items() if k not in _OF_DISTANCE},
+    )  # fmt: skip
+
+
 def train_generator(
     config: Config,
     stage: str,
@@ -106,17 +118,12 @@ def train_generator(
         discriminator,
         pairs,
         ImageBatches(open_images(data, "train"), data.array("train_labels"), device),
-        OneStepSpec(
-            batch=optim.batch, prior_batch=prior_batch, clip=optim.clip, ema=optim.ema,
-            precision=optim.precision, r1=d.r1, r1_every=d.r1_every, augment=d.augment,
-            micro_batch=optim.micro_batch,
-            **{k: v for k, v in vars(loss).items() if k not in _OF_DISTANCE},
-        ),
+        one_step_spec(optim, loss, d, prior_batch),
         optim_spec(optim),
         OptimSpec(d.optimizer, d.lr, (d.beta1, d.beta2)),
         distance.to(device) if distance is not None else None,
         averages,
-    )  # fmt: skip
+    )
     # R1 differentiates the discriminator twice, which compiled code cannot.
     compile_networks(optim, generator, *([] if d.r1 else [discriminator]))
     res = generator.resolution

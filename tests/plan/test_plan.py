@@ -16,8 +16,10 @@ from pagoda.errors import PagodaError
 from pagoda.networks.flops import forward_flops, training_flops
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.plan.request import planned
-from pagoda.plan.rows import CARDS, Plan, Stage
+from pagoda.plan.rows import CARDS, THIS_MACHINE, Plan, Stage
+from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, image_counts, latent_bytes
+from pagoda.plan.tables import as_markdown
 from pagoda.stages.compute import Counter, Draws
 from pagoda.stages.grow import freeze, level_channels
 from tests.tiny import ROOT, tiny_tree
@@ -66,6 +68,42 @@ def test_parameters_are_those_of_the_modules_that_stages_build() -> None:
         assert found.parameters == sum(p.numel() for p in generator.parameters())
         trained = sum(p.numel() for p in generator.parameters() if p.requires_grad)
         assert found.trainable == trained
+
+
+def test_counts_follow_what_trains() -> None:
+    config = tiny(**{"grow.train_lower_levels": True, "grow.trainable_base_blocks": 1})
+    highest = tiny(**{"grow.trainable": "highest"})
+    for resolution in (16, 32):
+        widest, fewest = (of(planned(c), f"grow@{resolution}") for c in (config, highest))
+        generator = Counter(highest, 10, 64).generator_at(resolution)
+        expected = {id(p) for p in generator.parameters() if p.requires_grad}
+        generator.freeze_below_top()
+        assert {id(p) for p in generator.parameters() if p.requires_grad} == expected
+        # The official set reaches below the paper's, and its gradients have further to go.
+        assert fewest.trainable != widest.trainable
+        assert fewest.flops != widest.flops and fewest.forward_flops == widest.forward_flops
+
+
+def test_shapes_found_once_change_no_count() -> None:
+    counter = Counter(tiny(), 10, 64)
+    alone = counter.denoiser_training(), counter.growth(16), counter.distillation()
+    with SeenBefore():
+        first = counter.denoiser_training(), counter.growth(16), counter.distillation()
+        again = counter.denoiser_training(), counter.growth(16), counter.distillation()
+    assert alone == first == again
+
+
+def test_a_probe_foretells_hours_of_every_stage_from_its_own_networks() -> None:
+    plan = planned(tiny(), probed=True)
+    assert plan.probed_on is not None and plan.probed_on.startswith("cpu")
+    assert plan.reached_tflops.keys() == {
+        "features", "invert", "teacher", "distill", "grow@16", "grow@32"
+    }  # fmt: skip
+    for name, reached in plan.reached_tflops.items():
+        stage = of(plan, name)
+        assert stage.hours[THIS_MACHINE] == pytest.approx(stage.flops / (reached * 1e12) / _HOUR)
+    assert all(s.hours[THIS_MACHINE] > 0 for s in plan.stages if s.flops)
+    assert f"{THIS_MACHINE} hours" in as_markdown(plan)
 
 
 def test_hours_are_flops_over_the_reached_share_of_the_peak() -> None:

@@ -1,0 +1,139 @@
+"""Contenders that take turns, and files of results that a stopped run goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+"""A contender of a case: ``case``, ``contender``, ``images``, ``wall_s`` and ``cpu_s``."""
+
+
+class Results:
+    """Rows in a JSON file, written after every case; a case that is there is not run again.
+
+    Args:
+        path: the file; None keeps the rows in memory only.
+        conditions: what all rows have in common. A file of other ones is refused.
+    """
+
+    def __init__(self, path: Path | None, conditions: dict[str, Any]) -> None:
+        self.path, self.conditions = path, conditions
+        self.rows: list[Row] = []
+        if path is not None and path.is_file():
+            tree = json.loads(path.read_text())
+            if tree["conditions"] != conditions:
+                raise SystemExit(f"{path} was measured under other conditions; take another --out")
+            self.rows = tree["rows"]
+
+    def has(self, case: str) -> bool:
+        """Whether a case was measured."""
+        return any(row["case"] == case for row in self.rows)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep the rows of one case."""
+        self.rows += rows
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_suffix(".partial")
+            tree = {"conditions": self.conditions, "rows": self.rows}
+            partial.write_text(json.dumps(tree, indent=1) + "\n")
+            partial.replace(self.path)
+
+
+def interleaved(
+    case: str, jobs: Mapping[str, Callable[[], object]], images: int, repeats: int, warm: int = 1
+) -> list[Row]:
+    """Time jobs in turn, so that a change of the machine's load meets all of them.
+
+    The first ``warm`` rounds are not counted. Seconds are lists, one a repeat: on the wall, and of
+    this process's cores.
+    """
+    rows: dict[str, Row] = {
+        name: {"case": case, "contender": name, "images": images, "wall_s": [], "cpu_s": []}
+        for name in jobs
+    }
+    for turn in range(warm + repeats):
+        for name, job in jobs.items():
+            synchronise()
+            wall, cpu = time.perf_counter(), time.process_time()
+            job()
+            synchronise()
+            if turn >= warm:
+                rows[name]["wall_s"].append(round(time.perf_counter() - wall, 5))
+                rows[name]["cpu_s"].append(round(time.process_time() - cpu, 5))
+    return list(rows.values())
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def matmul_peak(dtype: str, side: int | None = None) -> float:
+    """FLOP/s of a square matrix product of random numbers here, the best of ten."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    n = side or (8192 if device == "cuda" else 1024)
+    a, b = (torch.randn(n, n, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    (row,) = interleaved("matmul", {dtype: lambda: a @ b}, 1, repeats=10, warm=3)
+    return 2 * n**3 / min(row["wall_s"])
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What rows were measured on, without the load, which changes."""
+    import torch
+
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {"python": platform.python_version(), **versions("torch", *packages)},
+    }
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Version of each package, None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def table(rows: Sequence[Row], peer: str, flops: Mapping[str, float] | None = None) -> str:
+    """Markdown: median (range) of wall seconds, images/s, and the first ``peer`` of a case over it.
+
+    Args:
+        peer: prefix of the contender that the others are held against.
+        flops: operations an image of each case, for a column of FLOP/s.
+    """
+    header = ["case", "contender", "ms: median (range)", "images/s", f"{peer} over it"]
+    lines = [header + (["GFLOP/s"] if flops else []), ["---"] * 2 + ["---:"] * (4 if flops else 3)]
+    for row in rows:
+        median = statistics.median(row["wall_s"])
+        against = [r for r in rows if r["case"] == row["case"] and r["contender"].startswith(peer)]
+        ratio = f"{statistics.median(against[0]['wall_s']) / median:.2f}" if against else ""
+        low, high = (f"{1e3 * f(row['wall_s']):,.0f}" for f in (min, max))
+        rate = row["images"] / median
+        cells = [row["case"], row["contender"], f"{1e3 * median:,.0f} ({low} to {high})",
+                 f"{rate:,.1f}", ratio]  # fmt: skip
+        if flops:
+            each = flops.get(row["case"])
+            cells.append("" if each is None else f"{each * rate / 1e9:,.0f}")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
