@@ -241,6 +241,41 @@ def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Pat
     assert inception_score(own) == "12.5‡"
 
 
+def test_the_documented_file_of_a_user_fills_the_cell_and_names_its_source(tmp_path: Path) -> None:
+    lines = (ROOT / "docs" / "report.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    table,dataset,"))
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(line.strip() for line in lines[start : start + 2]) + "\n")
+    published = read_published(ROOT / FOLDER, own=own)
+    sources = Sources(published)
+    table = tables.imagenet_table(published, [], 64, sources)
+    (row,) = [r for r in table.rows if r[0].text == "**PaGoDA**"]
+    assert row[table.header.index("IS ↑")].text.endswith("‡")
+    listed = {r[0].text: (r[1].text, r[2].text) for r in sources.table().rows}
+    cited = row[table.header.index("Source")].text.split(", ")
+    assert ("where I read it", "user") in {listed[number] for number in cited}
+
+
+def test_every_table_of_the_paper_is_there_as_text_csv_latex_and_html(
+    project: tuple[Config, Path],
+) -> None:
+    suite = project[1] / "reports" / "suite"
+    text, html = (suite / "report.md").read_text(), (suite / "index.html").read_text()
+    wanted = {
+        *(f"imagenet-{r}" for r in (64, 128, 256, 512)), "fd-dinov2-64", "fd-dinov2-512",
+        "base-resolution", "upsampling", "growth-baselines", "sources",
+        *(f"one-step-{r}" for r in (64, 128, 256, 512)),
+    }  # fmt: skip
+    assert {f.stem for f in (suite / "tables").glob("*.csv")} >= wanted
+    for name in wanted:
+        caption = re.search(
+            r"\\caption{\\textbf{(.+?)}", (suite / f"tables/{name}.tex").read_text()
+        )
+        assert caption is not None
+        title = caption[1].replace(r"$\times$", "×")
+        assert f"**{title}**" in text and f"<strong>{title}</strong>" in html
+
+
 def test_sources_that_differ_are_both_shown() -> None:
     table = tables.imagenet_table(PUBLISHED, [], 64, Sources(PUBLISHED))
     cells = [c for row in table.rows for c in row if " / " in c.text]
