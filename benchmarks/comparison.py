@@ -15,7 +15,7 @@ Row = dict[str, Any]
 Column = tuple[int, str]
 """Resolution and protocol: values of different columns are never compared."""
 
-_SHOWN = ("fd", "fid", "precision", "recall", "train_share")
+_SHOWN = ("fd", "fid", "precision", "recall", "train_share", "fd_test", "fid_test")
 
 
 def write_comparison(work: Path, runs: Sequence[str]) -> None:

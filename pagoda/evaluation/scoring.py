@@ -357,6 +357,31 @@ def train_share_row(
     }  # fmt: skip
 
 
+def other_split_row(
+    sample: Sample, reference: Reference, real: Statistics, n: int
+) -> dict[str, Any]:
+    """The Frechet distance to real images of the split that the reference does not describe.
+
+    With a reference of training images: to held-out ones, ``fd_test``. It is larger than the
+    distance to training images where those were memorised, and a little where ``m``, the number
+    of real images, is smaller.
+
+    Args:
+        sample: generated images.
+        reference: real images of one split, training or test.
+        real: of ``n`` real images of the other split.
+        n: their number.
+    """
+    split = "train" if reference.card["split"] == "test" else "test"
+    value = _distance(real, sample.found.moments)
+    metric = f"fid_{split}" if sample.inception else f"fd_{split}"
+    features = sample.short if sample.inception else sample.extractor
+    return {
+        "metric": metric, "protocol": protocol(metric, features, sample.found.n, m=n),
+        "value": value, "reference_n": n, "n": sample.found.n,
+    }  # fmt: skip
+
+
 def _manifold(reference: Reference) -> np.ndarray:
     if reference.manifold is None:
         raise PagodaError(

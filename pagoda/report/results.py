@@ -31,6 +31,8 @@ METRICS = {
     "precision": "Precision ↑",
     "recall": "Recall ↑",
     "class_accuracy": "Class accuracy ↑",
+    "fid_test": "FID to held-out images ↓",
+    "fd_test": "FD to held-out images ↓",
     "train_share": "Nearer to training images (0.5: no copies)",
 }
 DISTANCES = ("fd", "fid")

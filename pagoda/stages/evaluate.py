@@ -13,8 +13,8 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
-from pagoda.evaluation.reference import Reference, check_extractor, from_artifact
-from pagoda.evaluation.scoring import Sample, score, train_share_row, wanted
+from pagoda.evaluation.reference import Reference, Statistics, check_extractor, from_artifact
+from pagoda.evaluation.scoring import Sample, other_split_row, score, train_share_row, wanted
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import collect_each
 from pagoda.extractors.base import Extractor
@@ -79,7 +79,7 @@ def run(config: Config, resolution: int) -> None:
                 sheets[contender.name] = sheet
     if not processes.first():
         return
-    rows += _memorisation(seen, judges, metric_device(device))
+    rows += _memorisation(seen, judges, inputs["data"].fingerprint, metric_device(device))
     first = next(iter(sheets.values()))
     train = open_images(inputs["data"], "train")
     nearest = nearest_images(first[:, :_NEIGHBOUR_COLUMNS], train, device)
@@ -99,19 +99,26 @@ def _described(judge: Judge) -> dict[str, str]:
 def _memorisation(
     seen: dict[str, tuple[dict[str, Any], list[Sample]]],
     judges: list[Judge],
+    held_out: str,
     device: str | None,
 ) -> list[dict[str, Any]]:
-    """A row a generator and network: is it nearer to training images than to held-out ones?
+    """Two rows a generator and network: is it nearer to training images than to held-out ones?
 
-    The reference has features of one split, the contender ``real`` those of the other.
+    The reference has features of one split, the contender ``real`` those of the other, which the
+    fingerprint ``held_out`` of the data identifies.
     """
     _, real = seen["real"]
-    return [
-        about | _described(judge) | train_share_row(samples[i], judge.reference, real[i], device)
-        for i, judge in enumerate(judges)
-        for name, (about, samples) in seen.items()
-        if name != "real"
-    ]
+    rows = []
+    for i, judge in enumerate(judges):
+        found, reference = real[i].found, judge.reference
+        other = Statistics(found.moments.mean, found.moments.covariance)
+        for name, (about, samples) in seen.items():
+            if name != "real":
+                share = train_share_row(samples[i], reference, real[i], device)
+                distance = other_split_row(samples[i], reference, other, found.n)
+                facts = about | _described(judge)
+                rows += [facts | share, facts | distance | {"reference": held_out}]
+    return rows
 
 
 def open_judges(

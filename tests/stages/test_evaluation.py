@@ -127,19 +127,25 @@ def test_every_row_can_be_traced(config: Config) -> None:
         "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",
         "precision": "precision_classifier_64_k3", "recall": "recall_classifier_64_k3",
         "class_accuracy": "accuracy_classifier_64", "train_share": "train_share_classifier_64_m64",
+        "fd_test": "fd_test_classifier_64_m64",
     }  # fmt: skip
-    small = ("precision", "recall", "train_share")
+    small, memorisation = (
+        ("precision", "recall", "train_share", "fd_test"),
+        ("train_share", "fd_test"),
+    )
     for resolution, generators in names.items():
         found = values(config, resolution)
         every = {(g, m) for g in generators for m in protocols}
-        assert set(found) == every - {("real", "train_share")}
+        assert set(found) == every - {("real", metric) for metric in memorisation}
         held = artifacts.open_artifact(Paths(config).reference(resolution), "reference")
         network = artifacts.open_artifact(Paths(config).features, "features")
+        images = artifacts.open_artifact(Paths(config).data(resolution), "images")
         for (generator, metric), row in found.items():
             assert row["protocol"] == protocols[metric] and row["nfe"] == generators[generator]
             assert row["n"] == SAMPLES and row["seed"] == config.evaluate.seed
             assert (row["resolution"], row["base_res"]) == (resolution, 8)
-            assert row["reference"] == held.fingerprint
+            of = images if metric == "fd_test" else held
+            assert row["reference"] == of.fingerprint
             assert row["features"] == network.fingerprint
             assert row["reference_n"] == (64 if metric in small else 200)
             assert row["device"] and row["revision"]
@@ -156,6 +162,10 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
     rows, logits = extract(network, images.numpy())
     expected = frechet_distance_of_features(extract(network, train)[0], rows)
     found = values(config, 8)
+    test = artifacts.open_artifact(Paths(config).data(8), "images").array("test_images")
+    held_out = extract(network, test[subset(len(test), SAMPLES)])[0]
+    distance = frechet_distance_of_features(held_out, rows)
+    assert found["student", "fd_test"]["value"] == pytest.approx(distance, rel=1e-3)
     assert found["student", "fd"]["value"] == pytest.approx(expected, rel=1e-3)
     accuracy = float(np.mean(logits.argmax(1) == labels.numpy()))
     assert found["student", "class_accuracy"]["value"] == pytest.approx(accuracy, abs=1 / SAMPLES)
@@ -175,7 +185,9 @@ def test_a_generator_that_copies_training_images_is_found(
 
     monkeypatch.setattr(evaluate, "contenders", copying)
     evaluate.run(config, 8)
-    assert values(config, 8)["student", "train_share"]["value"] > 0.95
+    copied = values(config, 8)
+    assert copied["student", "train_share"]["value"] > 0.95
+    assert copied["student", "fd_test"]["value"] > 2 * copied["student", "fd"]["value"]
     monkeypatch.undo()
     evaluate.run(config, 8)
     assert values(config, 8)["student", "train_share"]["value"] < 0.95
@@ -289,29 +301,18 @@ def test_a_reference_of_other_images_or_features_is_refused(config: Config) -> N
 
 
 def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path) -> None:
-    """A user's TorchScript file and an Inception of random weights, both at hand, side by side."""
-    write_inception(tmp_path / "inception-2015-12-05.pt")
+    """A user's TorchScript file beside the classifier, whose values stay as they were."""
     torch.jit.script(_Means()).save(str(tmp_path / "means.pt"))
-    names = ["classifier", "inception:legacy_tensorflow", f"custom:{tmp_path}/means.pt"]
-    section = dataclasses.replace(config.reference, extractors=names, weights=str(tmp_path))
-    more = dataclasses.replace(config, reference=section)
     before = evaluation(config, 16).json("results")["rows"]
-    reference.run(more, 16)
-    evaluate.run(more, 16)
-    rows = evaluation(config, 16).json("results")["rows"]
+    rows = evaluated(config, ["classifier", f"custom:{tmp_path}/means.pt"])
     assert [row for row in rows if "classifier" in row["protocol"]] == before
-    held = {
-        name: artifacts.open_artifact(Paths(config).reference(16, name), "reference")
-        for name in ("inception_legacy_tensorflow", "custom_means")
-    }
-    assert {a.fingerprint for a in held.values()} <= {row["reference"] for row in rows}
+    held = artifacts.open_artifact(Paths(config).reference(16, "custom_means"), "reference")
+    assert held.fingerprint in {row["reference"] for row in rows}
     of_grown = {row["protocol"]: row["value"] for row in rows if row["generator"] == "grown"}
-    assert {
-        "fid_legacy_tensorflow_64", "sfid_legacy_tensorflow_64", "is_legacy_tensorflow_64_s2",
-        "is_adm_legacy_tensorflow_64_s1", "recall_inception_legacy_tensorflow_64_k3",
-        "train_share_inception_legacy_tensorflow_64_m64", "fd_custom_means_64",
-        "precision_custom_means_64_k3",
-    } <= set(of_grown)  # fmt: skip
+    assert set(of_grown) >= {
+        "fd_custom_means_64", "precision_custom_means_64_k3", "train_share_custom_means_64_m64",
+        "fd_test_custom_means_64_m64",
+    }  # fmt: skip
     z, labels = prior(config)
     with torch.inference_mode():
         images = to_uint8(generator_of(config, 16)(z, labels)).double().mean((2, 3))
@@ -319,7 +320,31 @@ def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path
         real = torch.from_numpy(np.array(train)).double().mean((2, 3))
     expected = frechet_distance_of_features(real.numpy(), images.numpy())
     assert of_grown["fd_custom_means_64"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_inception_in_the_pipeline(config: Config, tmp_path: Path) -> None:
+    """A file with Inception's interface and random weights, at hand in a folder."""
+    write_inception(tmp_path / "inception-2015-12-05.pt")
+    rows = evaluated(config, ["classifier", "inception:legacy_tensorflow"], str(tmp_path))
+    assert {row["protocol"] for row in rows if row["generator"] == "grown"} >= {
+        "fid_legacy_tensorflow_64", "sfid_legacy_tensorflow_64", "is_legacy_tensorflow_64_s2",
+        "is_adm_legacy_tensorflow_64_s1", "recall_inception_legacy_tensorflow_64_k3",
+        "train_share_inception_legacy_tensorflow_64_m64", "fid_test_legacy_tensorflow_64_m64",
+    }  # fmt: skip
+
+
+def evaluated(
+    config: Config, extractors: list[str], weights: str | None = None
+) -> list[dict[str, Any]]:
+    """Rows at 16 with these feature networks; the configuration's own results come back after."""
+    section = dataclasses.replace(config.reference, extractors=extractors, weights=weights)
+    more = dataclasses.replace(config, reference=section)
+    reference.run(more, 16)
+    evaluate.run(more, 16)
+    rows = evaluation(config, 16).json("results")["rows"]
     evaluate.run(config, 16)
+    return list(rows)
 
 
 class _Means(torch.nn.Module):
