@@ -83,7 +83,6 @@ class Stage:
 def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
     """The parameters of a profile with ``a.b=value`` settings and the lists that follow."""
     tree = profile_tree(profile, ROOT)
-    half = {"half_base": tree["base_res"] // 2}
     for setting in settings:
         key, _, value = setting.partition("=")
         *parents, last = key.split(".")
@@ -92,7 +91,8 @@ def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
             section = section.get(parent, {})
         if last not in section:
             raise PagodaError(f"{profile} has no key {key}")
-        section[last] = yaml.safe_load(value.format(**half) if "{half" in value else value)
+        half = str(tree["base_res"] // 2)
+        section[last] = yaml.safe_load(value.replace("{half_base}", half))
     for key in _PATHS:  # stages run in another folder
         part, last = key.split(".")
         if (path := tree[part][last]) not in (None, NO_WEIGHTS):

@@ -27,6 +27,7 @@ def keys(run: str, profile: str = "imagenette") -> dict[str, str]:
 def test_every_run_is_a_configuration_that_loads(run: str) -> None:
     for profile in ("imagenette", "imagenette_cpu", "smoke"):
         parse(compose(profile, RUNS[run]))
+    assert compose("imagenette", ["base_res=64", *RUNS["half_base"]])["base_res"] == 32
     with pytest.raises(PagodaError, match=r"no key teacher\.optim\.image"):
         compose("smoke", ["teacher.optim.image=3"])
 
