@@ -35,7 +35,7 @@ from pagoda.data.embedded import SEED, render
 from pagoda.data.sources import EmbeddedSource
 
 SIDE, _DRAWN, _BATCH = 64, 8192, 64
-_STEPS, _DRAWS = 32, 160  # training steps, and further batches that are only drawn
+_STEPS, _DRAWS = 32, 160  # of a million images: training steps, and batches that are only drawn
 
 
 @cache
@@ -78,15 +78,21 @@ def train(folder: Path, n: int) -> int:
         denoiser, _batches(folder, n), batch=_BATCH, optim=OptimSpec("adamw", 1e-3, (0.9, 0.99)),
         p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.99, precision="fp32",
     )  # fmt: skip
-    for i in range(_STEPS):
-        float(torch.as_tensor(step(i, i / _STEPS)["loss"]))
-    return _STEPS * _BATCH
+    steps = _share(_STEPS, n)
+    for i in range(steps):
+        float(torch.as_tensor(step(i, i / steps)["loss"]))
+    return steps * _BATCH
 
 
 def draw(folder: Path, n: int) -> int:
     """Random batches alone."""
     batches = _batches(folder, n)
-    return sum(len(batches.draw(_BATCH)[0]) for _ in range(_DRAWS))
+    return sum(len(batches.draw(_BATCH)[0]) for _ in range(_share(_DRAWS, n)))
+
+
+def _share(steps: int, n: int) -> int:
+    """Fewer steps of fewer images."""
+    return max(2, min(steps, steps * n // 1_000_000))
 
 
 def _batches(folder: Path, n: int) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def run(edm: Edm | None, quick: bool, out: Path | None) -> Results:
 def shown(results: Results) -> str:
     """The table, the agreement and the peak, in markdown."""
     timed = [row for row in results.rows if "wall_s" in row]
-    lines = [table(timed, "EDM", {row["case"]: row["flops"] for row in timed}), ""]
+    peer = "EDM" if results.conditions["beside_edm"] else "pagoda"
+    lines = [table(timed, peer, {row["case"]: row["flops"] for row in timed}), ""]
     for row in results.rows:
         if row["case"] == "peak":
             lines.append(f"- matrix product, {row['dtype']}: {row['flops'] / 1e9:,.0f} GFLOP/s")
@@ -114,6 +116,12 @@ def shown(results: Results) -> str:
                 f"- {row['case']}: loss {row['loss']:.4f}, apart by {row['loss_difference']:.1e}, "
                 f"gradient norm by {row['gradient_difference']:.1e} (relative)"
             )
+    peaks = {row["dtype"]: row["flops"] for row in results.rows if row["case"] == "peak"}
+    for row in timed:
+        if "bf16" in row["contender"]:
+            reached = row["flops"] * row["images"] / statistics.median(row["wall_s"])
+            share = reached / peaks["bfloat16"]
+            lines.append(f"- {row['case']}, {row['contender']}: {share:.0%} of the matrix product")
     return "\n".join(lines)
 
 

@@ -118,22 +118,29 @@ def versions(*packages: str) -> dict[str, str | None]:
 def table(rows: Sequence[Row], peer: str, flops: Mapping[str, float] | None = None) -> str:
     """Markdown: median (range) of wall seconds, images/s, and the first ``peer`` of a case over it.
 
+    The ratio is of wall seconds, then of the processor's, which a machine that other work shares
+    distorts less.
+
     Args:
         peer: prefix of the contender that the others are held against.
         flops: operations an image of each case, for a column of FLOP/s.
     """
-    header = ["case", "contender", "ms: median (range)", "images/s", f"{peer} over it"]
-    lines = [header + (["GFLOP/s"] if flops else []), ["---"] * 2 + ["---:"] * (4 if flops else 3)]
+    header = ["case", "contender", "ms: median (range)", "images/s", f"{peer} over it", "CPU s"]
+    lines = [header + (["GFLOP/s"] if flops else [])]
+    lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
     for row in rows:
+        against = next((r for r in rows if r["case"] == row["case"]
+                        and r["contender"].startswith(peer)), row)  # fmt: skip
+        wall, cpu = (
+            statistics.median(against[key]) / statistics.median(row[key])
+            for key in ("wall_s", "cpu_s")
+        )
         median = statistics.median(row["wall_s"])
-        against = [r for r in rows if r["case"] == row["case"] and r["contender"].startswith(peer)]
-        ratio = f"{statistics.median(against[0]['wall_s']) / median:.2f}" if against else ""
         low, high = (f"{1e3 * f(row['wall_s']):,.0f}" for f in (min, max))
         rate = row["images"] / median
         cells = [row["case"], row["contender"], f"{1e3 * median:,.0f} ({low} to {high})",
-                 f"{rate:,.1f}", ratio]  # fmt: skip
+                 f"{rate:,.1f}", f"{wall:.2f}", f"{cpu:.2f}"]  # fmt: skip
         if flops:
-            each = flops.get(row["case"])
-            cells.append("" if each is None else f"{each * rate / 1e9:,.0f}")
+            cells.append(f"{flops[row['case']] * rate / 1e9:,.0f}")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
