@@ -7,6 +7,7 @@ results found twice are one experiment.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,14 +45,15 @@ def gather(
     Raises:
         PagodaError: one line for what is missing, damaged or unreachable.
     """
-    runs = find_runs(reports)
+    found = {f"{reports}/": find_runs(reports)}
     if from_exp:
-        runs += experiments()
+        found["DVC"] = experiments()
     if from_mlflow:
-        runs += mlflow_runs()
+        found["MLflow"] = mlflow_runs()
+    runs = distinct(run for part in found.values() for run in part)
     material = Material(
         published=read_published(own=published),
-        runs=distinct(runs),
+        runs=runs,
         studies=find_studies(reports),
         claims=read_claims(FILE),
         plans=read_plans(reports),
@@ -59,7 +61,9 @@ def gather(
         reports=reports,
     )
     folder = write_suite(material)
+    counts = ", ".join(f"{len(part)} from {where}" for where, part in found.items())
     sys.stderr.write(
+        f"experiments: {counts}; {len(runs)} with results of their own\n"
         f"everything: {folder}/index.html (page), {folder}/report.md (text), "
         f"{reports / CLAIMS} (claims)\n"
     )
@@ -89,6 +93,7 @@ def mlflow_runs() -> list[Run]:
     """
     from pagoda.mlflow_store import connected, find_store
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar a small file
     store, found = find_store(), []
     with connected(store) as client, tempfile.TemporaryDirectory() as folder:
         # Evaluations of any images have no parameters, studies no identity.
