@@ -243,25 +243,41 @@ class _Watch(threading.Thread):
         self._done = threading.Event()
         self._left = False
         self._parent = os.getppid()
+        self._heard = time.monotonic()  # when the store last answered
         self.store.set(f"beat/{me}", "0")
 
     def run(self) -> None:
-        """Beat until :meth:`stop` or until the group is lost."""
-        watched = [r for r in range(self.world) if r != self.me] if self.me == 0 else [0]
-        seen = {r: ("", time.monotonic()) for r in watched}
-        beat = 0
+        """Watch until :meth:`stop` or until the group is lost."""
+        threading.Thread(target=self._exchange, name="pagoda-beat", daemon=True).start()
+        looked = time.monotonic()
         while not self._done.wait(_BEAT_S):
-            beat += 1
-            try:
-                self.store.set(f"beat/{self.me}", str(beat))
-                self.lost = self._look(seen)
-            except RuntimeError:  # the store went with the process that kept it
-                self.lost = self.lost or "the process that kept the group together is gone"
+            now = time.monotonic()
+            if now - looked > 5 * _BEAT_S:  # this process was stopped itself, by Ctrl-Z perhaps
+                self._heard = now
+            looked = now
+            # The store is a part of the first process: when that freezes, so does every question.
+            if now - self._heard > self.patience_s:
+                self.lost = self.lost or f"process 0 of {self.world} is gone or hangs"
             if os.environ.get(LAUNCHED) and os.getppid() != self._parent:
                 self.lost = "the process that started the group is gone"
             if self.lost:
                 self._abandon(self.lost)
                 return
+
+    def _exchange(self) -> None:
+        """Beat, and look at the others' beats."""
+        watched = [r for r in range(self.world) if r != self.me] if self.me == 0 else [0]
+        seen = {r: ("", time.monotonic()) for r in watched}
+        beat = 0
+        while not self.lost and not self._done.wait(_BEAT_S):
+            beat += 1
+            try:
+                self.store.set(f"beat/{self.me}", str(beat))
+                found = self._look(seen)
+            except RuntimeError:  # the store went with the process that kept it
+                found = "the process that kept the group together is gone"
+            self._heard = time.monotonic()
+            self.lost = self.lost or found
 
     def _look(self, seen: dict[int, tuple[str, float]]) -> str | None:
         if self.store.check([_FAILURE]):
