@@ -194,5 +194,6 @@ def test_the_plan_is_json() -> None:
 )
 def test_every_profile_plans(name: str) -> None:
     plan = planned(parse(profile_tree(name, ROOT)))
-    assert all(of(plan, s).flops > 0 for s in ("teacher", "invert", "distill"))
+    for stage in (of(plan, s) for s in ("teacher", "invert", "distill")):
+        assert (stage.flops > 0) != stage.imported  # what is imported costs nothing
     assert [d.resolution for d in plan.growth] == plan.resolutions
