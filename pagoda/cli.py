@@ -232,9 +232,7 @@ def reference(
     download: Download = False,
 ) -> None:
     """Feature statistics of real images at one size."""
-    if _is_stage(resolution, images):
-        config = _load(ctx)
-        _run_shared("reference", config, _known(config, resolution or 0))
+    if _ran_stage(ctx, "reference", resolution, images):
         return
     if out is None:
         raise PagodaError("--out is missing; it names the folder that the reference goes to")
@@ -325,9 +323,7 @@ def evaluate(
     download: Download = False,
 ) -> None:
     """Score generators, or any images, against real ones."""
-    if _is_stage(resolution, images):
-        config = _load(ctx)
-        _run_shared("evaluate", config, _known(config, resolution or 0))
+    if _ran_stage(ctx, "evaluate", resolution, images):
         return
     if reference is None:
         raise PagodaError("--reference is missing; it names what --images are held against")
@@ -367,12 +363,17 @@ def compare(
     _run("compare", first, second, metrics, network, weights, out)
 
 
-def _is_stage(resolution: int | None, images: Path | None) -> bool:
+def _ran_stage(ctx: typer.Context, stage: str, resolution: int | None, images: Path | None) -> bool:
+    """Run the experiment's stage of a command that has one, unless images of any kind are named."""
     if (resolution is None) == (images is None):
         raise PagodaError(
             "give either --resolution, for the experiment's own stage, or --images, for any images"
         )
-    return images is None
+    if resolution is None:
+        return False
+    config = _load(ctx)
+    _run_shared(stage, config, _known(config, resolution))
+    return True
 
 
 @_command

@@ -15,15 +15,14 @@ from pagoda.stages import (
     arm,
     distill,
     downsample,
-    features,
     grow,
     invert,
-    reference,
     study,
     teacher,
 )
 from pagoda.stages.compute import training_compute
 from pagoda.stages.study_spec import arm_config, load_study
+from tests.stages.prepared import prepare
 from tests.tiny import ROOT
 
 _SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
@@ -42,11 +41,7 @@ def tiny_study(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
 
 
 def _prepare(config: Config) -> None:
-    for resolution in config.resolutions:
-        downsample.run(config, resolution)
-    features.run(config)
-    for resolution in config.resolutions:
-        reference.run(config, resolution)
+    prepare(config)
     teacher.run(config)
     invert.run(config)
 

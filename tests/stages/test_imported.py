@@ -20,14 +20,13 @@ from pagoda.stages import (
     distill,
     downsample,
     evaluate,
-    features,
     grow,
     invert,
-    reference,
     report,
     teacher,
 )
 from pagoda.stages.paths import Paths
+from tests.stages.prepared import prepare
 from tests.weights.released import unpack
 
 Make = Callable[..., Config]
@@ -37,15 +36,6 @@ IMPORTED = {
     "distill.imported": "weights/generator/8",
     "grow.imported": "weights/generator",
 }
-
-
-def prepare(config: Config) -> None:
-    """Images, feature network and reference."""
-    for resolution in config.resolutions:
-        downsample.run(config, resolution)
-    features.run(config)
-    for resolution in config.resolutions:
-        reference.run(config, resolution)
 
 
 def generate(config: Config) -> list[dict[str, Any]]:
