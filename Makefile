@@ -57,7 +57,7 @@ clean: ## Remove runs, scratch and caches of tools; 'dvc checkout' brings the ru
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
 	@touch $@
 
 # A private uv where there is none. Where the system's Python cannot make a virtual environment,
