@@ -2,13 +2,15 @@
 
     python benchmarks/data.py loader --edm EDM
     python benchmarks/data.py downsample --edm EDM --images IMAGES.zip [--edm2 EDM2]
+    python benchmarks/data.py scaling --images IMAGES.zip --copies 12 --out RESULTS.json
     python benchmarks/data.py formats --images IMAGES.zip
     python benchmarks/data.py million --folder FOLDER
 
 EDM is a checkout of NVlabs/edm, EDM2 one of NVlabs/edm2; IMAGES a zip archive of photographs. Costs
 are CPU seconds of one thread (of a process and its children), the best of interleaved repeats;
-files are in the page cache. ``formats`` uses litdata, mosaicml-streaming and webdataset where they
-are installed. Each part prints one JSON object.
+files are in the page cache. ``scaling`` takes wall time, workers' start included, of a machine
+that does nothing else. ``formats`` uses litdata, mosaicml-streaming and webdataset where they
+are installed. Each part prints one JSON object, and writes it to ``--out``.
 """
 
 from __future__ import annotations
@@ -216,39 +218,52 @@ def downsample(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scaling(args: argparse.Namespace) -> dict[str, Any]:
-    """Wall time of one pass with one and with all cores, and of one pass for four resolutions."""
+    """Wall time of one pass over 1, 2, 4, ... cores, and of one pass for four resolutions.
+
+    The second over the archive once, on one core.
+    """
     from pagoda.data import cutting
     from pagoda.data.sources import open_source
 
+    cutting._DECODED_ALONE = 1  # several processes however few images
+    most = len(os.sched_getaffinity(0))
+    counts = sorted({*(2**k for k in range(most.bit_length())), most})
+    sides = (64, 128, 256, 512)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        source, n = rgb_only(args.images, folder, args.copies)
-        images = open_source(
-            "zip", split="train", path=source, hub=None, num_classes=1, limit=None, render_res=8,
-            seed=0, test_share=0.0001,
-        )  # fmt: skip
-        cutting._DECODED_ALONE = 1
 
-        def go(cores: int, *resolutions: int) -> float:
+        def opened(copies: int) -> Any:
+            Path(folder, str(copies)).mkdir(exist_ok=True)
+            source, _ = rgb_only(args.images, f"{folder}/{copies}", copies)
+            return open_source(
+                "zip", split="train", path=source, hub=None, num_classes=1, limit=None,
+                render_res=8, seed=0, test_share=0.0001,
+            )  # fmt: skip
+
+        once, many = opened(1), opened(args.copies)
+
+        def go(images: Any, cores: int, *resolutions: int) -> float:
             cutting.cores = lambda: cores
             start, where = time.perf_counter(), Path(folder, "pass")
             targets = [cutting.Target(where / str(r), "train", len(images), r, False)
                        for r in resolutions]  # fmt: skip
             cutting.Cutting(images, targets, "adm", None).run(lambda _: None)
+            wall = time.perf_counter() - start
             shutil.rmtree(where)
-            return time.perf_counter() - start
+            return round(wall, 3)
 
-        cores = len(os.sched_getaffinity(0))
-        walls = {"one core": [], "all cores": [], "apart": [], "together": []}
+        walls: dict[int, list[float]] = {count: [] for count in counts}
+        apart, together = [], []
         for _ in range(args.repeats):
-            walls["one core"].append(go(1, 64))
-            walls["all cores"].append(go(cores, 64))
-            walls["apart"].append(sum(go(1, r) for r in (64, 128, 256, 512)))
-            walls["together"].append(go(1, 64, 128, 256, 512))
-    fastest = {k: round(min(v), 2) for k, v in walls.items()}
+            for count in counts:
+                walls[count].append(go(many, count, sides[0]))
+            apart.append(sum(go(once, 1, side) for side in sides))
+            together.append(go(once, 1, *sides))
     return {
-        "n": n, "cores": cores, "wall_seconds": fastest, "load": os.getloadavg()[0],
-        "speed_up": round(fastest["one core"] / fastest["all cores"], 2),
-        "one_pass_over_four": round(fastest["apart"] / fastest["together"], 2),
+        "recipe": "adm", "resolution": sides[0], "n": len(many),
+        "over_cores": [{"cores": count, "seconds": walls[count]} for count in counts],
+        "one_pass": {"n": len(once), "resolutions": sides, "apart": apart, "together": together},
+        "processor": platform.machine(), "versions": versions(),
+        "load": round(os.getloadavg()[0], 1),
     }  # fmt: skip
 
 
@@ -365,9 +380,14 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=4.0, help="GiB of memory for million")
     parser.add_argument("--copies", type=int, default=5, help="times the archive is used over")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="where the results go as well")
     args = parser.parse_args()
     args.n = args.n or (1_000_000 if args.part == "million" else 20_000)
-    print(json.dumps(PARTS[args.part](args), indent=1))
+    text = json.dumps(PARTS[args.part](args), indent=1)
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

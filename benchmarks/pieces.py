@@ -149,7 +149,7 @@ def run(stage: Stage, folder: Path, seconds: float) -> tuple[int | None, dict[st
         try:
             code = process.wait(timeout=2)
         except subprocess.TimeoutExpired:
-            gpu = max(gpu, _gpu_gib())
+            gpu = max(gpu, gpu_gib())
     if code is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -174,7 +174,7 @@ def _speed(stage: Stage, folder: Path) -> float | None:
     return None
 
 
-def _gpu_gib() -> float:
+def gpu_gib() -> float:
     """Memory in use on the first GPU, of all programs; 0 without one."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:

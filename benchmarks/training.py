@@ -1,34 +1,39 @@
 """What training costs: images/s over resolution, batch and processes; peak memory of every stage.
 
-    python -m benchmarks.training [--quick] [--out RESULTS.json]
+    python -m benchmarks.training [--quick] [--parts PARTS] [--out RESULTS.json]
 
-Networks are those of the smoke profile on random images. Rates are those of whole training steps,
-the median of interleaved repeats after one step that is not counted; processes train one batch
-together. Stages run one after the other on a small experiment in a folder of their own, each a
-process whose peak resident memory (and its children's) is read when it ends. On a GPU, rates and
-peaks are the GPU's too. ``--quick`` takes fewer sizes and repeats: minutes on two cores. Prints and
-writes one JSON object.
+Networks are those of the smoke profile on random images. Rates are those of whole training steps:
+cases take turns after one round that is not counted. Groups of processes, one thread each, train
+one batch together; they run one after the other. Memory is that of a small experiment's stages
+(benchmarks/stage_memory.py). Parts are ``rates``, ``processes``, ``stages``, ``more_images`` (the
+stages with four times as many images) and ``studies`` (study arms beside the stages); one that
+RESULTS.json has is not measured again. ``--quick`` takes fewer sizes and repeats: minutes on two
+cores. Writes and prints one JSON object; benchmarks/cost_page.py makes the page of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
-import platform
-import resource
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import stage_memory  # noqa: E402
+from benchmarks.timing import interleaved, machine  # noqa: E402
+from pagoda.data.store import cores  # noqa: E402
+
 _CHANNELS, _SEEN = 32, 512
+_BATCH = 32  # where the resolution changes
+_SIDE = 16  # where the batch changes, and the number of processes
+_SHARED = 64  # images a step of a group
 
 
 def make(what: str, resolution: int, batch: int) -> Any:
@@ -77,120 +82,95 @@ def make(what: str, resolution: int, batch: int) -> Any:
     )  # fmt: skip
 
 
-def rate(step: Any, batch: int, repeats: int) -> float:
-    """Images a second of steps, the median, after one that is not counted."""
-    import torch
+def job(what: str, resolution: int, batch: int) -> Callable[[], None]:
+    """One whole training step a call."""
+    step, turns = make(what, resolution, batch), itertools.count()
 
-    def once(i: int) -> float:
-        start = time.perf_counter()
-        float(step(i, 0.5)["loss"])
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return batch / (time.perf_counter() - start)
+    def once() -> None:
+        float(step(next(turns), 0.5)["loss"])
 
-    once(0)
-    return round(statistics.median(once(i + 1) for i in range(repeats)), 1)
+    return once
 
 
-def rates(sizes: list[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
-    """Images a second of both kinds of step at (resolution, batch)."""
-    rows = []
-    for resolution, batch in sizes:
-        for what in ("teacher", "one step"):
-            found = rate(make(what, resolution, batch), batch, repeats)
-            rows.append({"step": what, "resolution": resolution, "batch": batch,
-                         "images_per_second": found})  # fmt: skip
-    return rows
+def rates(quick: bool) -> list[dict[str, Any]]:
+    """Seconds of both kinds of step over the resolution, and at one over the batch."""
+    batches = (16, 64) if quick else (8, 16, 32, 64, 128)
+    sides = (8, 16, 32) if quick else (8, 16, 32, 64)
+    sizes = dict.fromkeys([(r, _BATCH) for r in sides] + [(_SIDE, b) for b in batches])
+    cases = [(what, *size) for size in sizes for what in ("teacher", "one step")]
+    jobs = {json.dumps(case): job(*case) for case in cases}
+    measured = interleaved("", jobs, 0, repeats=5 if quick else 9)
+    return [
+        {"step": case[0], "resolution": case[1], "batch": case[2], "seconds": row["wall_s"]}
+        for case, row in zip(cases, measured, strict=True)
+    ]
 
 
 def member(repeats: int) -> None:
-    """One process of a group: the first prints the rate of the group."""
+    """One process of a group: the first prints the seconds of the group's steps."""
     from pagoda import processes
 
     with processes.group():
-        found = rate(make("teacher", 16, 64), 64, repeats)
+        (row,) = interleaved("", {"": job("teacher", _SIDE, _SHARED)}, 0, repeats)
         if processes.first():
-            print(json.dumps(found))
+            print(json.dumps(row["wall_s"]))
 
 
-def over_processes(counts: list[int], repeats: int) -> list[dict[str, Any]]:
-    """The same batch of 64 at 16x16 in groups of processes, one thread each."""
+def over_processes(quick: bool) -> list[dict[str, Any]]:
+    """Seconds of a teacher's step in groups of 1, 2, 4, ... processes, up to the cores or GPUs."""
+    import torch
+
+    most = torch.cuda.device_count() or cores()
     rows = []
-    for count in counts:
+    for count in (2**k for k in range(most.bit_length())):
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command = [sys.executable, *launch, __file__, "--member", str(repeats)]
+        command = [sys.executable, *launch, __file__, "--member", str(5 if quick else 9)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        rows.append({"processes": count, "images_per_second": json.loads(done.stdout)})
+        rows.append({"processes": count, "step": "teacher", "resolution": _SIDE, "batch": _SHARED,
+                     "seconds": json.loads(done.stdout)})  # fmt: skip
     return rows
-
-
-def memory() -> list[dict[str, Any]]:
-    """Peak memory and seconds of every stage of a small experiment."""
-    import yaml
-
-    from benchmarks.pieces import compose, stages
-
-    small = ["data.train_images=2048", "data.test_images=512", "features.images=1536",
-             "teacher.optim.images=1280", "distill.optim.images=1280", "grow.optim.images=640",
-             "invert.images=128", "evaluate.samples=256",
-             "reference.manifold_images=256"]  # fmt: skip
-    tree, rows = compose("smoke", small), []
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "params.yaml").write_text(yaml.safe_dump(tree))
-        for stage in stages(tree):
-            rows.append({"stage": stage.name, **_one([*stage.command], folder)})
-    return rows
-
-
-def _one(command: list[str], folder: str) -> dict[str, Any]:
-    """A stage in a child of a child, so that peaks of earlier stages do not count."""
-    script = (
-        "import resource, subprocess, sys, time; start = time.perf_counter();"
-        "done = subprocess.run([sys.executable, '-m', 'pagoda', *sys.argv[1:]]);"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss;"
-        "print(); print(peak, time.perf_counter() - start); sys.exit(done.returncode)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script, *command], cwd=folder, env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    if done.returncode:
-        return {"failed": done.stderr[-300:]}
-    peak, seconds = done.stdout.split()[-2:]
-    unit = 2**20 if sys.platform != "darwin" else 2**30
-    return {"peak_gib": round(float(peak) / unit, 2), "seconds": round(float(seconds), 1)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repeats")
-    parser.add_argument("--out", type=Path, help="where the results go as well")
+    parser.add_argument("--parts", help=f"some of {','.join(_PARTS)}; all unless told otherwise")
+    parser.add_argument("--out", type=Path, help="where the results go as well, part by part")
     parser.add_argument("--member", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.member:
         member(args.member)
         return
-    import torch
+    wanted = args.parts.split(",") if args.parts else list(_PARTS)
+    if unknown := [part for part in wanted if part not in _PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(_PARTS)}")
+    result = measure(wanted, args.quick, args.out)
+    print(json.dumps(result, indent=1))
 
-    repeats = 3 if args.quick else 9
-    batches = (16, 64) if args.quick else (8, 16, 32, 64, 128)
-    sides = (8, 16, 32) if args.quick else (8, 16, 32, 64)
-    sizes = [(side, 32) for side in sides] + [(16, batch) for batch in batches]
-    result = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(),
-                    "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                    "threads": torch.get_num_threads(), "torch": torch.__version__,
-                    "load": os.getloadavg()[0]},
-        "repeats": repeats,
-        "rates": rates(list(dict.fromkeys(sizes)), repeats),
-        "processes": over_processes([1, 2], repeats),
-        "stages": memory(),
-        "peak_gib_here": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-    }  # fmt: skip
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+
+def measure(wanted: Sequence[str], quick: bool, out: Path | None) -> dict[str, Any]:
+    """The parts wanted, and those that the file has; it is written after each."""
+    result: dict[str, Any] = {"machine": machine("numpy"), "quick": quick, "load": {}}
+    if out and out.is_file():
+        found = json.loads(out.read_text())
+        if any(found[key] != result[key] for key in ("machine", "quick")):
+            raise SystemExit(f"{out} was measured under other conditions; take another --out")
+        result = found
+    for part in wanted:
+        if part not in result:
+            load = os.getloadavg()[0]
+            result |= {part: _PARTS[part](quick), "load": {**result["load"], part: round(load, 1)}}
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+_PARTS: dict[str, Callable[[bool], Any]] = {
+    "rates": rates, "processes": over_processes, "stages": stage_memory.stages,
+    "more_images": stage_memory.more_images, "studies": stage_memory.studies,
+}  # fmt: skip
 
 
 if __name__ == "__main__":
