@@ -114,7 +114,11 @@ def test_parts_that_the_file_has_are_not_measured_again(
     ran: list[str] = []
 
     def part(name: str) -> Any:
-        return lambda quick: ran.append(name) or [name, quick]
+        def measure(quick: bool) -> list[object]:
+            ran.append(name)
+            return [name, quick]
+
+        return measure
 
     monkeypatch.setattr(training, "_PARTS", {name: part(name) for name in ("rates", "stages")})
     out = tmp_path / "measured" / "training.json"
