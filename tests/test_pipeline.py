@@ -113,9 +113,10 @@ def test_closure_agrees_with_what_python_imports() -> None:
 
 
 def test_packages_hold_no_code() -> None:
-    """Why ``__init__.py`` files need not be dependencies."""
-    for file in ROOT.glob("pagoda/*/**/__init__.py"):
-        body = ast.parse(file.read_text()).body
+    """Why ``__init__.py`` files need not be dependencies, but for those that nothing depends on."""
+    files = {str(file.relative_to(ROOT)) for file in ROOT.glob("pagoda/*/**/__init__.py")}
+    for file in sorted(files - EXEMPT):
+        body = ast.parse((ROOT / file).read_text()).body
         assert all(isinstance(n, ast.Expr | ast.Assign | ast.ImportFrom) for n in body), file
         assert not [n for n in body if isinstance(n, ast.ImportFrom) and n.module != "__future__"]
 

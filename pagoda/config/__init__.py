@@ -1,0 +1,45 @@
+"""``params.yaml`` -> frozen, typed, validated dataclasses. The only reader of that file.
+
+There are no defaults here: every number lives in ``params.yaml``, which ``experiments/`` composes.
+A wrong key, type or value raises :class:`pagoda.errors.PagodaError` with one line that names the
+key, the value, what is allowed and the file.
+
+:mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
+:mod:`fields`, :mod:`relations` what they demand of each other, :mod:`ladder` what follows from
+others; :mod:`reading` puts them together. The rest of pagoda imports from this page alone.
+"""
+
+from __future__ import annotations
+
+from pagoda.config.experiment import ArmConfig, Config
+from pagoda.config.ladder import derive_growth, derive_resolutions
+from pagoda.config.reading import load, parse
+from pagoda.config.sections import (
+    NO_WEIGHTS,
+    DiscriminatorConfig,
+    DistillConfig,
+    EvaluateConfig,
+    GrowConfig,
+    InvertConfig,
+    LossConfig,
+    OptimConfig,
+    ReportConfig,
+)
+
+__all__ = [
+    "NO_WEIGHTS",
+    "ArmConfig",
+    "Config",
+    "DiscriminatorConfig",
+    "DistillConfig",
+    "EvaluateConfig",
+    "GrowConfig",
+    "InvertConfig",
+    "LossConfig",
+    "OptimConfig",
+    "ReportConfig",
+    "derive_growth",
+    "derive_resolutions",
+    "load",
+    "parse",
+]

@@ -1,0 +1,103 @@
+"""A field with its documentation and rules, and how a plain tree is held against them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pagoda.errors import PagodaError
+
+
+def opt(
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    power_of_two: bool = False,
+) -> Any:
+    """A dataclass field with its documentation and the values it allows."""
+    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    return dataclasses.field(metadata={"doc": doc, "power_of_two": power_of_two, **rules})
+
+
+def build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:
+    """Make a dataclass whose fields :func:`opt` made, and those inside it, from a plain tree.
+
+    Args:
+        cls: the dataclass.
+        tree: dicts and lists, as YAML gives them.
+        where: the file, for messages.
+        prefix: of the keys' names in messages, with its full stop.
+
+    Raises:
+        PagodaError: a key is unknown or missing, or has a value that its field does not allow.
+    """
+    if not isinstance(tree, Mapping):
+        raise refusal(prefix or "the file", tree, "a mapping of keys", where)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in tree:
+        if key not in fields:
+            known = ", ".join(sorted(fields))
+            raise PagodaError(f"{where}: unknown key {prefix}{key}; known here: {known}")
+    values = {}
+    for name, spec in fields.items():
+        if name not in tree:
+            raise PagodaError(f"{where}: missing key {prefix}{name} ({spec.metadata['doc']})")
+        values[name] = _value(hints[name], tree[name], f"{prefix}{name}", spec.metadata, where)
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, key: str, rules: Mapping[str, Any], where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where, f"{key}.")
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        hint = next(a for a in args if a is not type(None))
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        if not isinstance(value, list):
+            raise refusal(key, value, "a list", where)
+        return [_value(args[0], v, f"{key}[{i}]", rules, where) for i, v in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise refusal(key, value, "a mapping", where)
+        return {str(k): _value(args[1], v, f"{key}.{k}", rules, where) for k, v in value.items()}
+    return _scalar(hint, value, key, rules, where)
+
+
+def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-3 as a string
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        raise refusal(key, value, names[hint], where)
+    if (choices := rules.get("choices")) and value not in choices:
+        raise refusal(key, value, "one of " + ", ".join(choices), where)
+    if rules.get("power_of_two") and isinstance(value, int) and (value < 1 or value & (value - 1)):
+        raise refusal(key, value, "a power of two", where)
+    if hint is float and value != value:
+        raise refusal(key, value, "a number", where)
+    signs = {"ge": (">=", lambda a, b: a >= b), "gt": (">", lambda a, b: a > b),
+             "le": ("<=", lambda a, b: a <= b), "lt": ("<", lambda a, b: a < b)}  # fmt: skip
+    for rule, (sign, holds) in signs.items():
+        if (bound := rules.get(rule)) is not None and not holds(value, bound):
+            raise refusal(key, value, f"{sign} {bound:g}", where)
+    return value
+
+
+def refusal(key: str, value: Any, allowed: str, where: str) -> PagodaError:
+    """The line for a value that is not allowed."""
+    return PagodaError(f"{where}: {key} = {value!r}; it must be {allowed}")

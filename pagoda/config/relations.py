@@ -1,0 +1,112 @@
+"""What keys of ``params.yaml`` demand of each other, once each of them is possible by itself."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from pagoda.config.experiment import Config
+from pagoda.config.fields import refusal
+from pagoda.config.ladder import derive_growth, derive_resolutions
+from pagoda.config.sections import FeaturesConfig, OptimConfig
+from pagoda.errors import PagodaError
+
+_Check = tuple[bool, str, Any, str]
+"""Whether it holds, the key, its value, what is allowed."""
+
+
+def check(c: Config, where: str) -> None:
+    """Hold an experiment against itself.
+
+    Raises:
+        PagodaError: one line naming the key, its value, what is allowed, and the file ``where``.
+    """
+    try:
+        resolutions = derive_resolutions(c.base_res, c.target_res)
+    except PagodaError as error:
+        raise PagodaError(f"{where}: {error}") from None
+    if c.resolutions != resolutions or c.growth != derive_growth(c.base_res, c.target_res):
+        raise PagodaError(
+            f"{where}: resolutions {c.resolutions} and growth {list(c.growth)} do not follow from "
+            f"base_res {c.base_res} and target_res {c.target_res}; both lists are derived: run "
+            f"'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={c.base_res}'"
+        )
+    relations = (_data_checks, _network_checks, _training_checks, _study_checks)
+    for holds, key, value, allowed in itertools.chain(*(relation(c) for relation in relations)):
+        if not holds:
+            raise refusal(key, value, allowed, where)
+
+
+def _data_checks(c: Config) -> list[_Check]:
+    d, extractors = c.data, c.reference.extractors
+    families = {"classifier", "inception", "dinov2", "custom"}
+    embedded, local = d.source == "embedded", d.source not in ("embedded", "torchvision", "hub")
+    return [
+        (not embedded or d.render_res >= c.target_res, "data.render_res", d.render_res,
+         f"at least target_res = {c.target_res}"),
+        (not embedded or d.num_classes == 10, "data.num_classes", d.num_classes,
+         "10 for the embedded set"),
+        (not local or d.path is not None, "data.path", d.path,
+         f"the path of a {d.source} source, e.g. -S data.path=FILE"),
+        (embedded or local or d.hub is not None, "data.hub", d.hub,
+         f"the name of the set for source {d.source}"),
+        (extractors[:1] == ["classifier"] and len(set(extractors)) == len(extractors)
+         and {text.partition(":")[0] for text in extractors} <= families
+         and "classifier" not in {text.partition(":")[0] for text in extractors[1:]},
+         "reference.extractors", extractors,
+         "a list of different names, classifier first, then inception, dinov2 or custom:..."),
+    ]  # fmt: skip
+
+
+def _network_checks(c: Config) -> list[_Check]:
+    net, law = c.teacher.network, c.diffusion
+    levels = (c.base_res // net.lowest_res).bit_length()
+    below_max = f"below diffusion.sigma_max = {law.sigma_max:g}"
+    return [
+        (law.sigma_min < law.sigma_max, "diffusion.sigma_min", law.sigma_min, below_max),
+        (c.invert.noise < law.sigma_max, "invert.noise", c.invert.noise, below_max),
+        (net.lowest_res <= c.base_res, "teacher.network.lowest_res", net.lowest_res,
+         f"at most base_res = {c.base_res}"),
+        (len(net.channel_mult) >= levels and all(m >= 1 for m in net.channel_mult),
+         "teacher.network.channel_mult", net.channel_mult,
+         f"{levels} or more whole numbers >= 1, a level each from base_res {c.base_res} down to "
+         f"lowest_res {net.lowest_res}"),
+    ]  # fmt: skip
+
+
+def _training_checks(c: Config) -> list[_Check]:
+    sections: dict[str, OptimConfig | FeaturesConfig] = {
+        "teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
+        "grow.optim": c.grow.optim, "features": c.features,
+    }  # fmt: skip
+    checks: list[_Check] = [
+        (s.images % s.batch == 0, f"{key}.batch", s.batch,
+         f"a divisor of {key}.images = {s.images}")
+        for key, s in sections.items()
+    ]  # fmt: skip
+    checks += [
+        (all(0 < width < 0.28 for width in s.ema_profiles), f"{key}.ema_profiles", s.ema_profiles,
+         "a list of relative widths above 0 and below 0.28")
+        for key, s in sections.items() if isinstance(s, OptimConfig)
+    ]  # fmt: skip
+    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
+        checks += [
+            (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
+             loss.regression, "something other than none while adversarial is none"),
+            (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes", loss.fakes,
+             "prior while there is no regression, and so no reconstructions"),
+            (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
+             f"at most {stage}.loss.weight_max"),
+        ]  # fmt: skip
+    regression = c.grow.loss.regression
+    allowed = "reconstruction or none: the teacher has no high-resolution samples"
+    return [*checks, (regression != "noise_to_data", "grow.loss.regression", regression, allowed)]
+
+
+def _study_checks(c: Config) -> list[_Check]:
+    sizes = {"usual": c.studies.usual.seeds, "costly": c.studies.costly.seeds}
+    return [
+        (bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0,
+         f"studies.{key}.seeds", seeds, "a list of different seeds, none negative, at least one")
+        for key, seeds in sizes.items()
+    ]  # fmt: skip
