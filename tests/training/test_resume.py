@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pagoda.cli import _explain
+from pagoda.cli import explain
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator
@@ -205,7 +205,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> Non
         ballast.write_bytes(b"x" * (free - 20_000))
         with pytest.raises(Exception, match="No space left") as error:
             go(radam, small)
-        assert _explain(error.value) == (
+        assert explain(error.value) == (
             "no space left on the disk; free some and run the same command again"
         )
         kept = sorted(p.name for p in (small / "scratch").iterdir())

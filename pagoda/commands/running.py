@@ -1,0 +1,77 @@
+"""From a command to its stage: read the parameters, import the stage, run it."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pagoda import launcher, processes
+from pagoda.errors import PagodaError
+
+if TYPE_CHECKING:
+    from pagoda.config import Config
+
+
+def parameters(ctx: typer.Context) -> Config:
+    """The experiment that ``--params`` names."""
+    from pagoda.config import load
+
+    return load(ctx.obj)
+
+
+def run(stage: str, *args: Any, function: str = "run") -> Any:
+    """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
+    with interruptible_after():
+        module = importlib.import_module(f"pagoda.stages.{stage}")
+    return getattr(module, function)(*args)
+
+
+def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
+    """Run a stage that several processes can share: start them, join them, or run it alone.
+
+    Returns:
+        What the stage returns here; None in the process that only started the others.
+    """
+    status = launcher.run(sys.argv[1:])
+    if status:
+        raise typer.Exit(status)
+    if status is None:
+        with processes.group():
+            return run(stage, *args, function=function)
+    return None
+
+
+@contextmanager
+def interruptible_after() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is over; while torch is imported it can get lost."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # a shell started this in the background, where Ctrl-C is not for us
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def known(config: Config, resolution: int) -> int:
+    """The resolution, if it is one of the experiment's.
+
+    Raises:
+        PagodaError: it is not.
+    """
+    if resolution not in config.resolutions:
+        raise PagodaError(
+            f"--resolution = {resolution}; it must be one of {config.resolutions}, which follow "
+            "from base_res and target_res in params.yaml"
+        )
+    return resolution
