@@ -14,7 +14,7 @@ from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
 from pagoda.training.loop import LoopSpec, train
-from tests.training.test_resume import BATCH, CPU, LOOP, one_step, pixels, state, teacher_step
+from tests.training.steps import BATCH, CPU, LOOP, one_step, pixels, state, teacher_step
 
 
 class Counted(Ahead):

@@ -13,8 +13,8 @@ from pagoda.config import parse
 from pagoda.stages.optim import compile_networks
 from pagoda.training.loop import Step
 from tests.tiny import tiny_tree
+from tests.training.steps import go, state
 from tests.training.test_processes import one_step, teacher_step
-from tests.training.test_resume import go, state
 
 pytestmark = [
     pytest.mark.slow,

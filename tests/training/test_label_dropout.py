@@ -12,7 +12,7 @@ from torch import Tensor
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.unet import NO_CLASS
 from pagoda.training.batches import ImageBatches
-from tests.training.test_resume import CPU, teacher_step
+from tests.training.steps import CPU, teacher_step
 
 BATCH, ROWS = 400, 40
 
