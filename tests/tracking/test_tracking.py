@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pagoda import mlflow_store, tracking
+from pagoda import tracking
 from pagoda.config import Config
 from pagoda.errors import PagodaError
-from pagoda.mlflow_store import Store, connected, find_store
 from pagoda.report.experiment import parameters_hash, read_experiment
 from pagoda.stages import report, track
 from pagoda.stages.paths import Paths
@@ -32,18 +23,9 @@ from tests.report.synthetic import (
     write_experiment,
     write_history,
 )
-from tests.tiny import ROOT
+from tests.tracking.runs import all_runs, client_of
 
 STAGES = ["features", "teacher", "invert", "distill", "grow-16", "grow-32"]
-
-
-@pytest.fixture(scope="module")
-def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with nothing in it; making one takes seconds."""
-    root = tmp_path_factory.mktemp("blank")
-    store = Store(f"sqlite:///{root / 'mlflow.db'}", None, root / "lock")
-    with connected(store):
-        return root / "mlflow.db"
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +44,6 @@ def project(blank_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             patch.setenv("DVC_EXP_NAME", f"name-{base}")
             track.run(make_config(base_res=base))
     return root
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def stand_in_report(config: Config) -> None:
-    """A report folder, for tests that are not about what is in it."""
-    Paths(config).report.mkdir(parents=True)
-    (Paths(config).report / "report.md").write_text("# a report")
-
-
-def client_of(root: Path) -> Any:
-    """A client of the project's own store."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-
-
-def all_runs(client: Any) -> list[Any]:
-    """Every run that is not deleted."""
-    where = [e.experiment_id for e in client.search_experiments()]
-    return list(client.search_runs(where))
 
 
 def test_a_parent_and_a_child_a_stage(project: Path) -> None:
@@ -206,18 +163,6 @@ def test_two_experiments_compare(project: Path) -> None:
     assert sorted(m.step for m in curve) == [16, 32]
 
 
-@pytest.fixture
-def copy(blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A finished experiment in a project of its own, not tracked yet."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".dvc").mkdir()
-    shutil.copy(blank_store, tmp_path)
-    config = make_config(base_res=32)
-    write_experiment(config, columns=1)
-    stand_in_report(config)
-    return config
-
-
 def test_changed_results_are_a_new_run(copy: Config, tmp_path: Path) -> None:
     first = tracking.track(copy)
     rows = result_rows(copy, 32)
@@ -246,38 +191,6 @@ def test_a_run_that_failed_midway_is_redone(copy: Config, tmp_path: Path) -> Non
     assert len(all_runs(client)) == 1 + 4
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///no/such/folder/m.db", "http://127.0.0.1:9"])
-def test_an_unreachable_store_is_one_line(
-    copy: Config, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(PagodaError, match="trouble with the MLflow store") as caught:
-        tracking.track(copy)
-    assert "\n" not in str(caught.value)
-    assert "MLFLOW_TRACKING_URI" in str(caught.value)
-
-
-def test_a_file_that_is_no_database_is_one_line(copy: Config, tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 20)
-    with pytest.raises(PagodaError, match="file is not a database"):
-        tracking.track(copy)
-
-
-def test_a_locked_store_is_one_line(
-    copy: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mlflow_store, "_SQLITE_SECONDS", 0.2)
-    holder = sqlite3.connect(tmp_path / "mlflow.db")
-    holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(PagodaError, match="database is locked"):
-        track.run(copy)
-    holder.rollback()
-    holder.close()
-    assert not (Paths(copy).base / "tracked.json").exists()
-    assert all_runs(client_of(tmp_path)) == []
-
-
 def test_an_unfinished_experiment_is_not_tracked(copy: Config) -> None:
     Paths(copy).history("distill").unlink()
     with pytest.raises(PagodaError, match=r"distill\.jsonl is missing"):
@@ -290,109 +203,6 @@ def test_the_report_comes_first(copy: Config) -> None:
     Paths(copy).report.rmdir()
     with pytest.raises(PagodaError, match="'pagoda report' makes it"):
         tracking.track(copy)
-
-
-@pytest.mark.parametrize("below", [".dvc/tmp/exps/tmpabc", ".dvc/tmp/exps/standalone/x", "a/b", ""])
-def test_copies_of_queued_experiments_share_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
-) -> None:
-    (tmp_path / ".dvc").mkdir()
-    folder = tmp_path / below
-    (folder / ".dvc" if below.startswith(".dvc") else folder).mkdir(parents=True, exist_ok=True)
-    monkeypatch.chdir(folder)
-    store = find_store()
-    assert store.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert store.artifacts == (tmp_path / "mlruns").as_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
-    assert find_store().uri == f"sqlite:///{tmp_path / 'other.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    assert find_store().uri == "https://mlflow.example"
-    assert find_store().artifacts is None
-
-
-def _track_in(folder: str, base: int, start: Any) -> None:
-    os.chdir(folder)
-    start.wait()
-    tracking.track(make_config(base_res=base))
-
-
-def test_two_processes_create_the_store_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".dvc").mkdir()
-    bases = (16, 32)
-    for base in bases:
-        write_experiment(make_config(base_res=base), columns=1)
-        stand_in_report(make_config(base_res=base))
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(2)
-    workers = [context.Process(target=_track_in, args=(str(tmp_path), b, start)) for b in bases]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(600)
-        assert worker.exitcode == 0
-    assert len(all_runs(client_of(tmp_path))) == (1 + 5) + (1 + 4)
-
-
-def _wait(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 300  # a loaded machine is slow, not wrong
-    while not done():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
-def test_follow_sends_a_growing_history_and_ends_at_ctrl_c(copy: Config, tmp_path: Path) -> None:
-    rows = history_rows("teacher", 128000)
-    path = Paths(copy).history("teacher")
-    write_history(path, rows[:3])
-    code = (
-        "from tests.report.synthetic import make_config; from pagoda.stages import track; "
-        "track.follow(make_config(base_res=32), 0.05)"
-    )
-    command = [sys.executable, "-c", code]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    client = client_of(tmp_path)
-
-    def steps() -> list[int]:
-        runs = [r for r in all_runs(client) if r.data.tags.get("stage") == "teacher"]
-        history = client.get_metric_history(runs[0].info.run_id, "loss") if runs else []
-        return sorted(m.step for m in history)
-
-    _wait(lambda: steps() == [row["images"] for row in rows[:3]], "the first rows")
-    write_history(path, rows[:50])
-    _wait(lambda: steps() == [row["images"] for row in rows[:50]], "new rows")
-    anew = [row | {"loss": 9.0} for row in rows[:20]]
-    write_history(path, anew)
-    _wait(lambda: len(steps()) == 20, "a stage that began anew")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
-    assert "following teacher" in said
-    runs = all_runs(client)
-    assert {r.info.status for r in runs} == {"FINISHED"}
-    assert {r.data.tags["live"] for r in runs} == {"true"}
-
-    write_history(path, rows)
-    tracked = tracking.track(copy)
-    left = {r.info.run_id for r in all_runs(client)}
-    assert left == {tracked.parent, *tracked.children.values()}
-
-
-def test_follow_ends_when_the_experiment_is_tracked(copy: Config, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    def tell(line: str) -> None:
-        said.append(line)
-        if line == "following distill":
-            tracking.track(copy)
-
-    tracking.follow(copy, 0.01, tell)
-    assert said[-1].endswith("nothing left to follow")
-    assert len(all_runs(client_of(tmp_path))) == 1 + 4
 
 
 def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

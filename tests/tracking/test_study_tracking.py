@@ -19,16 +19,6 @@ from tests.report.synthetic_study import make_card, make_row, make_rows
 from tests.tiny import ROOT
 
 
-@pytest.fixture(scope="module")
-def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with nothing in it; making one takes seconds."""
-    from pagoda.mlflow_store import Store, connected
-
-    root = tmp_path_factory.mktemp("blank")
-    with connected(Store(f"sqlite:///{root / 'mlflow.db'}", None, root / "lock")):
-        return root / "mlflow.db"
-
-
 def study_rows() -> list[StudyRow]:
     """Two arms, two seeds, two resolutions; the teacher beside the student."""
     return [
