@@ -23,54 +23,16 @@ from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.streaming import subset
 from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.networks.classifier import extract, load_feature_network
-from pagoda.networks.denoiser import Denoiser, load_denoiser
-from pagoda.networks.generator import (
-    Generator,
-    generator_from_teacher,
-    grow,
-    load_generator,
-)
+from pagoda.networks.denoiser import load_denoiser
+from pagoda.networks.generator import Generator, generator_from_teacher, load_generator
 from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import Contender, contenders, untrained, upsample
-from pagoda.stages.evaluate import sheet_cells
-from pagoda.stages.neighbours import nearest_images
 from pagoda.stages.paths import Paths
-from pagoda.stages.teacher import unet_spec
 from tests.extractors.stand_ins import write_inception
+from tests.stages.untrained import write_models
 from tests.tiny import tiny_tree
 
 SAMPLES, CLASSES = 64, 10
-CPU = torch.device("cpu")
-
-
-def awake(network: Any, seed: int) -> Any:
-    """Random values instead of the zeros that layers start with, as training would leave some."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if not parameter.any():
-                parameter.normal_(0, 0.05)
-    return network
-
-
-def write_models(config: Config) -> None:
-    """Teacher and generators as their stages leave them, but for the training."""
-    paths, law = Paths(config), config.diffusion
-    base = {"name": config.name, "base_res": config.base_res}
-    torch.manual_seed(0)
-    teacher = awake(Denoiser(unet_spec(config, CLASSES), law.sigma_data), 1)
-    with artifacts.create(paths.teacher, "teacher", config=base) as out:
-        artifacts.save_model(out, teacher, teacher.card() | {"diffusion": vars(law)})
-    generator = generator_from_teacher(teacher, sigma_max=law.sigma_max, output="denoiser")
-    with torch.no_grad():
-        generator.head[-1].bias.add_(0.3)  # type: ignore[operator]
-    for resolution in config.resolutions:
-        if resolution > config.base_res:
-            generator = awake(grow(generator, channels=16, blocks=1), resolution)
-        where = paths.generator(resolution)
-        identity = base | {"resolution": resolution}
-        with artifacts.create(where, "generator", config=identity) as out:
-            artifacts.save_model(out, generator, generator.card())
 
 
 @pytest.fixture(scope="module")
@@ -383,30 +345,6 @@ def test_cached_parts_of_a_reference_belong_to_it(config: Config) -> None:
     assert len(held.radii()) == len(held.manifold) == 64 and held.n == 200
 
 
-@pytest.mark.parametrize(
-    ("samples", "per_class", "classes", "shape"),
-    [(64, 2, 10, (10, 2)), (64, 8, 10, (10, 6)), (16, 4, 10, (10, 1)), (4000, 2, 1000, (16, 2)),
-     (16, 4, 1000, (16, 1))],
-)  # fmt: skip
-def test_cells_hold_samples_of_their_class(
-    config: Config, samples: int, per_class: int, classes: int, shape: tuple[int, int]
-) -> None:
-    section = dataclasses.replace(config.evaluate, samples=samples, grid_per_class=per_class)
-    cells = sheet_cells(section, classes)
-    assert cells.shape == shape and cells.max() < samples
-    assert len(np.unique(cells)) == cells.size
-    assert (cells % classes == np.arange(shape[0])[:, None]).all()
-
-
-def test_nearest_images_finds_plain_and_mirrored_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
-    asked = np.stack([images[31], images[4][..., ::-1], images[0]]).reshape(1, 3, 3, 6, 6)
-    noisy = np.clip(asked.astype(int) + 3, 0, 255).astype(np.uint8)
-    for chunk in (1, 1000, 1 << 24):
-        monkeypatch.setattr("pagoda.stages.neighbours._CHUNK_BYTES", chunk)
-        assert np.array_equal(nearest_images(noisy, images, CPU), asked)
-
-
 def test_an_untrained_generator_is_random_in_every_layer(config: Config) -> None:
     z, labels = prior(config)
     card = generator_of(config, 16).card()
@@ -416,16 +354,6 @@ def test_an_untrained_generator_is_random_in_every_layer(config: Config) -> None
         images = [g(z, labels) for g in (first, again, other)]
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
     assert images[0].std(dim=0).mean() > 0  # samples differ: it is not one grey picture
-
-
-def test_upsampling_is_bilinear_with_half_pixel_centres() -> None:
-    """Worked by hand along one axis: 0, 100 -> 0, 25, 75, 100, the ends clamped."""
-    small = torch.tensor([[0, 100], [0, 100]], dtype=torch.uint8).expand(1, 3, 2, 2)
-    large = upsample(small, 4)
-    assert large.dtype == torch.uint8
-    assert (large == torch.tensor([0, 25, 75, 100], dtype=torch.uint8)).all()
-    flat = torch.full((1, 3, 8, 8), 93, dtype=torch.uint8)
-    assert (upsample(flat, 32) == 93).all()
 
 
 def test_nothing_is_left_behind_by_an_interrupted_run(
