@@ -79,9 +79,9 @@ def experiments() -> list[Run]:
     found = []
     for line in lines:
         commit, ref = line.split(" ", 1)
-        kind = ref.removeprefix(_EXPERIMENTS).split("/")[0]
-        if len(kind) == 2:  # others are DVC's own: stash, running, exec
-            found += list(_committed(commit, ref.rsplit("/", 1)[-1]))
+        first, *rest = ref.removeprefix(_EXPERIMENTS).split("/")
+        if len(first) == 2:  # the base commit, cut in two; others are DVC's own: stash, exec
+            found += list(_committed(commit, first + rest[0], rest[-1]))
     return sorted(found, key=lambda run: (run.profile, run.base_res, run.origin))
 
 
@@ -112,9 +112,11 @@ def mlflow_runs() -> list[Run]:
     return sorted(found, key=lambda run: (run.profile, run.base_res, run.origin))
 
 
-def _committed(commit: str, name: str) -> Iterator[Run]:
+def _committed(commit: str, base: str, name: str) -> Iterator[Run]:
+    """Reports that the experiment wrote; those that it found in its base are not its own."""
     files = _git("ls-tree", "-r", "--name-only", commit, "--", "reports/").splitlines()
-    for file in files:
+    changed = _git("diff", "--name-only", "--no-renames", base, commit, "--", "reports/")
+    for file in sorted(set(files) & set(changed.splitlines())):
         parts = Path(file).parts
         if len(parts) == 4 and parts[2].startswith("b") and parts[3] == RESULTS:
             text_file = str(Path(file).parent / TEXT)

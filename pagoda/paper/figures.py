@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import textwrap
 from collections import defaultdict
@@ -70,14 +71,14 @@ def drawn_panels(study: StudyResults, group: str) -> list[Panel]:
 def panels_of(study: StudyResults, group: str) -> list[Panel]:
     """What of a group the card asks for, in its order; the teacher's own is no result of an arm."""
     first = {metric: i for i, metric in enumerate(study.card.metrics)}
-    found = {panel_of(r) for r in study.rows if r.generator not in ("teacher", "real")}
+    found = {panel_of(r) for r in _shown(study) if r.generator not in ("teacher", "real")}
     chosen = {p for p in found if p[0] in first and quantity(p[0]).group == group}
     return [] if group in _NOT_DRAWN else sorted(chosen, key=lambda p: (first[p[0]], p))
 
 
 def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[float]]]:
     """Values of a panel by series and place on the axis; empty with fewer than two arms."""
-    rows = [r for r in study.rows if panel_of(r) == panel]
+    rows = [r for r in _shown(study) if panel_of(r) == panel]
     if len({r.arm for r in rows}) < 2:
         return {}
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -108,6 +109,18 @@ def panel_of(row: StudyRow) -> Panel:
     return row.metric, row.protocol, generator, row.resolution
 
 
+def _shown(study: StudyResults) -> list[StudyRow]:
+    """The rows; an arm that is a diffusion model and nothing else has that as its own generator."""
+    if study.card.axis_metric:  # its teachers are places on the axis
+        return list(study.rows)
+    others = {r.arm for r in study.rows if r.generator not in ("teacher", "real", "none")}
+    return [
+        dataclasses.replace(r, generator="none")
+        if r.generator == "teacher" and r.arm not in others else r
+        for r in study.rows
+    ]  # fmt: skip
+
+
 def panel_title(panel: Panel) -> str:
     """Metric and size, and the generator if it is not the arm's own: ``FD ↓ 16×16``."""
     metric, _, generator, resolution = panel
@@ -124,7 +137,7 @@ def _ticks(study: StudyResults, drawn: Sequence[Panel]) -> dict[float, str] | No
     """Places and names of the arms that the panels have, or None for an axis of numbers."""
     if _numeric(study) or study.card.axis_metric:
         return None
-    shown = {r.arm for r in study.rows if panel_of(r) in drawn}
+    shown = {r.arm for r in _shown(study) if panel_of(r) in drawn}
     arms = study.card.arms
     return {float(i): label for i, (arm, label) in enumerate(arms.items()) if arm in shown}
 

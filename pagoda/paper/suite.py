@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,24 +14,17 @@ from typing import Any
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
 from pagoda.paper.claims import Claim, Judgement, judge_all
-from pagoda.paper.figures import draw_study, drawn_panels, panels_of
-from pagoda.paper.ledger import (
-    counted,
-    ledger_blocks,
-    ledger_document,
-    study_links,
-    study_verdicts,
-)  # fmt: skip
+from pagoda.paper.ledger import counted, ledger_blocks, ledger_document
 from pagoda.paper.plans import plan_tables
 from pagoda.paper.printers import to_csv, to_latex
 from pagoda.paper.published import Published
 from pagoda.paper.runs import Run, pictures
+from pagoda.paper.study_section import file_name, study_blocks, study_title
 from pagoda.paper.tables import Sources
 from pagoda.report.derived import with_derived
-from pagoda.report.document import Block, Cell, Document, Figure, Section, Table
+from pagoda.report.document import Block, Document, Section, Table
 from pagoda.report.markdown import to_markdown
 from pagoda.report.page import to_html
-from pagoda.report.quantities import GROUPS
 from pagoda.report.studies import StudyResults
 from pagoda.report.study_tables import study_tables
 
@@ -116,13 +108,8 @@ def paper_tables(material: Material) -> dict[str, Table]:
         made[f"measured-{profile}"] = tables.measured_table(own)
         made[f"base-resolution-{profile}"] = tables.way_up_table(own)
     for study in map(with_derived, material.studies):
-        made |= {_name(study, group): table for group, table in study_tables(study).items()}
+        made |= {file_name(study, group): table for group, table in study_tables(study).items()}
     return made | plan_tables(material.plans) | {"sources": sources.table()}
-
-
-def _name(study: StudyResults, group: str) -> str:
-    """Of the files of a study's table or figure."""
-    return f"study-{study.card.profile}-{study.card.study}-{group}"
 
 
 def compose(
@@ -140,7 +127,7 @@ def compose(
         Section("Measured here", (*_runs(material), *measured)),
         Section("Base resolution and growth", tuple(ways)),
         *(
-            Section(_study_title(s), _study(s, judgements, named, folder))
+            Section(study_title(s), study_blocks(s, judgements, named, folder))
             for s in map(with_derived, material.studies)
         ),
         *(
@@ -211,68 +198,6 @@ def _pictures(run: Run, folder: Path) -> tuple[Block, ...]:
     for figure in pictures(run):
         blocks.append(replace(figure, file=os.path.relpath(run.folder / figure.file, folder)))
     return tuple(blocks)
-
-
-def _study_title(study: StudyResults) -> str:
-    return f"Study: {study.card.title.lower()} ({study.card.profile})"
-
-
-def _study(
-    study: StudyResults, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
-) -> tuple[Block, ...]:
-    """Question, verdicts, and for every kind of quantity the figure and the table."""
-    card = study.card
-    links = study_links(card.study, study, folder)
-    mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
-    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
-    blocks += [study_verdicts(mine)] if mine else []
-    blocks += _failures(card.findings)
-    for group, what in GROUPS.items():
-        name = _name(study, group)
-        if (width := draw_study(study, group, folder / f"{name}.png")) is not None:
-            alt = f"Results of the study {card.study}: {what}"
-            blocks.append(Figure(f"{name}.png", _drawn(study, group, named[name]), alt, width))
-        blocks += [named[name]] if name in named else []
-    for figure in card.figures:
-        file = os.path.relpath(study.folder / figure.file, folder)
-        blocks.append(Figure(file, figure.caption, figure.alt, figure.width))
-    return tuple(blocks)
-
-
-_FAILURE = re.compile(r"(.*), growth to (\d+×\d+): (.*) \((\d+ of \d+) seeds\)")
-
-
-def _failures(findings: Sequence[str]) -> list[Block]:
-    """Signatures of failure, a line an arm and resolution; as text where they read otherwise."""
-    if not findings:
-        return []
-    found = [_FAILURE.fullmatch(text) for text in findings]
-    names = list(dict.fromkeys(match[3] for match in found if match))
-    if None in found:
-        return [f"**Signatures of failure.** {'; '.join(findings)}."]
-    seen = {(m[1], m[2], m[3]): m[4] for m in found if m}
-    rows = tuple(
-        (Cell(arm), Cell(size), *(Cell(seen.get((arm, size, name), "–")) for name in names))
-        for arm, size in dict.fromkeys((arm, size) for arm, size, _ in seen)
-    )
-    caption = (
-        "**Signatures of failure**, seeds that show one, by thresholds fixed in "
-        "`pagoda/metrics/failure.py`. Arms and resolutions that show none are left out."
-    )
-    return [Table(caption, ("Arm", "Growth to", *(n.capitalize() for n in names)), rows,
-                  "lr" + "r" * len(names))]  # fmt: skip
-
-
-def _drawn(study: StudyResults, group: str, table: Table) -> str:
-    """The table's caption, and how it is drawn."""
-    metric = study.card.axis_metric
-    how = f"every student over its teacher's {metric}; " if metric else ""
-    left_out = len(panels_of(study, group)) - len(drawn_panels(study, group))
-    more = f" Panels that are in the table only: {left_out}." if left_out else ""
-    return (
-        f"{table.caption} Drawn: {how}a point a training seed, lines or bars at their means, "
-        f"logarithmic where values span 8×.{more}"
-    )
 
 
 def _reading(material: Material) -> tuple[Block, ...]:

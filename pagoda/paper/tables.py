@@ -162,21 +162,21 @@ def one_step_table(published: Sequence[Published], resolution: int, sources: Sou
 
 def base_resolution_table(published: Sequence[Published], sources: Sources) -> Table:
     """The paper's distance at every resolution, by the resolution of the teacher."""
-    paper = [p for p in published if p.method == "PaGoDA" and p.metric == "FID"
-             and p.table in ("table1_imagenet", "leaderboard")]  # fmt: skip
-    lines = []
-    for base, sizes in ((64, (64, 128, 256, 512)), (32, (32,))):
-        line = Line((f"PaGoDA, base {base}",))
-        for size in sizes:
-            for p in (p for p in paper if p.resolution == size):
-                line.add_published(f"FID {size}×{size} ↓", p, sources)
-        lines.append(line)
+    lines = {f"PaGoDA, base {base}": Line((f"PaGoDA, base {base}",)) for base in (64, 32)}
+    for p in (p for p in published if p.metric == "FID"):
+        name = p.method
+        if name == "PaGoDA" and p.table in ("table1_imagenet", "leaderboard"):
+            name = f"PaGoDA, base {32 if p.resolution == 32 else 64}"
+        elif p.table != "table2_base_resolution":
+            continue
+        line = lines.setdefault(name, Line((name,)))
+        line.add_published(f"FID {p.resolution}×{p.resolution} ↓", p, sources)
     columns = [f"FID {size}×{size} ↓" for size in (32, 64, 128, 256, 512)]
     caption = (
         "**Base resolution**, published, full size: the paper's FID at every resolution on the way "
         f"from its base. {_KEY} Scaled-down runs have tables of their own below."
     )
-    return _table(caption, ("Method",), lines, columns)
+    return _table(caption, ("Method",), list(lines.values()), columns)
 
 
 def upsampling_table(published: Sequence[Published], sources: Sources) -> Table:
@@ -223,8 +223,10 @@ def way_up_table(runs: Sequence[Run]) -> Table:
             rows = [r for r in run.rows if r.metric in DISTANCES and r.generator == name]
             rows = rows if name else _distances(run)
             who = "teacher, student, growth" if not name else generator_label(name).lower()
-            spent = _seconds(run) if not name else ""
-            line = Line((run.label, ladder, who, _nfe(rows), spent))
+            line = Line((run.label, ladder, who, _nfe(rows)))
+            if run.train_seconds is not None and not name:
+                told = f"{run.train_seconds!r} s of all stages; {run.origin.replace('`', '')}"
+                line.add("Training s", Cell(number(run.train_seconds), told))
             for row in rows:
                 label = f"{row.metric.upper()} {row.resolution}×{row.resolution} ↓"
                 line.add(columns.name(label, run, row), value_cell(row))
@@ -234,7 +236,7 @@ def way_up_table(runs: Sequence[Run]) -> Table:
         "at every resolution, each against real images of its own; NFE of the generator, seconds "
         f"of all training stages on the run's machine. {_scaled(runs)}{_origins(runs)}"
     )
-    return _table(caption, ("Run", "Resolutions", "Way up", "NFE", "Training s"), lines)
+    return _table(caption, ("Run", "Resolutions", "Way up", "NFE"), lines)
 
 
 def measured_table(runs: Sequence[Run]) -> Table:
@@ -376,10 +378,6 @@ def _data(runs: Sequence[Run]) -> str:
     return "; ".join(
         dict.fromkeys(f"`{run.profile}`: {run.data or 'data unknown'}" for run in runs)
     )
-
-
-def _seconds(run: Run) -> str:
-    return "" if run.train_seconds is None else number(run.train_seconds)
 
 
 def _nfe(rows: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pagoda.report import style
+from pagoda.report.quantities import item_order
 from pagoda.report.studies import StudyFigure
 
 _COLUMNS = 10
 _COLOURS = (
     style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION, "#8c8c8c",
 )  # fmt: skip
+# In black and white, colours are told apart by these.
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||")
 _CELL = 0.55  # inches of a picture in a sheet
 _TITLE = 0.24  # inches between two rows
 
@@ -65,10 +69,15 @@ def _strip(axis: Axes, images: np.ndarray, side: int) -> None:
 def draw_parts(
     rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str], folder: Path
 ) -> StudyFigure:
-    """Training compute by stage, time of every sampler, and of one step by part."""
-    training = {arms[a]: v for a, v in _table(rows, "stage_flops", 1e-12).items()}
-    sampling = {arms[a]: v for a, v in _samplers(rows).items()}
-    parts = {arms[a]: v for a, v in _table(rows, "part_seconds", 1e3).items()}
+    """Training compute by stage, time of every sampler, and of one step by part; first seed."""
+    first = min(row["seed"] for row in rows)
+    rows = [row for row in rows if row["seed"] == first]
+    training, sampling, parts = (
+        {label: table[arm] for arm, label in arms.items() if arm in table}
+        for table in (
+            _table(rows, "stage_flops", 1e-12), _samplers(rows), _table(rows, "part_seconds", 1e3)
+        )
+    )  # fmt: skip
     with style.applied():
         figure, axes = style.panels(3, 1, (6.2, 1.75), left=2.3)
         for axis, table, title, unit in zip(
@@ -76,19 +85,18 @@ def draw_parts(
             ("Training compute by stage", "Sampling at the target", "One step, by part"),
             ("TFLOP", "ms an image, logarithmic", "ms an image"), strict=True,
         ):  # fmt: skip
-            _bars(axis, table, legend=table is not sampling)
+            (_dots if table is sampling else _bars)(axis, table)
             axis.set_title(title, loc="left")
             axis.set_xlabel(unit)
-        axes[1].set_xscale("log")
-        times = [value for bars in sampling.values() for value in bars.values()]
-        axes[1].set_xlim(min(times) / 3, max(times) * 3)  # a bar that starts at its end is none
         width = style.save(figure, folder / "cost.png")
+    batch = ", ".join(str(n) for n in sorted({r["n"] for r in _timed(rows)}))
     return StudyFigure(
         file="cost.png",
         caption="Training compute by stage, counted on the networks (convolutions, matrix products "
         "and attention; optimiser and data not); time of an image at the target by sampler, and of "
-        "one-step sampling by part of the generator (median of 5 batches; times vary between "
-        "machines and runs).",
+        f"one-step sampling by part of the generator (median of 5 batches of {batch}; times vary "
+        f"between machines and runs). Seed {first}; code `{rows[0]['revision']}`, on "
+        f"{rows[0]['device']}.",
         alt="Stacked bars of training compute by stage and of sampling time by part",
         width=width,
     )
@@ -96,9 +104,13 @@ def draw_parts(
 
 def _samplers(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """{arm: {generator: ms an image}} at the highest resolution."""
-    timed = [row for row in rows if row["metric"] == "seconds_per_image"]
+    timed = _timed(rows)
     top = max(row["resolution"] for row in timed)
     return {r["arm"]: {r["generator"]: 1e3 * r["value"]} for r in timed if r["resolution"] == top}
+
+
+def _timed(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["metric"] == "seconds_per_image"]
 
 
 def _table(
@@ -119,17 +131,35 @@ def _table(
     return found
 
 
-def _bars(axis: Axes, table: Mapping[str, Mapping[str, float]], legend: bool) -> None:
-    names = list(dict.fromkeys(part for parts in table.values() for part in parts))
-    colours = dict(zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False))
+def _bars(axis: Axes, table: Mapping[str, Mapping[str, float]]) -> None:
+    names = sorted({part for parts in table.values() for part in parts}, key=_stack_order)
+    looks = dict(zip(names, itertools.cycle(zip(_COLOURS, _HATCHES, strict=True)), strict=False))
     start = np.zeros(len(table))
     for name in names:
         values = np.array([parts.get(name, 0.0) for parts in table.values()])
-        colour = colours[name] if legend else style.BLUE
-        axis.barh(list(table), values, left=start, color=colour, label=name, height=0.6)
+        colour, hatch = looks[name]
+        axis.barh(list(table), values, left=start, color=colour, hatch=hatch, edgecolor="white",
+                  linewidth=0.0, label=name, height=0.6)  # fmt: skip
         start += values
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    if legend:
-        axis.set_xlim(0, 1.45 * float(start.max()))  # room for the legend
-        axis.legend(loc="center right", handlelength=1.0, labelspacing=0.2)
+    axis.set_xlim(0, 1.45 * float(start.max()))  # room for the legend
+    axis.legend(loc="center right", handlelength=2.0, labelspacing=0.3)
+
+
+def _stack_order(name: str) -> tuple[int, int]:
+    """Stages as they run, parts as an image passes them: ``grow 16``, ``level-16``, ``head``."""
+    stem, _, size = name.replace("-", " ").partition(" ")
+    return item_order(stem)[0] + (stem == "head"), int(size or 0)
+
+
+def _dots(axis: Axes, table: Mapping[str, Mapping[str, float]]) -> None:
+    """Points with their values: a bar on a logarithmic axis would have no true length."""
+    times = {name: value for name, values in table.items() for value in values.values()}
+    axis.plot(list(times.values()), list(times), "o", color=style.BLUE)
+    for name, value in times.items():
+        axis.annotate(f"{value:.3g}", (value, name), (6, 0), textcoords="offset points",
+                      va="center", fontsize=7)  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(min(times.values()) / 3, max(times.values()) * 3)
+    axis.set_ylim(len(times) - 0.5, -0.5)

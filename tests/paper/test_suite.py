@@ -21,11 +21,12 @@ from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.paper import tables
 from pagoda.paper.claims import FILE as CLAIM_RULES
-from pagoda.paper.claims import read_claims
+from pagoda.paper.claims import judge_all, read_claims
+from pagoda.paper.plans import read_plans
 from pagoda.paper.printers import escape, to_csv, to_latex
 from pagoda.paper.published import FOLDER, read_published
 from pagoda.paper.runs import Run, distinct, find_runs
-from pagoda.paper.suite import Material, write_suite
+from pagoda.paper.suite import Material, paper_tables, write_suite
 from pagoda.paper.tables import Sources
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Row
@@ -99,6 +100,25 @@ def test_tables_regenerate_byte_for_byte_from_results(project: tuple[Config, Pat
     assert (folder / "reports" / "claims.md").read_bytes() == ledger
     kinds = {f.suffix for f in before}
     assert kinds == {".csv", ".tex", ".md", ".html", ".png"}
+
+
+def test_the_projects_tables_are_those_of_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed was not typed, and 'pagoda report --all' ran after the last change."""
+    monkeypatch.chdir(ROOT)
+    published, reports = read_published(), Path("reports")
+    material = Material(published, find_runs(reports), find_studies(reports), read_claims(), "",
+                        reports, read_plans(reports))  # fmt: skip
+    made = paper_tables(material)
+    folder = reports / "suite" / "tables"
+    assert {file.stem for file in folder.iterdir()} == set(made)
+    for name, table in made.items():
+        assert (folder / f"{name}.csv").read_text() == to_csv(table), name
+        assert (folder / f"{name}.tex").read_text() == to_latex(table, name), name
+    lines = csv.DictReader((reports / "suite" / "claims.csv").open())
+    judged = judge_all(material.claims, material.studies)
+    assert [(r["claim"], r["profile"], r["verdict"], r["reason"]) for r in lines] == [
+        (j.claim.id, j.profile, j.verdict, j.reason) for j in judged
+    ]
 
 
 def test_every_measured_number_is_in_the_results(project: tuple[Config, Path]) -> None:
@@ -241,6 +261,19 @@ def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Pat
     assert inception_score(own) == "12.5‡"
 
 
+def test_a_users_file_fills_the_papers_table_of_base_resolutions(tmp_path: Path) -> None:
+    own, head = tmp_path / "own.csv", (FOLDER / "one_step.csv").read_text().splitlines()[0]
+    line = 'table2_base_resolution,ImageNet,64,"PaGoDA, base {}",no,FID,9.5,1,,,mine'
+    own.write_text("\n".join([head, line.format(32), line.format(16)]))
+    before = tables.base_resolution_table(PUBLISHED, Sources(PUBLISHED))
+    published = read_published(ROOT / FOLDER, own=own)
+    table = tables.base_resolution_table(published, Sources(published))
+    assert column(before, "FID 64×64 ↓")[1] == ""
+    assert column(table, "Method")[1:] == ["PaGoDA, base 32", "PaGoDA, base 16"]
+    assert column(table, "FID 64×64 ↓")[1:] == ["9.5‡", "9.5‡"]
+    assert column(table, "FID 32×32 ↓") == [*column(before, "FID 32×32 ↓"), ""]
+
+
 def test_the_documented_file_of_a_user_fills_the_cell_and_names_its_source(tmp_path: Path) -> None:
     lines = (ROOT / "docs" / "report.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("    table,dataset,"))
@@ -301,11 +334,15 @@ def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, P
         gather.experiments()
     git("init", "-q")
     assert gather.experiments() == []
+    git("commit", "-qm", "base", "--allow-empty")
+    base = git("rev-parse", "HEAD")
     git("add", "reports")
     git("commit", "-qm", "x")
-    base = git("rev-parse", "HEAD")
-    git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/tall-cat", base)
-    git("update-ref", "refs/exps/stash", base)
+    made = git("rev-parse", "HEAD")
+    git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/tall-cat", made)
+    git("update-ref", "refs/exps/stash", made)
+    git("commit", "-qm", "later, of something else", "--allow-empty")
+    git("update-ref", f"refs/exps/{made[:2]}/{made[2:]}/idle-dog", "HEAD")
     (found,) = gather.experiments()
     assert (found.profile, found.base_res, found.seed) == (config.name, 8, config.seed)
     assert "tall-cat" in found.origin
