@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.timing import whole_float32
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.objectives.denoising import denoising_loss
@@ -141,11 +142,19 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def compare(edm: Edm, net: nn.Module, denoiser: Denoiser, size: Size) -> dict[str, float]:
-    """Loss and gradient norm of both on the same noise, in float32.
+    """Loss and gradient norm of both on the same noise, in float32 without TF32.
 
     Raises:
         SystemExit: if they differ by more than rounding.
     """
+    with whole_float32():
+        found = _compare(edm, net, denoiser, size)
+    if max(found["loss_difference"], found["gradient_difference"]) > _TOLERANCE:
+        raise SystemExit(f"error: {size.name}: the networks do not compute the same: {found}")
+    return found
+
+
+def _compare(edm: Edm, net: nn.Module, denoiser: Denoiser, size: Size) -> dict[str, float]:
     device = next(net.parameters()).device
     images, labels = inputs(size, device)
     torch.manual_seed(2)
@@ -163,8 +172,6 @@ def compare(edm: Edm, net: nn.Module, denoiser: Denoiser, size: Size) -> dict[st
     }
     for module in (net, denoiser):
         module.zero_grad(set_to_none=True)
-    if max(found["loss_difference"], found["gradient_difference"]) > _TOLERANCE:
-        raise SystemExit(f"error: {size.name}: the networks do not compute the same: {found}")
     return found
 
 

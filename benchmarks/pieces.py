@@ -7,22 +7,27 @@
 The same command again goes on where the last one stopped: finished stages are skipped, and the one
 that was cut short resumes from its checkpoint. For machines that hold PyTorch but not DVC, and for
 those that are lent for minutes. Exit status 0: all done; 75: time is up, run it again; anything
-else is the failing stage's.
+else is that of a stage that failed. What needs it is then left out, and the other runs go on.
 
 ``--runs`` names what is run, ``main`` alone unless told otherwise; ``all`` is every one of
 :data:`RUNS`. Each has a folder ``WORK/<run>``. A stage that another run has finished with the same
-parameters and inputs is not run again: its outputs are linked. ``WORK/stages.jsonl`` gets a row a
-piece: run, stage, seconds, images/s of its history, peak memory of the host and of the GPU. At the
-end ``WORK/comparison.md`` and ``.csv`` hold the values of all runs, and their spread over seeds.
+parameters and inputs is not run again: its outputs are linked. Before a run's first stage ``pagoda
+plan --probe`` foretells its seconds. ``WORK/stages.jsonl`` gets a row a piece: run, stage, seconds,
+images/s of its history, peak memory of the host and of the GPU.
+
+Whenever it stops, ``WORK/comparison.md``, ``.csv`` and pictures are of what is there: values of all
+runs, their spread over seeds, samples side by side, time and memory, and what all of it was
+measured with. ``--report FOLDER`` puts them there too, and the pages of the run ``main`` where its
+lengths are the profile's.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -30,12 +35,13 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.comparison import write_comparison
+from benchmarks.comparison import FORETOLD, LOG, Compared, write_comparison
 from pagoda.artifacts import digest
 from pagoda.config import NO_WEIGHTS
 from pagoda.derive import profile_tree, with_lists
@@ -58,6 +64,8 @@ _PATHS = ("data.path", "reference.weights", "reference.code", "teacher.imported"
 _TIME_IS_UP = 75
 _GRACE_S = 60  # for a stage to save its state after it was told to stop
 _NOT_HERE = "track"  # needs MLflow; the reports are what it reads
+_PROBE_S = 300
+_WAIT_S = 0.2  # between looks at a stage
 
 
 @dataclass(frozen=True)
@@ -140,29 +148,84 @@ def _value(tree: Any, path: str) -> Any:
 
 def run(stage: Stage, folder: Path, seconds: float) -> tuple[int | None, dict[str, Any]]:
     """One stage for at most ``seconds``: exit status, None if it was stopped, and what it took."""
-    start = time.monotonic()
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-m", "pagoda", *stage.command]
-    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": path})
-    gpu, code = 0.0, None
-    while code is None and time.monotonic() - start < seconds:
-        try:
-            code = process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            gpu = max(gpu, gpu_gib())
-    if code is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    host = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    start, load = time.monotonic(), os.getloadavg()[0]
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    process = subprocess.Popen(_pagoda(*stage.command), cwd=folder, env=environment())
+    gpu, code, usage = 0.0, None, None
+    try:
+        for look in itertools.count():
+            code, usage = _ended(process)
+            if code is not None or time.monotonic() - start >= seconds:
+                break
+            if look % 10 == 0:
+                gpu = max(gpu, gpu_gib())
+            time.sleep(_WAIT_S)
+    finally:
+        if code is None:
+            usage = _stop(process)
     return code, {
-        "done": code == 0, "seconds": round(time.monotonic() - start, 1),
+        "at": at, "done": code == 0, "seconds": round(time.monotonic() - start, 1),
         "images_per_second": _speed(stage, folder) if code == 0 else None,
-        "peak_host_gib_so_far": round(host, 2), "peak_gpu_gib": round(gpu, 2),
+        "peak_host_gib": round(usage.ru_maxrss / 2**20, 2) if usage else None,
+        "peakgpu_gib": round(gpu, 2), "load_before": round(load, 1),
     }  # fmt: skip
+
+
+def _pagoda(*command: str) -> list[str]:
+    return [sys.executable, "-m", "pagoda", *command]
+
+
+def environment() -> dict[str, str]:
+    """Of a stage: it imports this code, and names its revision wherever its folder is."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    found = os.environ | {"PYTHONPATH": path}
+    asked = ["git", "-C", str(ROOT), "rev-parse", "--absolute-git-dir", "--show-toplevel"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return found
+    folder, top = done.stdout.splitlines()
+    return found | {"GIT_DIR": folder, "GIT_WORK_TREE": top} if Path(top) == ROOT else found
+
+
+def _ended(process: subprocess.Popen[bytes]) -> tuple[int | None, Any]:
+    """Exit status and use of a process, and of those that it waited for; None while it runs."""
+    found, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if not found:
+        return None, None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage
+
+
+def _stop(process: subprocess.Popen[bytes]) -> Any:
+    """Tell a stage to save its state and leave; what it used."""
+    process.send_signal(signal.SIGINT)
+    limit = time.monotonic() + _GRACE_S
+    while time.monotonic() < limit:
+        code, usage = _ended(process)
+        if code is not None:
+            return usage
+        time.sleep(_WAIT_S)
+    process.kill()
+    process.wait()
+    return None
+
+
+def foretell(folder: Path) -> None:
+    """Keep what ``pagoda plan --probe`` says of a run, once; nothing if it fails."""
+    kept = folder / FORETOLD
+    if kept.exists():
+        return
+    try:
+        command = _pagoda("plan", "--probe", "--json")
+        done = subprocess.run(
+            command, cwd=folder, env=environment(), timeout=_PROBE_S, stdout=subprocess.PIPE,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return
+    if done.returncode == 0:
+        kept.write_bytes(done.stdout)
 
 
 def _speed(stage: Stage, folder: Path) -> float | None:
@@ -206,31 +269,53 @@ def prepare(folder: Path, tree: dict[str, Any]) -> None:
     params.write_text(text)
 
 
-def run_all(work: Path, trees: dict[str, dict[str, Any]], deadline: float) -> None:
-    """Every stage of every run that is not done yet; exits where time is up or a stage fails."""
-    log = work / "stages.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    finished = {row["key"]: row["run"] for row in reversed(rows) if row["done"]}
-    done = {(row["run"], row["key"]) for row in rows if row["done"]}
-    code: int | None
+def run_all(work: Path, trees: dict[str, dict[str, Any]], deadline: float) -> int:
+    """Every stage of every run that is not done yet; the exit status.
+
+    A stage that fails ends its run; the others go on.
+    """
+    status = 0
     for name, tree in trees.items():
-        for stage in stages(tree):
-            if (name, stage.key) in done:
-                continue
-            if stage.key in finished:
-                link(stage, work / finished[stage.key], work / name)
-                code, took = 0, {"done": True, "linked_from": finished[stage.key]}
-            else:
-                code, took = run(stage, work / name, deadline - time.monotonic())
-            row = {"run": name, "stage": stage.name, "key": stage.key} | took
-            with log.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            sys.stderr.write(f"{row}\n")
-            if code is None:
-                raise SystemExit(_TIME_IS_UP)
-            if code:
-                raise SystemExit(code)
-            finished.setdefault(stage.key, name)
+        code = run_one(work, name, tree, deadline)
+        if code == _TIME_IS_UP:
+            return code
+        status = status or code
+    return status
+
+
+def run_one(work: Path, name: str, tree: dict[str, Any], deadline: float) -> int:
+    """Every stage of a run that is not done yet; the exit status."""
+    log = work / LOG
+    rows = read_log(log)
+    finished = {row["key"]: row["run"] for row in reversed(rows) if row["done"]}
+    done = {row["key"] for row in rows if row["done"] and row["run"] == name}
+    for stage in stages(tree):
+        if stage.key in done:
+            continue
+        code: int | None
+        if stage.key in finished:
+            link(stage, work / finished[stage.key], work / name)
+            code, took = 0, {"done": True, "linked_from": finished[stage.key]}
+        else:
+            if time.monotonic() >= deadline:
+                return _TIME_IS_UP
+            if not name.startswith("seed_"):  # another seed takes as long
+                foretell(work / name)
+            code, took = run(stage, work / name, deadline - time.monotonic())
+        row = {"run": name, "stage": stage.name, "key": stage.key} | took
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        sys.stderr.write(f"{row}\n")
+        if code is None:
+            return _TIME_IS_UP
+        if code:
+            return code
+    return 0
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """A row a piece."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def main() -> None:
@@ -240,6 +325,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--runs", default="main", help=f"all, or some of {','.join(RUNS)}")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    parser.add_argument("--report", type=Path, help="folder that the comparison is copied to")
+    parser.add_argument("--revision", help="of this code, where it is no git checkout")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
     names = list(RUNS) if given.runs == "all" else given.runs.split(",")
@@ -251,8 +338,15 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from error
     for name, tree in trees.items():
         prepare(given.work / name, tree)
-    run_all(given.work, trees, deadline)
-    write_comparison(given.work, names)
+    status = run_all(given.work, trees, deadline)
+    runs = {name: (RUNS[name], len(stages(trees[name]))) for name in names}
+    about = Compared(given.work, given.profile, tuple(given.settings), runs, given.revision)
+    folders = [given.work, *([given.report] if given.report else [])]
+    for folder in folders:
+        write_comparison(about, folder)
+    if given.report and not about.changed and (pages := about.pages()) is not None:
+        shutil.copytree(pages, given.report / pages.name, dirs_exist_ok=True)
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.edm_peer import Edm, Size, inputs, one_hot, ours, sizes
-from benchmarks.timing import Results, Row, interleaved, machine, table
+from benchmarks.timing import Results, Row, interleaved, machine, table, whole_float32
 from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, generator_from_teacher
@@ -96,7 +96,8 @@ def contenders(size: Size, edm: Edm | None, levels: int) -> tuple[Jobs, list[Row
         mine = Ours(denoiser, precision, levels, compiled)
         name = f"{precision}{', compiled' if compiled else ''}"
         if edm is not None and precision == "fp32":
-            agreed.append(_apart(size, theirs(net), mine.sample(z, labels)))
+            with whole_float32():
+                agreed.append(_apart(size, theirs(net), mine.sample(z, labels)))
         jobs[f"pagoda, {nfe(levels, 'heun')} evaluations, {name}"] = lambda m=mine: m.sample(
             z, labels
         )

@@ -7,7 +7,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ def synchronise() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """TF32 off, which keeps 10 bits of what a GPU's convolutions are given in float32."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def matmul_peak(dtype: str, side: int | None = None) -> float:

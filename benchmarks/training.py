@@ -36,8 +36,10 @@ _SIDE = 16  # where the batch changes, and the number of processes
 _SHARED = 64  # images a step of a group
 
 
-def make(what: str, resolution: int, batch: int) -> Any:
-    """A teacher's or a one-step generator's step on random images."""
+def make(
+    what: str, resolution: int, batch: int, on: str | None = None, precision: str = "fp32"
+) -> Any:
+    """A teacher's or a one-step generator's step on random images, here or ``on`` a device."""
     import numpy as np
     import torch
 
@@ -52,7 +54,8 @@ def make(what: str, resolution: int, batch: int) -> Any:
     from pagoda.training.teacher import TeacherStep
 
     torch.manual_seed(0)
-    device, rng = pick_device(), np.random.default_rng(0)
+    device = torch.device(on) if on else pick_device()
+    rng = np.random.default_rng(0)
     levels = (resolution // 4).bit_length()
     spec = UNetSpec(resolution, _CHANNELS, (1, 2, 2, 2, 2)[:levels], 1, (8, 4), 32, 0.0, 10, 1.0)
     denoiser = Denoiser(spec, 0.5).to(device).to(memory_format=torch.channels_last)
@@ -62,7 +65,7 @@ def make(what: str, resolution: int, batch: int) -> Any:
     if what == "teacher":
         return TeacherStep(
             denoiser, batches, batch=batch, optim=optim, p_mean=-1.2, p_std=1.2, clip=1.0,
-            ema=0.99, precision="fp32",
+            ema=0.99, precision=precision,
         )  # fmt: skip
     pairs = PairBatches(
         rng.standard_normal(shape, np.float32), np.arange(_SEEN), np.zeros(_SEEN, np.uint8),
@@ -74,7 +77,7 @@ def make(what: str, resolution: int, batch: int) -> Any:
         batch=batch, prior_batch=batch, regression="reconstruction", feature_weight=0.0,
         adversarial="non_saturating", fakes="prior", weighting="fixed", weight=0.05,
         weight_min=0.0, weight_max=10.0, adversarial_start=0.0, adversarial_ramp=0.0, r1=0.0,
-        r1_every=8, augment=False, clip=None, ema=0.99, precision="fp32",
+        r1_every=8, augment=False, clip=None, ema=0.99, precision=precision,
     )  # fmt: skip
     return OneStepStep(
         generator.to(memory_format=torch.channels_last),

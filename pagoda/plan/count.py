@@ -14,6 +14,7 @@ from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, derive_
 from pagoda.diffusion.solver import nfe
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.flops import forward_flops, parameters, training_flops
+from pagoda.plan.judges import judges_flops, uncounted
 from pagoda.plan.rows import THIS_MACHINE, Direct, Plan, Reached, Stage
 from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, latent_bytes
@@ -57,6 +58,7 @@ def make_plan(
         cards, stages, growth,
         None if reached is None else reached.device,
         {} if reached is None else {k: v / 1e12 for k, v in reached.flops.items()},
+        config.reference.extractors, uncounted(config.reference.extractors),
     )  # fmt: skip
 
 
@@ -78,6 +80,7 @@ class _Count:
         x = torch.zeros(_BATCH, 3, config.target_res, config.target_res, device="meta")
         self.judge_call = forward_flops(self._outputs, x) / _BATCH
         self.judge_training = training_flops(self._outputs, x) / _BATCH
+        self.judges_call = self.judge_call + judges_flops(config.reference.extractors)
         generators = {r: self.counter.generator_at(r) for r in config.resolutions}
         self.generators = generators
         self.calls = {r: self.counter.generator_call(g) for r, g in generators.items()}
@@ -136,8 +139,8 @@ class _Count:
         n = self.train if section.split == "train" else self.test
         kept = min(section.manifold_images, n)
         return Stage(
-            f"reference@{resolution}", parameters(self.judge), 0, None, self.judge_call,
-            self.judge_call * n, "fp32", data_bytes=8 * dim * (dim + 1) + 4 * dim * kept,
+            f"reference@{resolution}", parameters(self.judge), 0, None, self.judges_call,
+            self.judges_call * n, "fp32", data_bytes=8 * dim * (dim + 1) + 4 * dim * kept,
         )  # fmt: skip
 
     def _teacher(self) -> Stage:
@@ -199,7 +202,7 @@ class _Count:
         seen = generators * section.samples + min(section.samples, real)
         return Stage(
             f"evaluate@{resolution}", parameters(self.generators[resolution]), 0, None,
-            self.calls[resolution], made * section.samples + self.judge_call * seen, "fp32",
+            self.calls[resolution], made * section.samples + self.judges_call * seen, "fp32",
         )  # fmt: skip
 
 

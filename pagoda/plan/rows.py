@@ -83,7 +83,8 @@ class Direct:
 class Plan:
     """The plan of one experiment; ``pagoda plan --json`` prints it.
 
-    ``probed_on`` and ``reached_tflops``, by stage, are those of ``--probe``.
+    ``probed_on`` and ``reached_tflops``, by stage, are those of ``--probe``. ``extractors`` are the
+    feature networks that results are in, ``uncounted`` those whose operations are not known.
     """
 
     schema: int
@@ -99,3 +100,5 @@ class Plan:
     growth: list[Direct]
     probed_on: str | None = None
     reached_tflops: dict[str, float] = field(default_factory=dict)
+    extractors: list[str] = field(default_factory=list)
+    uncounted: list[str] = field(default_factory=list)

@@ -100,6 +100,13 @@ def _rules(plan: Plan) -> str:
         "Diffusion at a resolution is the teacher's design with levels added down to its lowest "
         "resolution, trained on as many images as the teacher.",
     ]
+    if len(plan.extractors) > 1:
+        counted = [name for name in plan.extractors if name not in plan.uncounted]
+        rules.append(
+            f"Reference and evaluation count every feature network of `reference.extractors`, in "
+            f"float32: {', '.join(counted)}."
+            + (f" Not known and not counted: {', '.join(plan.uncounted)}." * bool(plan.uncounted))
+        )
     if any(stage.imported for stage in plan.stages):
         rules.append("What imported networks cost whoever trained them is in no sum.")
     if plan.probed_on:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -139,13 +140,17 @@ def _invert_all(
 def _history(
     paths: Paths, folder: Path, done: np.ndarray, batch: int
 ) -> Iterator[Callable[..., None]]:
-    """A function that appends a row to the first process's history; the others write nothing."""
+    """A function that appends a row to the first process's history; the others write nothing.
+
+    Seconds go on from the last row kept of an inversion that was stopped.
+    """
     if not processes.first():
         yield lambda images, **values: None
         return
     before = int(done.sum()) * batch
     with History(paths.history("invert"), before, folder / HISTORY) as rows:
-        start = time.monotonic()
+        kept = rows.path.read_text().splitlines()
+        start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
 
         def write(images: int, **values: float) -> None:
             rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)

@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.comparison import over_seeds
-from benchmarks.pieces import RUNS, Stage, compose, link, stages
+from benchmarks.pieces import RUNS, Stage, compose, environment, link, stages
 from pagoda.config import parse
 from pagoda.errors import PagodaError
+from pagoda.stages.revision import code_revision
 from tests.tiny import ROOT, TINY
 
 
@@ -66,17 +65,17 @@ def test_linked_outputs_are_the_same_files(tmp_path: Path) -> None:
         assert os.path.samefile(theirs / name, ours / name)
 
 
-def test_the_spread_over_seeds_leaves_other_runs_out() -> None:
-    def row(run: str, seed: int, value: float) -> dict[str, Any]:
-        return {"run": run, "training_seed": seed, "metric": "fd", "generator": "grown",
-                "resolution": 64, "protocol": "fd_classifier_2k", "value": value}  # fmt: skip
-
-    rows = [row("main", 0, 3.0), row("seed_1", 1, 1.0), row("seed_2", 2, 2.0)]
-    rows.append(row("noise_to_data", 0, 99.0))
-    assert over_seeds(rows).splitlines()[-1] == (
-        "| grown | 64 | `fd_classifier_2k` | 3, 1, 2 | 1 | 2 | 1 |"
-    )
-    assert over_seeds(rows[:1]) == ""
+def test_stages_name_this_code_wherever_their_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = code_revision()
+    if here == "unknown":
+        pytest.skip("no git checkout")
+    monkeypatch.chdir(tmp_path)
+    assert code_revision() == "unknown"
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    assert code_revision() == here
 
 
 @pytest.mark.slow
@@ -85,8 +84,10 @@ def test_it_goes_on_where_it_stopped_and_links_what_runs_share(tmp_path: Path) -
     settings += ["--set=target_res=16", "--set=teacher.optim.images=6400"]
     command = [sys.executable, "-m", "benchmarks.pieces", "--profile=smoke", *settings]
     command += [f"--work={tmp_path}", "--runs=main,adversarial_growth,seed_1"]
+    command += [f"--report={tmp_path / 'report'}"]
     first = subprocess.run([*command, "--minutes=0.17"], cwd=ROOT, capture_output=True, check=False)
     assert first.returncode == 75, first.stderr.decode()
+    assert "of 12 stages" in (tmp_path / "report" / "comparison.md").read_text()
     last = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert last.returncode == 0, last.stderr.decode()
     rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
@@ -102,5 +103,23 @@ def test_it_goes_on_where_it_stopped_and_links_what_runs_share(tmp_path: Path) -
     student = [values[run, "student", "8", "fd_classifier_64"]
                for run in ("main", "adversarial_growth", "seed_1")]  # fmt: skip
     assert student[0] == student[1] != student[2]
-    text = (tmp_path / "comparison.md").read_text()
-    assert "each training seed" in text and "| adversarial_growth | grown |" in text
+    text = (tmp_path / "report" / "comparison.md").read_text()
+    assert "each training seed" in text and "| adversarial_growth | Grown generator |" in text
+    assert "| done |" in text and "stages |" not in text
+    taken = [r for r in rows if r.get("seconds") and r["done"]]
+    assert all(r["peak_host_gib"] > 0 for r in taken)
+    assert {r["stage"] for r in rows if not r["done"]} < set(every)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_leaves_the_others_to_go_on(tmp_path: Path) -> None:
+    settings = [f"--set={key}={value}" for key, value in TINY.items() if key != "name"]
+    settings += ["--set=data.source=zip", f"--set=data.path={tmp_path / 'nowhere.zip'}"]
+    command = [sys.executable, "-m", "benchmarks.pieces", "--profile=smoke", *settings]
+    command += [f"--work={tmp_path}", "--runs=main,half_base"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
+    assert done.returncode == 1 and "nowhere.zip" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
+    assert [(r["run"], r["stage"]) for r in rows] == [
+        ("main", "downsample --resolution 8"), ("half_base", "downsample --resolution 4")
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -80,10 +81,16 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert child.exitcode == -signal.SIGKILL
     (marks,) = Path(".scratch/invert").glob("*/done")
     assert list(marks.read_bytes()) == [1, 1, 1, 0, 0, 0, 0]
+    curve = Paths(config).history("invert")
+    rows = [json.loads(row) for row in curve.read_text().splitlines()]
+    slow = [row | {"seconds": row["seconds"] + 1000} for row in rows]
+    curve.write_text("".join(f"{json.dumps(row)}\n" for row in slow))
     count = -100
     invert.run(config)
     assert count == -96  # only the four batches that were not finished
     assert made(config).fingerprint == expected
+    seconds = [json.loads(row)["seconds"] for row in curve.read_text().splitlines()]
+    assert len(seconds) == 8 and seconds == sorted(seconds) and seconds[0] > 1000
     assert not [path for path in Path(".scratch/invert").iterdir() if path.is_dir()]
 
 
