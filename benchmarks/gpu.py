@@ -75,7 +75,9 @@ def parts(given: argparse.Namespace, work: Path, device: str) -> list[Part]:
         Part("sampling", ["benchmarks.sampling", *beside, *short, *out("sampling"),
                           *(["--levels", "6"] if quick else [])]),
         Part("metrics", ["benchmarks.metrics", "--torch", device, *short, *few, *out("metrics")]),
-        Part("training", ["benchmarks.training", *short, *out("training")], json=True),
+        # Two processes of one group cannot share a card.
+        Part("training", ["benchmarks.training", "--parts", "rates,stages", *short,
+                          *out("training")], json=True),
     ]  # fmt: skip
     if given.images:
         runs = work / "profile"

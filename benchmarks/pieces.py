@@ -167,7 +167,7 @@ def run(stage: Stage, folder: Path, seconds: float) -> tuple[int | None, dict[st
         "at": at, "done": code == 0, "seconds": round(time.monotonic() - start, 1),
         "images_per_second": _speed(stage, folder) if code == 0 else None,
         "peak_host_gib": round(usage.ru_maxrss / 2**20, 2) if usage else None,
-        "peakgpu_gib": round(gpu, 2), "load_before": round(load, 1),
+        "peak_gpu_gib": round(gpu, 2), "load_before": round(load, 1),
     }  # fmt: skip
 
 
