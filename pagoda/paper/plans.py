@@ -73,7 +73,8 @@ def _stages(profile: str, plan: Mapping[str, Any]) -> Table:
     caption = (
         f"**What `{profile}` would take**, {ladder}, {plan['train_images']:,} training images. "
         f"{_COUNTED} Hours: one card at {plan['utilisation']:.0%} of its dense bfloat16 peak "
-        f"({peaks}). More, with disk: `pagoda plan --profile {profile}`."
+        f"({peaks}). From `reports/plans/{profile}.json`; more, with disk: "
+        f"`pagoda plan --profile {profile}`."
     )
     return _table(caption, header, rows)
 
@@ -92,7 +93,7 @@ def _growth(profile: str, plan: Mapping[str, Any]) -> Table:
     caption = (
         f"**Growth beside diffusion, `{profile}`**: training the teacher's design directly at a "
         "resolution, levels added, on as many images as the teacher, against growing to it. "
-        f"{_COUNTED}"
+        f"{_COUNTED} From `reports/plans/{profile}.json`."
     )
     return _table(caption, header, rows)
 
