@@ -16,6 +16,7 @@ A claim reads::
       holds: {below: 1.1}              # or above
       seeds: 3                         # at least
       refuted: what would refute it, in words
+      after_run: what was already known of it; left out where the rule came before the runs
 
 Effects, one number a training seed, averaged over pairs of arms and over resolutions:
 
@@ -80,6 +81,7 @@ class Claim:
     refuted: str
     against: tuple[str, ...] = ()
     against_generator: str = ""
+    after_run: str = ""
 
     @property
     def limit(self) -> float:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement, exact
+from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Claim, Judgement, exact
 from pagoda.report.document import Block, Cell, Document, Section, Table
 from pagoda.report.intervals import CONFIDENCE
 from pagoda.report.results import number, size_label
@@ -17,9 +17,10 @@ from pagoda.report.study_summary import SUMMARY
 
 _MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
 _METHOD = (
-    f"Each rule was fixed in `{FILE}` before the runs: arms, metric, direction, limit and least "
-    "number of seeds. The effect is one number a training seed, from arms that share that seed; a "
-    f"ratio is averaged over logarithms. The interval is Student's at {CONFIDENCE:.0%} over seeds "
+    f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: arms, "
+    "metric, direction, limit and least number of seeds. The effect is one number a training seed, "
+    "from arms that share that seed; a ratio is averaged over logarithms. The interval is "
+    f"Student's at {CONFIDENCE:.0%} over seeds "
     "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
     "the side that the rule names. **Not supported**: the whole interval is on the other side. "
     "**Not enough evidence**: the limit lies inside the interval, fewer seeds than the rule asks "
@@ -92,11 +93,16 @@ def rule_table(judgements: Sequence[Judgement]) -> Table:
     claims = list(dict.fromkeys(j.claim.id for j in judgements))
     first = {j.claim.id: j.claim for j in reversed(judgements)}
     rows = tuple(
-        (Cell(f"`{c.id}`"), Cell(c.source), Cell(c.rule()), Cell(" ".join(c.refuted.split())))
+        (Cell(f"`{c.id}`"), Cell(c.source), Cell(_rule(c)), Cell(" ".join(c.refuted.split())))
         for c in (first[name] for name in claims)
     )
     caption = f"**Rules**, from `{FILE}`."
     return Table(caption, ("Claim", "Source", "Rule", "What would refute it"), rows, "llll")
+
+
+def _rule(claim: Claim) -> str:
+    """The rule in words; one that came after a run says what was known then."""
+    return claim.rule() + (f". After the run: {claim.after_run}" if claim.after_run else "")
 
 
 def effect_text(judgement: Judgement) -> tuple[str, str]:
@@ -135,8 +141,9 @@ def _line(judgement: Judgement) -> tuple[Cell, ...]:
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
     effect, interval = effect_text(judgement)
     reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
+    late = " (Rule written after the run.)" if claim.after_run else ""
     return (
-        Cell(f"`{claim.id}` {claim.claim}"),
+        Cell(f"`{claim.id}` {claim.claim}{late}"),
         Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),

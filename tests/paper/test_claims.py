@@ -24,6 +24,7 @@ from pagoda.paper.claims import (
     judge_all,
     read_claims,
 )
+from pagoda.paper.ledger import rule_table, verdict_table
 from pagoda.report.derived import COLUMNS, TOTALS
 from pagoda.report.intervals import t_interval
 from pagoda.report.studies import StudyResults, StudyRow
@@ -323,3 +324,14 @@ def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None
         rows = [row for seed in range(3) for row in make(claim, seed, right=right)]
         (judged,) = judge_all([claim], [results(rows, study=claim.study, arms=arms)])
         assert (judged.verdict, len(judged.seeds)) == (expected, 3), judged.reason
+
+
+def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:
+    values = {"few": MANY, "many": MANY}
+    before = verdict(make_claim(tmp_path), values)
+    after = verdict(make_claim(tmp_path, after_run="seed 0 was known"), values)
+    assert before.verdict == after.verdict
+    for judged, marked in ((before, False), (after, True)):
+        verdicts = verdict_table([judged], "abc", tmp_path).rows[0][0].text
+        rule = rule_table([judged]).rows[0][2].text
+        assert ("after the run" in verdicts, "seed 0 was known" in rule) == (marked, marked)
