@@ -68,9 +68,11 @@ def versions(*names: str) -> dict[str, str]:
     return found
 
 
-def revision(checkout: str) -> str:
+def revision(checkout: str) -> str | None:
+    """The commit of a checkout, None if it does not say."""
     command = ["git", "-C", checkout, "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def loader(args: argparse.Namespace) -> dict[str, Any]:
