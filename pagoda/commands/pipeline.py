@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pagoda import launcher, processes
-from pagoda.commands.running import known, parameters, run, run_shared
+from pagoda.commands.running import known, others_ran, parameters, run, run_first, run_shared
 from pagoda.errors import PagodaError
 
 
@@ -19,14 +17,12 @@ def downsample(
 ) -> None:
     """Cut every image to one resolution, each from the original."""
     config = parameters(ctx)
-    run("downsample", config, known(config, resolution))
+    run_first("downsample", config, known(config, resolution))
 
 
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
-    os.environ.update(launcher.adopt_slurm(os.environ))
-    if processes.rank() == 0:  # of a group that a launcher started the others have nothing to do
-        run("features", parameters(ctx))
+    run_first("features", parameters(ctx))
 
 
 def teacher(ctx: typer.Context) -> None:
@@ -132,7 +128,9 @@ def arm(
     from pagoda.stages.study_spec import find_arm, load_study
 
     config, found = parameters(ctx), load_study(study)
-    run("arm", config, found, find_arm(found, arm), seed)
+    member = find_arm(found, arm)
+    if not others_ran():
+        run("arm", config, found, member, seed)
 
 
 def study(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,13 +39,25 @@ def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
     Returns:
         What the stage returns here; None in the process that only started the others.
     """
+    if others_ran():
+        return None
+    with processes.group():
+        return run(stage, *args, function=function)
+
+
+def others_ran() -> bool:
+    """Start the processes of a stage, if there are to be several, and see them through."""
     status = launcher.run(sys.argv[1:])
     if status:
         raise typer.Exit(status)
-    if status is None:
-        with processes.group():
-            return run(stage, *args, function=function)
-    return None
+    return status is not None
+
+
+def run_first(stage: str, *args: Any) -> None:
+    """Run a stage in the first process; others that a launcher started have nothing to do."""
+    os.environ.update(launcher.adopt_slurm(os.environ))
+    if processes.rank() == 0:
+        run(stage, *args)
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from pagoda.errors import PagodaError
 
 
 class HubSource(ImageSource):
-    """Rows of a data set object that decodes its own images.
+    """Rows of a data set object.
 
     Args:
-        rows: ``rows[i][column]`` is a PIL image.
+        rows: ``rows[i][column]`` is a PIL image, or a dict of an image file's ``bytes``, or of the
+            ``path`` where they are.
         identity: what its fingerprint covers besides labels and class names.
     """
 
@@ -32,8 +33,12 @@ class HubSource(ImageSource):
         return digest([self._identity, self.labels.tolist(), self.classes])
 
     def _open(self, row: int) -> Image.Image:
-        image: Image.Image = self._rows[row][self._column]
-        return image
+        found = self._rows[row][self._column]
+        if isinstance(found, Image.Image):
+            return found
+        if not found or not (found["bytes"] or found["path"]):
+            raise PagodaError("there is none")
+        return Image.open(io.BytesIO(found["bytes"] or Path(found["path"]).read_bytes()))
 
     def _name(self, row: int) -> str:
         return f"{self.where}/{self.split}[{row}]"
@@ -161,10 +166,12 @@ def open_hugging_face(
                         test_share, name)  # fmt: skip
         common["keep"] = np.flatnonzero(held == (split == "test"))
     data = found.rows
+    # Undecoded: ``datasets`` would turn images as their EXIF orientation says, asked or not.
+    files = data.cast_column(found.image, datasets.Image(decode=False))
     identity = ["hub", name, str(data.split), str(data.info.version),
                 str(data.info.download_checksums)]  # fmt: skip
     return HubSource(
-        data, found.image, identity, where=name, split=split, classes=found.classes,
+        files, found.image, identity, where=name, split=split, classes=found.classes,
         labels=found.labels, **common,
     )  # fmt: skip
 

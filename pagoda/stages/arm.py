@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.config import ArmConfig, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
@@ -18,17 +18,23 @@ def run(config: Config, study: Study, arm: Arm, seed: int) -> None:
     """Do the steps of an arm with one training seed and write its ``measurement``.
 
     Every step is the stage of that name of the main pipeline, given the arm's configuration.
+    Processes of a group share the steps; the first one measures alone, so that nothing else is
+    timed.
     """
     made = arm_config(config, study, arm, seed)
-    for step in arm.steps:
-        _STEPS[step](made)
-    measure.run(made, study, arm)
+    with processes.group():
+        for step in arm.steps:
+            _STEPS[step](made)
+            processes.wait()  # until the first has written what the next step reads
+    if processes.first():
+        measure.run(made, study, arm)
 
 
 def _grow(config: ArmConfig) -> None:
     """Grow the arm's own generator, doubling by doubling."""
     for step in config.growth.values():
         grow.run(config, step["from"], step["to"])
+        processes.wait()
 
 
 def _grow_each(config: ArmConfig) -> None:
@@ -48,6 +54,8 @@ def pair_randomly(config: Config) -> None:
     The artifact has the images, classes and size that ``invert`` would give it; the latents are
     standard normal and know nothing of their images.
     """
+    if not processes.first():
+        return
     paths, section = Paths(config), config.invert
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)

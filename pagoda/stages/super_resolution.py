@@ -12,10 +12,11 @@ from pagoda.data.store import open_images
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
-from pagoda.stages.optim import optim_spec
+from pagoda.stages.optim import check_device, compile_networks, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.teacher import unet_spec
 from pagoda.stages.train_network import Trained, train_network
+from pagoda.training.sharding import place
 from pagoda.training.super_resolution import (
     ResolutionPairs,
     SuperResolutionSpec,
@@ -29,6 +30,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     Optimiser, noise law and length are the teacher's; the width is the cascade's own.
     """
     paths, optim, device = Paths(config), config.teacher.optim, pick_device()
+    check_device("teacher", optim, device)
     name, stage = {"name": config.name}, f"cascade-{to_res}"
     low, high = (
         artifacts.open_artifact(paths.data(res), "images", name | {"resolution": res})
@@ -36,8 +38,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     )
     torch.manual_seed(config.seed)
     spec = cascade_spec(config, to_res, len(high.card()["classes"]))
-    resolver = SuperResolver(spec, config.diffusion.sigma_data)
-    resolver = resolver.to(device).to(memory_format=torch.channels_last)
+    resolver = place(SuperResolver(spec, config.diffusion.sigma_data), device)
     pairs = ResolutionPairs(
         open_images(low, "train"), open_images(high, "train"), high.array("train_labels"), device
     )
@@ -46,10 +47,11 @@ def run(config: Config, from_res: int, to_res: int) -> None:
         pairs,
         SuperResolutionSpec(
             optim.batch, config.studies.cascade.noise_max, config.diffusion.p_mean,
-            config.diffusion.p_std, optim.clip, optim.ema, optim.precision,
+            config.diffusion.p_std, optim.clip, optim.ema, optim.precision, optim.micro_batch,
         ),
         optim_spec(optim),
     )  # fmt: skip
+    compile_networks(optim, resolver)
     train_network(
         config, stage, step, optim,
         Trained(

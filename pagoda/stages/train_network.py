@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from pagoda.training.checkpoint import Scratch
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.history import History
 from pagoda.training.loop import Step, train
+
+_NO_METRICS = ("images", "step", "seconds", "lr")  # of a row of the training curves
 
 
 class AveragedStep(Step, Protocol):
@@ -54,7 +57,8 @@ def train_network(
 
     Args:
         stage: name of the stage, of its scratch folder and of its history.
-        trained: what is written; ``images_seen`` is added to its card.
+        trained: what is written; to its card are added ``images_seen`` and, as ``metrics``, the
+            statistics of the last step.
         inputs: artifacts that the stage reads.
         sections: configuration sections that the result depends on.
         averages: kept beside the weights if there are any.
@@ -80,6 +84,13 @@ def train_network(
         trained.path, trained.kind, config=trained.identity, inputs=inputs,
         revision=package_revision(),
     ) as out:  # fmt: skip
-        artifacts.save_weights(out, weights, trained.card | {"images_seen": optim.images})
+        facts = {"images_seen": optim.images, "metrics": _last(Paths(config).history(stage))}
+        artifacts.save_weights(out, weights, trained.card | facts)
         keep_snapshots(averages, out)
     scratch.discard()
+
+
+def _last(history: Path) -> dict[str, float]:
+    """Statistics of the last row of training curves."""
+    row = json.loads(history.read_text().splitlines()[-1])
+    return {key: value for key, value in row.items() if key not in _NO_METRICS}

@@ -8,14 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pagoda import processes
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images
 from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.super_resolution import SuperResolver, condition
 from pagoda.objectives.super_resolution import super_resolution_loss
+from pagoda.training import sharding
 from pagoda.training.ema import EMA
-from pagoda.training.optim import OptimSpec, autocast
+from pagoda.training.micro_batch import slices
+from pagoda.training.optim import OptimSpec, Updates, autocast
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class ResolutionPairs:
         read_at_random(self.high)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, 3, b, b) and (batch, 3, r, r) in [-1, 1], (batch,) labels."""
-        rows = self.rows(batch)
-        mirror = (torch.rand(batch) < 0.5).to(self.device)[:, None, None, None]
+        """(batch, 3, b, b), (batch, 3, r, r) in [-1, 1], (batch,) labels; this process's share."""
+        mine = processes.share(batch)
+        rows = self.rows(batch)[mine]
+        mirror = (torch.rand(batch) < 0.5)[mine].to(self.device)[:, None, None, None]
         sizes = []
         for array in (self.low, self.high):
             x = to_float(torch.from_numpy(np.asarray(array[rows])).to(self.device))
@@ -64,7 +68,8 @@ class SuperResolutionSpec:
         p_std: standard deviation of ln sigma.
         clip: largest gradient norm, or None.
         ema: decay of the weight average.
-        precision: ``"fp32"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"bf16"`` or, on a GPU, ``"fp16"``.
+        micro_batch: images a call of the network; None for this process's share of the batch.
     """
 
     batch: int
@@ -74,10 +79,11 @@ class SuperResolutionSpec:
     clip: float | None
     ema: float
     precision: str
+    micro_batch: int | None = None
 
 
 class SuperResolutionStep:
-    """EDM denoising at the high resolution, conditioned on the noisy low one; one process only."""
+    """EDM denoising at the high resolution, conditioned on the noisy low one."""
 
     def __init__(
         self,
@@ -87,31 +93,46 @@ class SuperResolutionStep:
         optim: OptimSpec,
     ) -> None:
         self.resolver, self.pairs, self.spec = resolver.train(), pairs, spec
-        self.optimizer = optim.build(resolver.parameters())
         self.ema = EMA(resolver, spec.ema)
-        self.modules: dict[str, nn.Module] = {"resolver": resolver, "ema": self.ema.model}
+        sharding.check(spec.precision, [spec.batch], spec.micro_batch)
+        sharding.shard(pairs.device, resolver, self.ema.model)
+        self.optimizer = optim.build(resolver.parameters())
+        self.updates = Updates(self.optimizer, resolver.parameters(), spec.precision, spec.clip)
+        self.modules: dict[str, nn.Module] = {
+            "resolver": resolver, "ema": self.ema.model, "updates": self.updates,
+        }  # fmt: skip
         self.optimizers = {"resolver": self.optimizer}
 
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Draw a batch, take one optimiser step, update the average."""
-        spec = self.spec
+        spec, mine = self.spec, processes.share(self.spec.batch)
         low, high, labels = self.pairs.draw(spec.batch)
-        sigma = sample_sigma(spec.batch, spec.p_mean, spec.p_std).to(high.device)
-        level = (torch.rand(spec.batch) * spec.noise_max).to(high.device)
-        seen = condition(low, high.shape[-1], level, torch.randn_like(high))
-        with autocast(high.device, spec.precision):
-            loss = super_resolution_loss(
-                self.resolver, high, labels, sigma, torch.randn_like(high), seen, level,
-                self.resolver.sigma_data,
-            )  # fmt: skip
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        limit = spec.clip if spec.clip is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.resolver.parameters(), limit)
-        self.optimizer.step()
+        sigma = sample_sigma(spec.batch, spec.p_mean, spec.p_std)[mine].to(high)
+        level = (torch.rand(spec.batch) * spec.noise_max)[mine].to(high)
+        seen = condition(low, high.shape[-1], level, self._noise(high))
+        noise = self._noise(high)
+        processes.part_streams()
+        total = torch.zeros((), device=high.device)
+        for part in slices(len(high), spec.micro_batch):
+            with autocast(high.device, spec.precision):
+                loss = super_resolution_loss(
+                    self.resolver, high[part], labels[part], sigma[part], noise[part], seen[part],
+                    level[part], self.resolver.sigma_data,
+                )  # fmt: skip
+            images = len(high[part])
+            self.updates.backward(loss * (images / spec.batch))
+            total = total + loss.detach() * (images / len(high))
+        norm = self.updates.step()
         self.ema.update(step)
-        lr = self.optimizer.param_groups[0]["lr"]
-        return {"loss": loss.detach(), "grad_norm": norm.detach(), "lr": lr}
+        return {"loss": total, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _noise(self, high: Tensor) -> Tensor:
+        """This process's share of standard normal images; the whole batch is drawn everywhere."""
+        drawn = torch.empty(
+            (self.spec.batch, *high.shape[1:]), dtype=high.dtype, device=high.device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+        return drawn.normal_()[processes.share(self.spec.batch)]
 
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step."""

@@ -128,3 +128,23 @@ def test_parquet_with_plain_bytes_and_numbers(tmp_path: Path) -> None:
     seen = {np.asarray(s.load(i)).tobytes(): s.labels[i] for s in sources for i in range(len(s))}
     assert seen == {pixels("train", "ant", i).tobytes(): i % 3 for i in range(12)}
     assert [len(s) for s in sources] == [9, 3]
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_hub_images_are_turned_only_where_asked_for(tmp_path: Path, exif: bool) -> None:
+    """``datasets`` itself would turn them; a row without an image is named."""
+    datasets = pytest.importorskip("datasets")
+    upright, turn, content = pixels("train", "ant", 0), Image.Exif(), io.BytesIO()
+    turn[0x0112] = 3
+    Image.fromarray(upright).save(content, "PNG", exif=turn)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant"])}
+    )
+    images = [{"bytes": content.getvalue(), "path": None}, None]
+    rows = datasets.Dataset.from_dict({"image": images, "label": [0, 0]}, features=features)
+    rows.to_parquet(str(tmp_path / "data" / "train-00000-of-00001.parquet"))
+    source = opened("hub", hub=str(tmp_path), num_classes=1, exif=exif)
+    seen = upright[::-1, ::-1] if exif else upright
+    assert np.array_equal(np.asarray(source.load(0)), seen)
+    with pytest.raises(PagodaError, match=r"train image 1 of .* does not decode .there is none"):
+        source.load(1)

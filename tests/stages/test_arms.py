@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.config import Config, parse
 from pagoda.report.studies import StudyRow, read_study, study_folder
 from pagoda.stages import (
     arm,
@@ -22,8 +26,10 @@ from pagoda.stages import (
 )
 from pagoda.stages.compute import training_compute
 from pagoda.stages.study_spec import arm_config, load_study
+from pagoda.training.sharding import SHARD
+from tests.group import log, run_group
 from tests.stages.prepared import prepare
-from tests.tiny import ROOT
+from tests.tiny import ROOT, tiny_tree
 
 _SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
 
@@ -90,10 +96,44 @@ def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
 
 
 def _again(**overrides: object) -> Config:
-    from pagoda.config import parse
-    from tests.tiny import tiny_tree
-
     return parse(tiny_tree(**(_SEEDS | overrides)))
+
+
+def _share_an_arm(tree: dict[str, Any], name: str) -> None:
+    os.environ[SHARD] = "1"
+    found = load_study("growth_baselines")
+    arm.run(parse(tree), found, found.arms[name], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cascade", "growth"])
+def test_processes_share_an_arm(
+    tiny_study: Callable[..., Config], tmp_path: Path, name: str
+) -> None:
+    """Two with cut weights train what one does, and the first alone measures it."""
+    settings: dict[str, object] = {"target_res": 32, "teacher.optim.precision": "fp32"}
+    config = tiny_study(**settings)
+    _prepare(config)
+    distill.run(config)
+    pair = tmp_path / "pair"
+    shutil.copytree(Path.cwd(), pair, symlinks=True, ignore=shutil.ignore_patterns("pair"))
+    found = load_study("growth_baselines")
+    arm.run(config, found, found.arms[name], 0)
+    tree = tiny_tree(**(_SEEDS | settings))
+    assert run_group(2, _share_an_arm, tree, name, folder=pair) == [0, 0], log(pair)
+    whole = sorted(Path("runs/tiny/studies").rglob("*.safetensors"))
+    assert len(whole) == 2
+    for file in whole:
+        left, right = (safetensors.torch.load_file(f) for f in (file, pair / file))
+        assert left.keys() == right.keys()
+        assert max((left[k] - right[k]).abs().max().item() for k in left) < 1e-3  # float32
+    measured = f"runs/tiny/studies/growth_baselines/{name}/s0/measured"
+    rows, of_pair = (
+        artifacts.open_artifact(folder / measured, "measurement").json("rows")["rows"]
+        for folder in (Path.cwd(), pair)
+    )
+    kinds = [(row["metric"], row["generator"], row["resolution"]) for row in rows]
+    assert kinds == [(row["metric"], row["generator"], row["resolution"]) for row in of_pair]
 
 
 @pytest.mark.slow

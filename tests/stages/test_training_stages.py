@@ -61,6 +61,12 @@ def test_stages_end_to_end(tiny_config: Make) -> None:
         with torch.inference_mode():
             out = generator(torch.randn(2, 3, 8, 8), torch.tensor([0, 9]))
         assert out.shape == (2, 3, res, res) and out.isfinite().all()
+        stage = "distill" if res == 8 else "grow-16"
+        card, key = made.card(), "loss_rec"
+        assert card["metrics"][key] == losses(config, stage, key)[-1]
+        assert card["images_seen"] == json.loads(
+            paths.history(stage).read_text().splitlines()[-1]
+        )["images"]  # fmt: skip
     assert losses(config, "distill", "loss_rec") and losses(config, "grow-16", "loss_rec")
     assert not list(Path(".scratch").rglob("*.safetensors"))
 

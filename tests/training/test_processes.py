@@ -18,6 +18,7 @@ from pagoda import processes
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import generator_from_teacher, grow
+from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch
@@ -25,6 +26,11 @@ from pagoda.training.history import History
 from pagoda.training.loop import LoopSpec, Step, train
 from pagoda.training.one_step import OneStepSpec, OneStepStep
 from pagoda.training.optim import OptimSpec
+from pagoda.training.super_resolution import (
+    ResolutionPairs,
+    SuperResolutionSpec,
+    SuperResolutionStep,
+)
 from pagoda.training.teacher import TeacherStep
 from tests.group import log, run_group
 
@@ -47,6 +53,12 @@ class _DoublePairs(PairBatches):
         return z.double(), x.double(), labels
 
 
+class _DoubleSizes(ResolutionPairs):
+    def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        low, high, labels = super().draw(batch)
+        return low.double(), high.double(), labels
+
+
 def pixels(n: int, resolution: int) -> np.ndarray:
     shape = (n, 3, resolution, resolution)
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
@@ -66,6 +78,19 @@ def teacher_step() -> TeacherStep:
         teacher(), Doubles(pixels(20, 8), np.arange(20) % 4, CPU), batch=BATCH, optim=OPTIM,
         p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.9, precision="fp32", label_dropout=0.4,
     )  # fmt: skip
+
+
+def super_resolution_step(
+    batch: int = BATCH, micro_batch: int | None = None
+) -> SuperResolutionStep:
+    torch.manual_seed(5)
+    resolver = SuperResolver(dataclasses.replace(SPEC, resolution=16), 0.5).double()
+    with torch.no_grad():
+        for parameter in resolver.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    spec = SuperResolutionSpec(batch, 0.5, -1.2, 1.2, 1.0, 0.9, "fp32", micro_batch)
+    pairs = _DoubleSizes(pixels(20, 8), pixels(20, 16), np.arange(20) % 4, CPU)
+    return SuperResolutionStep(resolver.to(memory_format=torch.channels_last), pairs, spec, OPTIM)
 
 
 def one_step(grown: bool, **changes: Any) -> OneStepStep:
@@ -101,6 +126,7 @@ MAKERS: dict[str, Callable[[], Step]] = {
     "teacher": lambda: teacher_step(),
     "distill": lambda: one_step(False),
     "grow": lambda: one_step(True, weighting="fixed", adversarial="non_saturating"),
+    "super-resolution": lambda: super_resolution_step(),
 }
 
 
@@ -136,7 +162,7 @@ def _difference(a: Path, b: Path) -> float:
 
 
 def test_two_and_three_processes_train_as_one(tmp_path: Path) -> None:
-    """Teacher, distillation and growth in float64, every loss term on, shares of unequal size."""
+    """Every objective in float64, every loss term on, shares of unequal size."""
     for world in (1, 2, 3):
         assert run_group(world, _train_all, folder=tmp_path) == [0] * world, log(tmp_path)
     for what in MAKERS:

@@ -23,7 +23,15 @@ from pagoda.training.history import History
 from pagoda.training.loop import LoopSpec, Step, train
 from tests.group import log, run_group
 from tests.tiny import tiny_tree
-from tests.training.test_processes import CPU, MAKERS, STEPS, one_step, teacher, teacher_step
+from tests.training.test_processes import (
+    CPU,
+    MAKERS,
+    STEPS,
+    one_step,
+    super_resolution_step,
+    teacher,
+    teacher_step,
+)
 
 BATCH = 7
 LOOP = LoopSpec("toy", STEPS * BATCH, BATCH, warmup=0.2, decay=0.5, seed=3, save_every_s=-1.0)
@@ -38,6 +46,7 @@ def _teacher_in_parts() -> Step:
 CASES = MAKERS | {
     "teacher-parts": _teacher_in_parts,
     "grow-parts": lambda: one_step(True, batch=6, prior_batch=4, micro_batch=2),
+    "super-resolution-parts": lambda: super_resolution_step(6, 2),
 }
 
 
@@ -98,7 +107,7 @@ def _cut() -> None:
     with processes.group():
         for name, make in CASES.items():
             step = _go(f"cut-{name}", make)
-            trained = step.modules["denoiser" if "teacher" in name else "generator"]
+            trained = next(iter(step.modules.values()))
             for network in (trained, step.modules["ema"]):
                 assert 0.4 < _held(network) < 0.65, _held(network)
             for optimizer in step.optimizers.values():
@@ -152,7 +161,7 @@ def _difference(a: Path, b: Path) -> float:
 
 
 def test_cut_weights_train_as_whole_ones_and_checkpoints_move_between(tmp_path: Path) -> None:
-    """Teacher, distillation (adaptive weight, R1) and growth in float64; restarts both ways."""
+    """Every objective, distillation with adaptive weight and R1, in float64; restarts both ways."""
     assert run_group(1, _alone, folder=tmp_path, limit=900) == [0], log(tmp_path)
     assert run_group(2, _cut, folder=tmp_path, limit=900) == [0, 0], log(tmp_path) + log(
         tmp_path, 1
