@@ -30,6 +30,7 @@ _WARMUP = 0.2  # share of training in which the learning rate rises
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
 _LOG_EVERY = 10  # steps
 _SAVE_EVERY_S = 60.0
+_AT_ONCE = 256  # held-out images in memory
 
 
 def run(config: Config) -> None:
@@ -155,10 +156,12 @@ def _step(
 
 def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dict[str, float]:
     """Share of held-out images named right, at each resolution."""
-    images = torch.from_numpy(np.array(open_images(data, "test")))
-    labels = data.array("test_labels")
-    shares = {}
-    for res in ladder:
-        _, logits = extract(network, degrade(images, res).numpy())
-        shares[str(res)] = float(np.mean(logits.argmax(1) == labels))
-    return shares
+    images, labels = open_images(data, "test"), data.array("test_labels")
+    right = dict.fromkeys(ladder, 0)
+    for start in range(0, len(labels), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        part = torch.from_numpy(np.array(images[rows]))
+        for res in ladder:
+            _, logits = extract(network, degrade(part, res).numpy())
+            right[res] += int((logits.argmax(1) == labels[rows]).sum())
+    return {str(res): count / len(labels) for res, count in right.items()}

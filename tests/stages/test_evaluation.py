@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from pagoda import artifacts
+from pagoda import artifacts, processes
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, parse
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
+from pagoda.evaluation import streaming
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.streaming import subset
 from pagoda.metrics.frechet import frechet_distance_of_features
@@ -29,6 +31,7 @@ from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import Contender, contenders, untrained, upsample
 from pagoda.stages.paths import Paths
 from tests.extractors.stand_ins import write_inception
+from tests.group import log, run_group
 from tests.stages.untrained import write_models
 from tests.tiny import tiny_tree
 
@@ -219,6 +222,31 @@ def test_a_second_run_gives_the_same_bytes(config: Config) -> None:
     for resolution in config.resolutions:
         evaluate.run(config, resolution)
         assert evaluation(config, resolution).fingerprint == first[resolution]
+
+
+def _evaluate(tree: dict[str, Any]) -> None:
+    """Both stages at both resolutions, in blocks that three processes share unequally."""
+    streaming.BLOCK = 10
+    config = parse(tree)
+    with processes.group():
+        for resolution in config.resolutions:
+            for stage in (reference, evaluate):
+                stage.run(config, resolution)
+                processes.wait()
+
+
+def test_several_processes_give_the_same_bits(config: Config, tmp_path: Path) -> None:
+    made = []
+    for world in (1, 2, 3):
+        folder = tmp_path / str(world)
+        shutil.copytree(Path.cwd(), folder)
+        tree = dataclasses.asdict(config)
+        assert run_group(world, _evaluate, tree, folder=folder) == [0] * world, log(folder)
+        paths = [at(r) for r in config.resolutions
+                 for at in (Paths(config).reference, Paths(config).evaluation)]  # fmt: skip
+        made.append([json.loads((folder / p / "manifest.json").read_text())["fingerprint"]
+                     for p in paths])  # fmt: skip
+    assert made[0] == made[1] == made[2]
 
 
 def test_the_seed_decides_and_the_batch_does_not(config: Config) -> None:

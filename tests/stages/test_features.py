@@ -78,6 +78,27 @@ def test_the_run_seed_does_not_matter_and_its_own_does(trained: Config) -> None:
     assert network_of(trained).fingerprint != first
 
 
+def test_held_out_images_are_named_in_parts(
+    trained: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of them have to fit into memory; the shares are those of all at once."""
+    expected = network_of(trained).card()["accuracy"]
+    read: list[int] = []
+    monkeypatch.setattr(features, "_AT_ONCE", 30)  # of 80: the last part is smaller
+    whole = features.extract
+
+    def seen(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        read.append(len(images))
+        return whole(network, images)
+
+    monkeypatch.setattr(features, "extract", seen)
+    data = artifacts.open_artifact(Paths(trained).data(16), "images")
+    card = network_of(trained)
+    network = load_feature_network(card.weights(), card.card())
+    assert features._accuracy(network, data, [8, 16]) == expected
+    assert read == [30, 30, 30, 30, 20, 20]
+
+
 def _command(tree: dict[str, Any]) -> None:
     """``pagoda features``, as a launcher's process runs it."""
     Path("params.yaml").write_text(yaml.safe_dump(tree))
