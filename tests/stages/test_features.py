@@ -20,7 +20,7 @@ from pagoda.config import Config, parse
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.streaming import subset
-from pagoda.networks.classifier import extract, load_feature_network
+from pagoda.networks.classifier import FeatureNetwork, extract, load_feature_network
 from pagoda.stages import downsample, features, reference
 from pagoda.stages.paths import Paths
 from tests.group import log, run_group
@@ -85,11 +85,10 @@ def test_held_out_images_are_named_in_parts(
     expected = network_of(trained).card()["accuracy"]
     read: list[int] = []
     monkeypatch.setattr(features, "_AT_ONCE", 30)  # of 80: the last part is smaller
-    whole = features.extract
 
-    def seen(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def seen(network: FeatureNetwork, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         read.append(len(images))
-        return whole(network, images)
+        return extract(network, images)
 
     monkeypatch.setattr(features, "extract", seen)
     data = artifacts.open_artifact(Paths(trained).data(16), "images")
