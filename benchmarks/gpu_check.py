@@ -33,7 +33,7 @@ from pagoda.stages.device import pick_device
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.optim import autocast
 
-SIZE = Size(32, 64, (1, 2, 2), 1, (8,), 8)
+SIZE = Size(32, 32, (1, 2, 2), 1, (8,), 4)
 _FLOAT32, _TRAJECTORY, _TF32, _BF16, _FLOAT64 = 1e-4, 1e-3, 1e-2, 5e-2, 1e-9
 _STEPS = 3
 

@@ -6,8 +6,8 @@
 
 The same command again goes on where the last one stopped: finished stages are skipped, and the one
 that was cut short resumes from its checkpoint. For machines that hold PyTorch but not DVC, and for
-those that are lent for minutes. Exit status 0: all done; 75: time is up, run it again; anything
-else is that of a stage that failed. What needs it is then left out, and the other runs go on.
+those that are lent for minutes. Exit status 0: all done; 75: time is up, run it again; 130:
+stopped; anything else is that of a stage that failed. That run ends there, the others go on.
 
 ``--runs`` names what is run, ``main`` alone unless told otherwise; ``all`` is every one of
 :data:`RUNS`. Each has a folder ``WORK/<run>``. A stage that another run has finished with the same
@@ -62,6 +62,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 _PATHS = ("data.path", "reference.weights", "reference.code", "teacher.imported",
           "distill.imported", "grow.imported")  # fmt: skip
 _TIME_IS_UP = 75
+_INTERRUPTED = 130
 _GRACE_S = 60  # for a stage to save its state after it was told to stop
 _NOT_HERE = "track"  # needs MLflow; the reports are what it reads
 _PROBE_S = 300
@@ -338,7 +339,11 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from error
     for name, tree in trees.items():
         prepare(given.work / name, tree)
-    status = run_all(given.work, trees, deadline)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: state is saved
+    try:
+        status = run_all(given.work, trees, deadline)
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
     runs = {name: (RUNS[name], len(stages(trees[name]))) for name in names}
     about = Compared(given.work, given.profile, tuple(given.settings), runs, given.revision)
     folders = [given.work, *([given.report] if given.report else [])]
