@@ -111,7 +111,9 @@ def test_processes_share_an_arm(
     tiny_study: Callable[..., Config], tmp_path: Path, name: str
 ) -> None:
     """Two with cut weights train what one does, and the first alone measures it."""
-    settings: dict[str, object] = {"target_res": 32, "teacher.optim.precision": "fp32"}
+    settings: dict[str, object] = {
+        f"{section}.optim.precision": "fp32" for section in ("teacher", "grow")
+    }
     config = tiny_study(**settings)
     _prepare(config)
     distill.run(config)
@@ -120,7 +122,8 @@ def test_processes_share_an_arm(
     found = load_study("growth_baselines")
     arm.run(config, found, found.arms[name], 0)
     tree = tiny_tree(**(_SEEDS | settings))
-    assert run_group(2, _share_an_arm, tree, name, folder=pair) == [0, 0], log(pair)
+    ended = run_group(2, _share_an_arm, tree, name, folder=pair, limit=600)
+    assert ended == [0, 0], log(pair)
     whole = sorted(Path("runs/tiny/studies").rglob("*.safetensors"))
     assert len(whole) == 2
     for file in whole:
