@@ -295,7 +295,9 @@ def plan_name(stage: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return f"{value:,.3g}" if value else ""
+    if not value:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
