@@ -133,3 +133,15 @@ class PairBatches:
         if self.ahead:
             rows = self.rows(batch, torch.Generator().manual_seed(seed))
             self.ahead.start(rows[processes.share(batch)], self.read)
+
+
+def share_of_noise(images: Tensor, batch: int) -> Tensor:
+    """Standard normal noise for this process's share of ``batch`` images like ``images``.
+
+    Every process draws the whole batch, so that their number changes nothing.
+    """
+    drawn = torch.empty(
+        (batch, *images.shape[1:]), dtype=images.dtype, device=images.device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    return drawn.normal_()[processes.share(batch)]

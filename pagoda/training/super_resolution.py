@@ -16,6 +16,7 @@ from pagoda.diffusion.edm import sample_sigma
 from pagoda.networks.super_resolution import SuperResolver, condition
 from pagoda.objectives.super_resolution import super_resolution_loss
 from pagoda.training import sharding
+from pagoda.training.batches import share_of_noise
 from pagoda.training.ema import EMA
 from pagoda.training.micro_batch import slices
 from pagoda.training.optim import OptimSpec, Updates, autocast
@@ -109,8 +110,8 @@ class SuperResolutionStep:
         low, high, labels = self.pairs.draw(spec.batch)
         sigma = sample_sigma(spec.batch, spec.p_mean, spec.p_std)[mine].to(high)
         level = (torch.rand(spec.batch) * spec.noise_max)[mine].to(high)
-        seen = condition(low, high.shape[-1], level, self._noise(high))
-        noise = self._noise(high)
+        seen = condition(low, high.shape[-1], level, share_of_noise(high, spec.batch))
+        noise = share_of_noise(high, spec.batch)
         processes.part_streams()
         total = torch.zeros((), device=high.device)
         for part in slices(len(high), spec.micro_batch):
@@ -125,14 +126,6 @@ class SuperResolutionStep:
         norm = self.updates.step()
         self.ema.update(step)
         return {"loss": total, "grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
-
-    def _noise(self, high: Tensor) -> Tensor:
-        """This process's share of standard normal images; the whole batch is drawn everywhere."""
-        drawn = torch.empty(
-            (self.spec.batch, *high.shape[1:]), dtype=high.dtype, device=high.device,
-            memory_format=torch.channels_last,
-        )  # fmt: skip
-        return drawn.normal_()[processes.share(self.spec.batch)]
 
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step."""

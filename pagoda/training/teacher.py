@@ -15,7 +15,7 @@ from pagoda.networks.unet import NO_CLASS
 from pagoda.objectives.denoising import denoising_loss
 from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.training import sharding
-from pagoda.training.batches import ImageBatches
+from pagoda.training.batches import ImageBatches, share_of_noise
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.micro_batch import slices
 from pagoda.training.optim import OptimSpec, Updates, autocast
@@ -120,10 +120,8 @@ class TeacherStep:
 
     def _noise(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels and noise of this process's share; the whole batch is drawn everywhere."""
-        mine, shape = processes.share(self.batch), (self.batch, *images.shape[1:])
+        mine = processes.share(self.batch)
         sigma = sample_sigma(self.batch, self.p_mean, self.p_std)[mine].to(images)
-        noise = torch.empty(
-            shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
-        ).normal_()
+        noise = share_of_noise(images, self.batch)
         processes.part_streams()
-        return sigma, noise[mine]
+        return sigma, noise
