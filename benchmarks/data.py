@@ -42,6 +42,8 @@ from PIL import Image  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.timing import revision  # noqa: E402
+
 
 def cpu_seconds() -> float:
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF,
@@ -66,13 +68,6 @@ def versions(*names: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def revision(checkout: str) -> str | None:
-    """The commit of a checkout, None if it does not say."""
-    command = ["git", "-C", checkout, "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def loader(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import importlib
 import pickle
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import whole_float32
+from benchmarks.timing import revision, whole_float32
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.objectives.denoising import denoising_loss
@@ -100,9 +99,7 @@ class Edm:
 
     def revision(self) -> str | None:
         """The commit of the checkout, None if it does not say."""
-        command = ["git", "-C", str(self.checkout), "rev-parse", "--short", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or None
+        return revision(self.checkout)
 
     def network(self, size: Size, *, fp16: bool = False) -> nn.Module:
         """DhariwalUNet behind EDMPrecond, random weights, none of them zero."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.pieces import ROOT, compose, gpu_gib
+from benchmarks.pieces import ROOT, compose, environment, gpu_gib
 from benchmarks.pieces import stages as pipeline
 
 SMALL = {
@@ -104,10 +103,9 @@ def peak(command: list[str], folder: Path) -> Row:
         "done = subprocess.run([sys.executable, '-m', 'pagoda', *sys.argv[1:]], stdout=2);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
     )
-    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command], cwd=folder, text=True,
-        env=os.environ | {"PYTHONPATH": python_path}, stdout=subprocess.PIPE,
+        env=environment(), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip
     gpu = 0.0
