@@ -144,6 +144,16 @@ RELATIONS: list[tuple[dict[str, Any], str, str]] = [
         "distill.loss.regression = 'none'",
         "other than none",
     ),
+    (
+        {"grow.loss.separate_update": True, "grow.loss.weighting": "adaptive"},
+        "grow.loss.separate_update = True",
+        "weighting is fixed",
+    ),
+    (
+        {"distill.loss.separate_update": True, "distill.loss.fakes": "both"},
+        "distill.loss.separate_update = True",
+        "fakes are prior",
+    ),
     ({"grow.loss.weight_min": 99.0}, "grow.loss.weight_min = 99.0", "weight_max"),
     ({"grow.loss.regression": "noise_to_data"}, "'noise_to_data'", "reconstruction or none"),
 ]

@@ -95,6 +95,10 @@ def _training_checks(c: Config) -> list[_Check]:
              loss.regression, "something other than none while adversarial is none"),
             (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes", loss.fakes,
              "prior while there is no regression, and so no reconstructions"),
+            (not loss.separate_update or (loss.regression != "none" and loss.fakes == "prior"
+                                          and loss.weighting == "fixed"),
+             f"{stage}.loss.separate_update", loss.separate_update,
+             "false unless there is a regression, fakes are prior and weighting is fixed"),
             (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
              f"at most {stage}.loss.weight_max"),
         ]  # fmt: skip

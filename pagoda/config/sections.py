@@ -79,7 +79,7 @@ class UNetConfig:
     blocks: int = opt("residual blocks a level", ge=1)
     attention: list[int] = opt("resolutions with self-attention")
     head_channels: int = opt("channels a head of attention", ge=1)
-    dropout: float = opt("dropout in residual blocks", ge=0, lt=1)
+    dropout: float = opt("dropout in residual blocks of the teacher", ge=0, lt=1)
     time_scale: float = opt("the sinusoidal embedding sees time_scale x c_noise", gt=0)
     min_group: int = opt("fewest channels a group of normalisation: EDM 4, ADM and PaGoDA 1", ge=1)
 
@@ -226,6 +226,10 @@ class LossConfig:
         "or both",
         choices=("prior", "reconstructions", "both"),
     )
+    separate_update: bool = opt(
+        "one optimiser step of the generator by the regression and one by the adversarial loss, as "
+        "in the official scripts for 256 and 512; false = one by their sum"
+    )
     weighting: str = opt(
         "fixed lambda, or adaptive by the ratio of gradient norms or of their squares",
         choices=("fixed", "adaptive", "adaptive_squared"),
@@ -258,6 +262,7 @@ class DistillConfig:
         choices=("raw", "denoiser"),
     )
     teacher_steps: int = opt("grid of the teacher's samples for noise-to-data", ge=2)
+    dropout: float = opt("dropout in residual blocks of the generators", ge=0, lt=1)
 
 
 @dataclass(frozen=True)

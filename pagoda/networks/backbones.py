@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         network = _create(name, weights).eval().requires_grad_(False)
         self._frozen = [network]  # a list, so that torch does not register it
         self.is_vit = hasattr(network, "patch_embed")
+        self._positions = network.pos_embed.detach() if self.is_vit else None
         depth = len(network.blocks) if self.is_vit else len(network.feature_info)
         self.taps = [depth * (i + 1) // 4 - 1 for i in range(4)]
         if not self.is_vit:
@@ -48,16 +50,34 @@ class Backbone(nn.Module):
         """x (n, 3, h, w) in [-1, 1] -> four maps (n, c, h', w').
 
         Images are normalised as the network was trained with; those below 256 pixels are resized
-        to 224 bilinearly, as the official code does, and others are seen as they are.
+        to 224 bilinearly, as the official code does, and others are seen as they are; the position
+        embeddings of a vision transformer are then resized bilinearly, without antialiasing.
         """
         x = ((x + 1) / 2 - self._mean.to(x)) / self._std.to(x)
         if x.shape[-1] < _SMALL:
             x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
+        if self._positions is not None:
+            self._fit_positions(self._positions, x.shape[-2:])
         return list(
             self._frozen[0].forward_intermediates(
                 x, indices=self.taps, intermediates_only=True, output_fmt="NCHW", stop_early=True
             )
         )
+
+    def _fit_positions(self, positions: Tensor, size: tuple[int, int]) -> None:
+        """Bring the network to images of ``size``: timm would resize bicubically, antialiased."""
+        network = self._frozen[0]
+        if tuple(size) == network.patch_embed.img_size:
+            return
+        network.set_input_size(img_size=tuple(size))
+        prefix, grid = positions.split(
+            [network.num_prefix_tokens, positions.shape[1] - network.num_prefix_tokens], dim=1
+        )
+        side = math.isqrt(grid.shape[1])
+        grid = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, network.patch_embed.grid_size, mode="bilinear")
+        fitted = torch.cat([prefix, grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+        network.pos_embed = nn.Parameter(fitted.to(network.pos_embed), requires_grad=False)
 
     def _channels(self, network: Any) -> list[int]:
         if self.is_vit:

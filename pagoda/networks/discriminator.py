@@ -31,7 +31,13 @@ class _Down(nn.Module):
 
 
 class Discriminator(nn.Module, ABC):
-    """Class-conditional logits of "real", and feature maps to measure distances in."""
+    """Class-conditional logits of "real", and feature maps to measure distances in.
+
+    Attributes:
+        views: copies of the images, each with a draw of its own, that augmentation makes.
+    """
+
+    views = 1
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:

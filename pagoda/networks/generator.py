@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import torch
@@ -157,15 +158,18 @@ def load_generator(weights: dict[str, Tensor], card: dict[str, Any]) -> Generato
     return generator.eval()
 
 
-def generator_from_teacher(teacher: Denoiser, *, sigma_max: float, output: str) -> Generator:
+def generator_from_teacher(
+    teacher: Denoiser, *, sigma_max: float, output: str, dropout: float = 0.0
+) -> Generator:
     """Stage 2 start: every teacher weight, used as a one-step map.
 
     Args:
         output: ``"raw"``, the network F as in the official code, or ``"denoiser"``, c_out F.
+        dropout: of the generator; the teacher keeps its own.
     """
     c_out = scalings(torch.tensor(sigma_max, dtype=torch.float64), teacher.sigma_data).c_out.item()
     generator = Generator(
-        teacher.spec,
+        dataclasses.replace(teacher.spec, dropout=dropout),
         [],
         sigma_max=sigma_max,
         sigma_data=teacher.sigma_data,

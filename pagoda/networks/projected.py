@@ -34,6 +34,7 @@ class ProjectedDiscriminator(Discriminator):
         classes: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.views = len(backbones)
         self.networks = nn.ModuleList(
             [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
         )
@@ -43,13 +44,19 @@ class ProjectedDiscriminator(Discriminator):
             for i, c in enumerate(network.channels)  # type: ignore[arg-type]
         ])  # fmt: skip
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The projected maps of all networks, four a network, highest resolution first."""
-        return [m for network in self.networks for m in network(x)]
+    def features(self, x: Tensor | list[Tensor]) -> list[Tensor]:
+        """The projected maps of all networks, four a network, highest resolution first.
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        Of a list, each network sees its own entry.
+        """
+        views = x if isinstance(x, list) else [x] * len(self.networks)
+        pairs = zip(self.networks, views, strict=True)
+        return [m for network, view in pairs for m in network(view)]
+
+    def forward(self, x: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """x (n, 3, r, r) in [-1, 1], labels (n,) -> logits (n, heads x patches).
 
+        Of a list, each network sees its own entry: the official code draws augmentation a network.
         All heads have as many patches, so that a mean weighs networks, scales and patches equally.
         """
         pairs = zip(self.heads, self.features(x), strict=True)

@@ -51,7 +51,7 @@ def _colour(x: Tensor, draws: _Draws) -> Tensor:
 
 def _translate(x: Tensor, draws: _Draws) -> Tensor:
     n, _, h, w = x.shape
-    reach = max(1, h // 8)
+    reach = max(1, int(h / 8 + 0.5))
     shift = draws.pairs(-reach, reach + 1, x)
     rows = torch.arange(h, device=x.device) + shift[0][:, None] + reach
     cols = torch.arange(w, device=x.device) + shift[1][:, None] + reach
@@ -62,10 +62,10 @@ def _translate(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _cutout(x: Tensor, draws: _Draws) -> Tensor:
-    _, _, h, w = x.shape
-    side = max(1, round(h * 0.2))
-    centre = draws.pairs(0, h, x)
-    near_row = (torch.arange(h, device=x.device) - centre[0][:, None]).abs() * 2 < side
-    near_col = (torch.arange(w, device=x.device) - centre[1][:, None]).abs() * 2 < side
-    hole = near_row[:, None, :, None] & near_col[:, None, None, :]
-    return x.masked_fill(hole, 0.0)
+    """A square hole of zeros; of an even side, it lies from side / 2 before its centre on."""
+    resolution = x.shape[-1]
+    side = max(1, int(resolution * 0.2 + 0.5))
+    centre = draws.pairs(0, resolution + 1 - side % 2, x)
+    inside = torch.arange(resolution, device=x.device) - centre[:, :, None] + side // 2
+    rows, cols = (inside >= 0) & (inside < side)
+    return x.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0.0)

@@ -223,6 +223,8 @@ class Counter:
         z = self._images(self.config.base_res)
         per_latent = training_flops(generator, z, self.labels) / _BATCH
         total = per_latent * (draws.pairs + draws.prior)
+        if section.loss.separate_update:  # the discriminator's fakes are made apart
+            total += forward_flops(generator, z, self.labels) / _BATCH * draws.prior
         adaptive = section.loss.weighting != "fixed" and draws.pairs > 0
         total += draws.pairs * self._regression(generator.resolution, section, adaptive)
         if draws.judged:

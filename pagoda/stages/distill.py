@@ -39,8 +39,9 @@ def run(config: Config) -> None:
     latents = artifacts.open_artifact(paths.latents, "latents", identity)
     denoiser = load_denoiser(teacher.weights(), teacher.card())
     generator = generator_from_teacher(
-        denoiser, sigma_max=config.diffusion.sigma_max, output=section.output
-    )
+        denoiser, sigma_max=config.diffusion.sigma_max, output=section.output,
+        dropout=section.dropout,
+    )  # fmt: skip
     pairs = pair_batches(latents, data, device).thinned(section.pair_share)
     if section.loss.regression == "noise_to_data":
         pairs = teacher_pairs(config, denoiser.to(device), pairs)

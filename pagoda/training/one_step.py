@@ -39,6 +39,8 @@ class OneStepSpec:
             the pairs, or ``both``.
         feature_weight: weight of the distance of discriminator features of the pairs.
         adversarial: ``hinge``, ``non_saturating`` or ``none``.
+        separate_update: the generator takes one optimiser step by the regression, then one by the
+            adversarial loss; otherwise one by their sum.
         weighting: ``fixed`` lambda = weight; ``adaptive``: weight times the ratio of gradient
             norms, clamped to [weight_min, weight_max]; ``adaptive_squared``: of their squares.
         adversarial_start: share of training before the adversarial loss.
@@ -71,6 +73,7 @@ class OneStepSpec:
     ema: float
     precision: str
     micro_batch: int | None = None
+    separate_update: bool = False
 
 
 class OneStepStep:
@@ -136,8 +139,7 @@ class OneStepStep:
         with_prior = ramp is not None and spec.fakes != "reconstructions"
         z, x, labels = self._latents_and_targets(with_prior)
         device = z.device
-        with autocast(device, spec.precision):
-            images = in_parts(self.generator, spec.micro_batch, z, labels)
+        images = self._generate(z, labels, len(x))
         rows = {"prior": slice(len(x), None), "reconstructions": slice(len(x))}
         judged = rows.get(spec.fakes, slice(None))
         fake, fake_labels = images[judged], labels[judged]
@@ -147,17 +149,37 @@ class OneStepStep:
             stats |= self._update_discriminator(step, real, real_labels, fake.detach(), fake_labels)
         loss, parts = self._regression(images[: len(x)], x, step, ramp is not None)
         update = loss * processes.portion(spec.batch)
+        done = torch.zeros_like(update.detach())
+        if spec.separate_update and ramp is not None:
+            self._update_generator(update, step)
+            done, update = update.detach(), done
+            with autocast(device, spec.precision):
+                fake = in_parts(self.generator, spec.micro_batch, z[judged], fake_labels)
         if ramp is not None:
             with autocast(device, spec.precision):
-                logits = self._judge(fake, fake_labels, step)
+                logits = self._judge(fake, fake_labels, 2 * step + 1)
             adversarial = generator_loss(spec.adversarial, logits)
             portion = len(fake) / self._fakes()
             weight = self._weight(update, adversarial * portion) * ramp
             update = update + weight * (adversarial * portion)
-            parts |= {"loss_adv": adversarial.detach() * self._per_pair(), "lambda": float(weight)}
-        stats |= parts | {"loss": update.detach() / processes.portion(spec.batch)}
+            parts |= {"loss_adv": adversarial.detach() * self._per_pair(), "lambda": weight}
+        total = done + update.detach()
+        stats |= parts | {"loss": total / processes.portion(spec.batch)}
         stats |= self._update_generator(update, step)
         return stats
+
+    def _generate(self, z: Tensor, labels: Tensor, pairs: int) -> Tensor:
+        """Images of pairs, then of the prior; with separate updates these are fakes alone, and the
+        generator's adversarial update makes its own.
+        """
+        spec = self.spec
+        with autocast(z.device, spec.precision):
+            if not spec.separate_update:
+                return in_parts(self.generator, spec.micro_batch, z, labels)
+            with torch.no_grad():
+                prior = in_parts(self.generator, spec.micro_batch, z[pairs:], labels[pairs:])
+            seen = in_parts(self.generator, spec.micro_batch, z[:pairs], labels[:pairs])
+        return torch.cat([seen, prior])
 
     def rows(self) -> np.ndarray:
         """Indices of the training images of a step's pairs."""
@@ -227,13 +249,15 @@ class OneStepStep:
         ratio = adaptive_weight(losses[0], losses[1], last, 0.0, 1e4, squared=squared)
         return (spec.weight * ratio).clamp(spec.weight_min, spec.weight_max)
 
-    def _judge(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        if self.spec.augment:
-            images = self._augment(images, step)
-        return self.judge(images, labels)
+    def _judge(self, images: Tensor, labels: Tensor, draw: int) -> Tensor:
+        if not self.spec.augment:
+            return self.judge(images, labels)
+        count = self.discriminator.views
+        views = [self._augment(images, draw * count + i) for i in range(count)]
+        return self.judge(views if count > 1 else views[0], labels)
 
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The discriminator's logits.
+    def judge(self, images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        """The discriminator's logits of images, or of a list with a view for each of its networks.
 
         In micro batches the convolutional one computes its features in parts and its statistic of
         the batch on the whole, so that nothing changes but memory. The others normalise over the
@@ -241,6 +265,7 @@ class OneStepStep:
         """
         most = self.spec.micro_batch
         if most is not None and isinstance(self.discriminator, ConvDiscriminator):
+            assert isinstance(images, Tensor)  # it has one view
             last = in_parts(self._last_map, most, images)
             return self.discriminator.classify(last, labels)
         return self.discriminator(images, labels)
@@ -248,12 +273,12 @@ class OneStepStep:
     def _last_map(self, images: Tensor) -> Tensor:
         return self.discriminator.features(images)[-1]
 
-    def _augment(self, images: Tensor, step: int) -> Tensor:
+    def _augment(self, images: Tensor, draw: int) -> Tensor:
         """DiffAugment; prior samples and real images share a draw, whoever holds which of them."""
         mine = processes.share(self.spec.prior_batch)
         if len(images) == mine.stop - mine.start:
-            return diff_augment(images, step, self.spec.prior_batch)
-        return diff_augment(images, step, len(images) * processes.count())
+            return diff_augment(images, draw, self.spec.prior_batch)
+        return diff_augment(images, draw, len(images) * processes.count())
 
     def _update_discriminator(
         self, step: int, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
@@ -261,8 +286,8 @@ class OneStepStep:
         spec, updates = self.spec, self.updates["discriminator"]
         self.discriminator.requires_grad_(True)
         with autocast(real.device, spec.precision):
-            real_logits = self._judge(real, real_labels, step)
-            fake_logits = self._judge(fake, fake_labels, step)
+            real_logits = self._judge(real, real_labels, 2 * step)
+            fake_logits = self._judge(fake, fake_labels, 2 * step)
         loss = discriminator_loss(spec.adversarial, real_logits, fake_logits)
         total = loss
         if spec.r1 and step % spec.r1_every == 0:

@@ -72,6 +72,34 @@ def test_backbone_maps_are_the_stages_of_the_network() -> None:
             torch.testing.assert_close(made, h)
 
 
+@pytest.mark.parametrize(("name", "side"), [("test_vit", 160), ("test_vit", 256),
+                                            ("deit_tiny_distilled_patch16_224", 256)])  # fmt: skip
+def test_position_embeddings_are_resized_bilinearly(name: str, side: int) -> None:
+    """MiDaS' forward_flex, which the official discriminator uses: patches plus a bilinear grid."""
+    backbone = Backbone(name, "random")
+    network, plain = backbone._frozen[0], timm.create_model(name)
+    plain.load_state_dict(network.state_dict())
+    prefix, old = plain.num_prefix_tokens, plain.patch_embed.grid_size[0]
+    x = torch.rand(1, 3, side, side) * 2 - 1
+    seen = side if side >= 256 else 224
+    maps = backbone(x)
+    x = ((x + 1) / 2 - backbone._mean) / backbone._std
+    x = x if side == seen else F.interpolate(x, (seen, seen), mode="bilinear")
+    patches = plain.patch_embed.proj(x)
+    grid = plain.pos_embed[:, prefix:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, patches.shape[-2:], mode="bilinear", align_corners=False)
+    first = [plain.cls_token, plain.dist_token][:prefix] if prefix == 2 else [plain.cls_token]
+    h = torch.cat(first, 1) + plain.pos_embed[:, :prefix]
+    h = torch.cat([h, (patches + grid).flatten(2).transpose(1, 2)], 1)
+    h = plain.norm_pre(h)
+    with torch.no_grad():
+        for i, block in enumerate(plain.eval().blocks[: backbone.taps[-1] + 1]):
+            h = block(h)
+            if i in backbone.taps:
+                made = maps[backbone.taps.index(i)].flatten(2).transpose(1, 2)
+                torch.testing.assert_close(made, h[:, prefix:], rtol=1e-4, atol=1e-5)
+
+
 def test_mixing_is_the_formula() -> None:
     """CCM and CSM with torch's own layers, weights copied."""
     made = ProjectedFeatures("test_efficientnet", "random", seed=9, width=8)

@@ -14,7 +14,7 @@ from pagoda.objectives.adversarial import (
     generator_loss,
     r1_penalty,
 )
-from pagoda.objectives.augment import diff_augment
+from pagoda.objectives.augment import _cutout, _Draws, diff_augment
 from pagoda.objectives.denoising import denoising_loss
 from pagoda.objectives.noise_to_data import noise_to_data_loss
 from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
@@ -113,6 +113,17 @@ def test_translation_reaches_an_eighth_of_the_side() -> None:
     out = diff_augment(x, 0).mean(1)
     columns = out.amax(1).argmax(1) - 16  # the largest over rows: a hole never hides a column
     assert columns.min() == -4 and columns.max() == 4
+
+
+@pytest.mark.parametrize(("resolution", "side"), [(32, 6), (64, 13), (128, 26), (28, 6), (10, 2)])
+def test_the_hole_has_a_fifth_of_the_side(resolution: int, side: int) -> None:
+    """DiffAugment: int(0.2 r + 0.5) pixels, whole where no border cuts it."""
+    holes = _cutout(torch.ones(400, 1, resolution, resolution), _Draws(0, 400))[:, 0] == 0
+    assert holes.any(2).sum(1).max() == side and holes.any(1).sum(1).max() == side
+    assert (holes.any(2).sum(1) * holes.any(1).sum(1) == holes.sum((1, 2))).all()
+    reached = holes.any(0)
+    assert reached.all()  # every pixel is hidden now and then, those at the borders too
+    assert holes.any(2).sum(1).min() == (side + 1) // 2  # a centre on the border
 
 
 def test_pixel_losses_are_means_of_squares() -> None:

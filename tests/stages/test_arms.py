@@ -92,7 +92,11 @@ def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
         _again(**one, **{"grow.trainable_base_blocks": 99}), ("grow",), 10, 200
     )
     quiet = training_compute(_again(**one, **{"grow.loss.adversarial": "none"}), ("grow",), 10, 200)
-    assert loose["grow-16"] > frozen["grow-16"] > quiet["grow-16"]
+    apart = training_compute(
+        _again(**one, **{"grow.loss.separate_update": True}), ("grow",), 10, 200
+    )
+    assert apart["grow-16"] > frozen["grow-16"] and loose["grow-16"] > frozen["grow-16"]
+    assert frozen["grow-16"] > quiet["grow-16"]
 
 
 def _again(**overrides: object) -> Config:

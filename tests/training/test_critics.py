@@ -131,6 +131,59 @@ def test_a_checkpoint_holds_the_projections_and_not_the_frozen_networks(
         assert all(torch.equal(v, after[k]) for k, v in module.state_dict().items()), name
 
 
+def test_separate_updates_are_a_step_by_each_loss() -> None:
+    """Official scripts for 256 and 512: reconstruction first, then new fakes for the adversary."""
+    settings: dict[str, object] = {"regression": "reconstruction", "batch": 4, "prior_batch": 3}
+    made = make("conv", **settings, separate_update=True)
+    torch.manual_seed(0)
+    made(0, 0.5)
+    by_hand = make("conv", **settings)
+    torch.manual_seed(0)
+    z, x, labels = by_hand._latents_and_targets(True)
+    generator, optimizer = by_hand.generator, by_hand.optimizers["generator"]
+    fake = generator(z[4:], labels[4:]).detach()
+    by_hand._update_discriminator(0, *by_hand.real.draw(3), fake, labels[4:])
+    for loss in (
+        lambda: (generator(z[:4], labels[:4]) - x).square().mean(),
+        lambda: -by_hand.discriminator(generator(z[4:], labels[4:]), labels[4:]).mean(),
+    ):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    for player in ("generator", "discriminator"):
+        pairs = zip(made.modules[player].parameters(), by_hand.modules[player].parameters(),
+                    strict=True)  # fmt: skip
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    moved = make("conv", **settings)
+    torch.manual_seed(0)
+    moved(0, 0.5)  # one step by the sum goes elsewhere
+    a, b = (torch.cat([p.flatten() for p in s.generator.parameters()]) for s in (made, moved))
+    assert (a - b).abs().max() > 1e-3
+
+
+def test_each_network_and_each_player_draws_its_own_augmentation() -> None:
+    """Real images and fakes of one update share the draw, as in the official code."""
+    KINDS["two"] = lambda: ProjectedDiscriminator(["test_efficientnet"] * 2, "random", 2, 0)
+    step = make("two", augment=True, regression="none", prior_batch=4)
+    del KINDS["two"]
+    seen: list[list[Tensor]] = []
+
+    def judge(images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        assert isinstance(images, list)
+        seen.append(images)
+        return images[0].flatten(1).mean(1) * next(step.discriminator.parameters()).sum()
+
+    step.judge = judge  # type: ignore[method-assign]
+    x, y = torch.ones(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
+    step._update_discriminator(7, x, y, x, y)
+    step._judge(x, y, 2 * 7 + 1)
+    real, fake, for_generator = seen
+    assert all(torch.equal(a, b) for a, b in zip(real, fake, strict=True))
+    views = [*real, *for_generator]
+    assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
 @pytest.mark.parametrize(("fakes", "expected"), [("prior", 5), ("reconstructions", 3), ("both", 8)])
 def test_the_discriminator_judges_the_fakes_it_is_told_to(fakes: str, expected: int) -> None:
     step = make("conv", regression="reconstruction", batch=3, prior_batch=5, fakes=fakes)
