@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda.errors import PagodaError
 from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
 
 NO_CLASS = -1
@@ -47,9 +48,18 @@ class UNetSpec:
 
     @staticmethod
     def from_card(tree: dict[str, Any]) -> UNetSpec:
-        """Rebuild a spec from its JSON form."""
+        """Rebuild a spec from its JSON form.
+
+        Raises:
+            Exception: any, for a tree that no spec has.
+            PagodaError: for a resolution that its levels do not halve.
+        """
         lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
-        return UNetSpec(**{**tree, **lists})
+        spec = UNetSpec(**{**tree, **lists})
+        halvings = len(spec.channel_mult) - 1
+        if spec.resolution < 1 or spec.resolution % (1 << halvings):
+            raise PagodaError(f"resolution {spec.resolution} cannot be halved {halvings} times")
+        return spec
 
     def to_card(self) -> dict[str, Any]:
         """JSON form of the spec."""
