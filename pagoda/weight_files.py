@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import urllib.error
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def read_torch(path: Path) -> Any:
     """
     try:
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch tells its developers how a pickle is written
+            return torch.load(path, map_location="cpu", weights_only=True)
     except PagodaError:
         raise
     except OSError as error:
@@ -216,6 +219,17 @@ def positive(card: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise PagodaError(f"{key} of its card is {value!r}, expected a number above zero")
     return float(value)
+
+
+def whole(card: Mapping[str, Any], *keys: str, least: int = 1) -> None:
+    """Refuse entries of a card that are not whole numbers, or too small.
+
+    Raises:
+        PagodaError: for the first of them.
+    """
+    for key in keys:
+        if type(card[key]) is not int or not least <= card[key] < 1 << 31:
+            raise PagodaError(f"{key} of its card is {card[key]!r}, expected {least} or more")
 
 
 def _difference(tensor: Tensor, like: Tensor) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.data.pixels import to_float, to_uint8
-from pagoda.weight_files import fitted
+from pagoda.weight_files import fitted, whole
 
 _WIDTHS = ((2, 2), (4, 1), (6, 2), (8, 1))  # (multiple of ``channels``, stride) after the stem
 _STEM_RES = 32  # larger inputs are halved by strided convolutions down to this first
@@ -90,6 +90,7 @@ def load_feature_network(weights: dict[str, Tensor], card: dict[str, Any]) -> Fe
     """The network of a ``features`` artifact, in eval mode."""
 
     def build(card: dict[str, Any]) -> FeatureNetwork:
+        whole(card["architecture"], *card["architecture"])
         return FeatureNetwork(**card["architecture"])
 
     return fitted(build, weights, card).to(memory_format=torch.channels_last)

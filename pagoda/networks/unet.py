@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
 from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
+from pagoda.weight_files import positive, whole
 
 NO_CLASS = -1
 """The label of an image whose class is not told."""
@@ -51,13 +52,18 @@ class UNetSpec:
         """Rebuild a spec from its JSON form.
 
         Raises:
-            Exception: any, for a tree that no spec has.
-            PagodaError: for a resolution that its levels do not halve.
+            PagodaError: for a number that no U-Net has. Other trees raise whatever they do.
         """
         lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
         spec = UNetSpec(**{**tree, **lists})
+        card = spec.to_card()
+        whole(card, "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group")
+        whole(card, "augment_labels", least=0)
+        if not 0 <= spec.dropout < 1:
+            raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a share")
+        positive(card, "time_scale")
         halvings = len(spec.channel_mult) - 1
-        if spec.resolution < 1 or spec.resolution % (1 << halvings):
+        if spec.resolution % (1 << halvings):
             raise PagodaError(f"resolution {spec.resolution} cannot be halved {halvings} times")
         return spec
 
