@@ -128,6 +128,19 @@ def test_the_ported_network_by_its_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert extractor.classes == 1008
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(
+    value: float, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = torch.jit.load(str(weights))
+    with torch.no_grad():
+        network.layers.last.weight.fill_(value)
+    network.save(str(tmp_path / NAME))
+    publish(tmp_path / NAME, monkeypatch)
+    with pytest.raises(PagodaError, match="NaN or infinity"):
+        open_inception("clean", CPU, 2, tmp_path)
+
+
 def test_weights_decide_the_fingerprint(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
