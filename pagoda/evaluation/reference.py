@@ -155,7 +155,7 @@ def write_reference(
     """Write a ``reference`` artifact; an older one there is replaced.
 
     Raises:
-        PagodaError: if it cannot be written; nothing is left behind.
+        PagodaError: if anything else is there, or it cannot be written; nothing is left behind.
     """
     with artifacts.create(path, "reference", config=config, inputs=inputs) as out:
         np.save(out / "mean.npy", found.moments.mean)

@@ -90,11 +90,13 @@ def synthesise(source: Path, sigma_rel: float, out: Path) -> None:
     gammas = np.array([exponent(w) for w in widths])
     factors = blend(times, gammas, times.max(), exponent(sigma_rel))
     state: dict[str, torch.Tensor] = {}
+    like = artifact.weights()
     for file, factor in zip(files, factors, strict=True):
         for key, value in read_tensors(file).items():
+            if key not in like or value.shape != like[key].shape:
+                raise PagodaError(f"{file} is no snapshot of this network: {key} is not its own")
             part = value.double() * factor if value.is_floating_point() else value
             state[key] = state[key] + part if key in state and value.is_floating_point() else part
-    like = artifact.weights()
     model = {k: v.to(like[k].dtype) for k, v in state.items()}
     card = artifact.card() | {"ema": {"sigma_rel": sigma_rel, "snapshots": len(files)}}
     with artifacts.create(
