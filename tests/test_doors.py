@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ sys.addaudithook(_watch)
 def unpickled() -> Iterator[list[str]]:
     """Names that any plain unpickler of this process looks up, whoever calls it."""
     global _SEEN
-    _SEEN = seen = []
+    seen: list[str] = []
+    _SEEN = seen
     try:
         yield seen
     finally:
@@ -85,7 +87,8 @@ def text(file: Path) -> None:
 
 
 def objects(file: Path) -> None:
-    np.savez(file.with_suffix(".npz"), mu=np.array([Evil()]), sigma=np.eye(1), arr_0=[Evil()])
+    evil = np.array([Evil()])
+    np.savez(file.with_suffix(".npz"), mu=evil, sigma=np.eye(1), arr_0=evil)
     file.with_suffix(".npz").rename(file)
 
 
@@ -150,7 +153,7 @@ DOORS: dict[str, Callable[[Path], Any]] = {
     **{f"inception {mode}": weights_given(f"inception:{mode}") for mode in MODES},
     **{
         f"inception {mode} in the cache": in_the_cache(
-            weight_file(mode).name, lambda mode=mode: open_extractor(f"inception:{mode}", CPU, 2)
+            weight_file(mode).name, partial(open_extractor, f"inception:{mode}", CPU, 2)
         )
         for mode in MODES
     },

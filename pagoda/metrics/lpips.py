@@ -6,6 +6,7 @@ trained on ImageNet: from a file that is given, or from torch.hub's cache or the
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def _load(network: str, weights: Path | None) -> Any:
     from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
     path = find_weights(LPIPS[network], weights, download=True)
-    model = lpips.LPIPS(net=network, verbose=False, pnet_rand=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's old names for its arguments
+        model = lpips.LPIPS(net=network, verbose=False, pnet_rand=True)
     load_lpips(model.net, path, network)
     return model

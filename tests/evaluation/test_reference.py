@@ -19,7 +19,9 @@ CARD = {
 
 
 def kept(path: Path, card: Any = CARD, **arrays: np.ndarray) -> Any:
-    files = {"mean": np.zeros(3), "covariance": np.eye(3), "manifold": np.zeros((5, 3), np.float32)}
+    files: dict[str, np.ndarray] = {
+        "mean": np.zeros(3), "covariance": np.eye(3), "manifold": np.zeros((5, 3), np.float32),
+    }  # fmt: skip
     with artifacts.create(path, "reference", config={}) as out:
         for name, array in (files | arrays).items():
             np.save(out / f"{name}.npy", array)

@@ -22,7 +22,8 @@ from pagoda.networks.unet import UNetSpec
 from pagoda.tensors import save_tensors
 
 SPEC = UNetSpec(8, 16, (1, 2), 1, (4,), 16, 0.0, 3)
-State, Card = dict[str, Tensor], dict[str, Any]
+State = dict[str, Tensor]
+Card = dict[str, Any]
 FEATURES = FeatureNetwork(3, 16, 4, 6, 2)
 MODELS: dict[str, tuple[torch.nn.Module, Card, Callable[[State, Card], torch.nn.Module]]] = {
     "teacher": (d := Denoiser(SPEC, 0.5), d.card(), load_denoiser),
@@ -77,7 +78,7 @@ def test_weights_of_another_network(kind: str, change: str, tmp_path: Path) -> N
 
 
 def keys(card: Card, *above: str) -> list[tuple[str, ...]]:
-    found = []
+    found: list[tuple[str, ...]] = []
     for key, value in card.items():
         found += [(*above, key), *(keys(value, *above, key) if isinstance(value, dict) else [])]
     return found
@@ -93,7 +94,8 @@ def test_a_card_without_a_key_or_with_nonsense_there(
 ) -> None:
     module, sound, _ = MODELS[kind]
     state = dict(module.state_dict())
-    for value in (..., None, "x", -1, {}):
+    nonsense: list[Any] = [..., None, "x", -1, {}]
+    for value in nonsense:
         card = copy.deepcopy(sound)
         inner = card
         for step in key[:-1]:
