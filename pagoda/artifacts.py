@@ -1,10 +1,10 @@
 """Every file that passes between stages: its name, shape, dtype, units and checksum.
 
-An artifact is a folder with the files of its kind (:data:`KINDS`) and a ``manifest.json`` that
-holds their SHA-256 sums, the configuration they belong to and the fingerprints of what they were
-made from. Folders appear whole or not at all: files are written beside the destination and moved
-there with one rename. Nothing that varies between equal runs (times, host names) is stored, so
-equal runs give equal bytes.
+An artifact is a folder with the files of its kind (:data:`pagoda.kinds.KINDS`) and a
+``manifest.json`` that holds their SHA-256 sums, the configuration they belong to and the
+fingerprints of what they were made from. Folders appear whole or not at all, and take the place of
+an artifact of their own kind only (:mod:`pagoda.outputs`). Nothing that varies between equal runs
+(times, host names) is stored, so equal runs give equal bytes.
 
 A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
 Checksums of files of 64 MiB and more are compared once and then trusted while size and time of
@@ -17,82 +17,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from pagoda import outputs
 from pagoda.errors import PagodaError
+from pagoda.kinds import CARD_FILE, KINDS, MODEL_FILE
 
 if TYPE_CHECKING:
     import torch
 
+_M = TypeVar("_M")
 MANIFEST = "manifest.json"
+FORMAT = 1  # of manifests and of the files of each kind; manifests without one are of format 1
 _LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
-MODEL_FILE = "model.safetensors"
-CARD_FILE = "card.json"
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """What one file of an artifact holds. ``ndim`` and ``dtypes`` are checked for ``.npy``."""
-
-    units: str
-    ndim: int | None = None
-    dtypes: tuple[str, ...] = ()
-
-
-_LABELS = FileSpec("class index", 1, ("int64",))
-_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, ("uint8",))
-_MODEL = {
-    MODEL_FILE: FileSpec("weights of the exponential moving average"),
-    CARD_FILE: FileSpec("architecture and training facts"),
-}
-
-KINDS: dict[str, dict[str, FileSpec]] = {
-    "images": {
-        "train_images.npy": _PIXELS,
-        "train_labels.npy": _LABELS,
-        "test_images.npy": _PIXELS,
-        "test_labels.npy": _LABELS,
-        "train_names.txt": FileSpec("name of each image in its source, a line each"),
-        "test_names.txt": FileSpec("name of each image in its source, a line each"),
-        "card.json": FileSpec("class names, recipe, source and its fingerprint"),
-    },
-    "features": _MODEL,
-    "reference": {
-        "mean.npy": FileSpec("mean of features", 1, ("float64",)),
-        "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
-        "manifold.npy": FileSpec("features of real images for precision and recall", 2,
-                                 ("float32", "float64")),
-        "card.json": FileSpec("split, n, extractor and data fingerprints"),
-    },
-    "teacher": _MODEL,
-    "latents": {
-        "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
-                                ("float32", "float16")),
-        "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
-        "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
-        "labels.npy": _LABELS,
-        "card.json": FileSpec("units, solver, grid, round-trip error, moments of the latents"),
-    },
-    "generator": _MODEL,
-    "super_resolution": _MODEL,
-    "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
-    "evaluation": {
-        "results.json": FileSpec("one row a value, with its protocol"),
-        "samples.npy": FileSpec("sample sheet (generators, classes, columns, C, H, W)", 6,
-                                ("uint8",)),
-        "neighbours.npy": FileSpec("nearest training images of one sample sheet", 6, ("uint8",)),
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,8 +62,8 @@ class Artifact:
         """Memory-map ``<name>.npy``, read-only."""
         file = self.path / f"{name}.npy"
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            array = np.lib.format.open_memmap(file, mode="r")  # refuses pickled objects
+        except Exception as error:  # a crafted header can raise anything
             raise _damaged(file, str(error)) from error
         spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
         if spec and (
@@ -129,25 +75,35 @@ class Artifact:
 
     def json(self, name: str) -> Any:
         """Read ``<name>.json``."""
-        file = self.path / f"{name}.json"
-        try:
-            return json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise _damaged(file, str(error)) from error
+        return _read_json(self.path / f"{name}.json")
 
     def card(self) -> dict[str, Any]:
         """Read ``card.json``."""
-        return dict(self.json("card"))
+        card = self.json("card")
+        if not isinstance(card, dict):
+            raise _damaged(self.path / CARD_FILE, "no names in it")
+        return card
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Read the safetensors weights, on the CPU."""
-        import safetensors.torch
+        from pagoda.tensors import read_tensors
 
-        file = self.path / MODEL_FILE
+        return read_tensors(self.path / MODEL_FILE)
+
+    def network(self, load: Callable[[dict[str, torch.Tensor], dict[str, Any]], _M]) -> _M:
+        """The network of a model, which ``load`` makes from its weights and its card.
+
+        Raises:
+            PagodaError: one line if weights and card do not belong together.
+        """
+        weights, card = self.weights(), self.card()
         try:
-            return safetensors.torch.load_file(file)
-        except Exception as error:  # safetensors raises its own private types
-            raise _damaged(file, str(error)) from error
+            return load(weights, card)
+        except PagodaError as error:
+            raise _damaged(self.path / MODEL_FILE, str(error)) from error
+        except Exception as error:  # whatever a foreign card makes a network raise
+            why = f"it describes no network: {type(error).__name__} {error}".splitlines()[0]
+            raise _damaged(self.path / CARD_FILE, why) from error
 
 
 @contextmanager
@@ -162,35 +118,35 @@ def create(
     """Yield an empty folder to fill; on success it becomes the artifact ``path``.
 
     Args:
-        path: where the artifact goes; an older one there is replaced.
-        kind: a key of :data:`KINDS`; all its files must have been written.
+        path: where the artifact goes; an older one of the same kind there is replaced.
+        kind: a key of :data:`pagoda.kinds.KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
         revision: of the code, for networks; no part of the fingerprint.
 
     Raises:
-        PagodaError: if a file of the kind is missing, or the disk is full. Nothing is left behind.
+        PagodaError: if anything else is there, a file of the kind is missing, or the disk is full.
+            Nothing is left behind.
     """
     path = Path(path)
-    partial = path.parent / f".{path.name}.partial-{platform.node()}-{os.getpid()}"
-    try:
-        _remove_orphans(path)
-        partial.mkdir(parents=True)
+    with outputs.new_folder(path, _stranger(kind)) as partial:
         yield partial
-        written = {_whole(file.name) for file in partial.iterdir()}
-        missing = [file for file in KINDS[kind] if file not in written]
-        if missing:
+        manifest = _manifest(partial, kind, config, inputs or {})
+        if missing := _missing(kind, manifest["files"]):
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
         made = {"revision": revision} if revision else {}
-        write_json(partial / MANIFEST, _manifest(partial, kind, config, inputs or {}) | made)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-        _remember(path, json.loads((path / MANIFEST).read_text())["files"])
-    except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(partial / MANIFEST, manifest | made)
+    _remember(path, manifest["files"])
+
+
+def check_out(path: str | Path, *kinds: str) -> None:
+    """Refuse before any work a place where an artifact of these kinds may not go.
+
+    Raises:
+        PagodaError: one line: what is in the way. In the way is anything but an empty folder and
+            an artifact of one of the kinds with nothing added to it.
+    """
+    outputs.check_folder(Path(path), _stranger(*kinds))
 
 
 def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None = None) -> Artifact:
@@ -204,17 +160,10 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
     Raises:
         PagodaError: one line for a missing, foreign or damaged artifact, and what to do.
     """
-    path = Path(path)
-    file = path / MANIFEST
-    if not file.is_file():
-        raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs")
-    try:
-        manifest = json.loads(file.read_text())
-        found, files, config = manifest["kind"], manifest["files"], manifest["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, str(error)) from error
-    if found != kind:
-        raise PagodaError(f"{path} is a {found} artifact, expected {kind}")
+    path, artifact = Path(path), peek(path, kind)
+    files, config = artifact.manifest["files"], artifact.manifest["config"]
+    if missing := _missing(kind, files):
+        raise _damaged(path / MANIFEST, f"it lists no {', '.join(missing)}")
     for key, value in (expect or {}).items():
         if config.get(key) != value:
             raise PagodaError(
@@ -233,6 +182,23 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
             raise _damaged(path / name, "checksums differ")
     if any(files[name]["bytes"] >= _LARGE for name in doubtful):
         _remember(path, files)
+    return artifact
+
+
+def peek(path: str | Path, *kinds: str) -> Artifact:
+    """An artifact of which the manifest alone was checked: gigabytes for a caption would be waste.
+
+    Raises:
+        PagodaError: one line if there is none, its manifest is damaged, or of another kind.
+    """
+    path, wanted = Path(path), " or ".join(kinds)
+    if not path.exists():
+        raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs")
+    if not (path / MANIFEST).is_file():
+        raise PagodaError(f"{path} is no {wanted} artifact: it has no {MANIFEST}")
+    manifest = _read_manifest(path / MANIFEST)
+    if manifest["kind"] not in kinds:
+        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {wanted}")
     return Artifact(path, manifest)
 
 
@@ -261,16 +227,30 @@ def save_weights(
     folder: Path, weights: Mapping[str, torch.Tensor], card: Mapping[str, Any]
 ) -> None:
     """Write weights as safetensors and a model's card as JSON into ``folder``."""
-    import safetensors.torch
+    from pagoda.tensors import save_tensors
 
     state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    safetensors.torch.save_file(state, folder / MODEL_FILE)
+    bad = [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if bad:
+        raise PagodaError(
+            f"{len(bad)} of {len(state)} weights hold NaN or infinity, {bad[0]} among them; they "
+            "are not written: training has diverged, so lower its learning rate (optim.lr)"
+        )
+    save_tensors(folder / MODEL_FILE, state)
     write_json(folder / CARD_FILE, card)
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write JSON with sorted keys, so that equal content gives equal bytes."""
-    path.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    """Write JSON with sorted keys, so that equal content gives equal bytes.
+
+    Raises:
+        PagodaError: if a number is not finite, or the file cannot be written.
+    """
+    try:
+        text = json.dumps(tree, indent=1, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise PagodaError(f"{path.name}: a value is NaN or infinite, which is no result") from error
+    outputs.write_text(path, text + "\n")
 
 
 def sha256(path: Path) -> str:
@@ -299,12 +279,76 @@ def _manifest(
             array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
             entry["shape"], entry["dtype"] = list(array.shape), array.dtype.name
     return {
+        "format": FORMAT,
         "kind": kind,
         "config": dict(config),
         "inputs": {name: artifact.fingerprint for name, artifact in sorted(inputs.items())},
         "files": files,
-        "fingerprint": digest({name: entry["sha256"] for name, entry in files.items()}),
+        "fingerprint": _fingerprint(files),
     }
+
+
+def _fingerprint(files: Mapping[str, Any]) -> str:
+    return digest({name: entry["sha256"] for name, entry in files.items()})
+
+
+def _missing(kind: str, files: Mapping[str, Any]) -> list[str]:
+    """Files of a kind that are not among those of an artifact."""
+    written = {_whole(name) for name in files}
+    return [name for name in KINDS[kind] if name not in written]
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    manifest = _read_json(file)
+    try:
+        if manifest.get("format", 1) != FORMAT:
+            _other_format(file, manifest["format"])
+        str(manifest["kind"]), dict(manifest["config"])
+        for name, entry in manifest["files"].items():
+            if Path(name).name != name or type(entry["bytes"]) is not int:
+                raise ValueError(f"{name!r} is no file of it")
+        sound = manifest["fingerprint"] == _fingerprint(manifest["files"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(file, f"{type(error).__name__} {error}") from error
+    if not sound:
+        raise _damaged(file, "its fingerprint is not that of its files")
+    return dict(manifest)
+
+
+def _other_format(file: Path, found: Any) -> NoReturn:
+    if type(found) is int and found > FORMAT:
+        raise PagodaError(
+            f"{file.parent} is of format {found}, which a newer pagoda wrote; this one reads up to "
+            f"{FORMAT}: update it"
+        )
+    raise ValueError(f"format {found!r}")
+
+
+def _stranger(*kinds: str) -> outputs.Stranger:
+    """What of a folder is no part of an artifact of these kinds."""
+
+    def stranger(folder: Path) -> str | None:
+        if not (folder / MANIFEST).is_file():
+            return f"is no {' or '.join(kinds)} artifact"
+        try:
+            manifest = _read_manifest(folder / MANIFEST)
+        except PagodaError:
+            return f"has a {MANIFEST} that pagoda cannot read"
+        if manifest["kind"] not in kinds:
+            return f"is a {manifest['kind']} artifact, not {' or '.join(kinds)}"
+        return outputs.only(MANIFEST, *map(escape, manifest["files"]))(folder)
+
+    return stranger
+
+
+def _read_json(file: Path) -> Any:
+    def refuse(number: str) -> NoReturn:
+        raise ValueError(f"{number} is no number")
+
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, str(error)) from error
 
 
 def _whole(name: str) -> str:
@@ -316,17 +360,6 @@ def _checksums(files: list[Path]) -> list[str]:
     """SHA-256 of files, several at once: hashing leaves the interpreter free."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(sha256, files))
-
-
-def _remove_orphans(path: Path) -> None:
-    """Remove what processes of this machine left half-written when they were killed."""
-    for orphan in path.parent.glob(f".{path.name}.partial-{platform.node()}-*"):
-        try:
-            os.kill(int(orphan.name.rsplit("-", 1)[1]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(orphan, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue  # another user's, or not ours at all
 
 
 def _record(path: Path) -> Path | None:
@@ -347,18 +380,15 @@ def _remember(path: Path, files: Mapping[str, Any]) -> None:
     record = _record(path)
     if record is None or not large:
         return
-    partial = record.with_suffix(f".{platform.node()}-{os.getpid()}")
-    with suppress(OSError):  # it saves time, nothing else
-        record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(large))
-        partial.replace(record)
+    with suppress(PagodaError):  # it saves time, nothing else
+        outputs.write_text(record, json.dumps(large))
 
 
 def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
     record = _record(path)
     try:
-        known = json.loads(record.read_text()) if record else {}
-    except (OSError, ValueError):
+        known = _read_json(record) if record else {}
+    except PagodaError:
         return set()
     return {name for name, entry in files.items() if known.get(name) == _state(path / name, entry)}
 

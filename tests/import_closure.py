@@ -16,12 +16,14 @@ ROOT = Path(__file__).parent.parent
 # are watched by value (`params:` in dvc.yaml), and a path that is not the declared one makes DVC
 # fail; `root.py` says where interrupted work is kept, under a name that holds its fingerprint.
 # `processes.py` shares work out and changes nothing of what is computed (tested: several processes
-# equal one). `pagoda/artifacts.py` is not among them: it decides what is in the files.
+# equal one), and `outputs.py` puts files into their places. `pagoda/artifacts.py` is not among
+# them: it decides what is in the files.
 EXEMPT = frozenset(
     {
         "pagoda/__main__.py",
         "pagoda/cli.py",
         "pagoda/errors.py",
+        "pagoda/outputs.py",
         "pagoda/processes.py",
         "pagoda/stages/paths.py",
         "pagoda/stages/progress.py",

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
+from pagoda.kinds import KINDS
 
 CONFIG = {"name": "tiny", "base_res": 8}
 
@@ -65,7 +67,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     entry = made.manifest["files"]["latents.npy"]
     assert entry["shape"] == [5, 3, 8, 8] and entry["dtype"] == "float32"
     assert entry["bytes"] == (made.path / "latents.npy").stat().st_size
-    assert entry["units"] == artifacts.KINDS["latents"]["latents.npy"].units
+    assert entry["units"] == KINDS["latents"]["latents.npy"].units
 
 
 def test_arrays_are_read_only(tmp_path: Path) -> None:
@@ -261,3 +263,78 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         folder.mkdir()
     write(tmp_path / "a")
     assert not orphan.exists() and alive.exists() and elsewhere.exists()
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((path / artifacts.MANIFEST).read_text())
+    change(manifest)
+    (path / artifacts.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.update(files={}), "its fingerprint is not that of its files"),
+        (lambda m: m.update(files={}, fingerprint=artifacts.digest({})), "lists no latents.npy"),
+        (lambda m: m.update(fingerprint="0" * 64), "its fingerprint is not that of its files"),
+        (lambda m: m["files"].pop("flips.npy"), "its fingerprint is not that of its files"),
+        (lambda m: m["files"].update({"../x": m["files"]["flips.npy"]}), "'../x' is no file of it"),
+        (lambda m: m["files"]["flips.npy"].update(bytes="9"), "'flips.npy' is no file of it"),
+        (lambda m: m["files"].update({"flips.npy": None}), "is damaged"),
+        (lambda m: m.update(files=[]), "is damaged"),
+        (lambda m: m.update(config=[1]), "is damaged"),
+        (lambda m: m.pop("fingerprint"), "is damaged"),
+        (lambda m: m.update(format=2), "format 2, which a newer pagoda wrote.*reads up to 1"),
+        (lambda m: m.update(format="new"), "format 'new'"),
+        (lambda m: m.update(format=True), None),  # equal to 1
+        (lambda m: m.pop("format"), None),  # as before there was one
+    ],
+)
+def test_a_manifest_is_held_against_its_files(
+    change: Callable[[dict[str, Any]], object], said: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a").path
+    assert json.loads((path / artifacts.MANIFEST).read_text())["format"] == 1
+    rewritten(path, change)
+    if said is None:
+        artifacts.open_artifact(path, "latents")
+        return
+    with pytest.raises(PagodaError, match=said) as error:
+        artifacts.open_artifact(path, "latents")
+    one_line(error, "a")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 20_000, '{"kind": NaN}', "\xff\xfe".encode("latin-1"), "[1]", '"x"']
+)
+def test_json_that_is_none_is_one_line(tmp_path: Path, text: str | bytes) -> None:
+    path = write(tmp_path / "a").path
+    for name in (artifacts.MANIFEST, "card.json"):
+        (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(PagodaError) as error:
+        artifacts.open_artifact(path, "latents")
+    one_line(error, artifacts.MANIFEST, "damaged")
+    with pytest.raises(PagodaError) as error:
+        Artifact(path, {"kind": "latents"}).card()
+    one_line(error, "card.json", "damaged")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_written(value: float, tmp_path: Path) -> None:
+    for weight, card in ((value, 0.0), (0.0, value)):
+        with (
+            pytest.raises(PagodaError, match="NaN or infini") as error,
+            artifacts.create(tmp_path / "t", "teacher", config={}) as out,
+        ):
+            artifacts.save_weights(out, {"a": torch.tensor([weight])}, {"loss": card})
+        one_line(error)
+        assert left_over(tmp_path) == []
+
+
+def test_a_damaged_array_is_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a").path
+    for content in (b"", b"\x93NUMPY\x01\x00v\x00{'descr': [", b"PK\x03\x04", os.urandom(200)):
+        (path / "flips.npy").write_bytes(content)
+        with pytest.raises(PagodaError) as error:
+            Artifact(path, {"kind": "latents"}).array("flips")
+        one_line(error, "flips.npy", "damaged")

@@ -17,7 +17,7 @@ Extractor = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="inception:clean, dinov2:vitl14:dgm, classifier:FOLDER, custom:FILE, ...",
+        help="inception:clean, dinov2:vitl14:dgm, classifier:FOLDER; custom:FILE, which is run",
     ),
 ]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only images below this folder.")]

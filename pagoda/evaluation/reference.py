@@ -23,6 +23,11 @@ from pagoda.metrics.frechet import covariance_factor
 from pagoda.metrics.precision_recall import squared_radii
 
 SPATIAL = ("spatial_mean", "spatial_covariance")
+_TEXT, _COUNT = (str, type(None)), (int, type(None))
+_CARD: dict[str, tuple[type, ...]] = {
+    "images": _TEXT, "recipe": _TEXT, "resolution": _COUNT, "split": _TEXT, "n": _COUNT,
+    "extractor": (str,), "extractor_fingerprint": _TEXT, "manifold_n": (int,), "identity": (str,),
+}  # fmt: skip
 _IDENTITY = ("images", "recipe", "resolution", "split", "n", "extractor", "extractor_fingerprint")
 
 
@@ -150,7 +155,7 @@ def write_reference(
     """Write a ``reference`` artifact; an older one there is replaced.
 
     Raises:
-        PagodaError: if it cannot be written; nothing is left behind.
+        PagodaError: if anything else is there, or it cannot be written; nothing is left behind.
     """
     with artifacts.create(path, "reference", config=config, inputs=inputs) as out:
         np.save(out / "mean.npy", found.moments.mean)
@@ -165,15 +170,39 @@ def write_reference(
 
 
 def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
-    """A ``reference`` artifact."""
-    spatial, manifold = None, artifact.array("manifold")
+    """A ``reference`` artifact.
+
+    Raises:
+        PagodaError: one line if its card lacks something, or its arrays do not belong together.
+    """
+    spatial, manifold, card = None, artifact.array("manifold"), artifact.card()
+    for key, types in _CARD.items():
+        if not isinstance(card.get(key, ...), types):
+            raise PagodaError(f"{artifact.path}: card.json has no sound {key!r}; make it again")
+    pooled = _statistics(artifact, "mean", "covariance")
     if "spatial_mean.npy" in artifact.manifest["files"]:
-        spatial = Statistics(*(artifact.array(name) for name in SPATIAL))
+        spatial = _statistics(artifact, *SPATIAL)
+    if manifold.shape[1] != pooled.mean.size:
+        raise PagodaError(
+            f"{artifact.path}: features of {manifold.shape[1]} and statistics of "
+            f"{pooled.mean.size} dimensions do not belong together; make it again"
+        )
     return Reference(
-        str(artifact.path), Statistics(artifact.array("mean"), artifact.array("covariance")),
-        spatial, manifold if len(manifold) else None, neighbours, artifact.card(),
+        str(artifact.path), pooled, spatial, manifold if len(manifold) else None, neighbours, card,
         artifact.fingerprint,
     )  # fmt: skip
+
+
+def _statistics(artifact: Artifact, mean: str, covariance: str) -> Statistics:
+    """Two arrays of a kept reference; the one place where such statistics come in."""
+    found = Statistics(artifact.array(mean), artifact.array(covariance))
+    d = found.mean.size
+    if found.mean.shape != (d,) or found.covariance.shape != (d, d):
+        raise PagodaError(
+            f"{artifact.path}: {mean} {found.mean.shape} and {covariance} {found.covariance.shape} "
+            "do not belong together; make it again"
+        )
+    return found
 
 
 def check_extractor(reference: Reference, extractor: Extractor) -> None:

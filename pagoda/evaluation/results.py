@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from pagoda import artifacts, outputs
 from pagoda.errors import PagodaError
 
 
@@ -15,26 +14,25 @@ def write_results(path: Path, tree: dict[str, Any]) -> None:
     """Write JSON, the whole file or none.
 
     Raises:
-        PagodaError: if it cannot be written.
+        PagodaError: if it cannot be written, or a value is not finite.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    check_out(path)
+    artifacts.write_json(path, tree)
 
 
 def check_out(path: Path) -> None:
-    """Fail before hours of work: the nearest folder that is there must be one to write to.
+    """Fail before hours of work: results take the place of nothing, or of older results.
 
     Raises:
-        PagodaError: if it is not.
+        PagodaError: one line: what is in the way, or that the folder is not the user's.
     """
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise PagodaError(f"cannot write {path}; --out names a file in a folder that is yours")
+    outputs.check_file(path)
+    if path.exists() and path.stat().st_size and not _is_results(path):
+        raise PagodaError(f"{path} holds something else than results, so it stays; choose another")
+
+
+def _is_results(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8"))["rows"], list)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

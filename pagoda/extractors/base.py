@@ -110,7 +110,7 @@ def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]
     """Dimensions of pooled and spatial features and the number of logits, by trying one image.
 
     Raises:
-        PagodaError: if what comes out are no rows of features.
+        PagodaError: if what comes out are no rows of features, or not finite.
     """
     with torch.inference_mode():
         out = forward(np.zeros((2, 3, 32, 32), np.uint8), spatial)
@@ -120,5 +120,7 @@ def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]
             raise PagodaError(
                 f"the network gives {tuple(rows.shape)} for 2 images; it must give (2, dimension)"
             )
+        if rows is not None and not bool(rows.isfinite().all()):
+            raise PagodaError("the network gives NaN or infinity for black images; get it again")
         found.append(None if rows is None else int(rows.shape[1]))
     return int(out.pooled.shape[1]), found[1], found[2]

@@ -27,7 +27,7 @@ def open_classifier(path: Path, device: torch.device, batch: int) -> Extractor:
 def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extractor:
     """The network of an open ``features`` artifact; its fingerprint is the artifact's."""
     card = artifact.card()
-    network = load_feature_network(artifact.weights(), card).to(device)
+    network = artifact.network(load_feature_network).to(device)
 
     def forward(images: np.ndarray, spatial: bool) -> Outputs:
         features, logits = network(torch.from_numpy(images).to(device))

@@ -4,6 +4,9 @@ The network takes uint8 RGB images (n, 3, h, w) of any size, as a tensor, and do
 resizing and normalisation. It returns features (n, d), or a pair of features and class logits.
 A function may be a module, too: ``module:function`` names anything that can be called. A network
 that depends on other images of its batch is refused.
+
+Both are programs, which run: a function is Python, and TorchScript reads and writes files if it
+wants to. Name only what you would run yourself.
 """
 
 from __future__ import annotations

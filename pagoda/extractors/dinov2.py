@@ -10,12 +10,19 @@ edm2   torch bicubic, antialiased, float32, neither clamped nor rounded         
 Both divide by 255 and apply ImageNet's mean and standard deviation. Features are the normalised
 class token. The commit is the head of the repository from February 2024 to May 2025; it fixed the
 interpolation of positions, so features of earlier checkouts may differ.
+
+The code runs. What :func:`open_dinov2` fetches, or finds in ``torch.hub``'s cache, must be that of
+the commit, file by file; a checkout that is given is the user's to trust. No hash of the weights is
+published: they are read as numbers, and their SHA-256 is on the card.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import urllib.error
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +33,17 @@ from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
 from pagoda.extractors.base import Extractor, Forward, Outputs, sizes
 from pagoda.extractors.resize import normalise, pil_bicubic, torch_bicubic
-from pagoda.extractors.weights import WeightFile, find_weights
+from pagoda.weight_files import WeightFile, find_weights, misfit, read_state
 
 REPOSITORY = "facebookresearch/dinov2"
 COMMIT = "e1277af2ba9496fbadf7aec6eba56e8d882d1e35"
+CODE = "c6700b582ce902ac83846d16a4398dfb60fed48be1829215427af177b99c25da"
+"""What :func:`code_digest` gives for a git checkout of the commit."""
 NETWORKS = ("vits14", "vitb14", "vitl14", "vitg14")
 RESIZES = ("dgm", "edm2")
 _SIDE = 224
 _URL = "https://dl.fbaipublicfiles.com/dinov2"
+_CODE_URL = f"https://github.com/{REPOSITORY}/archive/{COMMIT}.zip"
 
 
 def weight_file(network: str) -> WeightFile:
@@ -71,16 +81,15 @@ def open_dinov2(
     folder = _checkout(code, download)
     path = find_weights(weight_file(network), weights, download)
     model = _build(folder, network)
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises many types for a damaged file
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PagodaError(f"{path} are no weights of dinov2_{network} ({why})") from error
+    state = read_state(path)
+    if why := misfit(model, state):
+        raise PagodaError(f"{path} are no weights of dinov2_{network}: it {why}")
+    model.load_state_dict(state)
     forward = _forward(model.to(device).eval().requires_grad_(False), resize, device)
     dim, _, _ = sizes(forward, False)
     card = {
         "network": network, "resize": resize, "side": _SIDE, "weights": sha256(path),
-        "code": _code_digest(folder), "commit": COMMIT if code is None else "checkout",
+        "code": code_digest(folder), "commit": COMMIT if code is None else "checkout",
     }  # fmt: skip
     name = f"dinov2_{network}_{resize}"
     same = {k: v for k, v in card.items() if k != "commit"}
@@ -89,27 +98,39 @@ def open_dinov2(
 
 def _checkout(code: Path | None, download: bool) -> Path:
     folder = code or Path(torch.hub.get_dir()) / f"{REPOSITORY.replace('/', '_')}_{COMMIT}"
+    if code is None and download and not folder.exists():
+        _download(folder)
     if (folder / "hubconf.py").is_file():
+        if code is None and code_digest(folder) != CODE:
+            raise PagodaError(
+                f"{folder} is not the code of {REPOSITORY} at {COMMIT[:7]}, so it is not run; "
+                "delete it and let --download fetch it, or name a checkout with --hub FOLDER"
+            )
         return folder
     if code is not None:
         raise PagodaError(f"{code} is no checkout of {REPOSITORY}: it has no hubconf.py")
-    if not download:
-        raise PagodaError(
-            f"no DINOv2 code: {folder} is not there; clone https://github.com/{REPOSITORY} at "
-            f"{COMMIT[:7]} and name it with --hub FOLDER, or let --download fetch it (a pipeline: "
-            "reference.code, reference.download)"
-        )
+    raise PagodaError(
+        f"no DINOv2 code: {folder} is not there; clone https://github.com/{REPOSITORY} at "
+        f"{COMMIT[:7]} and name it with --hub FOLDER, or let --download fetch it (a pipeline: "
+        "reference.code, reference.download)"
+    )
+
+
+def _download(folder: Path) -> None:
+    """Fetch the code into ``folder`` without running any of it, as ``torch.hub`` would."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # xFormers is optional
-            torch.hub.list(f"{REPOSITORY}:{COMMIT}", skip_validation=True, trust_repo=True)
-    except (urllib.error.URLError, OSError) as error:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            archive = Path(place) / "code.zip"
+            torch.hub.download_url_to_file(_CODE_URL, str(archive), progress=False)
+            zipfile.ZipFile(archive).extractall(place)
+            shutil.move(next(Path(place).glob("*/hubconf.py")).parent, folder)
+    except (urllib.error.URLError, OSError, zipfile.BadZipFile, StopIteration) as error:
         raise PagodaError(
             f"cannot download the code of {REPOSITORY} ({getattr(error, 'reason', error)}); clone "
             f"it at {COMMIT[:7]} elsewhere and name it with --hub FOLDER (a pipeline: "
             "reference.code)"
         ) from error
-    return folder
 
 
 def _build(folder: Path, network: str) -> Any:
@@ -135,7 +156,7 @@ def _forward(model: Any, resize: str, device: torch.device) -> Forward:
     return forward
 
 
-def _code_digest(folder: Path) -> str:
+def code_digest(folder: Path) -> str:
     """SHA-256 over the Python files that make the network; equal for a clone and a zip archive."""
     files = [folder / "hubconf.py", *sorted(folder.glob("dinov2/**/*.py"))]
     return digest({str(f.relative_to(folder)): sha256(f) for f in files})

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,13 @@ from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
 from pagoda.extractors.base import Extractor, Forward, Outputs, sizes
 from pagoda.extractors.resize import one_by_one, tensorflow_bilinear
-from pagoda.extractors.weights import WeightFile, find_weights
+from pagoda.weight_files import WeightFile, find_weights, read_state
 
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 _SIDE, _SPATIAL_CHANNELS = 299, 7
 _CLEANFID_PLACE = Path("/tmp")  # where clean-fid itself downloads to and looks
+TORCHSCRIPT = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""SHA-256 of NVIDIA's file, as k-diffusion and others pin it: TorchScript runs when it is read."""
 _PYTORCH_SPATIAL = (2, 6)  # block, part of it: Mixed_6d
 
 
@@ -51,7 +53,8 @@ def weight_file(mode: str) -> WeightFile:
         name = FID_WEIGHTS_URL.rsplit("/", 1)[1]
         return WeightFile("Inception weights", name, FID_WEIGHTS_URL)
     name = inception_url.rsplit("/", 1)[1]
-    return WeightFile("Inception weights", name, inception_url, (_CLEANFID_PLACE, Path()))
+    places = (_CLEANFID_PLACE, Path())
+    return WeightFile("Inception weights", name, inception_url, places, TORCHSCRIPT)
 
 
 def open_inception(
@@ -141,11 +144,13 @@ def _scaled(x: Tensor) -> Tensor:
 def _ported(path: Path, device: torch.device) -> tuple[Forward, bool]:
     from cleanfid.inception_pytorch import InceptionV3
 
-    with _as_hub_checkpoint(path, weight_file("legacy_pytorch").name), warnings.catch_warnings():
+    state = read_state(path)
+    if whole := [name for name, v in state.items() if v.ndim and not v.is_floating_point()]:
+        raise PagodaError(f"{path}: {whole[0]} holds whole numbers, so these are no weights")
+    with _handed_over(state), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's old names for its arguments
         network = InceptionV3(output_blocks=[3], resize_input=False).to(device).eval()
-    state = torch.load(path, map_location=device, weights_only=True)
-    weight = state["fc.weight"]
+    weight = state["fc.weight"].to(device)
     block, part = _PYTORCH_SPATIAL
     kept: list[Tensor] = []
     network.blocks[block][part].branch1x1.register_forward_hook(lambda *a: kept.append(a[2]))
@@ -193,14 +198,13 @@ def _under(path: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _as_hub_checkpoint(path: Path, name: str) -> Iterator[None]:
-    """Make ``torch.hub`` find ``path`` under ``name``: clean-fid asks it, and takes no path."""
-    before = torch.hub.get_dir()
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        (Path(folder) / "checkpoints" / name).symlink_to(path.resolve())
-        torch.hub.set_dir(folder)
-        try:
-            yield
-        finally:
-            torch.hub.set_dir(before)
+def _handed_over(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """clean-fid gets these weights; by itself it has ``torch.hub`` unpickle them, code and all."""
+    from cleanfid import inception_pytorch as theirs
+
+    before = theirs.load_state_dict_from_url
+    theirs.load_state_dict_from_url = lambda *_, **__: state
+    try:
+        yield
+    finally:
+        theirs.load_state_dict_from_url = before

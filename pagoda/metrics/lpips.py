@@ -6,20 +6,16 @@ trained on ImageNet: from a file that is given, or from torch.hub's cache or the
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.metrics.image_pairs import check_pairs
 
-_FILES = {
-    "alex": "alexnet-owt-7be5be79.pth",
-    "vgg": "vgg16-397923af.pth",
-    "squeeze": "squeezenet1_1-b8a52dc0.pth",
-}
+NETWORKS = ("alex", "vgg", "squeeze")
 
 
 class Lpips:
@@ -38,7 +34,7 @@ class Lpips:
         Raises:
             PagodaError: if the network is unknown, or its weights cannot be had or do not fit.
         """
-        if network not in _FILES:
+        if network not in NETWORKS:
             raise PagodaError(f"LPIPS has no network '{network}'; use alex, vgg or squeeze")
         self.network, self._device = network, device
         self._model = _load(network, weights).to(device).eval()
@@ -67,26 +63,12 @@ class Lpips:
 
 def _load(network: str, weights: Path | None) -> Any:
     import lpips
-    import torch
 
-    name = _FILES[network]
-    if weights is None:
-        try:
-            return lpips.LPIPS(net=network, verbose=False)
-        except (URLError, OSError) as error:
-            cache = Path(torch.hub.get_dir()) / "checkpoints"
-            raise PagodaError(
-                f"LPIPS cannot fetch {name} ({error}); put it in {cache} or give its path"
-            ) from error
-    try:
-        stored = torch.load(weights, map_location="cpu", weights_only=True)
+    from pagoda.weight_files import LPIPS, find_weights, load_lpips
+
+    path = find_weights(LPIPS[network], weights, download=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's old names for its arguments
         model = lpips.LPIPS(net=network, verbose=False, pnet_rand=True)
-        # The package cuts torchvision's `features` into slices that keep the layers' numbers.
-        parts = {key: "features." + key.split(".", 1)[1] for key in model.net.state_dict()}
-        model.net.load_state_dict({key: stored[part] for key, part in parts.items()})
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise PagodaError(
-            f"{weights} does not hold the weights of {name}: {reason}; fetch torchvision's file"
-        ) from error
+    load_lpips(model.net, path, network)
     return model

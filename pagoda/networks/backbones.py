@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
+from pagoda.weight_files import misfit, read_state
 
 PRETRAINED, RANDOM = "pretrained", "random"
 """Weights from timm's cache or download, and untrained ones; anything else names a folder."""
@@ -126,33 +127,22 @@ def load_weights(network: nn.Module, folder: Path, name: str) -> None:
     """Load ``<name>.safetensors`` or ``<name>.pth`` of a folder.
 
     Raises:
-        PagodaError: if there is no such file or it belongs to another network.
+        PagodaError: if there is no such file, it is not of weights, or of another network.
     """
-    try:
-        network.load_state_dict(read_weights(folder, name))
-    except RuntimeError as error:
-        what = str(error).split("\n")[0]
-        raise PagodaError(f"the weights in {folder} are not those of {name}: {what}") from error
+    weights = read_state(weights_in(folder, name))
+    if why := misfit(network, weights):
+        raise PagodaError(f"the weights in {folder} are not those of {name}: the file {why}")
+    network.load_state_dict(weights)
 
 
-def read_weights(folder: Path, name: str) -> Any:
-    """What ``<name>.safetensors``, ``.pth`` or ``.pt`` of a folder holds; pickles run no code.
+def weights_in(folder: Path, name: str) -> Path:
+    """``<name>.safetensors``, ``.pth`` or ``.pt`` of a folder.
 
     Raises:
-        PagodaError: if there is no such file, or it is not of weights.
+        PagodaError: if there is no such file.
     """
-    from pickle import UnpicklingError
-
-    import safetensors.torch
-
     files = [folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
     file = next((f for f in files if f.is_file()), None)
     if file is None:
         raise PagodaError(f"weights: {folder} holds no {files[0].name} and no {files[1].name}")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        tree = torch.load(file, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise PagodaError(f"{file} cannot be read as weights; fetch it again") from error
-    return tree.get("model", tree) if isinstance(tree, dict) else tree
+    return file

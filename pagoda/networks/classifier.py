@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.data.pixels import to_float, to_uint8
+from pagoda.weight_files import fitted, whole
 
 _WIDTHS = ((2, 2), (4, 1), (6, 2), (8, 1))  # (multiple of ``channels``, stride) after the stem
 _STEM_RES = 32  # larger inputs are halved by strided convolutions down to this first
@@ -87,9 +88,12 @@ def degrade(images: Tensor, resolution: int) -> Tensor:
 
 def load_feature_network(weights: dict[str, Tensor], card: dict[str, Any]) -> FeatureNetwork:
     """The network of a ``features`` artifact, in eval mode."""
-    network = FeatureNetwork(**card["architecture"])
-    network.load_state_dict(weights)
-    return network.eval().to(memory_format=torch.channels_last)
+
+    def build(card: dict[str, Any]) -> FeatureNetwork:
+        whole(card["architecture"], *card["architecture"])
+        return FeatureNetwork(**card["architecture"])
+
+    return fitted(build, weights, card).to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pagoda.diffusion.edm import scalings
 from pagoda.networks.unet import UNet, UNetSpec
+from pagoda.weight_files import fitted, positive
 
 
 class Denoiser(nn.Module):
@@ -36,6 +37,8 @@ class Denoiser(nn.Module):
 
 def load_denoiser(weights: dict[str, Tensor], card: dict[str, Any]) -> Denoiser:
     """A denoiser from an artifact's weights and card, in eval mode."""
-    denoiser = Denoiser(UNetSpec.from_card(card["unet"]), card["sigma_data"])
-    denoiser.load_state_dict(weights)
-    return denoiser.eval()
+
+    def build(card: dict[str, Any]) -> Denoiser:
+        return Denoiser(UNetSpec.from_card(card["unet"]), positive(card, "sigma_data"))
+
+    return fitted(build, weights, card)

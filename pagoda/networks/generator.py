@@ -13,6 +13,7 @@ from pagoda.diffusion.edm import scalings
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.layers import Head, ResBlock, at_least_float32
 from pagoda.networks.unet import UNetSpec, UNetTrunk
+from pagoda.weight_files import fitted, positive
 
 
 class GrowthLevel(nn.Module):
@@ -142,20 +143,14 @@ class Generator(nn.Module):
 
 def build_generator(card: dict[str, Any]) -> Generator:
     """A generator with fresh random weights from a card."""
-    return Generator(
-        UNetSpec.from_card(card["unet"]),
-        [(channels, blocks) for channels, blocks in card["levels"]],
-        sigma_max=card["sigma_max"],
-        sigma_data=card["sigma_data"],
-        output_scale=card["output_scale"],
-    )
+    scalars = {key: positive(card, key) for key in ("sigma_max", "sigma_data", "output_scale")}
+    levels = [(channels, blocks) for channels, blocks in card["levels"]]
+    return Generator(UNetSpec.from_card(card["unet"]), levels, **scalars)
 
 
 def load_generator(weights: dict[str, Tensor], card: dict[str, Any]) -> Generator:
     """A generator from an artifact's weights and card, in eval mode."""
-    generator = build_generator(card)
-    generator.load_state_dict(weights)
-    return generator.eval()
+    return fitted(build_generator, weights, card)
 
 
 def generator_from_teacher(

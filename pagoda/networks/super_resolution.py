@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pagoda.diffusion.edm import scalings
 from pagoda.networks.unet import UNet, UNetSpec
+from pagoda.weight_files import fitted, positive
 
 _INPUTS = 3 + 3 + 1
 
@@ -50,9 +51,11 @@ class SuperResolver(nn.Module):
 
 def load_super_resolver(weights: dict[str, Tensor], card: dict[str, Any]) -> SuperResolver:
     """A super-resolver from an artifact's weights and card, in eval mode."""
-    resolver = SuperResolver(UNetSpec.from_card(card["unet"]), card["sigma_data"])
-    resolver.load_state_dict(weights)
-    return resolver.eval()
+
+    def build(card: dict[str, Any]) -> SuperResolver:
+        return SuperResolver(UNetSpec.from_card(card["unet"]), positive(card, "sigma_data"))
+
+    return fitted(build, weights, card)
 
 
 def condition(images: Tensor, resolution: int, level: Tensor, noise: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda.errors import PagodaError
 from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
+from pagoda.weight_files import positive, whole
 
 NO_CLASS = -1
 """The label of an image whose class is not told."""
@@ -47,9 +49,23 @@ class UNetSpec:
 
     @staticmethod
     def from_card(tree: dict[str, Any]) -> UNetSpec:
-        """Rebuild a spec from its JSON form."""
+        """Rebuild a spec from its JSON form.
+
+        Raises:
+            PagodaError: for a number that no U-Net has. Other trees raise whatever they do.
+        """
         lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
-        return UNetSpec(**{**tree, **lists})
+        spec = UNetSpec(**{**tree, **lists})
+        card = spec.to_card()
+        whole(card, "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group")
+        whole(card, "augment_labels", least=0)
+        if not 0 <= spec.dropout < 1:
+            raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a share")
+        positive(card, "time_scale")
+        halvings = len(spec.channel_mult) - 1
+        if spec.resolution % (1 << halvings):
+            raise PagodaError(f"resolution {spec.resolution} cannot be halved {halvings} times")
+        return spec
 
     def to_card(self) -> dict[str, Any]:
         """JSON form of the spec."""

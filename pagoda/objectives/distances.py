@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from pagoda import processes
 from pagoda.errors import PagodaError
-from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, read_weights
+from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, weights_in
 from pagoda.networks.projections import ProjectedFeatures
 from pagoda.objectives.augment import diff_augment
 from pagoda.objectives.reconstruction import feature_distance
+from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
 _SMALL, _INPUT = 256, 224
 
@@ -116,18 +117,12 @@ def _unit(x: Tensor) -> Tensor:
 def _lpips(weights: str) -> Any:
     import lpips
 
+    path = None if weights == RANDOM else _vgg16(weights)
     with torch.random.fork_rng(devices=[]):  # untrained weights are the same in every run
         torch.manual_seed(0)
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    if weights != RANDOM:
-        state = _vgg16(weights)
-        # The package cuts torchvision's `features` into slices that keep the layers' numbers.
-        parts = {key: "features." + key.split(".", 1)[1] for key in network.net.state_dict()}
-        try:
-            network.net.load_state_dict({key: state[part] for key, part in parts.items()})
-        except (KeyError, RuntimeError) as error:
-            what = str(error).split("\n")[0]
-            raise PagodaError(f"the weights in {weights} are not VGG16's: {what}") from error
+    if path is not None:
+        load_lpips(network.net, path, "vgg")
     for part in network.net.children():
         for name, layer in part.named_children():
             if isinstance(layer, nn.MaxPool2d):
@@ -135,13 +130,11 @@ def _lpips(weights: str) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def _vgg16(weights: str) -> dict[str, Tensor]:
-    """The state of torchvision's VGG16."""
+def _vgg16(weights: str) -> Path:
+    """Torchvision's file of VGG16."""
     if weights != PRETRAINED:
-        return dict(read_weights(Path(weights), "vgg16"))
-    from torchvision.models import VGG16_Weights
-
+        return weights_in(Path(weights), "vgg16")
     try:
-        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict())
-    except Exception as error:  # urllib raises many types of its own
-        raise PagodaError(no_weights("vgg16")) from error
+        return find_weights(LPIPS["vgg"], None, download=True)
+    except PagodaError as error:
+        raise PagodaError(f"{no_weights('vgg16')} ({error})") from error

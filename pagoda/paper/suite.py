@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pagoda.errors import PagodaError
+from pagoda import outputs
 from pagoda.paper import tables
 from pagoda.paper.claims import Claim, Judgement, judge_all
 from pagoda.paper.ledger import counted, ledger_blocks, ledger_document
@@ -29,6 +28,9 @@ from pagoda.report.studies import StudyResults
 from pagoda.report.study_tables import study_tables
 
 FOLDER, CLAIMS = "suite", "claims.md"
+_FILES = (
+    "report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex"
+)  # fmt: skip
 _SIZES = (64, 128, 256, 512)
 
 
@@ -65,30 +67,24 @@ def write_suite(material: Material) -> Path:
         The folder.
 
     Raises:
-        PagodaError: if the disk is full or a path is not writable.
+        PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
     folder = material.reports / FOLDER
-    partial = folder.parent / f".{FOLDER}.partial-{os.getpid()}"
     judgements = judge_all(material.claims, material.studies)
-    try:
-        (partial / "tables").mkdir(parents=True)
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        (partial / "tables").mkdir()
         named = paper_tables(material)
         for name, table in named.items():
-            (partial / "tables" / f"{name}.csv").write_text(to_csv(table))
-            (partial / "tables" / f"{name}.tex").write_text(to_latex(table, name))
+            (partial / "tables" / f"{name}.csv").write_text(to_csv(table), encoding="utf-8")
+            (partial / "tables" / f"{name}.tex").write_text(to_latex(table, name), encoding="utf-8")
         document = compose(material, judgements, named, partial)
-        (partial / "report.md").write_text(to_markdown(document))
-        (partial / "index.html").write_text(to_html(document, partial, dense=True))
-        (partial / "claims.csv").write_text(claims_csv(judgements))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
-        (material.reports / CLAIMS).write_text(ledger)
-    except OSError as error:
-        raise PagodaError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "report.md").write_text(to_markdown(document), encoding="utf-8")
+        (partial / "index.html").write_text(
+            to_html(document, partial, dense=True), encoding="utf-8"
+        )
+        (partial / "claims.csv").write_text(claims_csv(judgements), encoding="utf-8")
+    ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
+    outputs.write_text(material.reports / CLAIMS, ledger)
     return folder
 
 

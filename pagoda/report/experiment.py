@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,20 +132,8 @@ def read_experiment(config: Config) -> Experiment:
 
 
 def _read_card(path: Path, kind: str) -> tuple[dict[str, Any], str]:
-    """Card and fingerprint alone: checking gigabytes of images for a caption would be waste."""
-    try:
-        manifest = json.loads((path / artifacts.MANIFEST).read_text())
-        card = json.loads((path / artifacts.CARD_FILE).read_text())
-        found, fingerprint = manifest["kind"], manifest["fingerprint"]
-    except FileNotFoundError as error:
-        raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise PagodaError(
-            f"{path} is damaged ({error}); delete its folder and run 'dvc repro'"
-        ) from error
-    if found != kind:
-        raise PagodaError(f"{path} is a {found} artifact, expected {kind}")
-    return card, fingerprint
+    artifact = artifacts.peek(path, kind)
+    return artifact.card(), artifact.fingerprint
 
 
 def _read_evaluation(config: Config, paths: Paths, resolution: int) -> Evaluation:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-from pagoda import artifacts
+from pagoda import artifacts, outputs
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.errors import PagodaError
 from pagoda.report import curves, sheets
 from pagoda.report.document import Block, Cell, Document, Figure, Section, Table
 from pagoda.report.experiment import Evaluation, Experiment
@@ -28,6 +25,12 @@ from pagoda.report.results import (
 )
 from pagoda.report.verdicts import FAILS, HOLDS, verdict_table, verdicts
 
+_FILES = (
+    "report.md", "index.html", "results.csv", "samples.png", "neighbours.png",
+    "teacher_vs_student.png", "generators-*.png", "distances-*.png", "curves-*.png",
+)  # fmt: skip
+"""What a report's folder holds; another file there is the user's, and the folder stays."""
+
 _STAGES = {
     "features": "Feature network (evaluation only)",
     "teacher": "Stage 1, diffusion teacher",
@@ -45,23 +48,14 @@ def write_report(
     of results that are not the experiment's own.
 
     Raises:
-        PagodaError: if the disk is full or a path is not writable.
+        PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         document = compose(experiment, partial, others)
-        (partial / "report.md").write_text(to_markdown(document))
-        (partial / "index.html").write_text(to_html(document, partial))
-        (partial / "results.csv").write_text(results_csv(experiment))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        artifacts.write_json(metrics, metrics_tree(experiment))
-    except OSError as error:
-        raise PagodaError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "report.md").write_text(to_markdown(document), encoding="utf-8")
+        (partial / "index.html").write_text(to_html(document, partial), encoding="utf-8")
+        (partial / "results.csv").write_text(results_csv(experiment), encoding="utf-8")
+    artifacts.write_json(metrics, metrics_tree(experiment))
 
 
 def compose(experiment: Experiment, folder: Path, others: Table | None = None) -> Document:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,13 +65,16 @@ def _at_base(
     config: Config, inputs: dict[str, Artifact], device: torch.device
 ) -> dict[str, tuple[int, Map]]:
     card, teacher = inputs["base"].card(), inputs["teacher"]
-    weights = {k.removeprefix("net."): v for k, v in teacher.weights().items()}
     start = card | {"unet": teacher.card()["unet"]}  # imported ones can differ in it
+
+    def as_generator(weights: dict[str, Tensor], _: dict[str, Any]) -> Generator:
+        return load_generator({k.removeprefix("net."): v for k, v in weights.items()}, start)
+
     steps = config.evaluate.teacher_steps
     return {
         "student": (1, _one_step(_trained(inputs["base"]), device)),
         "teacher": (nfe(steps, "heun"), _teacher(teacher, steps, device)),
-        "untrained_teacher_weights": (1, _one_step(load_generator(weights, start), device)),
+        "untrained_teacher_weights": (1, _one_step(teacher.network(as_generator), device)),
         "untrained": (1, _one_step(untrained(card, config.evaluate.seed), device)),
     }
 
@@ -105,7 +109,7 @@ def upsample(images: Tensor, resolution: int) -> Tensor:
 
 
 def _trained(artifact: Artifact) -> Generator:
-    return load_generator(artifact.weights(), artifact.card())
+    return artifact.network(load_generator)
 
 
 def _one_step(generator: Generator, device: torch.device) -> Map:
@@ -116,7 +120,7 @@ def _one_step(generator: Generator, device: torch.device) -> Map:
 def _teacher(artifact: Artifact, steps: int, device: torch.device) -> Map:
     card = artifact.card()
     law = card["diffusion"]
-    denoiser = load_denoiser(artifact.weights(), card)
+    denoiser = artifact.network(load_denoiser)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
     grid = edm_grid(steps, law["sigma_min"], law["sigma_max"], law["rho"])
     return lambda z, labels: to_uint8(sample(denoiser, z * law["sigma_max"], grid, labels))

@@ -81,7 +81,7 @@ def _generator(config: Config, resolution: int, device: torch.device) -> tuple[M
         Paths(config).generator(resolution), "generator",
         {"name": config.name, "base_res": config.base_res, "resolution": resolution},
     )  # fmt: skip
-    generator = load_generator(artifact.weights(), artifact.card())
+    generator = artifact.network(load_generator)
     generator = generator.to(device).to(memory_format=torch.channels_last)
     return lambda z, labels, _: generator(z, labels), _count(generator)
 
@@ -96,7 +96,7 @@ def _sampler(config: Config, device: torch.device) -> tuple[Map, int]:
     """The teacher, sampled by Heun on ``evaluate.teacher_steps`` levels."""
     identity = {"name": config.name, "base_res": config.base_res}
     artifact = artifacts.open_artifact(Paths(config).teacher, "teacher", identity)
-    denoiser = load_denoiser(artifact.weights(), artifact.card())
+    denoiser = artifact.network(load_denoiser)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
     law = config.diffusion
     grid = edm_grid(config.evaluate.teacher_steps, law.sigma_min, law.sigma_max, law.rho)
@@ -123,7 +123,7 @@ def _super_resolved(
     artifact = artifacts.open_artifact(
         Paths(config).super_resolver(resolution), "super_resolution", identity
     )
-    resolver = load_super_resolver(artifact.weights(), artifact.card())
+    resolver = artifact.network(load_super_resolver)
     resolver = resolver.to(device).to(memory_format=torch.channels_last)
     law, section, seed = config.diffusion, config.studies.cascade, config.evaluate.seed
     grid = edm_grid(section.steps, law.sigma_min, law.sigma_max, law.rho)

@@ -33,7 +33,7 @@ def build_discriminator(
         embedding = None if table is None else _class_embedding(Path(table), classes)
         return ProjectedDiscriminator(section.backbones, section.weights, classes, seed, embedding)
     if section.kind == "encoder":
-        denoiser = load_denoiser(teacher.weights(), teacher.card())
+        denoiser = teacher.network(load_denoiser)
         return EncoderDiscriminator(denoiser, section.sigma, classes, section.max_channels)
     return ConvDiscriminator(resolution, section.channels, section.max_channels, classes)
 

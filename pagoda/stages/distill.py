@@ -37,7 +37,7 @@ def run(config: Config) -> None:
         return
     teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
     latents = artifacts.open_artifact(paths.latents, "latents", identity)
-    denoiser = load_denoiser(teacher.weights(), teacher.card())
+    denoiser = teacher.network(load_denoiser)
     generator = generator_from_teacher(
         denoiser, sigma_max=config.diffusion.sigma_max, output=section.output,
         dropout=section.dropout,

@@ -42,6 +42,7 @@ def run(config: Config, resolution: int) -> None:
         PagodaError: if the source is missing or damaged, an image does not decode (named, with its
             position), or every image is smaller than the resolution; no artifact is written then.
     """
+    artifacts.check_out(Paths(config).data(resolution), "images")
     sources = {split: open_split(config, split) for split in SPLITS}
     card = _card(config, sources)
     scratch = {r: _scratch(config, card, r) for r in {resolution, *config.resolutions}}

@@ -47,6 +47,7 @@ def run(config: Config, resolution: int) -> None:
     Every generator sees the same latents: sample i has class ``i % classes`` and the latent of
     (``evaluate.seed``, i). Its images are made once and pass through every feature network.
     """
+    artifacts.check_out(Paths(config).evaluation(resolution), "evaluation")
     inputs = open_inputs(config, resolution)
     device, section = pick_device(), config.evaluate
     judges = open_judges(config, resolution, inputs, device)

@@ -40,6 +40,7 @@ def run(config: Config) -> None:
     runs of a profile are measured with the same network.
     """
     paths, device = Paths(config), pick_device()
+    artifacts.check_out(paths.features, "features")
     identity = {"name": config.name, "resolution": config.target_res}
     data = artifacts.open_artifact(paths.data(config.target_res), "images", identity)
     classes = data.card()["classes"]

@@ -30,7 +30,7 @@ class GeneratorImages:
     def __init__(
         self, artifact: Artifact, seed: int, n: int, batch: int, device: torch.device
     ) -> None:
-        network = load_generator(artifact.weights(), artifact.card())
+        network = artifact.network(load_generator)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._seed, self._n, self._batch, self._device = seed, n, batch, device
         self._fingerprint = artifact.fingerprint

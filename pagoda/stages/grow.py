@@ -34,7 +34,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     )
     torch.manual_seed(config.seed)
     generator = grow(
-        load_generator(below.weights(), below.card()),
+        below.network(load_generator),
         channels=level_channels(section, to_res),
         blocks=section.blocks,
     )

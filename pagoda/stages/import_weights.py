@@ -14,8 +14,10 @@ def run(file: Path, out: Path, options: Options) -> list[str]:
     """Write the artifact ``out`` from the weights in ``file``; returns what to tell the user.
 
     Raises:
-        PagodaError: one line if the file is unsafe, unknown, or no network of ours.
+        PagodaError: one line if ``out`` holds anything else than such an artifact, or the file is
+            unsafe, unknown, or no network of ours.
     """
+    artifacts.check_out(out, *((options.kind,) if options.kind else ("teacher", "generator")))
     imported = read_weights(file, options)
     card = _card(file, imported)
     with artifacts.create(out, imported.kind, config={"imported": file.name}) as folder:

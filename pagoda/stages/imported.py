@@ -51,10 +51,11 @@ def take_network(
     begun = time.monotonic()
     if not (folder / artifacts.MANIFEST).is_file():
         raise PagodaError(f"no weights in {folder}; 'pagoda import FILE --out {folder}' puts some")
+    artifacts.check_out(trained.path, trained.kind)
     source = artifacts.open_artifact(folder, trained.kind)
     card = source.card()
     _check(folder, card, config, len(data.card()["classes"]), resolution)
-    network = load(source.weights(), card)
+    network = source.network(load)
     if not processes.first():
         return
     origin = card.get("imported") or {"artifact": str(folder), "fingerprint": source.fingerprint}

@@ -56,6 +56,7 @@ def run(config: Config) -> None:
     """
     with processes.group():
         paths, device = Paths(config), pick_device()
+        artifacts.check_out(paths.latents, "latents")
         name = {"name": config.name}
         data = artifacts.open_artifact(
             paths.data(config.base_res), "images", name | {"resolution": config.base_res}
@@ -68,7 +69,7 @@ def run(config: Config) -> None:
                 "with every class told; train it with teacher.label_dropout=0.1 or set it to 1"
             )
         inputs = {"data": data, "teacher": teacher}
-        denoiser = load_denoiser(teacher.weights(), teacher.card()).to(device)
+        denoiser = teacher.network(load_denoiser).to(device)
         inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
         images = open_images(data, "train")
         rows = _rows(config.invert, data.array("train_labels"))

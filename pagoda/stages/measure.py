@@ -56,6 +56,7 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
     ``rows.json`` holds one entry a value, in the columns of a study's results; ``failures`` names
     the signatures of failure by resolution.
     """
+    artifacts.check_out(config.places["measured"], "measurement")
     device = pick_device()
     judge = Judge(config, device)
     made = entries(config, arm.steps, device)

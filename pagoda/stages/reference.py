@@ -32,6 +32,8 @@ def run(config: Config, resolution: int) -> None:
         paths.features, "features", {"name": config.name, "target_res": config.target_res}
     )
     extractors = open_extractors(config, features, pick_device(), _BATCH)
+    for extractor in extractors:
+        artifacts.check_out(paths.reference(resolution, extractor.name), "reference")
     images = ArtifactImages(data, split)
     kept = subset(len(images), config.reference.manifold_images)
     passes = [(e, Wanted("sfd" in metrics_of(e), features=kept)) for e in extractors]

@@ -47,7 +47,7 @@ def _there_and_back(config: Config) -> tuple[np.ndarray, np.ndarray]:
     )
     latents = artifacts.open_artifact(paths.latents, "latents", base)
     teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
-    whole = load_denoiser(teacher.weights(), teacher.card()).to(device)
+    whole = teacher.network(load_denoiser).to(device)
     net = guided(whole, section.guidance)
     grid = edm_grid(section.steps, law.sigma_min, law.sigma_max, law.rho)
 

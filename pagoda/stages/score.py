@@ -59,10 +59,7 @@ def make_reference(
     source: Source, features: Features, n: int | None, manifold: int, spatial: bool, out: Path
 ) -> None:
     """Write a ``reference`` artifact of any images to ``out``."""
-    if (out / artifacts.MANIFEST).is_file():
-        artifacts.open_artifact(out, "reference")  # refuse to replace anything else
-    elif out.exists():
-        raise PagodaError(f"{out} is there already and is no reference; choose another folder")
+    artifacts.check_out(out, "reference")
     with processes.group():
         images, extractor = _images(source), _extractor(features, pick_device())
         rows = _rows(images, n, 0)

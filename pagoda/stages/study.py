@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pagoda import artifacts
+from pagoda import artifacts, outputs
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.report.studies import StudyCard, StudyFigure, StudyRow, study_folder, write_study
@@ -18,6 +18,8 @@ from pagoda.stages.paths import Paths
 from pagoda.stages.revision import code_revision
 from pagoda.stages.study_spec import Arm, Study
 
+_FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "cost.png")
+
 Measured = dict[tuple[str, int], Artifact]
 """By arm and seed."""
 
@@ -26,7 +28,7 @@ def run(config: Config, study: Study) -> None:
     """Write ``results.csv``, ``study.json``, pictures and ``summary.md`` of a study.
 
     Raises:
-        PagodaError: if a run of an arm is missing or damaged.
+        PagodaError: if a run of an arm is missing or damaged, or the folder holds anything else.
     """
     measured = {
         (arm.name, seed): artifacts.open_artifact(
@@ -38,11 +40,11 @@ def run(config: Config, study: Study) -> None:
     }  # fmt: skip
     rows = [row for key in measured for row in _rows(study, measured, *key)]
     folder = study_folder(config.name, study.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = (*_sheets(study, measured, config, folder), *_parts(study, rows, folder))
-    card = _card(config, study, measured, pictures)
-    write_study(folder, card, rows)
-    write_summary(folder, card, rows)
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        pictures = (*_sheets(study, measured, config, partial), *_parts(study, rows, partial))
+        card = _card(config, study, measured, pictures)
+        write_study(partial, card, rows)
+        write_summary(partial, card, rows)
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
 
 

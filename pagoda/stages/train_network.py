@@ -64,6 +64,7 @@ def train_network(
         averages: kept beside the weights if there are any.
         ahead: reads the batch of a later step (:func:`pagoda.training.loop.train`).
     """
+    artifacts.check_out(trained.path, trained.kind)
     folder = stage_scratch(stage, sections, inputs, seed=config.seed)
     if averages:
         averages.folder = folder / SNAPSHOTS

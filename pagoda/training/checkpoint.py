@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pagoda import processes
 from pagoda.artifacts import digest, sha256
+from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 
 _log = logging.getLogger(__name__)
@@ -56,9 +57,7 @@ class Scratch:
         final = self.folder / f"{step:09d}.safetensors"
         partial = final.with_suffix(f".partial-{os.getpid()}")
         try:
-            safetensors.torch.save_file(
-                tensors, partial, {"step": str(step), "seconds": repr(seconds)}
-            )
+            save_tensors(partial, tensors, {"step": str(step), "seconds": repr(seconds)})
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
             _replace_text(final.with_suffix(".sha256"), sha256(partial))

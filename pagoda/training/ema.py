@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from pagoda import processes
+from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 from pagoda.training.post_hoc import exponent, snapshot_name
 
@@ -93,5 +93,5 @@ def _approach(average: nn.Module, source: nn.Module, share: float) -> None:
 def _write(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial-{os.getpid()}")
-    safetensors.torch.save_file(state, partial)
+    save_tensors(partial, state)
     partial.rename(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +68,12 @@ def synthesise(source: Path, sigma_rel: float, out: Path) -> None:
     Raises:
         PagodaError: if it has none, or the width is outside what its profiles span.
     """
-    import safetensors.torch
     import torch
 
-    kind = _kind(source)
+    from pagoda.tensors import read_tensors
+
+    kind = artifacts.peek(source, "teacher", "generator").manifest["kind"]
+    artifacts.check_out(out, kind)
     artifact = artifacts.open_artifact(source, kind)
     files = {f: m for f in sorted(source.iterdir()) if (m := _NAME.fullmatch(f.name))}
     if not files:
@@ -89,27 +90,16 @@ def synthesise(source: Path, sigma_rel: float, out: Path) -> None:
     gammas = np.array([exponent(w) for w in widths])
     factors = blend(times, gammas, times.max(), exponent(sigma_rel))
     state: dict[str, torch.Tensor] = {}
+    like = artifact.weights()
     for file, factor in zip(files, factors, strict=True):
-        for key, value in safetensors.torch.load_file(file).items():
+        for key, value in read_tensors(file).items():
+            if key not in like or value.shape != like[key].shape:
+                raise PagodaError(f"{file} is no snapshot of this network: {key} is not its own")
             part = value.double() * factor if value.is_floating_point() else value
             state[key] = state[key] + part if key in state and value.is_floating_point() else part
-    like = artifact.weights()
     model = {k: v.to(like[k].dtype) for k, v in state.items()}
     card = artifact.card() | {"ema": {"sigma_rel": sigma_rel, "snapshots": len(files)}}
     with artifacts.create(
         out, kind, config=artifact.config, inputs={"snapshots": artifact}
     ) as folder:
-        safetensors.torch.save_file(model, folder / artifacts.MODEL_FILE)
-        artifacts.write_json(folder / artifacts.CARD_FILE, card)
-
-
-def _kind(source: Path) -> str:
-    import json
-
-    try:
-        found: Any = json.loads((source / artifacts.MANIFEST).read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    if found not in ("teacher", "generator"):
-        raise PagodaError(f"{source} is no teacher or generator artifact")
-    return str(found)
+        artifacts.save_weights(folder, model, card)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.networks.unet import UNetSpec
-from pagoda.weights.converted import Found, Options
+from pagoda.weights.converted import Found, Options, check_heads
 
 _GROUPS = 32
 _RES = {
@@ -49,6 +49,7 @@ def convert_adm(path: Path, weights: dict[str, Tensor], options: Options) -> Fou
     Raises:
         PagodaError: one line if they form a network that pagoda does not have.
     """
+    check_heads(path, weights, options.head_channels)
     layout = _Layout(path, weights, options)
     taken, names, unused = {}, {}, []
     for name, tensor in weights.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import build_generator
 from pagoda.networks.unet import UNetSpec
-
-_SHOWN = 3
+from pagoda.weight_files import misfit, some
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,12 @@ def network(path: Path, found: Found, kind: str, options: Options) -> nn.Module:
         module = _empty(found, kind, options)
     prefix = "net." if kind == "teacher" else ""
     given = {prefix + name: tensor for name, tensor in found.weights.items()}
-    _compare(path, {k: tuple(v.shape) for k, v in module.state_dict().items()}, given,
-             {prefix + ours: theirs for ours, theirs in found.names.items()})  # fmt: skip
+    names = {prefix + ours: theirs for ours, theirs in found.names.items()}
+    if why := misfit(module, given, names):
+        raise PagodaError(f"{path} {why}")
     if found.unused and not options.allow_unused:
         raise PagodaError(
-            f"{path}: {_some(found.unused)} have no place in pagoda's network, which would then "
+            f"{path}: {some(found.unused)} have no place in pagoda's network, which would then "
             "compute something else; --allow-unused imports the rest"
         )
     module.load_state_dict({k: v.float() for k, v in given.items()}, assign=True)
@@ -97,28 +96,15 @@ def _empty(found: Found, kind: str, options: Options) -> nn.Module:
     return build_generator(card)
 
 
-def _compare(
-    path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
-    given: Mapping[str, Tensor],
-    names: Mapping[str, str],
-) -> None:
-    missing = [name for name in wanted if name not in given]
-    if missing:
-        raise PagodaError(f"{path} lacks the weights of {_some(missing)}")
-    surplus = [names.get(name, name) for name in given if name not in wanted]
-    if surplus:
-        raise PagodaError(f"{path}: {_some(surplus)} do not fit the network its other names form")
-    wrong = [
-        f"{names.get(name, name)} is {tuple(given[name].shape)}, not {shape}"
-        for name, shape in wanted.items()
-        if tuple(given[name].shape) != shape
-    ]
-    if wrong:
-        raise PagodaError(f"{path}: {_some(wrong)}: another architecture than the names say")
+def check_heads(path: Path, weights: Mapping[str, Tensor], head_channels: int) -> None:
+    """Refuse attention that does not split into heads of ``head_channels``.
 
-
-def _some(names: Any) -> str:
-    names = list(names)
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + rest
+    Raises:
+        PagodaError: one line with the width.
+    """
+    for name, tensor in weights.items():
+        if name.endswith(".qkv.weight") and tensor.shape[1] % head_channels:
+            raise PagodaError(
+                f"{path}: attention over {tensor.shape[1]} channels ({name}) does not split into "
+                f"heads of {head_channels}"
+            )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.networks.unet import UNetSpec
-from pagoda.weights.converted import Found
+from pagoda.weights.converted import Found, check_heads
 from pagoda.weights.pickles import PERSISTENT, Held, Record
 
 _HEAD_CHANNELS = 64  # fixed in DhariwalUNet
@@ -50,6 +50,7 @@ def convert_edm(path: Path, tree: Any) -> Found:
     if inner != "DhariwalUNet" or state["img_channels"] != 3:
         raise PagodaError(_stranger(path, inner))
     weights = _flatten(path, model, "")
+    check_heads(path, weights, _HEAD_CHANNELS)
     places = _places(weights)
     spec = _spec(path, state["img_resolution"], weights, state["label_dim"])
     taken, names, unused = {}, {}, []

@@ -8,16 +8,19 @@ which build tensors. Any other name is refused.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 
 from pagoda.errors import PagodaError
+from pagoda.weight_files import refusal
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
@@ -91,10 +94,12 @@ class _Function(_Sealed):
 
 def _load_storage(data: bytes) -> Held:
     """A storage, which is itself a file of torch, so nothing but numbers may be in it."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        raise PagodaError("its tensors are archives, which can unpack to any size")
     try:
         storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted file makes torch raise
-        raise PagodaError(f"its tensors hold what torch refuses: {_first_line(error)}") from error
+        raise PagodaError(f"one of its tensors {refusal(error)}") from error
     if not isinstance(storage, torch.storage.TypedStorage):
         raise PagodaError(f"it holds a {type(storage).__name__} where numbers belong")
     with warnings.catch_warnings():  # torch deprecates typed storages, which these files hold
@@ -115,21 +120,51 @@ def _rebuild_parameter(data: Held, *_: Any) -> Held:
     return Held(data.tensor)
 
 
-_FUNCTIONS = {
-    "torch.storage._load_from_bytes": _Function(_load_storage),
-    "torch._utils._rebuild_tensor_v2": _Function(_rebuild_tensor),
-    "torch._utils._rebuild_parameter": _Function(_rebuild_parameter),
+_FUNCTIONS: dict[str, Callable[..., Held]] = {
+    "torch.storage._load_from_bytes": _load_storage,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
 }
 
 
+def _bytes(name: str, args: tuple[Any, ...]) -> int:
+    """What a call allots: the size of a storage, or of the tensor that is cut from one."""
+    if name.endswith("_load_from_bytes"):
+        return len(args[0])
+    if name.endswith("_rebuild_tensor_v2"):
+        return math.prod(_shape(args[2])) * int(args[0].tensor.element_size())
+    return 0
+
+
 class _Reader(pickle.Unpickler):
-    """Looks names up in the tables above and nowhere else."""
+    """Looks names up in the tables above and nowhere else.
+
+    Args:
+        stream: of the pickle.
+        size: of the file in bytes. What its tensors take together is no more in honest ones, where
+            each is stored once and read once.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        super().__init__(stream)
+        self._left = dict.fromkeys(_FUNCTIONS, size)
+
+    def _bounded(self, name: str) -> Callable[..., Held]:
+        def run(*args: Any) -> Held:
+            self._left[name] -= _bytes(name, args)
+            if self._left[name] < 0:
+                raise PagodaError("its tensors are larger than itself and would fill the memory")
+            return _FUNCTIONS[name](*args)
+
+        return run
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full in _RECORDS:
             return type("Record", (Record,), {"__slots__": (), "name": full})
-        found = _FUNCTIONS.get(full) or _BUILTINS.get(full)
+        if full in _FUNCTIONS:
+            return _Function(self._bounded(full))
+        found = _BUILTINS.get(full)
         if found is None:
             raise PagodaError(
                 f"it names {full}, which no network needs; a pickle can run code, so it was not "
@@ -149,16 +184,12 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as stream:
-            return _Reader(stream).load()
+            return _Reader(stream, path.stat().st_size).load()
     except PagodaError as error:
         raise PagodaError(f"{path}: {error}") from error
     except OSError as error:
         raise PagodaError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a crafted or cut file can raise anything
-        raise PagodaError(f"{path} is no sound pickle: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "GLOBAL" in line]
-    return (named or lines or [type(error).__name__])[0]
+        raise PagodaError(
+            f"{path} is no sound pickle ({type(error).__name__}): it is damaged or something else"
+        ) from error

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from pagoda.errors import PagodaError
+from pagoda.weight_files import read_state
 from pagoda.weights.adm import convert_adm, is_adm
-from pagoda.weights.checkpoint import read_checkpoint
 from pagoda.weights.converted import Found, Options, network
 from pagoda.weights.edm import convert_edm
 from pagoda.weights.pickles import read_pickle
@@ -30,17 +30,26 @@ def read_weights(path: Path, options: Options) -> Imported:
     Raises:
         PagodaError: one line if the file is no such thing, or does not say what it is.
     """
+    try:
+        found = _found(path, options)
+        kind = _kind(path, found, options)
+        return Imported(network(path, found, kind, options), kind, found)
+    except PagodaError:
+        raise
+    except Exception as error:  # whatever a foreign network's parts make of our layout
+        why = f"{type(error).__name__} {error}".splitlines()[0]
+        raise PagodaError(f"{path}: its parts form no network that pagoda knows ({why})") from error
+
+
+def _found(path: Path, options: Options) -> Found:
     if path.suffix == ".pkl":
-        found = convert_edm(path, read_pickle(path))
-    elif path.suffix in (".pt", ".pth"):
-        weights = read_checkpoint(path)
-        if not is_adm(weights):
-            raise PagodaError(f"{path}: its names ({next(iter(weights))}, ...) are no ADM U-Net's")
-        found = convert_adm(path, weights, options)
-    else:
+        return convert_edm(path, read_pickle(path))
+    if path.suffix not in (".pt", ".pth"):
         raise PagodaError(f"{path}: pagoda imports .pkl (EDM) and .pt (Consistency Models, PaGoDA)")
-    kind = _kind(path, found, options)
-    return Imported(network(path, found, kind, options), kind, found)
+    weights = read_state(path)
+    if not is_adm(weights):
+        raise PagodaError(f"{path}: its names ({next(iter(weights))}, ...) are no ADM U-Net's")
+    return convert_adm(path, weights, options)
 
 
 def _kind(path: Path, found: Found, options: Options) -> str:

@@ -31,7 +31,7 @@ from pagoda.report.results_files import results_table
 from pagoda.stages import score
 from pagoda.stages.request import Features, Request, Source, seed_list
 from tests.evaluation.pictures import pictures, write_folder, write_zip
-from tests.extractors.stand_ins import write_inception
+from tests.extractors.stand_ins import publish, write_inception
 
 _NET = """
 import torch
@@ -242,9 +242,10 @@ def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixt
         score.run(dataclasses.replace(asked, n=None))
 
 
-def test_inception_with_published_statistics(folder: Path) -> None:
+def test_inception_with_published_statistics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EDM's and ADM's files, with stand-in weights; FID is the name of this distance alone."""
     write_inception(Path("inception-2015-12-05.pt"))
+    publish(Path("inception-2015-12-05.pt"), monkeypatch)
     how = Features("inception:legacy_tensorflow", 16, Path("inception-2015-12-05.pt"))
     real = pictures(90, seed=1)
     score.make_reference(Source(Path("real.zip")), how, None, 90, True, Path("ref"))
@@ -312,7 +313,7 @@ def test_bad_requests_are_one_line_and_write_nothing(
 
 def test_a_reference_never_replaces_something_else(folder: Path) -> None:
     for out in (Path("made"), Path("real.zip")):
-        with pytest.raises(PagodaError, match="is there already and is no reference"):
+        with pytest.raises(PagodaError, match="so nothing is written there"):
             score.make_reference(Source(Path("real.zip")), CUSTOM, None, 9, False, out)
 
 

@@ -6,9 +6,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pagoda.artifacts import sha256
 
 
 class Branch(nn.Module):
@@ -63,6 +66,11 @@ def write_inception(path: Path, spatial: bool = True) -> Inception:
     network = Inception(spatial).eval()
     torch.jit.script(network).save(str(path))
     return network
+
+
+def publish(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a stand-in for the published TorchScript, which no other file is."""
+    monkeypatch.setattr("pagoda.extractors.inception.TORCHSCRIPT", sha256(path))
 
 
 def noise(n: int, height: int = 40, width: int = 40, seed: int = 0) -> np.ndarray:

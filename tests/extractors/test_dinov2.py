@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from pagoda.errors import PagodaError
+from pagoda.extractors import dinov2
 from pagoda.extractors.dinov2 import COMMIT, NETWORKS, open_dinov2, weight_file
 from pagoda.extractors.resize import IMAGENET_MEAN, IMAGENET_STD, normalise, pil_bicubic
 from tests.extractors.stand_ins import noise
@@ -114,6 +117,64 @@ def test_code_and_weights_decide_the_fingerprint(repository: Path, weights: Path
     with (repository / "dinov2" / "hub" / "backbones.py").open("a") as stream:
         stream.write("# edited\n")
     assert open_dinov2("vitl14", "dgm", CPU, 3, weights, repository).fingerprint != before
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where code that torch.hub fetched lies; nothing is there yet."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"), raising=False)
+    return tmp_path / "hub" / f"facebookresearch_dinov2_{COMMIT}"
+
+
+def test_code_in_the_cache_that_is_not_the_commits_is_not_run(
+    repository: Path, weights: Path, hub: Path
+) -> None:
+    (repository / "hubconf.py").write_text(f"open({str(hub.parent / 'ran')!r}, 'w')\n" + _HUBCONF)
+    shutil.copytree(repository, hub)
+    for download in (False, True):
+        with pytest.raises(PagodaError, match=f"is not the code of .* at {COMMIT[:7]}, so it is"):
+            open_dinov2("vitl14", "dgm", CPU, 2, weights, download=download)
+    assert os.listdir(hub.parent) == [hub.name]
+    open_dinov2("vitl14", "dgm", CPU, 2, weights, repository)  # named, so trusted: it runs
+    assert (hub.parent / "ran").exists()
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_code_is_fetched_and_looked_at_before_it_runs(
+    sound: bool, repository: Path, weights: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive as GitHub makes it, with one folder named after the commit."""
+    archive = shutil.make_archive(
+        str(repository.with_name("code")), "zip", repository.parent, repository.name
+    )
+    monkeypatch.setattr(dinov2, "_CODE_URL", Path(archive).as_uri())
+    if sound:
+        monkeypatch.setattr(dinov2, "CODE", dinov2.code_digest(repository))
+        found = open_dinov2("vitl14", "dgm", CPU, 2, weights, download=True)
+        named = open_dinov2("vitl14", "dgm", CPU, 2, weights, repository)
+        assert found.fingerprint == named.fingerprint and found.card["commit"] == COMMIT
+    else:
+        with pytest.raises(PagodaError, match="is not the code of"):
+            open_dinov2("vitl14", "dgm", CPU, 2, weights, download=True)
+        assert "dinov2" not in sys.modules
+    assert os.listdir(hub.parent) == [hub.name]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.zip", __file__])
+def test_code_that_cannot_be_fetched_is_one_line(
+    url: str, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dinov2, "_CODE_URL", url if "://" in url else Path(url).as_uri())
+    with pytest.raises(PagodaError, match=r"cannot download the code of .*--hub FOLDER") as raised:
+        open_dinov2("vitl14", "dgm", CPU, 2, download=True)
+    assert "\n" not in str(raised.value) and os.listdir(hub.parent) == []
+
+
+def test_weights_of_nothing_are_refused(repository: Path, weights: Path) -> None:
+    state = torch.load(weights)
+    torch.save({k: v * torch.nan for k, v in state.items()}, weights)
+    with pytest.raises(PagodaError, match=r"no weights of dinov2_vitl14: .*holds NaN or infinity"):
+        open_dinov2("vitl14", "dgm", CPU, 2, weights, repository)
 
 
 def test_what_is_missing_is_one_line(

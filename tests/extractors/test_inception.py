@@ -19,8 +19,8 @@ from pagoda.errors import PagodaError
 from pagoda.extractors import inception
 from pagoda.extractors.inception import MODES, open_inception, resize, weight_file
 from pagoda.extractors.resize import tensorflow_bilinear
-from pagoda.extractors.weights import WeightFile, find_weights
-from tests.extractors.stand_ins import noise, write_inception
+from pagoda.weight_files import WeightFile, find_weights
+from tests.extractors.stand_ins import noise, publish, write_inception
 
 CPU = torch.device("cpu")
 NAME = "inception-2015-12-05.pt"
@@ -31,6 +31,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / NAME
     write_inception(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _published(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(weights, monkeypatch)
 
 
 @pytest.mark.parametrize("mode", ["clean", "legacy_tensorflow"])
@@ -123,12 +128,28 @@ def test_the_ported_network_by_its_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert extractor.classes == 1008
 
 
-def test_weights_decide_the_fingerprint(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(
+    value: float, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = torch.jit.load(str(weights))
+    with torch.no_grad():
+        network.layers.last.weight.fill_(value)
+    network.save(str(tmp_path / NAME))
+    publish(tmp_path / NAME, monkeypatch)
+    with pytest.raises(PagodaError, match="NaN or infinity"):
+        open_inception("clean", CPU, 2, tmp_path)
+
+
+def test_weights_decide_the_fingerprint(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / NAME
     write_inception(other, spatial=False)
     opened = [open_inception("clean", CPU, 2, weights), open_inception("clean", CPU, 7, weights),
-              open_inception("legacy_tensorflow", CPU, 2, weights),
-              open_inception("clean", CPU, 2, other)]  # fmt: skip
+              open_inception("legacy_tensorflow", CPU, 2, weights)]  # fmt: skip
+    publish(other, monkeypatch)
+    opened.append(open_inception("clean", CPU, 2, other))
     prints = [extractor.fingerprint for extractor in opened]
     assert prints[0] == prints[1] and len(set(prints)) == 3
     assert opened[3].spatial_dim is None
@@ -179,7 +200,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_that_is_no_inception(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"not a network")
-    with pytest.raises(PagodaError, match="holds no Inception") as raised:
+    with pytest.raises(PagodaError, match=f"is not the published {NAME}: its SHA-256") as raised:
         open_inception("clean", CPU, 2, tmp_path)
     assert "\n" not in str(raised.value)
     with pytest.raises(PagodaError, match="no mode 'fast'"):

@@ -100,7 +100,7 @@ def test_lpips_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", None, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(PagodaError, match=r"cannot fetch alexnet-owt-7be5be79.pth"):
+    with pytest.raises(PagodaError, match=r"cannot download LPIPS weights .*alexnet-owt-7be5be79"):
         Lpips()
 
 
@@ -117,7 +117,16 @@ def test_trouble_is_one_line(alexnet: Path, tmp_path: Path) -> None:
         Lpips("dense")
     with pytest.raises(PagodaError, match="does not hold the weights of vgg16"):
         Lpips("vgg", alexnet)
-    with pytest.raises(PagodaError, match="No such file"):
+    with pytest.raises(PagodaError, match="there is no"):
         Lpips("alex", tmp_path / "none.pth")
+    for content in (b"garbage", b"Pa\xff\n.", b"PK\x03\x04"):
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(PagodaError, match="cannot be read as weights") as raised:
+            Lpips("alex", tmp_path / "bad.pth")
+        assert "\n" not in str(raised.value)
+    stored = {k: v * torch.nan for k, v in torch.load(alexnet, weights_only=True).items()}
+    torch.save(stored, tmp_path / "nan.pth")
+    with pytest.raises(PagodaError, match=r"features\.0\.weight holds NaN or infinity"):
+        Lpips("alex", tmp_path / "nan.pth")
     with pytest.raises(PagodaError, match="3 channels; images have 1"):
         Lpips("alex", alexnet)(x[:, :1], x[:, :1])

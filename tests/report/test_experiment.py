@@ -84,7 +84,7 @@ BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
     "latents": (lambda c: shutil.rmtree(Paths(c).latents), "latents is missing"),
     "card": (
         lambda c: (Paths(c).data(32) / "card.json").write_text("{"),
-        "data/32 is damaged .*'dvc repro'",
+        "data/32/card.json is damaged .*'dvc repro'",
     ),
     "kind": (
         lambda c: (Paths(c).data(32) / "manifest.json").write_text(

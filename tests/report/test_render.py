@@ -128,7 +128,11 @@ def test_an_old_report_stays_until_the_new_one_is_whole(
     write_report(experiment, folder, metrics)
     assert (folder / "report.md").read_text().startswith("# smoke: 32×32\n")
     assert [f.name for f in folder.parent.iterdir()] == ["b32"]
-    with pytest.raises(PagodaError, match=r"cannot write .*: Not a directory"):
+    (folder / "curves of mine.ods").write_text("mine")
+    with pytest.raises(PagodaError, match=r"b32 holds curves of mine\.ods, which pagoda did not"):
+        write_report(experiment, folder, metrics)
+    assert (folder / "curves of mine.ods").read_text() == "mine"
+    with pytest.raises(PagodaError, match=r"cannot write .*metrics.json is no folder"):
         write_report(experiment, metrics / "b32", metrics)
 
 

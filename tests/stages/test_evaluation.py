@@ -30,7 +30,7 @@ from pagoda.networks.generator import Generator, generator_from_teacher, load_ge
 from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import Contender, contenders, untrained, upsample
 from pagoda.stages.paths import Paths
-from tests.extractors.stand_ins import write_inception
+from tests.extractors.stand_ins import publish, write_inception
 from tests.group import log, run_group
 from tests.stages.untrained import write_models
 from tests.tiny import tiny_tree
@@ -315,9 +315,12 @@ def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_inception_in_the_pipeline(config: Config, tmp_path: Path) -> None:
+def test_inception_in_the_pipeline(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with Inception's interface and random weights, at hand in a folder."""
     write_inception(tmp_path / "inception-2015-12-05.pt")
+    publish(tmp_path / "inception-2015-12-05.pt", monkeypatch)
     rows = evaluated(config, ["classifier", "inception:legacy_tensorflow"], str(tmp_path))
     assert {row["protocol"] for row in rows if row["generator"] == "grown"} >= {
         "fid_legacy_tensorflow_64", "sfid_legacy_tensorflow_64", "is_legacy_tensorflow_64_s2",

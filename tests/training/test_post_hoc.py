@@ -118,6 +118,11 @@ def test_trouble_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PagodaError, match=r"has no snapshots; train with optim.ema_profiles"):
         synthesise(tmp_path / "bare", 0.07, tmp_path / "made")
     assert not (tmp_path / "made").exists()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "thesis.txt").write_text("years")
+    with pytest.raises(PagodaError, match=r"made is no teacher artifact, so nothing is written"):
+        synthesise(source, 0.07, tmp_path / "made")
+    assert [f.name for f in (tmp_path / "made").iterdir()] == ["thesis.txt"]
 
 
 def test_frozen_weights_are_not_averaged(tmp_path: Path) -> None:

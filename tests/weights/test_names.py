@@ -159,6 +159,20 @@ def test_adm_names_of_a_denoiser(tmp_path: Path) -> None:
     [
         ({"out.2.bias": None}, "lacks the weights of net.head.2.bias"),
         ({"out.2.bias": torch.ones(4)}, r"out\.2\.bias is \(4,\), not \(3,\)"),
+        ({"out.2.bias": torch.full((3,), torch.nan)}, r"out\.2\.bias holds NaN or infinity"),
+        ({"out.2.bias": torch.tensor([0, 0, torch.inf])}, r"out\.2\.bias holds NaN or infinity"),
+        (
+            {"out.2.bias": torch.full((3,), 1e60, dtype=torch.float64)},
+            r"out\.2\.bias holds NaN or infinity",
+        ),
+        ({"out.2.bias": torch.ones(3).long()}, r"out\.2\.bias holds int64, not float32"),
+        ({"out.2.bias": torch.ones(3).bool()}, r"out\.2\.bias holds bool, not float32"),
+        ({"out.2.bias": torch.ones(3) + 1j}, r"out\.2\.bias holds complex64, not float32"),
+        ({"out.2.bias": torch.ones(3).to_sparse()}, "expected tensors by name"),
+        ({"out.2.bias": torch.ones(1).expand(1 << 40)}, "larger than itself"),
+        ({"input_blocks.3.1.qkv.weight": torch.ones(120, 40, 1)}, "40 channels .* heads of 16"),
+        ({"time_embed.0.weight": torch.ones(3)}, "the weights|holds another network"),
+        ({"input_blocks.0.0.weight": torch.tensor(1.0)}, "form no network that pagoda knows"),
         ({"label_emb.weight": None}, "class-conditional"),
         ({"time_embed.0.weight": None}, "no ADM U-Net"),
         ({"step": 3}, "'step' is a int"),
@@ -235,6 +249,47 @@ def test_edm_names_of_a_denoiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with torch.no_grad():
         back = load_denoiser(artifact.weights(), artifact.card())(*inputs())
         assert torch.equal(back, module(*inputs()))
+
+
+def edm_file(folder: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> Path:
+    """Two levels, of 32 and of ``width`` channels; attention, in one head, at the second."""
+    spec = dataclasses.replace(SPEC, channel_mult=(1, width // 32), head_channels=width)
+    weights = renamed(Denoiser(spec, 0.5).net, EDM, EDM_PARTS)
+    weights["map_label.weight"] = weights["map_label.weight"].T.clone()
+    model = {"model": Persistent("DhariwalUNet", **nested(weights))}
+    facts = {"img_resolution": 8, "img_channels": 3, "label_dim": 5, "sigma_data": 0.5}
+    network = Persistent("EDMPrecond", **facts, _modules=model)
+    return persistence_pickle(folder / "n.pkl", {"ema": network}, monkeypatch)
+
+
+@pytest.mark.parametrize("width", [32, 96, 160])
+def test_heads_that_are_not_edms_are_one_line(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EDM makes ``width // 64`` heads: one of 96 channels, two of 80."""
+    file = edm_file(tmp_path, monkeypatch, width)
+    with pytest.raises(PagodaError, match=f"attention over {width} channels .* heads of 64$"):
+        run(file, tmp_path / "t", Options())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"_modules": {}},
+        {"_modules": {"model": Persistent("DhariwalUNet")}},
+        {"img_channels": 3, "_modules": {"model": Persistent("DhariwalUNet")}},
+        {"img_channels": 3, "_modules": None},
+    ],
+)
+def test_edms_network_without_its_parts_is_one_line(
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Persistent("EDMPrecond", **state)
+    file = persistence_pickle(tmp_path / "n.pkl", {"ema": network}, monkeypatch)
+    with pytest.raises(PagodaError) as raised:
+        run(file, tmp_path / "t", Options())
+    assert "\n" not in str(raised.value) and not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize(

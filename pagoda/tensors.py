@@ -1,0 +1,34 @@
+"""Files of tensors as safetensors writes and reads them: numbers, no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from pagoda.errors import PagodaError
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, and facts beside them, readable to whom other new files are."""
+    path.touch()
+    mode = path.stat().st_mode  # what the umask leaves; safetensors sets 0600
+    safetensors.torch.save_file(dict(tensors), path, None if facts is None else dict(facts))
+    path.chmod(mode)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU.
+
+    Raises:
+        PagodaError: one line if it is none of safetensors.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:  # safetensors raises its own private types
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PagodaError(f"{path} is no sound safetensors file ({why}); get it again") from error
