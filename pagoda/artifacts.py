@@ -268,6 +268,22 @@ def save_weights(
     write_json(folder / CARD_FILE, card)
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield a file to write that takes the place of ``path`` when it is whole and on the disk.
+
+    A kill, a full disk or a power cut leaves the old file, or none, never a part of one.
+    """
+    partial = path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, tree: Any) -> None:
     """Write JSON with sorted keys, so that equal content gives equal bytes."""
     path.write_text(json.dumps(tree, indent=1, sort_keys=True, allow_nan=False) + "\n")

@@ -23,6 +23,7 @@ from pagoda.stages.progress import track
 from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
+from pagoda.training.loop import orderly_stop
 
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own
 _WEIGHT_DECAY = 0.05
@@ -74,7 +75,10 @@ def _train(
     config: Config, network: FeatureNetwork, images: Images, labels: np.ndarray,
     ladder: list[int], folder: Path,
 ) -> Scratch:  # fmt: skip
-    """Train from the newest checkpoint; batches and rates before it are passed over."""
+    """Train from the newest checkpoint; batches and rates before it are passed over.
+
+    Ctrl-C or SIGTERM ends the step, saves a checkpoint and leaves.
+    """
     section, device = config.features, next(network.parameters()).device
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=section.lr, weight_decay=_WEIGHT_DECAY, fused=True
@@ -91,7 +95,7 @@ def _train(
     start = saved = time.monotonic()
     batches = _batches(images, labels, section.batch, steps, section.seed, done)
     history = History(Paths(config).history("features"), seen, folder / HISTORY)
-    with track(section.images, "features") as bar, history as log:
+    with track(section.images, "features") as bar, history as log, orderly_stop() as asked:
         bar.advance(seen)
         for step, (x, y) in enumerate(batches, done + 1):
             losses = _step(network, x.to(device), y.to(device), ladder)
@@ -109,10 +113,16 @@ def _train(
                     loss_degradation=losses[1].item(), accuracy=losses[2].item(), lr=rate,
                     images_per_second=seen / seconds,
                 )  # fmt: skip
-            if step < steps and time.monotonic() - saved > _SAVE_EVERY_S:
-                log.back_up()
+            last, stop = step == steps, asked()
+            save = stop or (not last and time.monotonic() - saved > _SAVE_EVERY_S)
+            if last or save:
+                scratch.check("features", step)
+            if save:
+                log.sync()
                 scratch.save(step, before + time.monotonic() - start)
                 saved = time.monotonic()
+            if stop and not last:
+                raise KeyboardInterrupt
     return scratch
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import processes
+from pagoda.artifacts import replaced
 from pagoda.training import sharding
 from pagoda.training.post_hoc import exponent, snapshot_name
 
@@ -92,6 +92,5 @@ def _approach(average: nn.Module, source: nn.Module, share: float) -> None:
 
 def _write(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    safetensors.torch.save_file(state, partial)
-    partial.rename(path)
+    with replaced(path) as partial:
+        safetensors.torch.save_file(state, partial)
