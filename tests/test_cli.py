@@ -20,6 +20,7 @@ import yaml
 import pagoda
 from pagoda import cli
 from pagoda.config import Config
+from tests.disk import small_disk
 from tests.tiny import ROOT, override, tiny_tree
 
 Done = subprocess.CompletedProcess[str]
@@ -263,6 +264,16 @@ def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:
     assert (status, said) == (130, INTERRUPTED)
     assert len(list(tmp_path.glob(".scratch/teacher/*/*.safetensors"))) == 1
     assert not (tmp_path / "runs/tiny/b8/teacher").exists()
+
+
+def test_a_read_only_project_is_one_line(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    with small_disk(project, "16m"):
+        write_params(project, **{"data.train_images": 20, "data.test_images": 20})
+        subprocess.run(["mount", "-o", "remount,ro", str(project)], check=True)
+        line = only_line(run(project, "downsample", "--resolution", "8"))
+    assert "read-only file system; see that you may" in line and str(project) in line
 
 
 def test_doctor_names_what_is_broken(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, derive_resolutions
 from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images, open_images
+from pagoda.errors import PagodaError
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
@@ -28,6 +29,7 @@ from pagoda.training.loop import orderly_stop
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own
 _WEIGHT_DECAY = 0.05
 _WARMUP = 0.2  # share of training in which the learning rate rises
+_SHORTEST = 6  # steps of a schedule: torch's divides by the length of the rise, 0 for 5
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
 _LOG_EVERY = 10  # steps
 _SAVE_EVERY_S = 60.0
@@ -85,7 +87,7 @@ def _train(
     )
     steps = section.images // section.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, section.lr, total_steps=max(2, steps), pct_start=_WARMUP
+        optimizer, section.lr, total_steps=max(_SHORTEST, steps), pct_start=_WARMUP
     )
     scratch = Scratch(folder, {"network": network}, {"network": optimizer})
     done, before = scratch.restore()
@@ -173,5 +175,10 @@ def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dic
         part = torch.from_numpy(np.array(images[rows]))
         for res in ladder:
             _, logits = extract(network, degrade(part, res).numpy())
+            if not np.isfinite(logits).all():
+                raise PagodaError(
+                    "features: the trained network's answers are not finite; lower the learning "
+                    "rate features.lr, then run again"
+                )
             right[res] += int((logits.argmax(1) == labels[rows]).sum())
     return {str(res): count / len(labels) for res, count in right.items()}

@@ -169,6 +169,29 @@ def test_latents_that_are_not_finite_are_refused_at_once(
     assert calls == 2 and not Paths(config).latents.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("indices", 60, "indices holds 60 at row 7, and the images allow 0 to 59"),
+     ("indices", -1, "indices holds -1 at row 7"),
+     ("labels", 10, "labels holds 10 at row 7, and the images allow 0 to 9"),
+     ("flips", 2, "flips holds 2 at row 7"), ("labels", None, "has 80 latents and 79 labels")],
+)  # fmt: skip
+def test_latents_of_images_that_are_not_there_are_refused_when_opened(
+    name: str, value: int | None, said: str, prepared: Make
+) -> None:
+    invert.run(config := prepared())
+    data = artifacts.open_artifact(Paths(config).data(8), "images")
+    latents, file = made(config), Paths(config).latents / f"{name}.npy"
+    array = np.load(file)
+    if value is None:
+        array = array[:-1]
+    else:
+        array[7] = value
+    np.save(file, array)
+    with pytest.raises(PagodaError, match=said):
+        pair_batches(latents, data, torch.device("cpu"))
+
+
 def test_several_processes_make_the_same_bits(prepared: Make) -> None:
     config = prepared()
     invert.run(config)
