@@ -82,7 +82,8 @@ def explain(error: Exception) -> str | None:
 
 
 def _exit(status: int, message: str) -> NoReturn:
-    if status == _INTERRUPTED and not processes.first():
+    told = processes.LAUNCHED in os.environ or not processes.first()  # by the launcher, the first
+    if status == _INTERRUPTED and told:
         raise SystemExit(status)
     sys.stderr.write(" ".join(message.split("\n")) + "\n")
     raise SystemExit(status)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import pagoda
-from pagoda import cli
+from pagoda import cli, processes
 from pagoda.config import Config
 from tests.disk import small_disk
 from tests.tiny import ROOT, override, tiny_tree
@@ -242,6 +242,27 @@ def interrupt(folder: Path, args: list[str], begun: Callable[[], bool]) -> tuple
 
 
 INTERRUPTED = "interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(("launched", "rank", "speaks"), [("", 0, True), ("", 1, False),
+                                                         ("1", 0, False)])  # fmt: skip
+def test_one_of_a_group_says_that_it_was_interrupted(
+    launched: str, rank: int, speaks: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The first process, or the launcher that started it."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    if launched:
+        monkeypatch.setenv(processes.LAUNCHED, launched)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        cli.main()
+    assert capsys.readouterr().err == (INTERRUPTED if speaks else "")
 
 
 def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.distributed.distributed_c10d import HashStore
+from torch._C._distributed_c10d import FileStore
 
 from pagoda import processes
 from pagoda.errors import PagodaError
@@ -127,12 +127,12 @@ def test_a_killed_process_ends_the_others_within_a_minute(victim: int, tmp_path:
 @pytest.mark.parametrize("launched", ["", "1"])
 def test_who_says_that_a_process_is_silent(
     me: int, silent: int, launched: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     """Under our own launcher, which sees an exit status only, one of those that notice says it."""
     monkeypatch.setattr(processes, "_PATIENCE_S", -1.0)
     monkeypatch.setenv(processes.LAUNCHED, launched)
-    store = HashStore()
+    store = FileStore(str(tmp_path / "store"), 3)
     store.set(f"beat/{silent}", "7")
     message = processes._Watch(store, me, 3)._look({silent: ("7", time.monotonic())})
     assert message is not None and message.startswith(f"process {silent} of 3 is gone or hangs")
