@@ -107,7 +107,7 @@ def _kind(source: Path) -> str:
     import json
 
     try:
-        found: Any = json.loads((source / artifacts.MANIFEST).read_text())["kind"]
+        found: Any = json.loads((source / artifacts.MANIFEST).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found not in ("teacher", "generator"):
