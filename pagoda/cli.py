@@ -15,6 +15,7 @@ import typer
 import pagoda
 from pagoda import processes
 from pagoda.commands import pipeline, scoring, tools
+from pagoda.commands.running import terminable
 from pagoda.errors import PagodaError
 
 _HELP = (
@@ -40,10 +41,11 @@ _GO_ON = "interrupted; run the same command again to go on"
 def main() -> None:
     """Run the command line; trouble that a user can mend is one line and no traceback.
 
-    Exit status: 0 success, 1 trouble, 2 wrong usage, 130 interrupted.
+    Exit status: 0 success, 1 trouble, 2 wrong usage, 130 interrupted, by Ctrl-C or SIGTERM.
     """
     try:
-        app()
+        with terminable():
+            app()
     except KeyboardInterrupt:
         _exit(_INTERRUPTED, _GO_ON)
     except SystemExit as left:
@@ -67,6 +69,12 @@ def explain(error: Exception) -> str | None:
     code, text = getattr(error, "errno", None), str(error)
     if code in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
         return "no space left on the disk; free some and run the same command again"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        where = getattr(error, "filename", None) or "a file"
+        return (
+            f"{where}: {os.strerror(code).lower()}; see that you may read it, and write to the "
+            "project's folder, then run the same command again"
+        )
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if memory or "can't allocate memory" in text:
         return "out of memory; close other programs or make the batches in params.yaml smaller"
@@ -74,7 +82,8 @@ def explain(error: Exception) -> str | None:
 
 
 def _exit(status: int, message: str) -> NoReturn:
-    if status == _INTERRUPTED and not processes.first():
+    told = processes.LAUNCHED in os.environ or not processes.first()  # by the launcher, the first
+    if status == _INTERRUPTED and told:
         raise SystemExit(status)
     sys.stderr.write(" ".join(message.split("\n")) + "\n")
     raise SystemExit(status)

@@ -35,6 +35,7 @@ LAUNCHED = "PAGODA_LAUNCHED"
 
 _FOREVER = timedelta(days=7)  # a share may take hours longer than another; the watch finds the dead
 _BEAT_S = 1.0
+_PATIENCE_S = 40.0  # of silence, until a process counts as lost
 _GRACE_S = 5.0  # for the main thread to leave by itself once the group is known to be lost
 _FAILURE = "failure"
 
@@ -236,9 +237,9 @@ class _Watch(threading.Thread):
     group is lost the main thread has a few seconds to leave by itself; it may hang in a collective.
     """
 
-    def __init__(self, store: Any, me: int, world: int, patience_s: float = 40.0) -> None:
+    def __init__(self, store: Any, me: int, world: int) -> None:
         super().__init__(name="pagoda-watch", daemon=True)
-        self.store, self.me, self.world, self.patience_s = store, me, world, patience_s
+        self.store, self.me, self.world = store, me, world
         self.lost: str | None = None
         self._done = threading.Event()
         self._left = False
@@ -256,8 +257,8 @@ class _Watch(threading.Thread):
                 self._heard = now
             looked = now
             # The store is a part of the first process: when that freezes, so does every question.
-            if now - self._heard > self.patience_s:
-                self.lost = self.lost or f"process 0 of {self.world} is gone or hangs"
+            if now - self._heard > _PATIENCE_S:
+                self.lost = self.lost or self._silent(0)
             if os.environ.get(LAUNCHED) and os.getppid() != self._parent:
                 self.lost = "the process that started the group is gone"
             if self.lost:
@@ -293,9 +294,19 @@ class _Watch(threading.Thread):
                 continue
             if beat != last:
                 seen[other] = (beat, now)
-            elif last and now - since > self.patience_s:
-                return f"process {other} of {self.world} is gone or hangs"
+            elif last and now - since > _PATIENCE_S:
+                return self._silent(other)
         return None
+
+    def _silent(self, other: int) -> str:
+        """What is said of a process that died or froze without a word; a launcher cannot know."""
+        message = (
+            f"process {other} of {self.world} is gone or hangs, nothing was heard of it for "
+            f"{_PATIENCE_S:g} s; run the same command again to go on"
+        )
+        if os.environ.get(LAUNCHED) and self.me == (1 if other == 0 else 0):
+            sys.stderr.write(f"error: {message}\n")
+        return message
 
     def report(self, error: BaseException) -> None:
         """Tell the others why this process ends, or raise what ended another one first.

@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 import pagoda
-from pagoda import cli
+from pagoda import cli, processes
 from pagoda.config import Config
+from tests.disk import small_disk
 from tests.tiny import ROOT, override, tiny_tree
 
 Done = subprocess.CompletedProcess[str]
@@ -243,6 +244,27 @@ def interrupt(folder: Path, args: list[str], begun: Callable[[], bool]) -> tuple
 INTERRUPTED = "interrupted; run the same command again to go on\n"
 
 
+@pytest.mark.parametrize(("launched", "rank", "speaks"), [("", 0, True), ("", 1, False),
+                                                         ("1", 0, False)])  # fmt: skip
+def test_one_of_a_group_says_that_it_was_interrupted(
+    launched: str, rank: int, speaks: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The first process, or the launcher that started it."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    if launched:
+        monkeypatch.setenv(processes.LAUNCHED, launched)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        cli.main()
+    assert capsys.readouterr().err == (INTERRUPTED if speaks else "")
+
+
 def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None:
     write_params(tmp_path, **{"data.train_images": 60_000})  # below what takes several processes
     data = tmp_path / "runs/tiny/data"
@@ -263,6 +285,16 @@ def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:
     assert (status, said) == (130, INTERRUPTED)
     assert len(list(tmp_path.glob(".scratch/teacher/*/*.safetensors"))) == 1
     assert not (tmp_path / "runs/tiny/b8/teacher").exists()
+
+
+def test_a_read_only_project_is_one_line(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    with small_disk(project, "16m"):
+        write_params(project, **{"data.train_images": 20, "data.test_images": 20})
+        subprocess.run(["mount", "-o", "remount,ro", str(project)], check=True)
+        line = only_line(run(project, "downsample", "--resolution", "8"))
+    assert "read-only file system; see that you may" in line and str(project) in line
 
 
 def test_doctor_names_what_is_broken(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.import_closure import ROOT
+from pagoda.stages.code import ROOT
 
 FILES = sorted((ROOT / "pagoda").rglob("*.py"))
 READER = ROOT / "pagoda" / "weights" / "pickles.py"

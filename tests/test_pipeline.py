@@ -16,7 +16,8 @@ import yaml
 
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.derive import profile_tree
-from tests.import_closure import EXEMPT, ROOT, closure, executed, stage_module, suggest
+from pagoda.stages.code import EXEMPT, ROOT, closure, executed
+from tests.import_closure import stage_module, suggest
 from tests.tiny import override, smoke_tree
 
 STAGES: dict[str, dict[str, Any]] = {

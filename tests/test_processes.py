@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._C._distributed_c10d import FileStore
 
 from pagoda import processes
 from pagoda.errors import PagodaError
 from tests.group import await_file, finish, log, run_group, start_group
+from tests.tiny import ROOT
 
 
 def test_alone_nothing_happens() -> None:
@@ -119,6 +123,24 @@ def test_a_killed_process_ends_the_others_within_a_minute(victim: int, tmp_path:
         assert "GroupLost" in log(tmp_path, survivor) or "gone" in log(tmp_path, survivor)
 
 
+@pytest.mark.parametrize(("me", "silent"), [(0, 2), (1, 0), (2, 0)])
+@pytest.mark.parametrize("launched", ["", "1"])
+def test_who_says_that_a_process_is_silent(
+    me: int, silent: int, launched: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """Under our own launcher, which sees an exit status only, one of those that notice says it."""
+    monkeypatch.setattr(processes, "_PATIENCE_S", -1.0)
+    monkeypatch.setenv(processes.LAUNCHED, launched)
+    store = FileStore(str(tmp_path / "store"), 3)
+    store.set(f"beat/{silent}", "7")
+    message = processes._Watch(store, me, 3)._look({silent: ("7", time.monotonic())})
+    assert message is not None and message.startswith(f"process {silent} of 3 is gone or hangs")
+    assert "run the same command again" in message
+    said = f"error: {message}\n" if launched and me < 2 else ""
+    assert capsys.readouterr().err == said
+
+
 def _unbalanced(me_hangs: int) -> None:
     """One hangs outside any collective while the other waits: only the watch can notice."""
     with processes.group():
@@ -138,3 +160,30 @@ def test_a_frozen_process_is_noticed_within_a_minute(hangs: int, tmp_path: Path)
     assert group[1 - hangs].exitcode == 1 and time.monotonic() - began < 60
     assert f"process {hangs} of 2 is gone or hangs" in log(tmp_path, 1 - hangs)
     finish(group, 0)
+
+
+_FREEZES = """
+import os, signal
+from pagoda import processes
+processes._PATIENCE_S = 6.0
+with processes.group():
+    if processes.rank() == int(os.environ["FREEZES"]):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    processes.wait()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freezes", [0, 2])
+def test_the_launcher_does_not_end_without_a_word(freezes: int, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", _FREEZES]
+    program = f"import sys; from pagoda.launcher import run_copies; sys.exit(run_copies({line}, 3))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"FREEZES": str(freezes)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert [text for text in done.stderr.splitlines() if text.startswith("error: ")] == [
+        f"error: process {freezes} of 3 is gone or hangs, nothing was heard of it for 6 s; run the "
+        "same command again to go on"
+    ]

@@ -15,6 +15,7 @@ import yaml
 from pagoda.config import ArmConfig, Config, parse
 from pagoda.errors import PagodaError
 from pagoda.paper.claims import read_claims
+from pagoda.stages.code import ROOT, closure
 from pagoda.stages.study_spec import (
     STEPS,
     Arm,
@@ -24,7 +25,6 @@ from pagoda.stages.study_spec import (
     load_study,
     locate,
 )
-from tests.import_closure import ROOT, closure
 from tests.tiny import smoke_tree
 
 NAMES = sorted(file.parent.name for file in ROOT.glob("experiments/*/study.yaml"))

@@ -61,17 +61,31 @@ def run_first(stage: str, *args: Any) -> None:
 
 
 @contextmanager
-def interruptible_after() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is over; while torch is imported it can get lost."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # a shell started this in the background, where Ctrl-C is not for us
-        return
-    pressed: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+def terminable() -> Iterator[None]:
+    """SIGTERM, which schedulers send, ends the block as Ctrl-C does: with a word, in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interruptible_after() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is over; while torch is imported they get lost.
+
+    A shell's background job, for which Ctrl-C is not, stays deaf to it.
+    """
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(s) is signal.default_int_handler]  # fmt: skip
+    pressed: list[int] = []
+    for number in ours:
+        signal.signal(number, lambda caught, _: pressed.append(caught))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pagoda.errors import PagodaError
+
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 0..255 -> float32 in [-1, 1]: x / 127.5 - 1."""
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """Float in [-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even, clamped to 0..255."""
+def to_uint8(x: Tensor, made_by: str = "the network") -> Tensor:
+    """Float in [-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even, clamped to 0..255.
+
+    Raises:
+        PagodaError: a value is not finite; as a pixel it would pass for an image.
+    """
+    if not x.isfinite().all():
+        raise PagodaError(
+            f"{made_by} made images with values that are not finite (NaN or infinity); its weights "
+            "are damaged, or too large for its precision: train or import it anew"
+        )
     return x.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -74,7 +74,7 @@ class ShardedArray:
 def create_shards(
     folder: Path, name: str, dtype: type | str, shape: tuple[int, ...], shard: int
 ) -> ShardedArray:
-    """New files in ``folder``, their space taken at once; those that exist are opened instead.
+    """New files in ``folder``, their space taken at once; whole ones that exist are opened instead.
 
     Raises:
         OSError: if the disk is too full.
@@ -83,12 +83,24 @@ def create_shards(
     for i, file in enumerate(shard_names(name, shape[0], shard)):
         rows = min(shard, shape[0] - i * shard)
         path = folder / file
-        if not path.exists():  # a file appears under its name when its space is taken
+        form = (rows, *shape[1:]), np.dtype(dtype)
+        part = _opened(path)
+        if part is None or (part.shape, part.dtype) != form:
             partial = path.with_suffix(".partial")
-            create_array(partial, np.dtype(dtype).type, (rows, *shape[1:]))
-            partial.rename(path)
-        parts.append(np.load(path, mmap_mode="r+"))
+            create_array(partial, np.dtype(dtype).type, form[0])
+            partial.rename(path)  # a file appears under its name when its space is taken
+            part = np.load(path, mmap_mode="r+")
+        parts.append(part)
     return ShardedArray(parts)
+
+
+def _opened(path: Path) -> np.ndarray | None:
+    """A mapped array; None where there is none, or one that a power cut left in part."""
+    try:
+        part: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    return part
 
 
 def open_rows(artifact: Artifact, name: str) -> np.ndarray | ShardedArray:

@@ -6,11 +6,14 @@ algorithm 1 without churn; PaGoDA section 3.1 calls the way up "DDIM inversion")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from pagoda.errors import PagodaError
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """D(x, sigma, labels): x (n, c, h, w), sigma (n,), labels (n,) -> (n, c, h, w)."""
@@ -21,7 +24,17 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
 
     s_i = (smax^(1/rho) + i / (steps - 1) (smin^(1/rho) - smax^(1/rho)))^rho; float64,
     shape (steps + 1,).
+
+    Raises:
+        PagodaError: fewer than two levels, or what they follow from is not positive, finite and in
+            order.
     """
+    if steps < 2 or not 0 < sigma_min < sigma_max < math.inf or not 0 < rho < math.inf:
+        raise PagodaError(
+            f"a grid of {steps} noise levels from sigma_min = {sigma_min:g} to sigma_max = "
+            f"{sigma_max:g} with rho = {rho:g}; it needs 2 levels or more, 0 < sigma_min < "
+            "sigma_max and rho > 0, all finite"
+        )
     i = torch.arange(steps, dtype=torch.float64)
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     levels = (top + i / (steps - 1) * (bottom - top)) ** rho
@@ -70,7 +83,12 @@ def integrate(
 
     Returns:
         The state at ``levels[-1]``.
+
+    Raises:
+        PagodaError: a level is negative or not finite, or 0 before the last.
     """
+    if not all(0 < s < math.inf for s in levels[:-1].tolist()) or not 0 <= levels[-1] < math.inf:
+        raise PagodaError("noise levels must be positive and finite; only the last may be 0")
     for s, t in pairwise(levels.tolist()):
         slope = (x - denoiser(x, x.new_full((len(x),), s), labels)) / s
         ahead = x + (t - s) * slope

@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         if x.shape[-1] < _SMALL:
             x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
         if self._positions is not None:
-            self._fit_positions(self._positions, x.shape[-2:])
+            self._fit_positions(self._positions, (x.shape[-2], x.shape[-1]))
         return list(
             self._frozen[0].forward_intermediates(
                 x, indices=self.taps, intermediates_only=True, output_fmt="NCHW", stop_early=True
@@ -68,9 +68,9 @@ class Backbone(nn.Module):
     def _fit_positions(self, positions: Tensor, size: tuple[int, int]) -> None:
         """Bring the network to images of ``size``: timm would resize bicubically, antialiased."""
         network = self._frozen[0]
-        if tuple(size) == network.patch_embed.img_size:
+        if size == network.patch_embed.img_size:
             return
-        network.set_input_size(img_size=tuple(size))
+        network.set_input_size(img_size=size)
         prefix, grid = positions.split(
             [network.num_prefix_tokens, positions.shape[1] - network.num_prefix_tokens], dim=1
         )

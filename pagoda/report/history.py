@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def read_history(path: Path, stage: str, *, running: bool = False) -> History:
         if running:
             return History(stage, ())
         raise PagodaError(f"{path} is missing; 'dvc repro' makes it")
-    lines = path.read_text().split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n")
     if running:
         lines = lines[:-1]
     return History(stage, tuple(_row(path, n, line) for n, line in enumerate(lines, 1) if line))
@@ -88,10 +89,15 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
         complete = all(key in row for key in ("images", "step", "seconds"))
+        bad = [k for k, v in dict(row).items() if isinstance(v, float) and not math.isfinite(v)]
     except (ValueError, TypeError) as error:
         raise PagodaError(
             f"{path} line {number} is not a JSON object; delete the file and run 'dvc repro'"
         ) from error
+    if bad:
+        raise PagodaError(
+            f"{path} line {number}: {', '.join(bad)} is not finite; train the stage again"
+        )
     if not complete:
         raise PagodaError(
             f"{path} line {number} lacks images, step or seconds; delete the file and run "

@@ -8,7 +8,6 @@ parameters never pick up old work.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,13 +19,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-import pagoda.data
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
 from pagoda.data.sources import SPLITS
 from pagoda.errors import PagodaError
+from pagoda.stages.code import versions
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.root import project_root
@@ -163,10 +162,8 @@ def _encoded(config: Config, resolution: int) -> bool:
 
 def _scratch(config: Config, card: dict[str, Any], resolution: int) -> Path:
     """Folder of one resolution's unfinished work."""
-    code = hashlib.sha256()
-    for file in sorted(Path(pagoda.data.__file__).parent.glob("*.py")):
-        code.update(file.read_bytes())
-    identity = [card, resolution, _encoded(config, resolution), code.hexdigest()]
+    code = versions("pagoda.stages.downsample")
+    identity = [card, resolution, _encoded(config, resolution), code]
     folder = project_root() / ".scratch" / "downsample" / f"{config.name}-{resolution}"
     return folder / artifacts.digest(identity)[:24]
 

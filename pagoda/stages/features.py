@@ -16,6 +16,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config, derive_resolutions
 from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images, open_images
+from pagoda.errors import PagodaError
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
@@ -23,10 +24,12 @@ from pagoda.stages.progress import track
 from pagoda.stages.scratch import HISTORY, stage_scratch
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.history import History
+from pagoda.training.loop import orderly_stop
 
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own
 _WEIGHT_DECAY = 0.05
 _WARMUP = 0.2  # share of training in which the learning rate rises
+_SHORTEST = 6  # steps of a schedule: torch's divides by the length of the rise, 0 for 5
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
 _LOG_EVERY = 10  # steps
 _SAVE_EVERY_S = 60.0
@@ -75,14 +78,17 @@ def _train(
     config: Config, network: FeatureNetwork, images: Images, labels: np.ndarray,
     ladder: list[int], folder: Path,
 ) -> Scratch:  # fmt: skip
-    """Train from the newest checkpoint; batches and rates before it are passed over."""
+    """Train from the newest checkpoint; batches and rates before it are passed over.
+
+    Ctrl-C or SIGTERM ends the step, saves a checkpoint and leaves.
+    """
     section, device = config.features, next(network.parameters()).device
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=section.lr, weight_decay=_WEIGHT_DECAY, fused=True
     )
     steps = section.images // section.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, section.lr, total_steps=max(2, steps), pct_start=_WARMUP
+        optimizer, section.lr, total_steps=max(_SHORTEST, steps), pct_start=_WARMUP
     )
     scratch = Scratch(folder, {"network": network}, {"network": optimizer})
     done, before = scratch.restore()
@@ -92,7 +98,7 @@ def _train(
     start = saved = time.monotonic()
     batches = _batches(images, labels, section.batch, steps, section.seed, done)
     history = History(Paths(config).history("features"), seen, folder / HISTORY)
-    with track(section.images, "features") as bar, history as log:
+    with track(section.images, "features") as bar, history as log, orderly_stop() as asked:
         bar.advance(seen)
         for step, (x, y) in enumerate(batches, done + 1):
             losses = _step(network, x.to(device), y.to(device), ladder)
@@ -110,10 +116,16 @@ def _train(
                     loss_degradation=losses[1].item(), accuracy=losses[2].item(), lr=rate,
                     images_per_second=seen / seconds,
                 )  # fmt: skip
-            if step < steps and time.monotonic() - saved > _SAVE_EVERY_S:
-                log.back_up()
+            last, stop = step == steps, asked()
+            save = stop or (not last and time.monotonic() - saved > _SAVE_EVERY_S)
+            if last or save:
+                scratch.check("features", step)
+            if save:
+                log.sync()
                 scratch.save(step, before + time.monotonic() - start)
                 saved = time.monotonic()
+            if stop and not last:
+                raise KeyboardInterrupt
     return scratch
 
 
@@ -164,5 +176,10 @@ def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dic
         part = torch.from_numpy(np.array(images[rows]))
         for res in ladder:
             _, logits = extract(network, degrade(part, res).numpy())
+            if not np.isfinite(logits).all():
+                raise PagodaError(
+                    "features: the trained network's answers are not finite; lower the learning "
+                    "rate features.lr, then run again"
+                )
             right[res] += int((logits.argmax(1) == labels[rows]).sum())
     return {str(res): count / len(labels) for res, count in right.items()}

@@ -44,7 +44,11 @@ class GeneratorImages:
 
     @torch.inference_mode()
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 images (n, 3, r, r) of the given indices."""
+        """uint8 images (n, 3, r, r) of the given indices.
+
+        Raises:
+            PagodaError: a pixel is not finite.
+        """
         parts = []
         for start in range(0, len(rows), self._batch):
             indices = rows[start : start + self._batch]
@@ -53,7 +57,7 @@ class GeneratorImages:
             z = torch.from_numpy(standard_normal(self._seed, padded, shape)).to(self._device)
             labels = torch.from_numpy(self.labels[padded]).to(self._device)
             images = self._network(z.contiguous(memory_format=torch.channels_last), labels)
-            parts.append(to_uint8(images)[: len(indices)].cpu().numpy())
+            parts.append(to_uint8(images, self.where)[: len(indices)].cpu().numpy())
         return np.ascontiguousarray(np.concatenate(parts))
 
     def card(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import edm_grid, guided, invert, nfe, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.outputs import new_file
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.scratch import HISTORY, stage_scratch
-from pagoda.training.history import History
+from pagoda.training.history import History, read_rows
 from pagoda.training.optim import autocast
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
@@ -99,15 +101,32 @@ def _rows(section: InvertConfig, labels: np.ndarray) -> Rows:
 def _open_store(
     folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...]
 ) -> tuple[ShardedArray, np.ndarray]:
-    """The store in scratch and one byte a batch, 1 where its latents are written."""
+    """The store in scratch and a mark for every batch: the checksum of its latents, 0 without.
+
+    A mark that does not fit what is written, after a power cut perhaps, is taken back.
+    """
     arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
+    batches, file = -(-count // section.batch), folder / _DONE
     if processes.first():
         folder.mkdir(parents=True, exist_ok=True)
-        create_shards(*arguments)
-        if not (folder / _DONE).exists():
-            np.zeros(-(-count // section.batch), np.uint8).tofile(folder / _DONE)
+        latents = create_shards(*arguments)
+        if not file.is_file() or file.stat().st_size != 4 * batches:
+            with new_file(file) as partial:
+                partial.write_bytes(bytes(4 * batches))  # numpy's tofile keeps a full disk quiet
+        done = np.memmap(file, np.uint32, "r+")
+        for k in np.flatnonzero(done).tolist():
+            done[k] *= _checksum(latents[_rows_of(k, section.batch, count)]) == done[k]
     processes.wait()
-    return create_shards(*arguments), np.memmap(folder / _DONE, np.uint8, "r+")
+    return create_shards(*arguments), np.memmap(file, np.uint32, "r+")
+
+
+def _rows_of(k: int, batch: int, count: int) -> slice:
+    return slice(k * batch, min((k + 1) * batch, count))
+
+
+def _checksum(latents: np.ndarray) -> int:
+    """CRC-32 of a batch as it is stored; never 0."""
+    return zlib.crc32(np.ascontiguousarray(latents).data) or 1
 
 
 def _invert_all(
@@ -120,21 +139,37 @@ def _invert_all(
 ) -> None:
     """Every batch that is not done and falls to this process."""
     batch, device = inverter.section.batch, inverter.device
-    mine = [k for k in range(processes.rank(), len(done), processes.count()) if not done[k]]
+    mine = processes.tell(np.flatnonzero(done == 0).tolist())[processes.rank() :: processes.count()]
     bar = track(len(rows), "invert") if processes.first() else contextlib.nullcontext()
     with bar as progress:
         for k in mine:
-            part = slice(k * batch, min((k + 1) * batch, len(rows)))
+            part = _rows_of(k, batch, len(rows))
             index, flips = rows.indices[part], rows.flips[part]
             x = _load(images, index, flips, device)
             y = torch.from_numpy(rows.labels[part]).to(device)
-            latents[part] = inverter(x, y, index * 2 + flips).cpu().numpy()
+            z = _stored(inverter(x, y, index * 2 + flips), latents.dtype, index, flips)
+            latents[part] = z
             latents.flush(part)  # a batch counts as done only when its latents are safe
-            done[k] = 1
-            finished = min(int(done.sum()) * batch, len(rows))
+            done[k] = _checksum(z)
+            finished = min(int(np.count_nonzero(done)) * batch, len(rows))
             history(finished)
             if progress is not None:
                 progress.advance(finished - progress.done)
+
+
+def _stored(z: Tensor, dtype: np.dtype, indices: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Latents in the type of the store, in which they must be finite."""
+    with np.errstate(over="ignore"):
+        latents: np.ndarray = z.cpu().numpy().astype(dtype)
+    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(1))
+    if len(bad):
+        mirrored = " mirrored" * int(flips[bad[0]])
+        raise PagodaError(
+            f"invert: latents of {len(bad)} of {len(latents)} images are not finite, the first of "
+            f"training image {indices[bad[0]]}{mirrored}; the teacher is damaged, or its numbers "
+            "are too large for invert.precision or invert.dtype: set them to fp32 or train it anew"
+        )
+    return latents
 
 
 @contextlib.contextmanager
@@ -148,14 +183,13 @@ def _history(
     if not processes.first():
         yield lambda images, **values: None
         return
-    before = int(done.sum()) * batch
+    before = int(np.count_nonzero(done)) * batch
     with History(paths.history("invert"), before, folder / HISTORY) as rows:
-        kept = rows.path.read_text().splitlines()
+        kept = read_rows(rows.path)
         start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
 
         def write(images: int, **values: float) -> None:
             rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)
-            rows.back_up()
 
         yield write
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pagoda.artifacts import Artifact
@@ -37,7 +38,8 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
     """Batches of inverted latents and their real images, at the images' resolution.
 
     Raises:
-        PagodaError: the latents are of images that were cut by another recipe.
+        PagodaError: the latents are of images that were cut by another recipe, or that are not
+            there, or of classes that are not.
     """
     recipe, of_latents = (a.card().get("recipe") for a in (images, latents))
     if recipe != of_latents:
@@ -45,16 +47,33 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
             f"{images.path} was cut by the recipe {recipe}, the images of {latents.path} by "
             f"{of_latents}; 'dvc repro' makes all of them by data.recipe"
         )
+    rows, pixels = open_rows(latents, "latents"), open_images(images, "train")
+    limits = {"indices": len(pixels), "flips": 2, "labels": len(images.card()["classes"])}
+    of = {name: _below(limit, latents, name, len(rows)) for name, limit in limits.items()}
     return PairBatches(
-        latents=open_rows(latents, "latents"),
-        indices=latents.array("indices"),
-        flips=latents.array("flips"),
-        images=open_images(images, "train"),
-        labels=latents.array("labels"),
+        latents=rows,
+        images=pixels,
+        **of,
         device=device,
         scale=latents.card()["to_normalised"],
         ahead=reads_ahead(device),
     )
+
+
+def _below(limit: int, latents: Artifact, name: str, count: int) -> np.ndarray:
+    """An array of an entry a latent, all from 0 to below ``limit``."""
+    array = latents.array(name)
+    if len(array) != count:
+        raise PagodaError(
+            f"{latents.path} has {count} latents and {len(array)} {name}; invert again"
+        )
+    bad = np.flatnonzero((array < 0) | (array >= limit))
+    if len(bad):
+        raise PagodaError(
+            f"{latents.path}: {name} holds {array[bad[0]]} at row {bad[0]}, and the images allow 0 "
+            f"to {limit - 1}; invert again"
+        )
+    return array
 
 
 def take_generator(

@@ -19,7 +19,7 @@ from pagoda.stages.scratch import HISTORY, SNAPSHOTS, stage_scratch
 from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.ema import EMA, PowerAverages
-from pagoda.training.history import History
+from pagoda.training.history import History, read_rows
 from pagoda.training.loop import Step, train
 
 _NO_METRICS = ("images", "step", "seconds", "lr")  # of a row of the training curves
@@ -85,7 +85,7 @@ def train_network(
         trained.path, trained.kind, config=trained.identity, inputs=inputs,
         revision=package_revision(),
     ) as out:  # fmt: skip
-        facts = {"images_seen": optim.images, "metrics": _last(Paths(config).history(stage))}
+        facts = {"images_seen": optim.images, "metrics": _last(folder / HISTORY)}
         artifacts.save_weights(out, weights, trained.card | facts)
         keep_snapshots(averages, out)
     scratch.discard()
@@ -93,5 +93,5 @@ def train_network(
 
 def _last(history: Path) -> dict[str, float]:
     """Statistics of the last row of training curves."""
-    row = json.loads(history.read_text().splitlines()[-1])
+    row = json.loads(read_rows(history)[-1])
     return {key: value for key, value in row.items() if key not in _NO_METRICS}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 
 from pagoda import processes
 from pagoda.artifacts import digest, sha256
+from pagoda.errors import PagodaError
+from pagoda.outputs import new_file, write_text
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 
@@ -55,18 +56,33 @@ class Scratch:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{step:09d}.safetensors"
-        partial = final.with_suffix(f".partial-{os.getpid()}")
-        try:
+        with new_file(final) as partial:
             save_tensors(partial, tensors, {"step": str(step), "seconds": repr(seconds)})
-            with partial.open("rb") as stream:
-                os.fsync(stream.fileno())
-            _replace_text(final.with_suffix(".sha256"), sha256(partial))
-            partial.rename(final)
-        finally:
-            partial.unlink(missing_ok=True)
+            write_text(final.with_suffix(".sha256"), sha256(partial))
         for old in self._files()[:-2]:
             old.with_suffix(".sha256").unlink(missing_ok=True)
             old.unlink()
+
+    def check(self, stage: str, step: int) -> None:
+        """Refuse weights, of any player or average, that are not finite; all must call this.
+
+        Raises:
+            PagodaError: one is not; no checkpoint holds it.
+        """
+        found = {
+            f"{name}.{key}": sharding.local(value)
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+            if value.is_floating_point()
+        }
+        flags = processes.agree([float(not value.isfinite().all()) for value in found.values()])
+        bad = [name for name, flag in zip(found, flags, strict=True) if flag]
+        if bad:
+            raise PagodaError(
+                f"{stage}: {len(bad)} of {len(found)} tensors of weights are not finite after step "
+                f"{step} ({', '.join(bad[:3])}{', ...' if bad[3:] else ''}); the last checkpoint "
+                f"is kept in {self.folder}; lower the learning rate or use fp32, then run again"
+            )
 
     def restore(self) -> tuple[int, float]:
         """Load the newest whole checkpoint; return its step and seconds, (0, 0.0) if none.
@@ -83,7 +99,7 @@ class Scratch:
     def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         for file in reversed(self._files()):
             checksum = file.with_suffix(".sha256")
-            if checksum.is_file() and checksum.read_text() == sha256(file):
+            if checksum.is_file() and checksum.read_bytes() == sha256(file).encode():
                 with safetensors.safe_open(file, "pt") as stream:
                     facts = stream.metadata()
                 return facts, safetensors.torch.load_file(file)
@@ -151,9 +167,3 @@ def _handed_out(
         tensors = {k: torch.empty(s[1:], dtype=getattr(torch, s[0])) for k, s in shapes.items()}
     processes.make_equal(tensors.values())
     return facts, tensors
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".text-{os.getpid()}")
-    partial.write_text(text)
-    partial.rename(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import processes
+from pagoda.outputs import new_file
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 from pagoda.training.post_hoc import exponent, snapshot_name
@@ -92,6 +92,5 @@ def _approach(average: nn.Module, source: nn.Module, share: float) -> None:
 
 def _write(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    save_tensors(partial, state)
-    partial.rename(path)
+    with new_file(path) as partial:
+        save_tensors(partial, state)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from pagoda.errors import PagodaError
+from pagoda.outputs import new_file
 
 
 class History:
@@ -17,22 +18,23 @@ class History:
 
     Args:
         path: the ``.jsonl`` file; its folder is made.
-        keep_images: rows of an earlier, interrupted run are kept up to this many images seen.
-        backup: where :meth:`back_up` copies the rows; DVC deletes a stage's outputs, and ``path``
-            with them, before it runs the stage again.
+        keep_images: rows of this run, which was interrupted, are kept up to this many images seen.
+        own: a second copy, beside the run's checkpoints, from which ``path`` is made again: other
+            runs write to ``path`` too, and DVC deletes it before it runs the stage again.
     """
 
-    def __init__(self, path: str | Path, keep_images: int = -1, backup: Path | None = None) -> None:
-        self.path, self.keep_images, self.backup = Path(path), keep_images, backup
-        self._file: IO[str] | None = None
+    def __init__(self, path: str | Path, keep_images: int = -1, own: Path | None = None) -> None:
+        self.path, self.keep_images = Path(path), keep_images
+        self._paths = [own, self.path] if own else [self.path]
+        self._files: list[IO[str]] = []
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        source = self.path if self.path.exists() or self.backup is None else self.backup
-        kept = _rows(source, self.keep_images) if source.exists() else []
-        with _replaced(self.path) as partial:
-            partial.write_text("".join(f"{row}\n" for row in kept))
-        self._file = self.path.open("a")
+        kept = "".join(f"{row}\n" for row in _rows(self._paths[0], self.keep_images))
+        for path in self._paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(path) as partial:
+                partial.write_text(kept, encoding="utf-8")
+        self._files = [path.open("a", encoding="utf-8") for path in self._paths]
         return self
 
     def __exit__(
@@ -41,39 +43,40 @@ class History:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in self._files:
+            file.close()
 
     def write(self, *, images: int, step: int, seconds: float, **values: float) -> None:
-        """Append one row. ``seconds`` counts from the start of the stage."""
-        assert self._file is not None, "History is a context manager"
-        row = {"images": images, "step": step, "seconds": round(seconds, 3), **values}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Append one row. ``seconds`` counts from the start of the stage.
 
-    def back_up(self) -> None:
-        """Copy the rows written so far to where the checkpoint that they belong to will be.
-
-        Before the checkpoint: rows after it are passed over, rows before it could not be made up.
+        Raises:
+            PagodaError: a value is not finite.
         """
-        if self.backup is not None:
-            self.backup.parent.mkdir(parents=True, exist_ok=True)
-            with _replaced(self.backup) as partial:
-                shutil.copyfile(self.path, partial)
+        assert self._files, "History is a context manager"
+        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise PagodaError(
+                f"{self.path.stem}: {', '.join(bad)} is not finite at step {step}; lower the "
+                "learning rate or use fp32, then run again"
+            )
+        row = {"images": images, "step": step, "seconds": round(seconds, 3), **values}
+        for file in self._files:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+    def sync(self) -> None:
+        """Hand the rows to the disk, before the checkpoint that they belong to.
+
+        Rows after a checkpoint are passed over, rows before it could not be made up.
+        """
+        os.fsync(self._files[0].fileno())
 
 
-@contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of ``path`` when it is whole."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def read_rows(path: Path) -> list[str]:
+    """Whole rows of a file, if it is there; a kill may have cut the last one short."""
+    if not path.exists():
+        return []
+    return [row for row in path.read_text(encoding="utf-8").splitlines() if row.endswith("}")]
 
 
 def _rows(path: Path, most_images: int) -> list[str]:
-    """Whole rows up to ``most_images`` images; a kill may have cut the last line short."""
-    rows = [row for row in path.read_text().splitlines() if row.endswith("}")]
-    return [row for row in rows if json.loads(row)["images"] <= most_images]
+    return [row for row in read_rows(path) if json.loads(row)["images"] <= most_images]

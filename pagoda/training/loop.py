@@ -96,7 +96,7 @@ def train(
 
     Raises:
         PagodaError: if a statistic is not finite, with the images of the step where the loss first
-            was not; the last checkpoint stays.
+            was not, or a weight of what is saved; the last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
     if spec.batch < processes.count():
@@ -114,7 +114,7 @@ def train(
     every = max(1, spec.steps // spec.log_rows)
     watch = _FirstBad()
     kept = history(first * spec.batch) if processes.first() else contextlib.nullcontext()
-    with kept as rows, _orderly_stop() as asked:
+    with kept as rows, orderly_stop() as asked:
         for i in range(first, spec.steps):
             if ahead and i + 1 < spec.steps:
                 ahead(_seed(spec, i + 1))
@@ -132,9 +132,11 @@ def train(
                 values = _finite(step, _average(stats, spec), watch, i, spec, scratch.folder)
                 if rows:
                     rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
+            if last or save or stop:
+                scratch.check(spec.name, i + 1)
             if save or stop:
                 if rows:
-                    rows.back_up()
+                    rows.sync()
                 scratch.save(i + 1, seconds)
                 saved = time.monotonic()
             if stop and not last:
@@ -204,8 +206,8 @@ def _finite(
 
 
 @contextlib.contextmanager
-def _orderly_stop() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a flag while the loop runs."""
+def orderly_stop() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a flag while a loop runs."""
     caught: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     old = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in signals}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pagoda.diffusion.edm import loss_weight, sample_sigma, scalings
+from pagoda.errors import PagodaError
 
 
 @pytest.fixture
@@ -61,3 +63,12 @@ def test_training_noise_is_log_normal() -> None:
     assert abs(log.std().item() - 0.7) < 4 * 0.7 / math.sqrt(2 * 40_000)
     share = (log < -1.2 + 0.7).double().mean().item()
     assert abs(share - 0.5 * (1 + math.erf(1 / math.sqrt(2)))) < 4 * math.sqrt(0.84 * 0.16) / 200
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("function", [scalings, loss_weight])
+def test_a_level_without_a_denoiser_is_refused(function: Any, level: float) -> None:
+    with pytest.raises(PagodaError, match="sigma is not positive and finite"):
+        function(torch.tensor([1.0, level]), 0.5)
+    with pytest.raises(PagodaError, match=r"^sigma_data = "):
+        function(torch.tensor([1.0]), level)

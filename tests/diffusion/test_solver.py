@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, integrate, invert, nfe, sample
+from pagoda.errors import PagodaError
 
 MEAN, VARIANCE = 0.3, 0.25
 GRID = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
@@ -183,3 +185,21 @@ def test_guidance_mixes_the_scores_of_conditional_and_marginal(weight: float) ->
     counted = Counting(denoiser)
     invert(guided(counted, weight), x, edm_grid(5, **GRID), labels)
     assert counted.calls == nfe(5, "heun", inverse=True, guidance=weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rho": math.inf}, {"rho": 0.0}, {"sigma_min": 0.0}, {"sigma_max": math.inf},
+     {"sigma_min": 90.0}, {"sigma_min": math.nan}, {"steps": 1}],
+)  # fmt: skip
+def test_a_grid_of_levels_that_are_none_is_refused(change: dict[str, Any]) -> None:
+    known = {"steps": 5, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
+    with pytest.raises(PagodaError, match=r"^a grid of . noise levels from sigma_min = "):
+        edm_grid(**known | change)
+
+
+@pytest.mark.parametrize("levels", [[0.0, 1.0], [2.0, 0.0, 1.0], [math.inf, 1.0], [1.0, math.nan]])
+def test_an_ode_without_a_slope_is_refused(levels: list[float]) -> None:
+    x = torch.ones(1, 1, 1, 1)
+    with pytest.raises(PagodaError, match="only the last may be 0"):
+        integrate(lambda x, sigma, labels: x / 2, x, torch.tensor(levels), None, "heun")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -77,7 +78,8 @@ def test_backbone_maps_are_the_stages_of_the_network() -> None:
 def test_position_embeddings_are_resized_bilinearly(name: str, side: int) -> None:
     """MiDaS' forward_flex, which the official discriminator uses: patches plus a bilinear grid."""
     backbone = Backbone(name, "random")
-    network, plain = backbone._frozen[0], timm.create_model(name)
+    network: Any = backbone._frozen[0]
+    plain: Any = timm.create_model(name)
     plain.load_state_dict(network.state_dict())
     prefix, old = plain.num_prefix_tokens, plain.patch_embed.grid_size[0]
     x = torch.rand(1, 3, side, side) * 2 - 1

@@ -50,6 +50,8 @@ def test_a_missing_file_is_empty_only_while_running(tmp_path: Path) -> None:
         ("{not json", "line 2 is not a JSON object"),
         ("3", "line 2 is not a JSON object"),
         ('{"images": 3, "step": 1}', "line 2 lacks images, step or seconds"),
+        ('{"images": 3, "step": 1, "seconds": 1.0, "loss": NaN}', "line 2: loss is not finite"),
+        ('{"images": 3, "step": 1, "seconds": 1e999}', "line 2: seconds is not finite"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str) -> None:

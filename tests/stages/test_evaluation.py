@@ -29,6 +29,7 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, generator_from_teacher, load_generator
 from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import Contender, contenders, untrained, upsample
+from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.paths import Paths
 from tests.extractors.stand_ins import publish, write_inception
 from tests.group import log, run_group
@@ -74,6 +75,16 @@ def prior(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (3, config.base_res, config.base_res)
     z = standard_normal(config.evaluate.seed, np.arange(SAMPLES), shape)
     return torch.from_numpy(z), torch.arange(SAMPLES) % CLASSES
+
+
+def test_pixels_that_are_not_finite_are_not_scored(config: Config) -> None:
+    artifact = artifacts.open_artifact(Paths(config).generator(8), "generator")
+    images = GeneratorImages(artifact, 0, 6, 4, torch.device("cpu"))
+    assert images.read(np.arange(6)).shape == (6, 3, 8, 8)
+    next(iter(images._network.parameters())).data[0] = float("nan")
+    with pytest.raises(PagodaError) as error:
+        images.read(np.arange(6))
+    assert str(error.value).startswith(f"{artifact.path} made images with values that are not fin")
 
 
 def cell_images(images: torch.Tensor, columns: int) -> np.ndarray:

@@ -68,6 +68,16 @@ def test_training_learns_and_says_what_it_did(trained: Config) -> None:
     assert all({"images", "step", "seconds", "loss", "lr"} <= set(row) for row in rows)
 
 
+@pytest.mark.parametrize("images", [24, 480])
+def test_a_rate_that_breaks_the_network_writes_nothing(images: int, tiny_config: Make) -> None:
+    """One step, whose loss is still that of the start; or twenty, whose losses are not finite."""
+    config = tiny_config(**SMALL | {"features.lr": 1e30, "features.images": images})
+    downsample.run(config, 16)
+    with pytest.raises(PagodaError, match=r"^features: .* not finite.* learning rate .* run again"):
+        features.run(config)
+    assert not Paths(config).features.exists()
+
+
 def test_the_run_seed_does_not_matter_and_its_own_does(trained: Config) -> None:
     first = network_of(trained).fingerprint
     torch.manual_seed(99)  # nor does the state of the global generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,15 @@ from torch import Tensor
 
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
-from pagoda.config import Config
+from pagoda.config import Config, parse
 from pagoda.data.shards import open_rows
+from pagoda.errors import PagodaError
 from pagoda.stages import downsample, invert, teacher
 from pagoda.stages.paths import Paths
+from pagoda.stages.scratch import HISTORY
 from pagoda.stages.train_generator import pair_batches
+from tests.disk import small_disk
+from tests.tiny import tiny_tree
 
 Make = Callable[..., Config]
 SMALL = {
@@ -80,11 +86,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     (marks,) = Path(".scratch/invert").glob("*/done")
-    assert list(marks.read_bytes()) == [1, 1, 1, 0, 0, 0, 0]
-    curve = Paths(config).history("invert")
+    assert list(np.fromfile(marks, np.uint32) > 0) == [True] * 3 + [False] * 4
+    curve, own = Paths(config).history("invert"), marks.with_name(HISTORY)
     rows = [json.loads(row) for row in curve.read_text().splitlines()]
     slow = [row | {"seconds": row["seconds"] + 1000} for row in rows]
-    curve.write_text("".join(f"{json.dumps(row)}\n" for row in slow))
+    own.write_text("".join(f"{json.dumps(row)}\n" for row in slow))
     count = -100
     invert.run(config)
     assert count == -96  # only the four batches that were not finished
@@ -92,6 +98,98 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     seconds = [json.loads(row)["seconds"] for row in curve.read_text().splitlines()]
     assert len(seconds) == 8 and seconds == sorted(seconds) and seconds[0] > 1000
     assert not [path for path in Path(".scratch/invert").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("damage", ["empty map", "short map", "a row", "a shard", "half a shard"])
+def test_a_row_counts_as_done_only_if_it_is_written(
+    damage: str, prepared: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What full disks, power cuts and half a deletion leave behind."""
+    config = prepared()
+    dies = SimpleNamespace(copyfile=shutil.copyfile, rmtree=lambda folder: None)
+    monkeypatch.setattr(invert, "shutil", dies)  # killed before its last deed
+    invert.run(config)
+    expected = made(config).fingerprint
+    (marks,) = Path(".scratch/invert").glob("*/done")
+    (first, *_), whole = sorted(marks.parent.glob("latents-*.npy")), marks.read_bytes()
+    content = first.read_bytes()
+    if "map" in damage:
+        marks.write_bytes(whole[: 5 if "short" in damage else 0])
+    else:
+        first.unlink()  # the artifact holds a link to it
+        left = {"a row": content[:-8] + bytes(8), "half a shard": content[: len(content) // 2]}
+        if damage in left:
+            first.write_bytes(left[damage])
+    invert.run(config)
+    assert made(config).fingerprint == expected
+    assert marks.read_bytes() == whole
+
+
+def test_a_full_disk_leaves_no_half_written_map(tmp_path: Path) -> None:
+    """However much room there is: the map of 4,200 batches is whole, or it is not there."""
+    section = dataclasses.replace(parse(tiny_tree()).invert, batch=1)
+    disk, full = tmp_path / "disk", 0
+    disk.mkdir()
+    with small_disk(disk, "128k"):
+        for room in range(16_384, 65_536, 4096):
+            ballast = disk / "ballast"
+            ballast.write_bytes(b"x" * (shutil.disk_usage(disk).free - room))
+            try:
+                _, done = invert._open_store(disk / "scratch", section, 4200, (1, 1, 1))
+            except OSError:
+                full += 1
+                assert not (disk / "scratch" / "done").exists()
+            else:
+                assert len(done) == 4200 and not done.any()
+                del done
+            shutil.rmtree(disk / "scratch")
+            ballast.unlink()
+    assert 4 < full < 12
+
+
+def test_latents_that_are_not_finite_are_refused_at_once(
+    prepared: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, calls, whole = prepared(), 0, invert.Inverter.__call__
+
+    def breaks(self: Any, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
+        nonlocal calls
+        calls += 1
+        z = whole(self, x, labels, keys).clone()
+        if calls == 2:  # the row of training image 8, mirrored: rows 12 to 23 are this batch's
+            z[5, 1, 2, 3] = float("nan")
+        return z
+
+    monkeypatch.setattr(invert.Inverter, "__call__", breaks)
+    with pytest.raises(PagodaError) as error:
+        invert.run(config)
+    assert str(error.value).startswith(
+        "invert: latents of 1 of 12 images are not finite, the first of training image 8 mirrored; "
+    )
+    assert calls == 2 and not Paths(config).latents.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("indices", 60, "indices holds 60 at row 7, and the images allow 0 to 59"),
+     ("indices", -1, "indices holds -1 at row 7"),
+     ("labels", 10, "labels holds 10 at row 7, and the images allow 0 to 9"),
+     ("flips", 2, "flips holds 2 at row 7"), ("labels", None, "has 80 latents and 79 labels")],
+)  # fmt: skip
+def test_latents_of_images_that_are_not_there_are_refused_when_opened(
+    name: str, value: int | None, said: str, prepared: Make
+) -> None:
+    invert.run(config := prepared())
+    data = artifacts.open_artifact(Paths(config).data(8), "images")
+    latents, file = made(config), Paths(config).latents / f"{name}.npy"
+    array = np.load(file)
+    if value is None:
+        array = array[:-1]
+    else:
+        array[7] = value
+    np.save(file, array)
+    with pytest.raises(PagodaError, match=said):
+        pair_batches(latents, data, torch.device("cpu"))
 
 
 def test_several_processes_make_the_same_bits(prepared: Make) -> None:

@@ -84,9 +84,13 @@ class Stopped(Exception):
 
 
 def go(
-    make: Callable[[], Step], folder: Path, *, stop_after: int | None = None, spec: LoopSpec = LOOP
-) -> Step:
-    """Train fresh objects from whatever ``folder`` holds; a power cut after ``stop_after``."""
+    make: Callable[[], Step], folder: Path, *, stop_after: int | None = None, spec: LoopSpec = LOOP,
+    run: str = "scratch",
+) -> Step:  # fmt: skip
+    """Train fresh objects from whatever ``folder`` holds; a power cut after ``stop_after``.
+
+    ``run`` names the folder of the checkpoints; the curves of all go to one file.
+    """
     step = make()
     seen = 0
 
@@ -96,9 +100,9 @@ def go(
         if stop_after is not None and seen > stop_after * BATCH:
             raise Stopped
 
-    scratch = Scratch(folder / "scratch", step.modules, step.optimizers)
+    scratch, own = Scratch(folder / run, step.modules, step.optimizers), folder / run / "own.jsonl"
     with contextlib.suppress(Stopped):
-        train(step, spec, scratch, lambda kept: History(folder / "h.jsonl", kept), advance)
+        train(step, spec, scratch, lambda kept: History(folder / "h.jsonl", kept, own), advance)
     return step
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_checkpoint_holds_the_projections_and_not_the_frozen_networks(
 
 def test_separate_updates_are_a_step_by_each_loss() -> None:
     """Official scripts for 256 and 512: reconstruction first, then new fakes for the adversary."""
-    settings: dict[str, object] = {"regression": "reconstruction", "batch": 4, "prior_batch": 3}
+    settings: dict[str, Any] = {"regression": "reconstruction", "batch": 4, "prior_batch": 3}
     made = make("conv", **settings, separate_update=True)
     torch.manual_seed(0)
     made(0, 0.5)
@@ -158,8 +159,8 @@ def test_separate_updates_are_a_step_by_each_loss() -> None:
     moved = make("conv", **settings)
     torch.manual_seed(0)
     moved(0, 0.5)  # one step by the sum goes elsewhere
-    a, b = (torch.cat([p.flatten() for p in s.generator.parameters()]) for s in (made, moved))
-    assert (a - b).abs().max() > 1e-3
+    ends = [torch.cat([p.flatten() for p in s.generator.parameters()]) for s in (made, moved)]
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
 def test_each_network_and_each_player_draws_its_own_augmentation() -> None:
@@ -190,9 +191,9 @@ def test_the_discriminator_judges_the_fakes_it_is_told_to(fakes: str, expected: 
     seen: list[tuple[Tensor, Tensor]] = []
     whole = step._judge
 
-    def judge(images: Tensor, labels: Tensor, step: int) -> Tensor:
+    def judge(images: Tensor, labels: Tensor, draw: int) -> Tensor:
         seen.append((images, labels))
-        return whole(images, labels, step)
+        return whole(images, labels, draw)
 
     step._judge = judge  # type: ignore[method-assign]
     stats = step(0, 0.5)

@@ -47,6 +47,30 @@ def test_a_loss_that_is_not_finite_ends_training(value: float, tmp_path: Path) -
     assert max(p.stem for p in (tmp_path / "scratch").glob("*.safetensors")) == "000000003"
 
 
+@pytest.mark.parametrize("stop_at", [2, STEPS - 1])
+def test_weights_that_are_not_finite_are_never_saved(stop_at: int, tmp_path: Path) -> None:
+    """The last update breaks one player's weights: no statistic of the step can show it."""
+    toy = Toy(lambda i: 1.0)
+    toy.modules["average"] = average = nn.Linear(2, 2)
+
+    def act(i: int) -> float:
+        if i == stop_at:
+            with torch.no_grad():
+                average.bias[1] = float("inf")
+        return 1.0
+
+    toy.act = act
+    with pytest.raises(PagodaError) as error:
+        go(lambda: toy, tmp_path)
+    assert str(error.value) == (
+        f"toy: 1 of 4 tensors of weights are not finite after step {stop_at + 1} (average.bias); "
+        f"the last checkpoint is kept in {tmp_path / 'scratch'}; lower the learning rate or use "
+        "fp32, then run again"
+    )
+    newest = max(p.stem for p in (tmp_path / "scratch").glob("*.safetensors"))
+    assert newest == f"{stop_at:09d}"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_training_after_its_step(number: signal.Signals, tmp_path: Path) -> None:
     done: list[int] = []

@@ -57,6 +57,16 @@ def test_stopped_and_continued_equals_uninterrupted(
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
+def test_curves_belong_to_the_run_that_wrote_them(tmp_path: Path) -> None:
+    """Another run between the stop and the end of one, whose curves go to the same file."""
+    go(lambda: teacher_step(), tmp_path / "whole")
+    go(lambda: teacher_step(), tmp_path / "parts", stop_after=3)
+    go(lambda: teacher_step("radam"), tmp_path / "parts", run="other")
+    assert rows(tmp_path / "parts") != rows(tmp_path / "whole")
+    go(lambda: teacher_step(), tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
 def radam() -> TeacherStep:
     return teacher_step("radam")
 
@@ -110,6 +120,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> Non
             "no space left on the disk; free some and run the same command again"
         )
         kept = sorted(p.name for p in (small / "scratch").iterdir())
+        assert kept.pop() == "own.jsonl"
         assert kept == [f"{s:09d}.{e}" for s in (1, 2) for e in ("safetensors", "sha256")]
         assert rows(small)[: len(before)] == before
         ballast.unlink()
@@ -119,7 +130,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> Non
 
 def test_at_most_two_checkpoints_are_kept(tmp_path: Path) -> None:
     go(teacher_step, tmp_path, stop_after=5)
-    names = sorted(p.name for p in (tmp_path / "scratch").iterdir())
+    names = sorted(p.name for p in (tmp_path / "scratch").glob("0*"))
     assert names == [f"{s:09d}.{e}" for s in (4, 5) for e in ("safetensors", "sha256")]
     step = teacher_step()
     Scratch(tmp_path / "scratch", step.modules, step.optimizers).discard()
