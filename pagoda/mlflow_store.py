@@ -32,6 +32,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints the password, too
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an unreachable server: seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }.items():  # here, because they are read when mlflow is imported, whoever imports it first

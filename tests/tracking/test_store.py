@@ -216,6 +216,13 @@ def test_runs_on_a_server_are_looked_at_there() -> None:
     assert browse(hidden) == 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
 
 
+def test_make_ui_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://alice:s3cret@host:8080/m")
+    command = ["make", "--no-print-directory", "-o", ".venv/.synced", "ui"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(": https://host:8080/m\n")
+
+
 def test_mlflow_sends_no_telemetry_whatever_is_imported_first(tmp_path: Path) -> None:
     code = (
         "import pagoda.tracking; from mlflow.entities import Metric; "
