@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
+import locale
 import os
 import sys
 from collections.abc import Callable
@@ -42,6 +45,7 @@ def main() -> None:
 
     Exit status: 0 success, 1 trouble, 2 wrong usage, 130 interrupted.
     """
+    _use_utf8()
     try:
         app()
     except KeyboardInterrupt:
@@ -60,6 +64,20 @@ def main() -> None:
         raise
 
 
+def _use_utf8() -> None:
+    """Files and their names are UTF-8 whatever the locale says, and no character stops a message.
+
+    Python decides at its start how it reads names of files, hence the new start.
+    """
+    own = codecs.lookup(locale.getencoding()).name
+    if own != "utf-8" and not sys.flags.ignore_environment and "PYTHONUTF8" not in os.environ:
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": own} | os.environ
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def explain(error: Exception) -> str | None:
     """What to tell the user, None for a bug. Libraries report a full disk in their own ways."""
     if isinstance(error, PagodaError):
@@ -67,6 +85,9 @@ def explain(error: Exception) -> str | None:
     code, text = getattr(error, "errno", None), str(error)
     if code in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
         return "no space left on the disk; free some and run the same command again"
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        where = getattr(error, "filename", None) or "a file"
+        return f"{where}: {os.strerror(code)}; work where this user may read and write"
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if memory or "can't allocate memory" in text:
         return "out of memory; close other programs or make the batches in params.yaml smaller"

@@ -74,17 +74,17 @@ def write_suite(material: Material) -> Path:
         (partial / "tables").mkdir(parents=True)
         named = paper_tables(material)
         for name, table in named.items():
-            (partial / "tables" / f"{name}.csv").write_text(to_csv(table))
-            (partial / "tables" / f"{name}.tex").write_text(to_latex(table, name))
+            (partial / "tables" / f"{name}.csv").write_text(to_csv(table), "utf-8")
+            (partial / "tables" / f"{name}.tex").write_text(to_latex(table, name), "utf-8")
         document = compose(material, judgements, named, partial)
-        (partial / "report.md").write_text(to_markdown(document))
-        (partial / "index.html").write_text(to_html(document, partial, dense=True))
-        (partial / "claims.csv").write_text(claims_csv(judgements))
+        (partial / "report.md").write_text(to_markdown(document), "utf-8")
+        (partial / "index.html").write_text(to_html(document, partial, dense=True), "utf-8")
+        (partial / "claims.csv").write_text(claims_csv(judgements), "utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
         ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
-        (material.reports / CLAIMS).write_text(ledger)
+        (material.reports / CLAIMS).write_text(ledger, "utf-8")
     except OSError as error:
         raise PagodaError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:

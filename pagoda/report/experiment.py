@@ -135,8 +135,8 @@ def read_experiment(config: Config) -> Experiment:
 def _read_card(path: Path, kind: str) -> tuple[dict[str, Any], str]:
     """Card and fingerprint alone: checking gigabytes of images for a caption would be waste."""
     try:
-        manifest = json.loads((path / artifacts.MANIFEST).read_text())
-        card = json.loads((path / artifacts.CARD_FILE).read_text())
+        manifest = json.loads((path / artifacts.MANIFEST).read_text("utf-8"))
+        card = json.loads((path / artifacts.CARD_FILE).read_text("utf-8"))
         found, fingerprint = manifest["kind"], manifest["fingerprint"]
     except FileNotFoundError as error:
         raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs") from error

@@ -78,7 +78,7 @@ def read_history(path: Path, stage: str, *, running: bool = False) -> History:
         if running:
             return History(stage, ())
         raise PagodaError(f"{path} is missing; 'dvc repro' makes it")
-    lines = path.read_text().split("\n")
+    lines = path.read_text("utf-8").split("\n")
     if running:
         lines = lines[:-1]
     return History(stage, tuple(_row(path, n, line) for n, line in enumerate(lines, 1) if line))

@@ -51,9 +51,9 @@ def write_report(
     try:
         partial.mkdir(parents=True)
         document = compose(experiment, partial, others)
-        (partial / "report.md").write_text(to_markdown(document))
-        (partial / "index.html").write_text(to_html(document, partial))
-        (partial / "results.csv").write_text(results_csv(experiment))
+        (partial / "report.md").write_text(to_markdown(document), "utf-8")
+        (partial / "index.html").write_text(to_html(document, partial), "utf-8")
+        (partial / "results.csv").write_text(results_csv(experiment), "utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
