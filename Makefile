@@ -43,7 +43,11 @@ imports: .venv/.synced ## Check that imports point down
 
 .PHONY: ui
 ui: .venv/.synced ## Browse the tracked runs
-	$(RUN) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in http://* | https://*) \
+		echo "MLFLOW_TRACKING_URI is a server, it shows the runs itself:" \
+			"$$(echo "$$MLFLOW_TRACKING_URI" | sed 's|//.*@|//|')" ;; \
+	*) MLFLOW_DISABLE_TELEMETRY=$${MLFLOW_DISABLE_TELEMETRY-true} $(RUN) mlflow ui \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" ;; esac
 
 .PHONY: smoke-profile
 smoke-profile: ## Copy params.yaml, tuned by hand, to the profile that it is published as

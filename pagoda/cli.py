@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
+import locale
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +46,7 @@ def main() -> None:
 
     Exit status: 0 success, 1 trouble, 2 wrong usage, 130 interrupted, by Ctrl-C or SIGTERM.
     """
+    _use_utf8()
     try:
         with terminable():
             app()
@@ -60,6 +64,20 @@ def main() -> None:
         if line := explain(error):
             _exit(1, f"error: {line}")
         raise
+
+
+def _use_utf8() -> None:
+    """Files and their names are UTF-8 whatever the locale says, and no character stops a message.
+
+    Python decides at its start how it reads names of files, hence the new start.
+    """
+    own = codecs.lookup(locale.getencoding()).name
+    if own != "utf-8" and not sys.flags.ignore_environment and "PYTHONUTF8" not in os.environ:
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": own} | os.environ
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def explain(error: Exception) -> str | None:

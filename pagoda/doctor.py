@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
-import sqlite3
 import sys
 import urllib.error
 import urllib.request
@@ -19,7 +17,7 @@ from typing import Literal
 from pagoda.artifacts import MANIFEST
 from pagoda.config import NO_WEIGHTS, Config, load
 from pagoda.errors import PagodaError
-from pagoda.mlflow_store import find_store
+from pagoda.mlflow_store import find_store, shown, usable_store
 from pagoda.stages.revision import code_revision
 from pagoda.stages.root import project_root
 
@@ -235,23 +233,6 @@ def _torchvision_answers(name: str) -> bool:
 
 def _store() -> Finding:
     uri = find_store().uri
-    remedy = "close what holds it, or set MLFLOW_TRACKING_URI to another store"
-    try:
-        if uri.startswith("sqlite:///"):
-            _write_nothing(Path(uri.removeprefix("sqlite:///")))
-        elif uri.startswith(("http:", "https:")):
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-    except (OSError, sqlite3.Error) as error:
-        return Finding("mlflow", f"{uri}: {error}", "broken", remedy)
-    return Finding("mlflow", uri)
-
-
-def _write_nothing(database: Path) -> None:
-    """Ask for the right to write, where making the file is left to MLflow."""
-    if not database.exists():
-        if not os.access(database.parent, os.W_OK):
-            raise PermissionError(f"{database.parent} is missing or cannot be written")
-        return
-    with contextlib.closing(sqlite3.connect(database, timeout=1)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+    if wrong := usable_store(uri):
+        return Finding("mlflow", wrong, "broken")
+    return Finding("mlflow", shown(uri))

@@ -104,7 +104,7 @@ def mlflow_runs() -> list[Run]:
         for run in client.search_runs(experiments_, wanted) if experiments_ else ():
             run_id, profile = run.info.run_id, run.data.tags["profile"]
             results, text = (
-                Path(client.download_artifacts(run_id, f"report/{name}", folder)).read_text()
+                Path(client.download_artifacts(run_id, f"report/{name}", folder)).read_text("utf-8")
                 for name in (RESULTS, TEXT)
             )
             origin, where = f"MLflow run `{run_id[:8]}`", f"MLflow run {run_id}"
@@ -127,7 +127,9 @@ def _committed(commit: str, base: str, name: str) -> Iterator[Run]:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         raise PagodaError(
             "--from-exp reads DVC's experiments from git, which did not answer; run it inside the "

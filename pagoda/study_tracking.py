@@ -21,12 +21,14 @@ from pagoda.errors import PagodaError
 from pagoda.mlflow_store import (
     NOTE,
     Store,
+    browse,
     connected,
     create_run,
     experiment_id,
     find_store,
     log_metrics,
     log_params,
+    page,
 )
 from pagoda.report.derived import with_derived
 from pagoda.report.studies import StudyCard, StudyResults, StudyRow, find_studies
@@ -36,9 +38,7 @@ if TYPE_CHECKING:
 
 STUDY_IDENTITY = "study_identity"
 _VIEW = "study"
-_CHARTS = (
-    "http://127.0.0.1:5000/#/experiments/{}/runs?compareRunsMode=CHART&viewStateShareKey=" + _VIEW
-)
+_CHARTS = f"?compareRunsMode=CHART&viewStateShareKey={_VIEW}"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages of model training
 _MAX_CHARTS = 12
 _SHARED = frozenset({"teacher", "real"})  # measured beside the arm's own generator
@@ -90,9 +90,10 @@ def add_studies(reports: Path = Path("reports")) -> None:
         replaced = f", {study.replaced} replaced" if study.replaced else ""
         sys.stderr.write(
             f"{study.experiment}: {len(study.runs)} runs, {study.added} added now{replaced}; "
-            f"{_CHARTS.format(study.experiment_id)}\n"
+            f"{page(uri, study.experiment_id)}{_CHARTS}\n"
         )
-    sys.stderr.write(f"to look at them: mlflow ui --backend-store-uri {uri}\n")
+    if command := browse(uri):
+        sys.stderr.write(f"to look at them: {command}\n")
 
 
 def study_experiment_name(card: StudyCard) -> str:

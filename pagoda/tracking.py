@@ -34,6 +34,7 @@ from pagoda.mlflow_store import (
     log_metrics,
     log_params,
     one_line,
+    shown,
 )
 from pagoda.report.experiment import (
     Experiment,
@@ -153,7 +154,7 @@ def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None
         tags = _common_tags(config) | {LIVE: "true"}
         parent = create_run(client, where, f"{_run_name(config, hashed)} (live)", tags)
         log_params(client, parent, flat_parameters(config))
-    tell(f"live run {parent} of experiment {experiment_name(config)} in {store.uri}")
+    tell(f"live run {parent} of experiment {experiment_name(config)} in {shown(store.uri)}")
     live = _Live(config, store, client, where, parent)
     try:
         while live.wanted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import resource
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import pagoda
 from pagoda import cli, processes
@@ -150,6 +153,57 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     line = only_line(run(tmp_path, "downsample", "--resolution", "8", **tight))
     assert f"cannot write runs/tiny/data/8: {os.strerror(errno.EFBIG)}" in line
     assert not list((tmp_path / "runs").rglob("*.*"))
+
+
+def test_a_project_that_cannot_be_written(tmp_path: Path) -> None:
+    (folder := tmp_path / "disk").mkdir()
+    with small_disk(folder, "1m"):
+        write_params(folder)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        line = only_line(run(folder, "downsample", "--resolution", "8"))
+        assert os.strerror(errno.EROFS) in line and str(folder) in line
+
+
+@pytest.fixture
+def latin1(tmp_path: Path) -> dict[str, str]:
+    """Environment of a locale whose encoding is ISO-8859-1."""
+    name = "en_US.ISO-8859-1"
+    make = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / name)]
+    try:
+        subprocess.run(make, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no locale of ISO-8859-1 can be made here")
+    return {k: v for k, v in os.environ.items() if k != "PYTHONUTF8"} | {
+        "LOCPATH": str(tmp_path), "LC_ALL": name,
+    }  # fmt: skip
+
+
+def test_files_and_their_names_are_utf8_in_any_locale(
+    tmp_path: Path, latin1: dict[str, str]
+) -> None:
+    for kind in ("café", "ωmega"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(10):
+            pixels = np.full((8, 8, 3), 20 * i, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / kind / f"{i}.png")
+    own = {"source": "folder", "path": "set", "num_classes": 2, "test_share": 0.2,
+           "train_images": None, "test_images": None}  # fmt: skip
+    write_params(tmp_path, **{f"data.{key}": value for key, value in own.items()})
+    done = run(tmp_path, "downsample", "--resolution", "8", env=latin1)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "runs/tiny/data/8/card.json").read_bytes())
+    assert card["classes"] == ["café", "ωmega"]
+
+
+def test_a_message_that_the_terminal_cannot_show_is_no_traceback(
+    tmp_path: Path, latin1: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pagoda", "--params", "ω é.yaml", "derive"], cwd=tmp_path,
+        env=latin1 | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no \\u03c9 é.yaml here".encode("latin-1") in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         PagodaError: one line that names the claim and what is wrong with its rule.
     """
     try:
-        trees = yaml.safe_load(path.read_text())["claims"]
+        trees = yaml.safe_load(path.read_text("utf-8"))["claims"]
     except FileNotFoundError as error:
         raise PagodaError(f"{path} is missing; 'git checkout -- {path}'") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:

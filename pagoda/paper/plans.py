@@ -34,7 +34,7 @@ def read_plans(reports: Path) -> dict[str, Mapping[str, Any]]:
     for path in sorted((reports / FOLDER).glob("*.json")):
         again = f"'pagoda plan --profile {path.stem} --json > {path}' makes it again"
         try:
-            tree = json.loads(path.read_text())
+            tree = json.loads(path.read_text("utf-8"))
             schema = tree["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise PagodaError(f"{path} is no plan; {again}") from error

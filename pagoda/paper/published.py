@@ -73,7 +73,7 @@ def read_published(folder: Path = FOLDER, own: Path | None = None) -> list[Publi
 
 def _read(path: Path, grade: str | None = None) -> list[Published]:
     try:
-        with path.open(newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # Excel's UTF-8 has a mark
             reader = csv.DictReader(stream)
             if wrong := set(COLUMNS) ^ set(reader.fieldnames or ()):
                 raise PagodaError(
@@ -83,6 +83,13 @@ def _read(path: Path, grade: str | None = None) -> list[Published]:
             lines = list(reader)
     except OSError as error:
         raise PagodaError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PagodaError(
+            f"{path} is not UTF-8 text (Windows-1252 or UTF-16, as spreadsheets write?); save it "
+            "as 'CSV UTF-8'"
+        ) from error
+    except csv.Error as error:
+        raise PagodaError(f"{path} is no CSV ({error})") from error
     return [_row(line, f"{path} line {n}", grade) for n, line in enumerate(lines, 2)]
 
 

@@ -85,9 +85,9 @@ def read_run(folder: Path) -> Run:
     Raises:
         PagodaError: one line for what is damaged.
     """
-    text = (folder / TEXT).read_text() if (folder / TEXT).is_file() else ""
+    text = (folder / TEXT).read_text("utf-8") if (folder / TEXT).is_file() else ""
     where = folder / RESULTS
-    made = make_run(folder.parent.name, where.read_text(), text, f"`{folder}`", str(where))
+    made = make_run(folder.parent.name, where.read_text("utf-8"), text, f"`{folder}`", str(where))
     other = tuple(_evaluated(folder.parent / EVALUATIONS, made.base_res))
     return dataclasses.replace(made, folder=folder, rows=made.rows + other)
 

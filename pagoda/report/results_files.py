@@ -25,7 +25,7 @@ def read_results(path: Path) -> dict[str, Any]:
         PagodaError: if it is missing, damaged or something else.
     """
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(path.read_text("utf-8"))
         rows = tree["rows"]
         wrong = not rows or any(set(row) < _KEYS for row in rows)
     except OSError as error:

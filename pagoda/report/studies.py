@@ -164,12 +164,12 @@ def write_study(folder: Path, card: StudyCard, rows: Iterable[StudyRow]) -> None
     """
     lines = sorted({_fields(row) for row in rows})
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / RESULTS).open("w", newline="") as stream:
+    with (folder / RESULTS).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([f.name for f in dataclasses.fields(StudyRow)])
         writer.writerows(lines)
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
-    (folder / CARD).write_text(text)
+    (folder / CARD).write_text(text, "utf-8")
     read_study(folder)
 
 
@@ -209,7 +209,7 @@ def _read_card(path: Path) -> StudyCard:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text("utf-8")))
     except FileNotFoundError as error:
         raise PagodaError(f"{path} is missing; run the study again") from error
     except ValueError as error:
@@ -218,7 +218,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _read_rows(path: Path) -> list[StudyRow]:
     try:
-        with path.open(newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             lines = list(csv.DictReader(stream))
     except FileNotFoundError as error:
         raise PagodaError(f"{path} is missing; run the study again") from error

@@ -28,4 +28,4 @@ def write_summary(folder: Path, card: StudyCard, rows: Iterable[StudyRow]) -> No
     if card.findings:
         parts += ["## Signatures of failure", "\n".join(f"- {text}" for text in card.findings)]
     parts += [f"![{f.alt}]({f.file})\n\n*{f.caption}*" for f in card.figures]
-    (folder / SUMMARY).write_text("\n\n".join(parts) + "\n")
+    (folder / SUMMARY).write_text("\n\n".join(parts) + "\n", "utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pagoda import artifacts, tracking
 from pagoda.config import Config
+from pagoda.mlflow_store import browse, page, shown
 from pagoda.stages.paths import Paths
 
 TRACKED = "tracked.json"
@@ -21,10 +22,8 @@ def run(config: Config) -> None:
     artifacts.write_json(Paths(config).base / TRACKED, entry)
     verb = "added to" if tracked.added else "already in"
     _tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
-    _tell(
-        f"to look at it: mlflow ui --backend-store-uri {tracked.store}, then open "
-        f"http://127.0.0.1:5000/#/experiments/{tracked.experiment_id}/runs"
-    )
+    command = f"{shows}, then open " if (shows := browse(tracked.store)) else ""
+    _tell(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
 
 
 def follow(config: Config, interval: float) -> None:
@@ -35,7 +34,7 @@ def follow(config: Config, interval: float) -> None:
 def add_rows(tree: dict[str, Any]) -> None:
     """Put the rows of ``pagoda evaluate --images`` into MLflow; doing it twice adds nothing."""
     store, run, added = tracking.track_rows(tree)
-    _tell(f"{'added to' if added else 'already in'} MLflow: {store}, run {run}")
+    _tell(f"{'added to' if added else 'already in'} MLflow: {shown(store)}, run {run}")
 
 
 def _tell(line: str) -> None:

@@ -63,6 +63,17 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, line: str, message: str) -> No
         read_published(own=own_file(tmp_path, line))
 
 
+def test_a_spreadsheets_csv_is_read_or_its_encoding_told(tmp_path: Path) -> None:
+    path = own_file(tmp_path, ROW.replace("my own run", "a café"))
+    text = path.read_text("utf-8").replace("\n", "\r\n")
+    path.write_bytes(text.encode("utf-8-sig"))  # as Excel's "CSV UTF-8"
+    assert [p.source for p in read_published(own=path) if p.grade == USER] == ["a café"]
+    for encoding in ("cp1252", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        with pytest.raises(PagodaError, match=r"own\.csv is not UTF-8 text .*save it as"):
+            read_published(own=path)
+
+
 def test_wrong_columns_or_no_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PagodaError, match=r"cannot read .*none\.csv"):
         read_published(own=tmp_path / "none.csv")
