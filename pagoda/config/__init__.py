@@ -27,6 +27,7 @@ from pagoda.config.sections import (
     InvertConfig,
     LossConfig,
     OptimConfig,
+    ReferenceConfig,
     ReportConfig,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "InvertConfig",
     "LossConfig",
     "OptimConfig",
+    "ReferenceConfig",
     "ReportConfig",
     "check_counts",
     "derive_growth",
