@@ -142,9 +142,9 @@ def _disk() -> Finding:
 
 
 def _git() -> Finding:
-    if why := revision_trouble():
-        remedy = "before that results carry no revision, and DVC needs git"
-        return Finding("git", why, "broken", remedy)
+    why, _, remedy = revision_trouble().partition("; ")
+    if why:
+        return Finding("git", f"{why}: results would carry no revision", "broken", remedy)
     revision = code_revision()
     if revision.endswith("+dirty"):
         return Finding("git", f"{revision}: uncommitted changes under pagoda/", "note",
