@@ -173,6 +173,15 @@ def test_references_between_values_are_resolved_before_the_check(project: Path) 
     assert tree["evaluate"]["batch"] == 64 and tree["resolutions"] == [16, 32]
 
 
+def test_other_programs_of_hydra_are_left_alone(tmp_path: Path) -> None:
+    from dvc.utils.hydra import compose_and_dump
+
+    (tmp_path / "theirs.yaml").write_text("day: 2024-01-01\nseed: 010\n")
+    out = tmp_path / "out.yaml"
+    compose_and_dump(out, str(tmp_path), None, "theirs", str(ROOT), [])
+    assert yaml.safe_load(out.read_text())["seed"] == 8
+
+
 def git(folder: Path, *args: str) -> None:
     who = ["-c", "user.name=n", "-c", "user.email=e@x"]
     subprocess.run(["git", *who, *args], cwd=folder, check=True, capture_output=True)

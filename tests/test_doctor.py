@@ -36,7 +36,7 @@ def test_weights_that_are_missing_or_there(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return network(x.float())
 
-    torch.jit.trace(Features(), torch.zeros(1, 3, 8, 8)).save(str(tmp_path / "net.pt"))  # type: ignore[no-untyped-call]
+    torch.jit.trace(Features(), torch.zeros(1, 3, 8, 8)).save(str(tmp_path / "net.pt"))
     extractors = [
         "classifier",
         "inception:legacy_pytorch",

@@ -44,12 +44,13 @@ class StrictFiles(SearchPathPlugin):
     """Hydra's hook at the start of a composition."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Read the project's files by :class:`StrictSource`."""
-        if "dvc.cli" in sys.modules:  # DVC is the program that runs, and will start stages
-            _check_python()
+        """Read a project's files by :class:`StrictSource`; other programs of Hydra keep theirs."""
         for element in search_path.get_path():
-            if element.provider == "main":
-                element.path = f"{StrictSource.scheme()}://{element.path.removeprefix('file://')}"
+            folder = Path(element.path.removeprefix("file://"))
+            if element.provider == "main" and (folder / "profile" / "smoke.yaml").is_file():
+                element.path = f"{StrictSource.scheme()}://{folder}"
+                if "dvc.cli" in sys.modules:  # DVC is the program that runs, and will start stages
+                    _check_python()
 
 
 class StrictSource(FileConfigSource):
