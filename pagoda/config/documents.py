@@ -48,8 +48,8 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         why = getattr(error, "problem", None) or "characters that YAML does not allow"
         raise PagodaError(f"{where}{line} is not valid YAML ({why}); mend it") from error
-    except RecursionError as error:
-        raise PagodaError(f"{where} is nested too deeply to be read; mend it") from error
+    except RecursionError:
+        raise PagodaError(f"{where} is nested too deeply to be read; mend it") from None
 
 
 def _check(node: Any, key: str, where: str, seen: set[int]) -> None:
