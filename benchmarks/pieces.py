@@ -43,8 +43,8 @@ import yaml
 
 from benchmarks.comparison import FORETOLD, LOG, Compared, write_comparison
 from pagoda.artifacts import digest
-from pagoda.config import NO_WEIGHTS
-from pagoda.derive import profile_tree, with_lists
+from pagoda.config import NO_WEIGHTS, with_lists
+from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,15 +1,17 @@
-"""The lists that follow from ``base_res`` and ``target_res``, in ``params.yaml`` or a profile."""
+"""Writing ``params.yaml``: the lists that follow from its ends, and a whole profile."""
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pagoda.config import derive_growth, derive_resolutions
+from pagoda.config import is_name, parse, parse_yaml, read_yaml, with_lists
 from pagoda.errors import PagodaError
+
+_DERIVED = ("resolutions", "growth")
 
 
 def rewrite(path: str | Path) -> list[int]:
@@ -19,88 +21,141 @@ def rewrite(path: str | Path) -> list[int]:
     Returns the resolutions.
 
     Raises:
-        PagodaError: if the file, one of the four keys, or a possible base_res is missing.
+        PagodaError: if the file, one of the four keys, or a possible base_res is missing, or the
+            file cannot be written; it stays as it was then.
     """
     path = Path(path)
-    text, tree = _read(path)
+    if not path.is_file():
+        raise PagodaError(f"no {path} here; run pagoda from the folder that holds it")
+    tree = read_yaml(path)
     try:
-        resolutions = derive_resolutions(tree["base_res"], tree["target_res"])
-        growth = derive_growth(tree["base_res"], tree["target_res"])
+        wanted = with_lists(tree)
     except PagodaError as error:
         raise PagodaError(f"{path}: {error}") from None
-    if tree["resolutions"] != resolutions or tree["growth"] != growth:
-        steps = [f"\n  '{to}': {{from: {s['from']}, to: {s['to']}}}" for to, s in growth.items()]
-        text = _replace(text, "resolutions", f" {resolutions}")
-        path.write_text(_replace(text, "growth", "".join(steps) or " {}"))
-    return resolutions
+    for key in _DERIVED:
+        if key not in tree:
+            raise PagodaError(f"{path}: missing key {key}")
+    if tree != wanted:
+        text = path.read_text(encoding="utf-8-sig")
+        growth = wanted["growth"].values()
+        steps = [f"\n  '{s['to']}': {{from: {s['from']}, to: {s['to']}}}" for s in growth]
+        text = _replace(text, "resolutions", f" {wanted['resolutions']}")
+        text = _replace(text, "growth", "".join(steps) or " {}")
+        if parse_yaml(text, str(path)) != wanted:
+            raise PagodaError(f"{path}: write each key at the beginning of a line of its own")
+        _write(path, text)
+    return list(wanted["resolutions"])
 
 
-def choose(path: str | Path, name: str, root: Path) -> list[int]:
-    """Make a parameters file the profile ``name``, with its comments and the lists that follow.
+def choose(path: str | Path, name: str, root: Path, reset: bool = False) -> list[int]:
+    """Make a parameters file the profile ``name``, with the lists that follow.
 
     What ``dvc exp run -S profile=<name>`` does, without running anything. Returns the resolutions.
 
+    Args:
+        path: the file; another profile's is replaced.
+        name: of the profile.
+        root: the project.
+        reset: drop values of the file that are not those of the profile that it is named after.
+
     Raises:
-        PagodaError: if there is no such profile, or the file cannot be written.
+        PagodaError: if there is no such profile, it is not valid, the file has values of its own
+            or cannot be written; the file stays as it was then.
     """
-    lines = _profile_file(name, root).read_text().splitlines(keepends=True)
-    text = "".join(line for line in lines if not line.startswith("# @package"))
-    text = re.sub(r"(?m)^target_res:.*\n", r"\g<0>resolutions: []\ngrowth: {}\n", text)
-    try:
-        Path(path).write_text(text)
-    except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
-    return rewrite(path)
+    path, tree = Path(path), profile_tree(name, root)
+    parse(tree, f"experiments/profile/{name}.yaml")
+    if path.exists() and not reset:
+        _refuse_edited(path, tree, root)
+    _write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    return list(tree["resolutions"])
 
 
 def profile_tree(name: str, root: Path) -> dict[str, Any]:
     """The parameters of ``experiments/profile/<name>.yaml`` with the lists that follow.
 
-    What ``dvc exp run -S profile=<name>`` composes, without Hydra.
+    What ``dvc exp run -S profile=<name>`` composes: Hydra does it here too, so that a profile may
+    name others in its ``defaults``.
 
     Raises:
-        PagodaError: if there is no such profile.
+        PagodaError: if there is no such profile, or it cannot be composed.
     """
-    return with_lists(yaml.safe_load(_profile_file(name, root).read_text()))
-
-
-def _profile_file(name: str, root: Path) -> Path:
     folder = root / "experiments" / "profile"
-    file = folder / f"{name}.yaml"
-    if not file.is_file():
+    if not is_name(name) or not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
         raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
-    return file
-
-
-def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a parameter tree with the lists that follow from its ends.
-
-    Raises:
-        PagodaError: if ``base_res`` is impossible.
-    """
-    ends = tree["base_res"], tree["target_res"]
-    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
-
-
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    tree = _composed(f"profile/{name}", root)
     try:
-        text = path.read_text()
-        tree = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise PagodaError(f"no {path} here; run pagoda from the folder that holds it") from None
-    except yaml.YAMLError as error:
-        raise PagodaError(f"{path} is not valid YAML; mend it and try again") from error
-    for key in ("base_res", "target_res", "resolutions", "growth"):
-        if not isinstance(tree, dict) or key not in tree:
-            raise PagodaError(f"{path}: missing key {key}")
-    return text, tree
+        return with_lists(tree)
+    except PagodaError as error:
+        raise PagodaError(f"experiments/profile/{name}.yaml: {error}") from None
+
+
+def _composed(name: str, root: Path) -> dict[str, Any]:
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import load_hydra_plugins
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    load_hydra_plugins(str(root))  # which read YAML as we do
+    try:
+        with initialize_config_dir(str((root / "experiments").resolve()), version_base=None):
+            found: Any = OmegaConf.to_container(compose(name), resolve=True)
+    except (DvcException, HydraException, OmegaConfBaseException) as error:
+        why = " ".join(str(error).split())
+        raise PagodaError(f"experiments/{name}.yaml cannot be composed: {why}") from error
+    return dict(found)
+
+
+def _refuse_edited(path: Path, wanted: dict[str, Any], root: Path) -> None:
+    """Refuse to drop values that neither the new profile has nor the one the file came from."""
+    tree = read_yaml(path)
+    own = _leaves(tree if isinstance(tree, dict) else {})
+    name = own.get("name")
+    known = is_name(name) and (root / "experiments" / "profile" / f"{name}.yaml").is_file()
+    kept = [_leaves(wanted), _leaves(profile_tree(str(name), root)) if known else {}]
+    lost = [key for key, value in own.items() if all(key not in k or k[key] != value for k in kept)]
+    if lost:
+        few = ", ".join(f"{key} = {own[key]!r}" for key in lost[:5])
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        came = f"profile {name}" if known else "any profile"
+        raise PagodaError(
+            f"{path} would lose values that are not those of {came}: {few}{more}; keep a copy of "
+            "the file, then add --reset"
+        )
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values; lists are values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return {k: v for k, v in found.items() if k.split(".")[0] not in _DERIVED}
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole or not at all; through a link, the file that it leads to."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise PagodaError(f"{path} is no file; parameters go into a file")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _replace(text: str, key: str, value: str) -> str:
     """Put ``value`` (it begins with a space or a line break) after a top-level key."""
     root = yaml.compose(text)
-    assert isinstance(root, yaml.MappingNode)  # _read looked
+    assert isinstance(root, yaml.MappingNode)  # rewrite looked
     name, node = next(pair for pair in root.value if pair[0].value == key)
     between = text[name.end_mark.index + 1 : node.start_mark.index]
     comment = between.split("\n")[0].rstrip()

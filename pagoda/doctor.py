@@ -8,22 +8,25 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pagoda.artifacts import MANIFEST
-from pagoda.config import NO_WEIGHTS, Config, load
+from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_counts, load
 from pagoda.errors import PagodaError
 from pagoda.mlflow_store import find_store, shown, usable_store
-from pagoda.stages.revision import code_revision
+from pagoda.stages.revision import code_revision, revision_trouble
 from pagoda.stages.root import project_root
 
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
 _DISK_GIB = 2
+_LPIPS = "VGG16 of LPIPS"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def examine(params: Path) -> list[Finding]:
         return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
     ladder = " -> ".join(map(str, config.resolutions))
     findings.append(Finding("params", f"{config.name}, {ladder}"))
-    return [*findings, _data(config), *_weights(config), _store()]
+    return [*findings, _data(config), *_weights(config), *_networks(config), _store()]
 
 
 def show(findings: list[Finding]) -> None:
@@ -137,10 +140,10 @@ def _disk() -> Finding:
 
 
 def _git() -> Finding:
+    why, _, remedy = revision_trouble().partition("; ")
+    if why:
+        return Finding("git", f"{why}: results would carry no revision", "broken", remedy)
     revision = code_revision()
-    if revision == "unknown":
-        remedy = "results carry no revision and DVC needs git: work in a clone"
-        return Finding("git", "no checkout here", "broken", remedy)
     if revision.endswith("+dirty"):
         return Finding("git", f"{revision}: uncommitted changes under pagoda/", "note",
                        "commit them, so that results name their code")  # fmt: skip
@@ -158,8 +161,9 @@ def _dvc() -> Finding:
     version = metadata.version("dvc")
     try:
         with Repo(str(project_root())) as repo:
-            stages = len(repo.index.stages)
-            changed = len(repo.status())
+            main = str(Path(repo.root_dir, "dvc.yaml"))  # studies have files of their own
+            stages = sum(str(stage.path) == main for stage in repo.index.stages)
+            changed = len(repo.status([main]))
     except NotDvcRepoError:
         return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
     except LockError:
@@ -181,10 +185,15 @@ def _data(config: Config) -> Finding:
     if data.source in ("torchvision", "hub"):
         return _hub(data.source, str(data.hub), data.path)
     try:
-        counts = [len(open_split(config, split)) for split in SPLITS]
+        counts = {split: len(open_split(config, split)) for split in SPLITS}
     except PagodaError as error:
         return Finding("data", str(error), "broken", "nothing can be cut before")
-    return Finding("data", f"{data.source}: {counts[0]} training and {counts[1]} test images")
+    state = f"{data.source}: {counts['train']} training and {counts['test']} test images"
+    try:
+        check_counts(config, counts)
+    except PagodaError as error:
+        return Finding("data", f"{state}; {error}", "broken", "or add images")
+    return Finding("data", state)
 
 
 def _weights(config: Config) -> list[Finding]:
@@ -199,6 +208,74 @@ def _weights(config: Config) -> list[Finding]:
         remedy = f"'pagoda import FILE --out {missing[0]}'"
         return [Finding("weights", f"nothing in {', '.join(missing)}", "broken", remedy)]
     return [Finding("weights", f"imported: {', '.join(folders)}")] if folders else []
+
+
+def _networks(config: Config) -> list[Finding]:
+    """Published networks that stages will open, opened as they do; no line where there is none."""
+    from pagoda.networks.backbones import PRETRAINED, RANDOM
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched here; read when timm is imported
+    section = config.reference
+    found = [
+        _network(f"{text} of reference.extractors", partial(_open_extractor, config, text),
+                 section.download)
+        for text in section.extractors[1:]
+    ]  # fmt: skip
+    critics = {
+        critic
+        for stage in (config.distill, config.grow)
+        if stage.imported == NO_WEIGHTS and (stage is config.distill or config.growth)
+        for critic in _critics(stage)
+        if critic[1] != RANDOM
+    }
+    return found + [
+        _network(name, partial(_open_critic, name, weights), weights == PRETRAINED)
+        for name, weights in sorted(critics)
+    ]
+
+
+def _network(name: str, opener: Callable[[], object], fetched: bool) -> Finding:
+    try:
+        opener()
+    except PagodaError as error:
+        if fetched:
+            return Finding("weights", f"{name}: not here; the stage that needs it fetches it",
+                           "note", "fetch it before where the machine has no network")  # fmt: skip
+        return Finding("weights", str(error), "broken", "a stage would end there")
+    return Finding("weights", f"{name}: found")
+
+
+def _open_extractor(config: Config, text: str) -> None:
+    import torch
+
+    from pagoda.stages.extractors import open_published
+
+    open_published(config.reference, text, torch.device("cpu"), download=False)
+
+
+def _critics(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
+    """Published networks of a stage's losses, and where their weights come from."""
+    loss, judge = stage.loss, stage.discriminator
+    if loss.adversarial != "none" and judge.kind == "projected":
+        yield from ((name, judge.weights) for name in judge.backbones)
+    if loss.regression != "none" and loss.distance == "projected":
+        yield from ((name, loss.weights) for name in loss.backbones)
+    if loss.regression != "none" and loss.distance == "lpips":
+        yield _LPIPS, loss.weights
+
+
+def _open_critic(name: str, weights: str) -> None:
+    import torch
+
+    from pagoda.networks.backbones import PRETRAINED, Backbone
+    from pagoda.objectives.distances import LpipsDistance
+
+    if name != _LPIPS:
+        Backbone(name, weights)
+    elif weights != PRETRAINED:
+        LpipsDistance(weights, False)
+    elif not list(Path(torch.hub.get_dir()).glob("checkpoints/vgg16-*.pth")):
+        raise PagodaError(f"no weights of {name} in {torch.hub.get_dir()}/checkpoints")
 
 
 def _hub(source: str, name: str, folder: str | None) -> Finding:

@@ -95,14 +95,19 @@ def derive(
         str | None,
         typer.Option(metavar="NAME", help="First replace params.yaml by this profile."),
     ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="With --profile: drop values that no profile has.")
+    ] = False,
 ) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
     from pagoda.derive import choose, rewrite
     from pagoda.stages.root import project_root
 
-    found = rewrite(ctx.obj) if profile is None else choose(ctx.obj, profile, project_root())
-    ladder = " -> ".join(map(str, found))
-    typer.echo(f"{ctx.obj}: resolutions and growth now follow {ladder}")
+    if profile is None:
+        found, what = rewrite(ctx.obj), "resolutions and growth now follow"
+    else:
+        found, what = choose(ctx.obj, profile, project_root(), reset), f"now profile {profile},"
+    typer.echo(f"{ctx.obj}: {what} {' -> '.join(map(str, found))}")
 
 
 def doctor(ctx: typer.Context) -> None:

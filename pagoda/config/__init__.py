@@ -6,14 +6,18 @@ key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
 :mod:`fields`, :mod:`relations` what they demand of each other, :mod:`ladder` what follows from
-others; :mod:`reading` puts them together. The rest of pagoda imports from this page alone.
+others; :mod:`documents` reads YAML, :mod:`reading` puts them together. The rest of pagoda imports
+from this page alone.
 """
 
 from __future__ import annotations
 
+from pagoda.config.documents import parse_yaml, read_yaml
 from pagoda.config.experiment import ArmConfig, Config
-from pagoda.config.ladder import derive_growth, derive_resolutions
+from pagoda.config.fields import NAME_RULE, is_name
+from pagoda.config.ladder import derive_growth, derive_resolutions, with_lists
 from pagoda.config.reading import load, parse
+from pagoda.config.relations import check_counts
 from pagoda.config.sections import (
     NO_WEIGHTS,
     DiscriminatorConfig,
@@ -23,10 +27,12 @@ from pagoda.config.sections import (
     InvertConfig,
     LossConfig,
     OptimConfig,
+    ReferenceConfig,
     ReportConfig,
 )
 
 __all__ = [
+    "NAME_RULE",
     "NO_WEIGHTS",
     "ArmConfig",
     "Config",
@@ -37,9 +43,15 @@ __all__ = [
     "InvertConfig",
     "LossConfig",
     "OptimConfig",
+    "ReferenceConfig",
     "ReportConfig",
+    "check_counts",
     "derive_growth",
     "derive_resolutions",
+    "is_name",
     "load",
     "parse",
+    "parse_yaml",
+    "read_yaml",
+    "with_lists",
 ]

@@ -26,7 +26,7 @@ from pagoda.config.sections import (
 class Config:
     """A whole experiment."""
 
-    name: str = opt("profile name; outputs live under runs/<name>/")
+    name: str = opt("profile name; outputs live under runs/<name>/", name=True)
     seed: int = opt("seed of everything but the feature network", ge=0)
     base_res: int = opt("resolution of the teacher", ge=4, power_of_two=True)
     target_res: int = opt("resolution of the last generator", ge=4, power_of_two=True)

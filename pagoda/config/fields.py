@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import math
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from pagoda.errors import PagodaError
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NAME_RULE = (
+    "a name: up to 100 letters a-z, digits and _ - . that begin with a letter, a digit or _ "
+    "(folders are named after it)"
+)
+_LARGEST = 1 << 63  # what DVC, numpy and torch count to
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
+_SHOWN.maxlist = _SHOWN.maxdict = 20
+
+
+def is_name(text: Any) -> bool:
+    """Whether a text may name a folder of ours: see :data:`NAME_RULE`."""
+    return isinstance(text, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text))
 
 
 def opt(
@@ -21,9 +38,10 @@ def opt(
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
     power_of_two: bool = False,
+    name: bool = False,
 ) -> Any:
     """A dataclass field with its documentation and the values it allows."""
-    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "name": name}
     return dataclasses.field(metadata={"doc": doc, "power_of_two": power_of_two, **rules})
 
 
@@ -76,11 +94,12 @@ def _value(hint: Any, value: Any, key: str, rules: Mapping[str, Any], where: str
 
 
 def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: str) -> Any:
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        raise refusal(key, value, "below 2^63", where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-3 as a string
-        with contextlib.suppress(ValueError):
-            value = float(value)
+    if hint is float and isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)  # YAML 1.1 reads 2e-3 as a string
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         raise refusal(key, value, names[hint], where)
@@ -88,8 +107,10 @@ def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: s
         raise refusal(key, value, "one of " + ", ".join(choices), where)
     if rules.get("power_of_two") and isinstance(value, int) and (value < 1 or value & (value - 1)):
         raise refusal(key, value, "a power of two", where)
-    if hint is float and value != value:
-        raise refusal(key, value, "a number", where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refusal(key, value, "a finite number", where)
+    if rules.get("name") and not is_name(value):
+        raise refusal(key, value, NAME_RULE, where)
     signs = {"ge": (">=", lambda a, b: a >= b), "gt": (">", lambda a, b: a > b),
              "le": ("<=", lambda a, b: a <= b), "lt": ("<", lambda a, b: a < b)}  # fmt: skip
     for rule, (sign, holds) in signs.items():
@@ -100,4 +121,4 @@ def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: s
 
 def refusal(key: str, value: Any, allowed: str, where: str) -> PagodaError:
     """The line for a value that is not allowed."""
-    return PagodaError(f"{where}: {key} = {value!r}; it must be {allowed}")
+    return PagodaError(f"{where}: {key} = {_SHOWN.repr(value)}; it must be {allowed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from pagoda.errors import PagodaError
 
@@ -25,3 +26,16 @@ def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
     """The growth steps, keyed by the resolution each reaches (as text: DVC needs text keys)."""
     ladder = derive_resolutions(base_res, target_res)
     return {str(b): {"from": a, "to": b} for a, b in itertools.pairwise(ladder)}
+
+
+def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with the lists that follow from its ends.
+
+    Raises:
+        PagodaError: if one of the ends is missing or impossible.
+    """
+    for key in ("base_res", "target_res"):
+        if not isinstance(tree, dict) or key not in tree:
+            raise PagodaError(f"missing key {key}")
+    ends = tree["base_res"], tree["target_res"]
+    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pagoda.config.documents import read_yaml
 from pagoda.config.experiment import Config
 from pagoda.config.fields import build
 from pagoda.config.relations import check
@@ -17,18 +18,10 @@ def load(path: str | Path = "params.yaml") -> Config:
     Raises:
         PagodaError: one line naming the key, its value, what is allowed, and the file.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise PagodaError(f"no {path} here; run pagoda from the folder that holds params.yaml")
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise PagodaError(f"{path}{line} is not valid YAML; mend it and try again") from error
-    return parse(tree, str(path))
+    return parse(read_yaml(path), str(path))
 
 
 def parse(tree: Any, where: str = "params.yaml") -> Config:

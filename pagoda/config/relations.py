@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pagoda.config.experiment import Config
@@ -31,8 +32,45 @@ def check(c: Config, where: str) -> None:
             f"base_res {c.base_res} and target_res {c.target_res}; both lists are derived: run "
             f"'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={c.base_res}'"
         )
-    relations = (_data_checks, _network_checks, _training_checks, _study_checks)
-    for holds, key, value, allowed in itertools.chain(*(relation(c) for relation in relations)):
+    relations = (
+        _data_checks, _network_checks, _training_checks, _evaluation_checks, _study_checks,
+    )  # fmt: skip
+    _hold(itertools.chain(*(relation(c) for relation in relations)), where)
+
+
+def check_counts(c: Config, images: Mapping[str, int], where: str = "params.yaml") -> None:
+    """Hold an experiment against how many images there are, before anything is trained on them.
+
+    Args:
+        c: the experiment.
+        images: how many each split has, ``train`` and ``test``.
+        where: the file, for messages.
+
+    Raises:
+        PagodaError: one line naming the key, its value, what is allowed, and the file.
+    """
+    k, splits, kept = c.evaluate.neighbours, c.evaluate.score_splits, c.reference.manifold_images
+    there = c.reference.split
+    held_out = "test" if there == "train" else "train"
+    real, scored = min(kept, images[there]), min(c.evaluate.samples, images[held_out])
+    checks: list[_Check] = [
+        (images[split] >= 2, f"data.{split}_images", images[split],
+         f"2 or more; there are no more {split} images")
+        for split in ("train", "test")
+    ]  # fmt: skip
+    checks += [
+        (splits <= scored, "evaluate.score_splits", splits,
+         f"at most {scored}, the number of {held_out} images that are scored"),
+        (k < real, "evaluate.neighbours", k,
+         f"below {real}, the number of {there} images that are kept for precision and recall"),
+        (k < scored, "evaluate.neighbours", k,
+         f"below {scored}, the number of {held_out} images that are scored"),
+    ]  # fmt: skip
+    _hold(checks, where)
+
+
+def _hold(checks: Iterable[_Check], where: str) -> None:
+    for holds, key, value, allowed in checks:
         if not holds:
             raise refusal(key, value, allowed, where)
 
@@ -105,6 +143,18 @@ def _training_checks(c: Config) -> list[_Check]:
     regression = c.grow.loss.regression
     allowed = "reconstruction or none: the teacher has no high-resolution samples"
     return [*checks, (regression != "noise_to_data", "grow.loss.regression", regression, allowed)]
+
+
+def _evaluation_checks(c: Config) -> list[_Check]:
+    k, splits = c.evaluate.neighbours, c.evaluate.score_splits
+    sizes = {"evaluate.samples": c.evaluate.samples, "studies.samples": c.studies.samples}
+    return [
+        (k < c.reference.manifold_images, "evaluate.neighbours", k,
+         f"below reference.manifold_images = {c.reference.manifold_images}"),
+        *((k < n, "evaluate.neighbours", k, f"below {key} = {n}") for key, n in sizes.items()),
+        (splits <= c.evaluate.samples, "evaluate.score_splits", splits,
+         f"at most evaluate.samples = {c.evaluate.samples}"),
+    ]  # fmt: skip
 
 
 def _study_checks(c: Config) -> list[_Check]:

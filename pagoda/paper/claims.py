@@ -45,8 +45,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
 from pagoda.report.derived import EXACT, with_derived
 from pagoda.report.intervals import Interval, t_interval
@@ -152,14 +152,12 @@ def read_claims(path: Path = FILE) -> list[Claim]:
     Raises:
         PagodaError: one line that names the claim and what is wrong with its rule.
     """
+    if not path.is_file():
+        raise PagodaError(f"{path} is missing; 'git checkout -- {path}'")
     try:
-        trees = yaml.safe_load(path.read_text("utf-8"))["claims"]
-    except FileNotFoundError as error:
-        raise PagodaError(f"{path} is missing; 'git checkout -- {path}'") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise PagodaError(
-            f"{path} has no list of claims: {' '.join(str(error).split())}"
-        ) from error
+        trees = list(read_yaml(path)["claims"])
+    except (KeyError, TypeError) as error:
+        raise PagodaError(f"{path} has no list 'claims'; 'git checkout -- {path}'") from error
     claims = [_claim(tree, f"{path}, claim {n}") for n, tree in enumerate(trees, 1)]
     if len({c.id for c in claims}) < len(claims):
         raise PagodaError(f"{path}: two claims have one id")

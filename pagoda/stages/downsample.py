@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from pagoda import artifacts
-from pagoda.config import Config
+from pagoda.config import Config, check_counts
 from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
 from pagoda.data.sources import SPLITS
@@ -39,10 +39,12 @@ def run(config: Config, resolution: int) -> None:
 
     Raises:
         PagodaError: if the source is missing or damaged, an image does not decode (named, with its
-            position), or every image is smaller than the resolution; no artifact is written then.
+            position), every image is smaller than the resolution, or there are too few for what
+            the evaluation asks; no artifact is written then.
     """
     artifacts.check_out(Paths(config).data(resolution), "images")
     sources = {split: open_split(config, split) for split in SPLITS}
+    check_counts(config, {split: len(source) for split, source in sources.items()})
     card = _card(config, sources)
     scratch = {r: _scratch(config, card, r) for r in {resolution, *config.resolutions}}
     out = Paths(config).data(resolution)

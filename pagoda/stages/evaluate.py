@@ -10,7 +10,7 @@ import torch
 
 from pagoda import artifacts, processes
 from pagoda.artifacts import Artifact
-from pagoda.config import Config, EvaluateConfig
+from pagoda.config import Config, EvaluateConfig, check_counts
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import Reference, Statistics, check_extractor, from_artifact
@@ -49,6 +49,7 @@ def run(config: Config, resolution: int) -> None:
     """
     artifacts.check_out(Paths(config).evaluation(resolution), "evaluation")
     inputs = open_inputs(config, resolution)
+    check_counts(config, inputs["data"].card()["n"])
     device, section = pick_device(), config.evaluate
     judges = open_judges(config, resolution, inputs, device)
     settings = Settings(neighbours=section.neighbours, splits=section.score_splits)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pagoda.artifacts import Artifact
-from pagoda.config import Config
+from pagoda.config import Config, ReferenceConfig
 from pagoda.errors import PagodaError
 from pagoda.extractors.base import Extractor
 from pagoda.extractors.classifier import NAME, classifier_of
@@ -32,23 +32,34 @@ def open_extractors(
         PagodaError: if weights are not at hand or damaged, or two networks share a name.
     """
     section = config.reference
-    weights, code = (None if p is None else _at_hand(p) for p in (section.weights, section.code))
-    found = []
-    for text in section.extractors:
-        if text == NAME:
-            found.append(classifier_of(features, device, batch))
-            continue
-        family, _, file = text.partition(":")
-        if family == "custom" and not Path(file).exists():
-            text = f"custom:{_at_hand(file)}" if (project_root() / file).exists() else text
-        try:
-            found.append(open_extractor(text, device, _BATCH, weights, code, section.download))
-        except PagodaError as error:
-            raise PagodaError(f"reference.extractors names {text}: {error}") from error
+    found = [
+        classifier_of(features, device, batch)
+        if text == NAME
+        else open_published(section, text, device, section.download)
+        for text in section.extractors
+    ]
     names = [extractor.name for extractor in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise PagodaError(f"reference.extractors names {min(twice)} twice; leave one of them out")
     return found
+
+
+def open_published(
+    section: ReferenceConfig, text: str, device: torch.device, download: bool
+) -> Extractor:
+    """One network of ``reference.extractors`` that is not the classifier.
+
+    Raises:
+        PagodaError: if weights are not at hand, and may not be fetched, or are damaged.
+    """
+    weights, code = (None if p is None else _at_hand(p) for p in (section.weights, section.code))
+    family, _, file = text.partition(":")
+    if family == "custom" and not Path(file).exists():
+        text = f"custom:{_at_hand(file)}" if (project_root() / file).exists() else text
+    try:
+        return open_extractor(text, device, _BATCH, weights, code, download)
+    except PagodaError as error:
+        raise PagodaError(f"reference.extractors names {text}: {error}") from error
 
 
 def metrics_of(extractor: Extractor) -> tuple[str, ...]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pagoda
+from pagoda import processes
 
 
 def code_revision() -> str:
     """The git revision of the working folder, ``+dirty`` if ``pagoda/`` differs from it.
 
-    Returns ``"unknown"`` outside a git checkout.
+    Returns ``"unknown"`` where git knows none, and says why on stderr, once.
     """
-    head = _git("rev-parse", "--short=12", "HEAD")
-    if not head:
+    if why := revision_trouble():
+        _warn(f"results carry no revision of the code: {why}")
         return "unknown"
-    return head + ("+dirty" if _git("status", "--porcelain", "--", "pagoda") else "")
+    head, _ = _git("rev-parse", "--short=12", "HEAD")
+    return head + ("+dirty" if _git("status", "--porcelain", "--", "pagoda")[0] else "")
 
 
 def package_revision() -> str:
@@ -25,15 +31,45 @@ def package_revision() -> str:
     Returns ``pagoda <version>`` where that is an installed package.
     """
     folder = Path(pagoda.__file__).parent
-    if not _git("-C", str(folder), "ls-files", "__init__.py"):
+    tracked, why = _git("-C", str(folder), "ls-files", "__init__.py")
+    if why and any((parent / ".git").exists() for parent in folder.parents):
+        _warn(f"results carry pagoda's version, not its revision: {_explained(why)}")
+    if not tracked:
         return f"pagoda {pagoda.__version__}"
-    head = _git("-C", str(folder), "rev-parse", "--short=12", "HEAD")
-    return head + ("+dirty" if _git("-C", str(folder), "status", "--porcelain", "--", ".") else "")
+    head, _ = _git("-C", str(folder), "rev-parse", "--short=12", "HEAD")
+    changed, _ = _git("-C", str(folder), "status", "--porcelain", "--", ".")
+    return head + ("+dirty" if changed else "")
 
 
-def _git(*args: str) -> str:
+def revision_trouble() -> str:
+    """Why the working folder has no git revision and what to do, in one line; empty if it has."""
+    return _explained(_git("rev-parse", "--verify", "HEAD")[1])
+
+
+def _git(*args: str) -> tuple[str, str]:
+    """What git answers, or else what it complains of."""
     try:
-        done = subprocess.run(["git", *args], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *args], capture_output=True, text=True, encoding="utf-8", errors="replace",
+            env=os.environ | {"LC_ALL": "C"}, check=False,
+        )  # fmt: skip
     except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return "", "git is not installed"
+    return (done.stdout.strip(), "") if done.returncode == 0 else ("", done.stderr.strip() or "?")
+
+
+def _explained(complaint: str) -> str:
+    """Git's complaint as one line with a remedy; empty stays empty."""
+    if remedy := re.search(r"git config --global --add safe\.directory .+", complaint):
+        return f"git refuses the checkout, which another user owns; '{remedy[0]}' trusts it"
+    if "not a git repository" in complaint:
+        return "no git checkout here; work in a clone of pagoda"
+    if "Needed a single revision" in complaint:
+        return "the git repository has no commit yet; commit the code"
+    return " ".join(complaint.split())
+
+
+@cache
+def _warn(line: str) -> None:
+    if processes.first():
+        sys.stderr.write(f"warning: {line}\n")

@@ -14,9 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pagoda.config import NO_WEIGHTS, ArmConfig, Config, derive_growth, derive_resolutions, parse
+from pagoda.config import (
+    NAME_RULE,
+    NO_WEIGHTS,
+    ArmConfig,
+    Config,
+    is_name,
+    parse,
+    read_yaml,
+    with_lists,
+)
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
 
@@ -147,10 +154,10 @@ def load_study(name: str) -> Study:
         PagodaError: if there is no such study, or a key or step of it is unknown or missing.
     """
     file = STUDIES / name / "study.yaml"
-    if not file.is_file():
+    if not is_name(name) or not file.is_file():
         known = ", ".join(sorted(f.parent.name for f in STUDIES.glob("*/study.yaml")))
         raise PagodaError(f"no study {name}; experiments/ has {known or 'none'}")
-    tree = yaml.safe_load(file.read_text())
+    tree = read_yaml(file)
     try:
         arms = {key: _arm(key, value) for key, value in tree.pop("arms").items()}
         tree["metrics"] = tuple(tree.get("metrics", ("fd",)))
@@ -158,6 +165,8 @@ def load_study(name: str) -> Study:
     except (AttributeError, KeyError, TypeError) as error:
         raise PagodaError(f"{file}: {error}; see an existing study for the keys") from error
     for arm in arms.values():
+        if not is_name(arm.name):
+            raise PagodaError(f"{file}: arm {arm.name!r}; an arm has {NAME_RULE}")
         if unknown := {*arm.steps, *arm.counts} - set(STEPS) or ({arm.of} - {None, *arms}):
             raise PagodaError(f"{file}: arm {arm.name} names {unknown}, which is not there")
     return study
@@ -195,9 +204,7 @@ def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
         _set(tree, key, value, where)
     tree["seed"] = seed
     tree["base_res"] = min(tree["base_res"] << arm.doublings, tree["target_res"])
-    ends = tree["base_res"], tree["target_res"]
-    tree |= {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
-    made = parse(tree, where)
+    made = parse(with_lists(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
     return ArmConfig(**values, places=_places(config, study, arm, seed, made))
 
@@ -210,8 +217,8 @@ def _scale(optim: dict[str, Any], share: float) -> None:
 def _set(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
     *path, last = dotted.split(".")
     for key in path:
-        tree = tree.get(key, {})
-    if last not in tree:
+        tree = tree.get(key, {}) if isinstance(tree, dict) else {}
+    if not isinstance(tree, dict) or last not in tree:
         raise PagodaError(f"{where} sets {dotted}, which is no key of params.yaml")
     tree[last] = value
 

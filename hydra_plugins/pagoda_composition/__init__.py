@@ -1,0 +1,110 @@
+"""What ``dvc exp run`` does while it composes ``params.yaml``; Hydra imports every plugin here.
+
+A parameter that cannot be is refused here, before DVC has touched ``params.yaml`` or removed the
+outputs of a stage:
+
+- :class:`StrictSource` reads every composed file as pagoda reads it, :class:`StrictFiles` makes
+  Hydra use it;
+- ``suite.derived``, in ``experiments/compose.yaml``, computes the derived lists and holds the whole
+  composition against the rules of :mod:`pagoda.config`.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from pagoda.config import parse, read_yaml, with_lists
+from pagoda.errors import PagodaError
+
+_NEEDED = ("numpy", "torch", "typer", "yaml")
+_WHERE = "params.yaml, which stays as it was"
+
+
+class Refused(DvcException, InterpolationResolutionError):  # type: ignore[misc] # DVC has no types
+    """One line of DVC's from a resolver: OmegaConf adds nothing to an error of its own kind."""
+
+    _initialized = True
+
+
+class StrictFiles(SearchPathPlugin):
+    """Hydra's hook at the start of a composition."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Read a project's files by :class:`StrictSource`; other programs of Hydra keep theirs."""
+        for element in search_path.get_path():
+            folder = Path(element.path.removeprefix("file://"))
+            if element.provider == "main" and (folder / "profile" / "smoke.yaml").is_file():
+                element.path = f"{StrictSource.scheme()}://{folder}"
+                if "dvc.cli" in sys.modules:  # DVC is the program that runs, and will start stages
+                    _check_python()
+
+
+class StrictSource(FileConfigSource):
+    """Files of configuration, each refused where :func:`pagoda.config.read_yaml` refuses it."""
+
+    @staticmethod
+    def scheme() -> str:
+        """What addresses of such files begin with."""
+        return "strict"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """One file, as Hydra reads it."""
+        file = Path(self.path, self._normalize_file_name(config_path)).resolve()  # past a link
+        with _refusals(DvcException):
+            if file.is_file():
+                read_yaml(file)
+        return super().load_config(config_path)
+
+
+@contextmanager
+def _refusals(kind: type[DvcException]) -> Iterator[None]:
+    try:
+        yield
+    except PagodaError as error:
+        raise kind(str(error)) from None
+
+
+def _check_python() -> None:
+    """Refuse to begin where the stages' ``python`` is not that of the environment.
+
+    Raises:
+        DvcException: it is not there, or lacks what every stage imports.
+    """
+    python = shutil.which("python")
+    if python is not None and Path(python).parent == Path(sys.executable).parent:
+        return
+    look = f"import importlib.util as i, sys; sys.exit(not all(map(i.find_spec, {_NEEDED})))"
+    if python is None or subprocess.run([python, "-c", look], check=False).returncode:
+        raise DvcException(
+            f"the stages run 'python', which is {python or 'nowhere on the PATH'} and lacks "
+            "pagoda's packages; activate the environment first: source .venv/bin/activate"
+        )
+
+
+def _derived(key: str, *, _root_: DictConfig) -> Container:
+    """One of the two derived lists, after the whole composition was held against the rules."""
+    with _refusals(Refused):
+        whole = copy.deepcopy(_root_)
+        lists = with_lists({end: whole.get(end) for end in ("base_res", "target_res")})
+        for name in ("resolutions", "growth"):
+            if OmegaConf.is_interpolation(whole, name):  # not computed yet, and not overridden
+                whole[name] = lists[name]
+        parse(OmegaConf.to_container(whole, resolve=True), _WHERE)
+        return OmegaConf.create(lists[key])
+
+
+OmegaConf.register_new_resolver("suite.derived", _derived, replace=True)
