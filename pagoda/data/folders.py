@@ -163,7 +163,7 @@ def _check_tops(tree: Tree, split: bool, test_share: float | None) -> None:
         test_share: None has :func:`_no_folders` speak of ``train`` alone.
     """
     nested: dict[str, bool] = {}  # whether a top folder has folders with images
-    for name in (e.name for e in tree.images() if "/" in e.name):
+    for name in (e.name for e in tree.entries if "/" in e.name and is_image(e.name)):
         top = name.partition("/")[0]
         nested[top] = nested.get(top, False) or name.count("/") > 1
     if split:

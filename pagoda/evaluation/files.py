@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from pagoda.artifacts import digest
+from pagoda.data.archives import open_tree
 from pagoda.data.resize import cut, to_rgb
-from pagoda.data.trees import ENDINGS, Entry, Tree, open_tree
+from pagoda.data.trees import ENDINGS, Entry, Tree
 from pagoda.errors import PagodaError
 from pagoda.evaluation.streaming import Images
 

@@ -103,11 +103,12 @@ def matched(first: Images, second: Images) -> tuple[np.ndarray, np.ndarray]:
         place = {k: i for i, k in enumerate(theirs)}
         if len(set(ours)) == len(rows) and set(ours) == set(place):
             return rows, np.array([place[k] for k in ours])
-    alone = next((n for n, k in zip(first.names, parts[0], strict=True) if k not in parts[1]), "")
+    known, names = set(parts[1]), first.names
+    alone = next((n for n, k in zip(names, parts[0], strict=True) if k not in known), names[0])
     raise PagodaError(
-        f"the names in {first.where} and {second.where} do not correspond: {alone} has no partner; "
-        "pairs are files of one name or number, so rename the files, or use .npz arrays, which "
-        "pair in their order"
+        f"the names in {first.where} and {second.where} do not correspond: {alone} has no "
+        "partner of its own; pairs are files of one name or number: rename the files, or use .npz "
+        "arrays, which pair in their order"
     )
 
 
