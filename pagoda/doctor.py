@@ -185,10 +185,13 @@ def _data(config: Config) -> Finding:
     if data.source in ("torchvision", "hub"):
         return _hub(data.source, str(data.hub), data.path)
     try:
-        counts = {split: len(open_split(config, split)) for split in SPLITS}
+        sources = {split: open_split(config, split) for split in SPLITS}
     except PagodaError as error:
         return Finding("data", str(error), "broken", "nothing can be cut before")
+    counts = {split: len(source) for split, source in sources.items()}
     state = f"{data.source}: {counts['train']} training and {counts['test']} test images"
+    if passed_over := sources["test"].passed_over:
+        state += f"; {passed_over}"
     try:
         check_counts(config, counts)
     except PagodaError as error:
