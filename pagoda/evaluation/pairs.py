@@ -17,7 +17,7 @@ from pagoda.metrics.high_frequency import (
     high_frequency_error,
     high_frequency_shares,
 )
-from pagoda.metrics.intervals import bootstrap_mean
+from pagoda.metrics.intervals import mean_interval
 from pagoda.metrics.lpips import Lpips
 from pagoda.metrics.protocol import protocol
 from pagoda.metrics.psnr import psnr
@@ -57,7 +57,7 @@ def compare(
 
     Returns:
         Rows: metric, protocol, value, n, and for means over pairs ``low``, ``high`` and
-        ``interval`` (:func:`pagoda.metrics.intervals.bootstrap_mean`). The value of ``psnr`` is
+        ``interval`` (:func:`pagoda.metrics.intervals.mean_interval`). The value of ``psnr`` is
         None where pairs are equal: their ratio is infinite.
 
     Raises:
@@ -193,8 +193,8 @@ def _rows(found: dict[str, np.ndarray], features: dict[str, str]) -> list[dict[s
         if np.isfinite(values).all():
             row["value"] = float(values.mean())
             if len(values) > 1:
-                mean = bootstrap_mean(values)
-                row |= {"low": mean.low, "high": mean.high, "interval": "bootstrap_pairs_95"}
+                mean = mean_interval(values)
+                row |= {"low": mean.low, "high": mean.high, "interval": "student_pairs_95"}
         rows.append(row)
     if "_second" in found and (whole := found["_second"].mean()) > 0:
         n = len(found["_second"])

@@ -20,7 +20,15 @@ from pagoda.evaluation.streaming import Collected, Wanted
 from pagoda.metrics.fd_infinity import extrapolation_sizes, frechet_infinity
 from pagoda.metrics.frechet import frechet_distance
 from pagoda.metrics.inception_score import inception_score, probabilities_of
-from pagoda.metrics.intervals import bootstrap_mean, frechet_influence
+from pagoda.metrics.intervals import (
+    GROUPS,
+    Interval,
+    frechet_influence,
+    jackknife_interval,
+    leave_groups_out,
+    mean_interval,
+    share_interval,
+)
 from pagoda.metrics.kid import kernel_distance_of_subsets
 from pagoda.metrics.memorisation import train_share
 from pagoda.metrics.mmd import gaussian_mmd
@@ -80,6 +88,18 @@ class _Scored:
         real, k = _manifold(self.reference), self.settings.neighbours
         radii = self.reference.radii(self.device)
         return manifold_values(real, self.sample.found.features, k, radii, self.device)
+
+    @cached_property
+    def manifold_left_out(self) -> dict[str, np.ndarray]:
+        """Recall and coverage without one group of generated images at a time."""
+        real, k, radii = _manifold(self.reference), self.settings.neighbours, self.reference.radii
+        features = self.sample.found.features
+
+        def both(kept: np.ndarray) -> np.ndarray:
+            part = manifold_values(real, features[kept], k, radii(self.device), self.device)
+            return np.array([part.recalled.mean(), part.covered.mean()])
+
+        return dict(zip(("recall", "coverage"), leave_groups_out(both, self.n).T, strict=True))
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -179,12 +199,6 @@ def _manifold_metric(name: str) -> Callable[[_Scored], Value]:
 
 
 _MANIFOLD = ("precision", "recall", "density", "coverage")
-_MANIFOLD_MEANS: dict[str, tuple[str, Callable[[ManifoldValues], np.ndarray]]] = {
-    "precision": ("generated", lambda m: m.inside > 0),
-    "recall": ("real", lambda m: m.recalled),
-    "density": ("generated", lambda m: m.inside / m.neighbours),
-    "coverage": ("real", lambda m: m.covered),
-}
 _METRICS: dict[str, Callable[[_Scored], Value]] = {
     "fd": _frechet,
     "sfd": _spatial_frechet,
@@ -315,24 +329,32 @@ def score(
 
 
 def _interval(s: _Scored, name: str, value: float) -> dict[str, Any]:
-    """Of a metric, over the images that it is a mean over; see :mod:`pagoda.metrics.intervals`."""
-    features, manifold_of = s.sample.found.features, _MANIFOLD_MEANS.get(name)
-    if manifold_of is not None:
-        over, values = manifold_of
-        found, method = bootstrap_mean(values(s.manifold)), f"bootstrap_{over}"
+    """Over other generated images, the reference as it is: :mod:`pagoda.metrics.intervals`."""
+    features = s.sample.found.features
+    found: Interval | None = None
+    method = ""
+    if name == "precision":
+        found, method = share_interval(s.manifold.inside > 0), "wilson"
     elif name == "accuracy":
-        found, method = bootstrap_mean(s.correct), "bootstrap_generated"
+        found, method = share_interval(s.correct), "wilson"
+    elif name == "density":
+        found, method = mean_interval(s.manifold.inside / s.manifold.neighbours), "student"
+    elif name in ("recall", "coverage") and _can_leave_out(s):
+        found, method = jackknife_interval(value, s.manifold_left_out[name]), "jackknife"
     elif name == "fd" and len(features) > features.shape[1]:
         real = s.reference.pooled
         moments = Moments(s.reference.n or 0, real.mean, real.covariance)
-        moved = bootstrap_mean(frechet_influence(moments, features))
-        return {
-            "low": value + moved.low, "high": value + moved.high,
-            "interval": f"influence_{moved.level * 100:g}",
-        }  # fmt: skip
-    else:
+        moved = mean_interval(frechet_influence(moments, features))
+        found = Interval(value, value + moved.low, value + moved.high, moved.level)
+        method = "influence"
+    if found is None:
         return {"low": None, "high": None, "interval": None}
     return {"low": found.low, "high": found.high, "interval": f"{method}_{found.level * 100:g}"}
+
+
+def _can_leave_out(s: _Scored) -> bool:
+    """Whether k neighbours are left when a group of images is not there."""
+    return s.n >= 2 * GROUPS and s.n - -(-s.n // GROUPS) > s.settings.neighbours
 
 
 def train_share_row(

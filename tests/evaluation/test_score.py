@@ -135,9 +135,8 @@ def test_intervals_hold_their_values_and_name_their_method(folder: Path) -> None
     assert values(tree) == values(plain) and "low" not in plain["rows"][0]
     methods = {name: row["interval"] for name, row in rows.items()}
     assert methods == {
-        "fd": "influence_95", "kd": None, "precision": "bootstrap_generated_95",
-        "recall": "bootstrap_real_95", "density": "bootstrap_generated_95",
-        "coverage": "bootstrap_real_95",
+        "fd": "influence_95", "kd": None, "precision": "wilson_95", "recall": "jackknife_95",
+        "density": "student_95", "coverage": "jackknife_95",
     }  # fmt: skip
     for row in rows.values():
         if row["interval"]:
