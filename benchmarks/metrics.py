@@ -254,7 +254,7 @@ def features_truth(inputs: Path) -> Callable[[], Any]:
 
 
 def _resident(field: str) -> float:
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
@@ -265,7 +265,7 @@ def measure(row: str, name: str, inputs: Path, device: str | None) -> dict[str, 
     run = prepare(inputs, device) if device else prepare(inputs)  # type: ignore[call-arg]
     if device:
         run()  # the device starts up
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before, clock = _resident("VmRSS"), time.perf_counter if device else time.process_time
     start = clock()
     value = run()
@@ -365,7 +365,7 @@ def read_results(out: Path, conditions: dict[str, Any]) -> list[dict[str, Any]]:
     """What an earlier run left, of the same versions and repeats."""
     if not out.is_file():
         return []
-    tree = json.loads(out.read_text())
+    tree = json.loads(out.read_text(encoding="utf-8"))
     if {key: tree.get(key) for key in conditions} != conditions:
         raise SystemExit(f"{out} is of other versions or repeats; choose another --out")
     return list(tree["results"])

@@ -316,7 +316,11 @@ def run_one(work: Path, name: str, tree: dict[str, Any], deadline: float) -> int
 
 def read_log(log: Path) -> list[dict[str, Any]]:
     """A row a piece."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        if log.exists()
+        else []
+    )
 
 
 def main() -> None:

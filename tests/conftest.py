@@ -47,7 +47,7 @@ def tiny_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
     def make(**overrides: Any) -> Config:
         tree = tiny_tree(**overrides)
-        Path("params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        Path("params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
         return parse(tree)
 
     return make

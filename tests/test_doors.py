@@ -126,7 +126,8 @@ def in_a_folder(name: str, door: Callable[[str], Any]) -> Callable[[Path], Any]:
 def dinov2(file: Path) -> Any:
     Path("code").mkdir()
     Path("code/hubconf.py").write_text(
-        "import torch\ndef dinov2_vits14(*, pretrained):\n    return torch.nn.Linear(1, 1)\n"
+        "import torch\ndef dinov2_vits14(*, pretrained):\n    return torch.nn.Linear(1, 1)\n",
+        encoding="utf-8",
     )
     return open_extractor("dinov2:vits14", CPU, 2, file, Path("code"))
 

@@ -21,7 +21,7 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 def commands(document: Path) -> list[list[str]]:
     """Words of every command line in fenced blocks, and of inline code that is a command."""
-    text = document.read_text()
+    text = document.read_text(encoding="utf-8")
     lines = [line for block in _FENCE.findall(text) for line in block.splitlines()]
     lines += _INLINE.findall(_FENCE.sub("", text))
     split = [shlex.split(line, comments=True) for line in lines if line.count("'") % 2 == 0]
@@ -75,7 +75,7 @@ def test_set_parameters_exist(setting: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_linked_files_exist(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text())
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
     relative = [t for t in targets if not re.match(r"[a-z]+:", t)]
     missing = [t for t in relative if not (document.parent / t).exists()]
     assert not missing

@@ -97,7 +97,7 @@ class Target:
             create_shards(self.folder, f"{self.split}_images", np.uint8, shape, self.each)
         whole = self._whole()
         partial = self.log.with_suffix(".partial")
-        partial.write_text("".join(_line(block) for block in whole))
+        partial.write_text("".join(_line(block) for block in whole), "utf-8")
         partial.rename(self.log)
         if self.encoded:
             self._truncate(whole)
@@ -121,14 +121,14 @@ class Target:
 
     def note(self, block: Block) -> None:
         """Say in the log that a block is on disk."""
-        with self.log.open("a") as stream:
+        with self.log.open("a", encoding="utf-8") as stream:
             stream.write(_line(block))
 
     def blocks(self) -> list[Block]:
         """The blocks of the log, in order, up to the first line that is not whole."""
         found = []
         if self.log.is_file():
-            for line in self.log.read_text().splitlines():
+            for line in self.log.read_text("utf-8").splitlines():
                 try:
                     found.append(Block(*json.loads(line)))
                 except (ValueError, TypeError):

@@ -154,7 +154,7 @@ def _link(file: Path, destination: Path) -> None:
 def _is_made(path: Path, card: dict[str, Any]) -> bool:
     """Whether an artifact of the same images by the same recipe is there already."""
     try:
-        there = json.loads((path / "card.json").read_text())
+        there = json.loads((path / "card.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return {k: v for k, v in there.items() if k not in _KEPT_APART} == card

@@ -281,7 +281,7 @@ def _latent_rows(config: ArmConfig, arm: Arm) -> list[Row]:
 
 
 def _history(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def _cost_rows(

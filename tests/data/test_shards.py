@@ -61,7 +61,7 @@ def test_an_artifact_of_shards(tmp_path: Path) -> None:
 
 def _advised(path: Path) -> bool:
     """Whether the kernel marks this process's mapping of a file as read at random ("rr")."""
-    blocks = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    blocks = Path("/proc/self/smaps").read_text(encoding="utf-8").split("VmFlags:")
     return any(
         str(path) in here and "rr" in after.splitlines()[0].split()
         for here, after in itertools.pairwise(blocks)

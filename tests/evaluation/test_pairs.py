@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_values_are_means_over_pairs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "_BLOCK", 7)
     tree = run("made.npz", "originals.zip", out=Path("rows.json"))
-    assert json.loads(Path("rows.json").read_text()) == tree
+    assert json.loads(Path("rows.json").read_text(encoding="utf-8")) == tree
     rows = {row["protocol"]: row for row in tree["rows"]}
     x, y = nchw(pictures(30, seed=2)), nchw(pictures(30, seed=1))
     expected = {

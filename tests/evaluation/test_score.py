@@ -93,7 +93,7 @@ def test_values_are_those_of_a_plain_computation(folder: Path) -> None:
         assert found[name] == pytest.approx(getattr(manifold, name), abs=0.02)
     sharpness, _ = inception_score(probabilities_of(logits), 2, 2020)
     assert found["classifier_score"] == pytest.approx(sharpness, rel=1e-4)
-    assert json.loads(Path("out.json").read_text()) == tree
+    assert json.loads(Path("out.json").read_text(encoding="utf-8")) == tree
     names = [row["protocol"] for row in tree["rows"]] if tree else []
     assert names[:3] == ["fd_custom_scorenet_embed_70", "kd_custom_scorenet_embed_70_s5_m20",
                          "precision_custom_scorenet_embed_70_k3"]  # fmt: skip
@@ -116,7 +116,7 @@ def test_extrapolation_and_discrepancy_are_those_of_the_features(folder: Path) -
 
 def test_only_clip_makes_a_cmmd(folder: Path) -> None:
     """The name of the extractor says so; features are brought to unit length."""
-    Path("clip.py").write_text(_NET)
+    Path("clip.py").write_text(_NET, encoding="utf-8")
     clip = dataclasses.replace(CUSTOM, extractor="custom:clip:embed")
     (row,) = (score.run(request(features=clip, metrics="cmmd")) or {"rows": []})["rows"]
     sets = (embedded(pictures(n, seed=s))[0] for n, s in ((90, 1), (70, 2)))

@@ -103,7 +103,7 @@ def history_rows(stage: str, images: int, n: int = 100) -> list[dict[str, Any]]:
 def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_experiment(config: Config, columns: int = 8) -> None:

@@ -110,7 +110,7 @@ def test_held_out_images_are_named_in_parts(
 
 def _command(tree: dict[str, Any]) -> None:
     """``pagoda features``, as a launcher's process runs it."""
-    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     sys.argv = ["pagoda", "features"]
     with pytest.raises(SystemExit, match=r"^0$"):
         main()

@@ -42,7 +42,7 @@ def _stage(name: str, tree: dict[str, Any]) -> None:
     )
     from pagoda.training import loop
 
-    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     config, original = parse(tree), loop.LoopSpec
     features._SAVE_EVERY_S = -1.0
 

@@ -39,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
         features.run(made)
         write_models(made)
         reference.run(made, 8)
-        Path("params.yaml").write_text(yaml.safe_dump(TREE))
+        Path("params.yaml").write_text(yaml.safe_dump(TREE), encoding="utf-8")
         yield made
 
 
@@ -64,13 +64,13 @@ def _stop(arguments: list[str], module: str, *name: str) -> None:
 
 
 def stop(arguments: list[str], *where: str) -> None:
-    """Stop a command; it says so, and no more."""
+    """Stop a command; it says so in its last line."""
     folder = Path.cwd()
     (folder / "log-0").unlink(missing_ok=True)
     child = start(_stop, arguments, *where, folder=folder)
     child.join(60)
     assert child.exitcode == 0, log(folder)
-    assert log(folder) == "interrupted; run the same command again to go on\n"
+    assert log(folder).splitlines()[-1] == "interrupted; run the same command again to go on"
 
 
 def test_sigterm_saves_the_feature_network_that_trains(config: Config) -> None:

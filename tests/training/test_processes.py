@@ -177,6 +177,6 @@ def test_two_and_three_processes_train_as_one(tmp_path: Path) -> None:
 
 
 def _losses(path: Path) -> list[float]:
-    rows = [json.loads(row) for row in path.read_text().splitlines()]
+    rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == STEPS
     return [row[k] for row in rows for k in sorted(row) if k not in ("seconds", "images", "step")]
