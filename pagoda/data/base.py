@@ -139,7 +139,7 @@ class ArraySource(ImageSource):
     def __init__(self, pixels: NDArray[np.uint8], *, stem: str, **common: Any) -> None:
         super().__init__(**common)
         self._part = common.get("keep") is not None
-        self._pixels, self._stem = _to_nchw(pixels, stem), stem
+        self._pixels, self._stem = to_nchw(pixels, stem), stem
         if len(pixels) != len(common["labels"]):
             raise PagodaError(
                 f"{self.where}: {stem} has {len(pixels)} images and {len(common['labels'])} labels"
@@ -209,14 +209,38 @@ def digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
+def wrong_classes(where: str, found: int, num_classes: int) -> PagodaError:
+    """What is said of a source with another number of classes than the configuration's."""
+    return PagodaError(
+        f"{where} has {found} classes, data.num_classes = {num_classes}; set "
+        f"data.num_classes={found}"
+    )
+
+
+def to_nchw(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    """A view (n, C, H, W), C = 1 or 3, of images NHW, NHWC or NCHW.
+
+    Raises:
+        PagodaError: naming ``where``, if the array is of another type or shape.
+    """
+    if pixels.dtype == np.uint8 and 0 not in pixels.shape[1:]:
+        if pixels.ndim == 3:
+            return pixels[:, None]
+        if pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
+            return pixels.transpose(0, 3, 1, 2)
+        if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+            return pixels
+    raise PagodaError(
+        f"{where} is {pixels.dtype} with shape {pixels.shape}; images must be uint8, (n, height, "
+        "width) grey or (n, height, width, 3) RGB, all of one size"
+    )
+
+
 def _check_labels(
     where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
 ) -> None:
     if len(classes) != num_classes:
-        raise PagodaError(
-            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; set "
-            f"data.num_classes={len(classes)}"
-        )
+        raise wrong_classes(where, len(classes), num_classes)
     if labels.ndim != 1 or not len(labels):
         raise PagodaError(f"{where} has no {split} images")
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
@@ -228,16 +252,3 @@ def _check_labels(
     empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
     if len(empty):
         raise PagodaError(f"{where}: class {classes[empty[0]]} has no {split} images; add some")
-
-
-def _to_nchw(pixels: NDArray[np.uint8], stem: str) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8 and pixels.ndim == 3:
-        return pixels[:, None]
-    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
-        return pixels.transpose(0, 3, 1, 2)
-    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        return pixels
-    raise PagodaError(
-        f"{stem} is {pixels.dtype} with shape {pixels.shape}; it must be uint8, (n, height, width) "
-        "grey or (n, height, width, 3) RGB, all of one size"
-    )

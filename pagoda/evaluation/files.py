@@ -20,12 +20,12 @@ from pagoda.artifacts import digest
 from pagoda.data.folders import ENDINGS
 from pagoda.data.resize import cut, to_rgb
 from pagoda.errors import PagodaError
+from pagoda.evaluation.arrays import ArrayImages
 from pagoda.evaluation.streaming import Images
 
 _THREADS = min(8, os.cpu_count() or 1)
 _DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
             zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
-_NPZ_KEYS = ("arr_0", "images", "samples")
 
 
 def open_images(
@@ -119,102 +119,6 @@ class FileImages:
                 f"{self.where}: {name} does not decode ({why}); mend or remove it"
             ) from error
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-class ArrayImages:
-    """One uint8 array of an ``.npz`` file, (n, h, w, 3), (n, 3, h, w) or grey (n, h, w).
-
-    It is read in pieces, in ascending order: ADM's batches of 50,000 images do not fit in memory.
-    """
-
-    def __init__(self, path: Path, split: str | None) -> None:
-        self.where = str(path)
-        self._path, self._key = path, _array_key(path, split)
-        self._stream, self._next = self._open()
-        version = np.lib.format.read_magic(self._stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise PagodaError(f"{path}: {self._key} is of an unknown npy version {version}")
-        self._shape, fortran, dtype = read_header(self._stream)
-        if dtype != np.uint8 or fortran or len(self._shape) not in (3, 4) or not self._shape[0]:
-            raise PagodaError(
-                f"{path}: {self._key} is {dtype} of shape {self._shape}; images must be uint8, "
-                "(n, height, width, 3)"
-            )
-        self._header = self._stream.tell()
-        self._axes = self._layout()
-        self.resolution = self._as_nchw(np.zeros((1, *self._shape[1:]), np.uint8)).shape[2:]
-
-    def __len__(self) -> int:
-        return int(self._shape[0])
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 RGB images (n, 3, h, w) of ascending rows."""
-        first, last = int(rows[0]), int(rows[-1])
-        size = int(np.prod(self._shape[1:]))
-        if first < self._next or self._stream.closed:
-            self._stream.close()
-            self._stream, self._next = self._open()
-            self._skip(self._header)
-        try:
-            self._skip((first - self._next) * size)
-            content = self._stream.read((last - first + 1) * size)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise PagodaError(f"{self.where}: {self._key} is damaged ({error})") from error
-        if len(content) < (last - first + 1) * size:
-            raise PagodaError(f"{self.where}: {self._key} ends early; copy the file again")
-        self._next = last + 1
-        block = np.frombuffer(content, np.uint8).reshape(-1, *self._shape[1:])
-        return np.ascontiguousarray(self._as_nchw(block[rows - first]))
-
-    def card(self) -> dict[str, Any]:
-        """Name, checksum and shape of the array."""
-        with zipfile.ZipFile(self._path) as archive:
-            entry = archive.getinfo(f"{self._key}.npy")
-        files = digest([[self._key, entry.file_size, entry.CRC]])
-        return {"n": len(self), "files": files, "crop": "none", "size": self.resolution[0]}
-
-    def _open(self) -> tuple[Any, int]:
-        return zipfile.ZipFile(self._path).open(f"{self._key}.npy"), 0
-
-    def _skip(self, count: int) -> None:
-        while count > 0 and (part := self._stream.read(min(count, 1 << 24))):
-            count -= len(part)
-
-    def _layout(self) -> str:
-        if len(self._shape) == 3:
-            return "grey"
-        if self._shape[3] in (1, 3):
-            return "last"
-        if self._shape[1] in (1, 3):
-            return "first"
-        raise PagodaError(
-            f"{self.where}: {self._key} has shape {self._shape}; images have 1 or 3 channels"
-        )
-
-    def _as_nchw(self, block: np.ndarray) -> np.ndarray:
-        if self._axes == "grey":
-            block = block[:, None]
-        elif self._axes == "last":
-            block = block.transpose(0, 3, 1, 2)
-        return block.repeat(3, axis=1) if block.shape[1] == 1 else block
-
-
-def _array_key(path: Path, split: str | None) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            keys = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise PagodaError(f"{path} ends early or is no npz file; copy it again") from error
-    wanted = [f"x_{split}"] if split else list(_NPZ_KEYS)
-    for key in wanted:
-        if key in keys:
-            return key
-    has = f"it has {', '.join(keys)}" if keys else "it is empty"
-    raise PagodaError(f"{path} has no {' or '.join(wanted)}; {has}")
 
 
 def _folder(path: Path, split: str | None) -> tuple[list[tuple[str, int, int]], Any]:
