@@ -209,14 +209,6 @@ def digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def wrong_classes(where: str, found: int, num_classes: int) -> PagodaError:
-    """What is said of a source with another number of classes than the configuration's."""
-    return PagodaError(
-        f"{where} has {found} classes, data.num_classes = {num_classes}; set "
-        f"data.num_classes={found}"
-    )
-
-
 def to_nchw(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
     """A view (n, C, H, W), C = 1 or 3, of images NHW, NHWC or NCHW.
 
@@ -240,7 +232,10 @@ def _check_labels(
     where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
 ) -> None:
     if len(classes) != num_classes:
-        raise wrong_classes(where, len(classes), num_classes)
+        raise PagodaError(
+            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; set "
+            f"data.num_classes={len(classes)}"
+        )
     if labels.ndim != 1 or not len(labels):
         raise PagodaError(f"{where} has no {split} images")
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
