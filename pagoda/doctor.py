@@ -183,10 +183,11 @@ def _data(config: Config) -> Finding:
     if data.source in ("torchvision", "hub"):
         return _hub(data.source, str(data.hub), data.path)
     try:
-        counts = [len(open_split(config, split)) for split in SPLITS]
+        train, test = (open_split(config, split) for split in SPLITS)
     except PagodaError as error:
         return Finding("data", str(error), "broken", "nothing can be cut before")
-    return Finding("data", f"{data.source}: {counts[0]} training and {counts[1]} test images")
+    state = f"{data.source}: {len(train)} training and {len(test)} test images"
+    return Finding("data", f"{state}; {test.passed_over}" if test.passed_over else state)
 
 
 def _weights(config: Config) -> list[Finding]:

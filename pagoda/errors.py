@@ -5,5 +5,9 @@ class PagodaError(Exception):
     """Something the user can mend: the message says what is wrong and what to do.
 
     The command line prints the message on one line and exits with status 1; anything else that
-    escapes is a bug and keeps its traceback.
+    escapes is a bug and keeps its traceback. Bytes of a name that are no UTF-8 are escaped, so
+    that the message can be shown and written everywhere.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))

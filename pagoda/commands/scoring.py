@@ -36,7 +36,7 @@ def reference(
     ctx: typer.Context,
     resolution: AnyResolution = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Real images: folder, .zip or .npz.")
+        Path | None, typer.Option(metavar="PATH", help="Real images: folder, .zip, .tar or .npz.")
     ] = None,
     extractor: Extractor = "inception:clean",
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where it goes.")] = None,
@@ -70,7 +70,7 @@ def evaluate(
     resolution: AnyResolution = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Images (folder, .zip, .npz) or a generator to score."),
+        typer.Option(metavar="PATH", help="Images (folder, .zip, .tar, .npz) or a generator."),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -128,7 +128,7 @@ def evaluate(
 
 
 def compare(
-    images: Annotated[Path, typer.Argument(help="Folder, .zip or .npz.")],
+    images: Annotated[Path, typer.Argument(help="Folder, .zip, .tar or .npz.")],
     originals: Annotated[Path, typer.Argument(help="As many, of the same size.")],
     metrics: Annotated[
         str, typer.Option(metavar="NAMES", help="mse,psnr,ssim,hf,lpips")

@@ -50,6 +50,8 @@ class ImageSource(ABC):
             images, or there are fewer images than ``limit``.
     """
 
+    passed_over = ""  # what is said of files that are no images of the set
+
     def __init__(
         self,
         *,
@@ -179,7 +181,7 @@ def hold_out(
     Raises:
         PagodaError: if a class has a single image, which cannot be in both splits.
     """
-    keys = [hashlib.sha256(name.encode()).digest() for name in names]
+    keys = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     held = np.zeros(len(names), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -232,9 +234,10 @@ def _check_labels(
     where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
 ) -> None:
     if len(classes) != num_classes:
+        some = ", ".join(classes[:4]) + (" ..." if len(classes) > 4 else "")
         raise PagodaError(
-            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; set "
-            f"data.num_classes={len(classes)}"
+            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; if {some} are "
+            f"the classes you mean, set data.num_classes={len(classes)}"
         )
     if labels.ndim != 1 or not len(labels):
         raise PagodaError(f"{where} has no {split} images")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pagoda.data.folders import TreeSource, is_image, open_class_folders
+from pagoda.data.folders import TreeSource, open_class_folders
 from pagoda.data.trees import Entry, Tree
 from pagoda.errors import PagodaError
 
@@ -45,41 +45,29 @@ def open_imagenet(
     Raises:
         PagodaError: if a part is missing, or the ground truth does not fit the images.
     """
-    prefix = next((p for p in _IMAGES if any(_trained(e, p) for e in tree.entries)), None)
+    images = tree.images()
+    prefix = next((p for p in _IMAGES if any(_trained(e, p) for e in images)), None)
     if prefix is None:
         raise PagodaError(
             f"{tree.where} has no train/SYNSET/*.JPEG, at its root or under ILSVRC/Data/CLS-LOC; "
             "unpack ILSVRC2012_img_train.tar into one folder a synset"
         )
-    synsets = sorted({e.name[len(prefix) :].split("/")[1] for e in tree.entries
-                      if _trained(e, prefix)})  # fmt: skip
-    flat = [e for e in tree.entries if is_image(e.name) and e.name.startswith(f"{prefix}val/")]
-    if split == "train" or any(e.name[len(prefix) :].count("/") > 1 for e in flat):
-        inner = _Part(tree, prefix)
-        return open_class_folders(inner, split=split, num_classes=num_classes, test_share=None,
-                                  **common)  # fmt: skip
-    files = sorted(flat)
+    trained = [e.name[len(prefix) :].split("/")[1] for e in images if _trained(e, prefix)]
+    files = [e for e in images if e.name.startswith(f"{prefix}val/")]
+    common |= {"split": split, "num_classes": num_classes}
+    if split == "train" or any(e.name[len(prefix) :].count("/") > 1 for e in files):
+        source = open_class_folders(tree.below(prefix), test_share=None, **common)
+        source.passed_over = tree.passed_over(len(trained) + len(files))
+        return source
     if not files:
         raise PagodaError(f"{tree.where} has no {prefix}val/*.JPEG; unpack ILSVRC2012_img_val.tar")
-    truth = _ground_truth(tree, files)
+    synsets, truth = sorted(set(trained)), _ground_truth(tree, files)
     if unknown := sorted(set(truth) - set(synsets)):
         raise PagodaError(f"{tree.where}: synset {unknown[0]} is in val but not in train")
     labels = np.searchsorted(synsets, truth)
-    return TreeSource(tree, files, split=split, classes=synsets, labels=labels,
-                      num_classes=num_classes, **common)  # fmt: skip
-
-
-class _Part(Tree):
-    """What lies under one folder of a tree."""
-
-    def __init__(self, tree: Tree, prefix: str) -> None:
-        self._tree, self._prefix, self.where = tree, prefix, tree.where
-        self.entries = [e._replace(name=e.name[len(prefix) :]) for e in tree.entries
-                        if e.name.startswith(prefix)]  # fmt: skip
-
-    def open(self, name: str) -> Any:
-        """The content of the file ``name``."""
-        return self._tree.open(self._prefix + name)
+    passed_over = tree.passed_over(len(trained) + len(files))
+    return TreeSource(tree, files, classes=synsets, labels=labels, passed_over=passed_over,
+                      **common)  # fmt: skip
 
 
 def _trained(entry: Entry, prefix: str) -> bool:
@@ -117,8 +105,8 @@ def _synsets_of_ids(tree: Tree, name: str) -> dict[str, str]:
     from scipy.io import loadmat
 
     try:
-        with tree.open(name) as stream:
-            table = loadmat(io.BytesIO(stream.read()), squeeze_me=True)["synsets"]
+        tree.used.add(name)
+        table = loadmat(io.BytesIO(tree.read(name)), squeeze_me=True)["synsets"]
         return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in np.atleast_1d(table)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PagodaError(f"{tree.where}: {name} is damaged ({error}); copy it again") from error

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pagoda.data.archives import TarTree, ZipTree, open_tree
 from pagoda.data.base import ImageSource, digest
 from pagoda.data.embedded import CLASSES, render
 from pagoda.data.folders import open_class_folders
 from pagoda.data.hubs import open_hugging_face, open_torchvision
 from pagoda.data.imagenet import open_imagenet
 from pagoda.data.npz import NpzSource
-from pagoda.data.trees import FolderTree, TarTree, Tree, ZipTree, open_tree
+from pagoda.data.trees import FolderTree, Tree
 from pagoda.errors import PagodaError
 
 SPLITS = ("train", "test")

@@ -1,14 +1,13 @@
-"""Images to be scored: files in a folder or zip archive, or an ``.npz`` file, in a fixed order."""
+"""Images to be scored: files of a folder or archive, or an ``.npz`` file, in a fixed order."""
 
 from __future__ import annotations
 
 import io
 import os
 import struct
-import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from pagoda.artifacts import digest
-from pagoda.data.folders import ENDINGS
+from pagoda.data.archives import open_tree
 from pagoda.data.resize import cut, to_rgb
+from pagoda.data.trees import ENDINGS, Entry, Tree
 from pagoda.errors import PagodaError
 from pagoda.evaluation.arrays import ArrayImages
 from pagoda.evaluation.streaming import Images
@@ -31,10 +31,10 @@ _DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeErro
 def open_images(
     path: Path, split: str | None = None, crop: str | None = None, side: int | None = None
 ) -> Images:
-    """Images of a folder (at any depth), a zip archive or an ``.npz`` file.
+    """Images of a folder (at any depth), a zip or tar archive, or an ``.npz`` file.
 
     Args:
-        path: folder, ``.zip`` or ``.npz``.
+        path: folder, ``.zip``, ``.tar`` or ``.npz``.
         split: of a folder or archive only what lies below a folder of this name; of an ``.npz``
             the array ``x_<split>``. None takes everything, and ``arr_0``, ``images`` or
             ``samples``.
@@ -47,42 +47,50 @@ def open_images(
     if (crop is None) != (side is None):
         raise PagodaError("--crop and --size go together: the recipe, and what it cuts to")
     how = (crop, side) if crop and side else None
-    if path.is_dir():
-        return FileImages(str(path), *_folder(path, split), how)
-    if not path.is_file():
+    if not (path.is_dir() or path.is_file()):
         raise PagodaError(f"there is no {path}")
-    if zipfile.is_zipfile(path):
-        if path.suffix == ".npz":
-            if how:
-                raise PagodaError(f"{path}: --crop works on image files, not on .npz arrays")
-            return ArrayImages(path, split)
-        return FileImages(str(path), *_archive(path, split), how)
-    if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
+    if path.suffix == ".npz" and path.is_file():
+        if how:
+            raise PagodaError(f"{path}: --crop works on image files, not on .npz arrays")
+        return ArrayImages(path, split)
+    if path.suffix in (".pkl", ".pickle", ".pt", ".pth") and path.is_file():
         raise PagodaError(f"{path} may be a pickle, which can run any code; use .npz, .zip, files")
-    raise PagodaError(f"{path} is no folder, zip archive or .npz file, or ends early")
+    tree = open_tree(path)
+    entries = tree.images()
+    passed_over = tree.passed_over(len(entries))
+    if split is not None:
+        entries = [entry for entry in entries if split in entry.name.split("/")[:-1]]
+    return FileImages(tree, entries, how, passed_over)
 
 
 class FileImages:
     """Image files by name.
 
     Args:
-        where: what messages call them.
-        entries: (name, size, checksum or 0) of each file, in order.
-        load: bytes of a file by its name.
+        tree: where they are.
+        entries: the files, in order.
         how: recipe and side to cut to; None takes images as they are.
+        passed_over: what the tree says of the other files.
     """
 
     def __init__(
         self,
-        where: str,
-        entries: Sequence[tuple[str, int, int]],
-        load: Callable[[str], bytes],
+        tree: Tree,
+        entries: Sequence[Entry],
         how: tuple[str, int] | None,
+        passed_over: str,
     ) -> None:
         if not entries:
-            raise PagodaError(f"{where} holds no images ({', '.join(ENDINGS)})")
-        self.where, self._entries, self._load, self._how = where, list(entries), load, how
+            also = f"; {passed_over}" if passed_over else ""
+            raise PagodaError(f"{tree.where} holds no images ({', '.join(ENDINGS)}){also}")
+        self.where, self.passed_over, self._how = tree.where, passed_over, how
+        self._tree, self._entries = tree, list(entries)
         self.resolution = self._decode(0).shape[1:]
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each file in its folder or archive, in order."""
+        return [entry.name for entry in self._entries]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -109,7 +117,7 @@ class FileImages:
     def _decode(self, row: int) -> np.ndarray:
         name = self._entries[row][0]
         try:
-            image = Image.open(io.BytesIO(self._load(name)))
+            image = Image.open(io.BytesIO(self._tree.read(name)))
             pixels = cut(image, self._how[1], self._how[0]) if self._how else np.asarray(
                 to_rgb(image)
             )  # fmt: skip
@@ -119,40 +127,6 @@ class FileImages:
                 f"{self.where}: {name} does not decode ({why}); mend or remove it"
             ) from error
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _folder(path: Path, split: str | None) -> tuple[list[tuple[str, int, int]], Any]:
-    found = []
-    try:
-        for folder, folders, files in os.walk(path):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            for file in files:
-                name = Path(folder, file).relative_to(path).as_posix()
-                if _wanted(name, split):
-                    found.append((name, Path(folder, file).stat().st_size, 0))
-    except OSError as error:
-        raise PagodaError(f"cannot read {error.filename}: {error.strerror}") from error
-    return sorted(found), lambda name: (path / name).read_bytes()
-
-
-def _archive(path: Path, split: str | None) -> tuple[list[tuple[str, int, int]], Any]:
-    archive, lock = zipfile.ZipFile(path), threading.Lock()
-
-    def load(name: str) -> bytes:
-        with lock:
-            return archive.read(name)
-
-    entries = [
-        (f.filename, f.file_size, f.CRC) for f in archive.infolist() if _wanted(f.filename, split)
-    ]
-    return sorted(entries), load
-
-
-def _wanted(name: str, split: str | None) -> bool:
-    *folders, file = name.split("/")
-    if file.startswith(".") or "__MACOSX" in folders or not file.lower().endswith(ENDINGS):
-        return False
-    return split is None or split in folders
 
 
 def _size(shape: tuple[int, ...]) -> str:

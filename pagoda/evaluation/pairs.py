@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import posixpath
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import FileImages
 from pagoda.evaluation.streaming import Images
 from pagoda.metrics.high_frequency import (
     high_frequency_energy,
@@ -43,7 +46,7 @@ def compare(
     lpips: Lpips | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Compare image i of one set with image i of the other, in the order of the sets.
+    """Compare each image of one set with the one of the other that :func:`matched` gives it.
 
     Args:
         first: images that are judged.
@@ -58,20 +61,81 @@ def compare(
         None where pairs are equal: their ratio is infinite.
 
     Raises:
-        PagodaError: if the sets differ in number or size, or a metric cannot be had of them.
+        PagodaError: if the sets differ in number or size, their names do not correspond, or a
+            metric cannot be had of them.
     """
     metrics = tuple(metrics)
     _check(first, second, metrics)
+    order = matched(first, second)
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(first), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(first)))
-        x, y = first.read(rows), second.read(rows)
+        x, y = first.read(order[0][rows]), second.read(order[1][rows])
         for name in metrics:
             for key, values in _MEASURES[name](x, y, lpips).items():
                 found.setdefault(key, []).append(values)
         advance(len(rows))
     features = {"lpips": lpips.network} if lpips else {}
     return _rows({key: np.concatenate(parts) for key, parts in found.items()}, features)
+
+
+def matched(first: Images, second: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two sets of equal length that belong together.
+
+    Files go with those of the same folder and name, whatever the ending and the folders around
+    everything. Where that leaves files alone, the numbers in names decide (``0007.png`` goes with
+    ``img7.jpg``), and then the same without folders. Image i of an array goes with file i, where
+    numbers in names are compared as numbers.
+
+    Raises:
+        PagodaError: if no rule gives every file one partner.
+    """
+    rows = np.arange(len(first))
+    if not (isinstance(first, FileImages) and isinstance(second, FileImages)):
+        a, b = (
+            np.array(sorted(rows, key=[_natural(name) for name in s.names].__getitem__))
+            if isinstance(s, FileImages) else rows for s in (first, second)
+        )  # fmt: skip
+        return a, b
+    parts = [_parted(s.names) for s in (first, second)]
+    for key in _KEYS:
+        ours, theirs = ([key(folder, stem) for folder, stem in found] for found in parts)
+        place = {k: i for i, k in enumerate(theirs)}
+        if len(set(ours)) == len(rows) and set(ours) == set(place):
+            return rows, np.array([place[k] for k in ours])
+    known, names = set(parts[1]), first.names
+    alone = next((n for n, k in zip(names, parts[0], strict=True) if k not in known), names[0])
+    raise PagodaError(
+        f"the names in {first.where} and {second.where} do not correspond: {alone} has no "
+        "partner of its own; pairs are files of one name or number: rename the files, or use .npz "
+        "arrays, which pair in their order"
+    )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers in a name as numbers, whatever zeros they start with."""
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdigit() else (0, part)
+            for part in re.split("([0-9]+)", name)]  # fmt: skip
+
+
+_KEYS: tuple[Callable[[str, str], Hashable], ...] = (
+    lambda folder, stem: (folder, stem),
+    lambda folder, stem: (folder, _numbers(stem)),
+    lambda folder, stem: stem,
+    lambda folder, stem: _numbers(stem),
+)
+
+
+def _numbers(stem: str) -> Hashable:
+    return tuple(number.lstrip("0") for number in re.findall("[0-9]+", stem))
+
+
+def _parted(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Folder and stem of each name, without folders that lie around all of them."""
+    around = len(posixpath.commonpath([f"/{posixpath.dirname(name)}" for name in names]))
+    stems = (posixpath.splitext(posixpath.basename(name))[0] for name in names)
+    return [(posixpath.dirname(f"/{name}")[around:].strip("/"), stem)
+            for name, stem in zip(names, stems, strict=True)]  # fmt: skip
 
 
 def _check(first: Images, second: Images, metrics: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pagoda.evaluation.files import open_images
 from pagoda.evaluation.pairs import compare, pair_metrics
 from pagoda.evaluation.results import check_out, write_results
 from pagoda.metrics.lpips import Lpips
@@ -24,7 +23,7 @@ def run(
     weights: Path | None,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Show the values and write the JSON file; pairs are made in the order of the files' names.
+    """Show the values and write the JSON file.
 
     Args:
         first: images that are judged.
@@ -43,7 +42,7 @@ def run(
     if out is not None:
         check_out(out)
     names, device = pair_metrics(metrics), pick_device()
-    sets = [open_images(s.path, s.split, s.crop, s.size) for s in (first, second)]
+    sets = [source.open() for source in (first, second)]
     lpips = Lpips(network, weights, str(device)) if "lpips" in names else None
     with track(len(sets[0]), f"compare {sets[0].where}") as bar:
         rows = compare(sets[0], sets[1], names, lpips, bar.advance)

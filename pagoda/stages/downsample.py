@@ -26,9 +26,10 @@ from pagoda.config import Config
 from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
 from pagoda.data.sources import SPLITS
+from pagoda.data.trees import escaped
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import track
+from pagoda.stages.progress import tell, track
 from pagoda.stages.root import project_root
 from pagoda.stages.sources import open_split
 
@@ -43,6 +44,8 @@ def run(config: Config, resolution: int) -> None:
             position), or every image is smaller than the resolution; no artifact is written then.
     """
     sources = {split: open_split(config, split) for split in SPLITS}
+    if passed_over := sources["test"].passed_over:
+        tell(f"{sources['test'].where}: {passed_over}")
     card = _card(config, sources)
     scratch = {r: _scratch(config, card, r) for r in {resolution, *config.resolutions}}
     out = Paths(config).data(resolution)
@@ -133,8 +136,8 @@ def _write(
                 _link(file, out / file.name)
         for split, source in sources.items():
             np.save(out / f"{split}_labels.npy", source.labels)
-            names = (name.replace("\n", "\\n") + "\n" for name in source.names)
-            (out / f"{split}_names.txt").write_text("".join(names))
+            names = "".join(escaped(name) + "\n" for name in source.names)
+            (out / f"{split}_names.txt").write_text(names, encoding="utf-8")
         artifacts.write_json(out / "card.json", card)
 
 

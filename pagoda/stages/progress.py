@@ -16,6 +16,12 @@ from pagoda import processes
 _LINE_EVERY_S = 20.0
 
 
+def tell(line: str) -> None:
+    """One line on stderr, from the first process."""
+    if processes.first():
+        sys.stderr.write(line + "\n")
+
+
 class Bar:
     """Counts images; :func:`track` makes one."""
 

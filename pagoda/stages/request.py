@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import FileImages, open_images
 from pagoda.evaluation.settings import Settings
+from pagoda.evaluation.streaming import Images
+from pagoda.stages.progress import tell
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,13 @@ class Source:
     split: str | None = None
     crop: str | None = None
     size: int | None = None
+
+    def open(self) -> Images:
+        """The images; what lies among them and is passed over is told on stderr."""
+        images = open_images(self.path, self.split, self.crop, self.size)
+        if isinstance(images, FileImages) and images.passed_over:
+            tell(f"{images.where}: {images.passed_over}")
+        return images
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 
 from pagoda import artifacts, processes
 from pagoda.errors import PagodaError
-from pagoda.evaluation.files import open_images
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
@@ -47,7 +46,7 @@ from pagoda.extractors.base import Extractor
 from pagoda.extractors.select import open_extractor
 from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.generated import GeneratorImages
-from pagoda.stages.progress import track
+from pagoda.stages.progress import tell, track
 from pagoda.stages.request import Features, Request, Source
 from pagoda.stages.revision import package_revision
 
@@ -64,13 +63,13 @@ def make_reference(
     elif out.exists():
         raise PagodaError(f"{out} is there already and is no reference; choose another folder")
     with processes.group():
-        images, extractor = _images(source), _extractor(features, pick_device())
+        images, extractor = source.open(), _extractor(features, pick_device())
         rows = _rows(images, n, 0)
         found, card = _real(images, rows, extractor, source, (manifold, spatial))
         if processes.first():
             config = {"extractor": extractor.name, "source": str(source.path)}
             write_reference(out, found, card, config)
-            _tell(f"reference: {out}, {found.n} images, {extractor.name}, {card['identity'][:10]}")
+            tell(f"reference: {out}, {found.n} images, {extractor.name}, {card['identity'][:10]}")
 
 
 def run(request: Request) -> dict[str, Any] | None:
@@ -113,10 +112,6 @@ def run(request: Request) -> dict[str, Any] | None:
     return tree
 
 
-def _images(source: Source) -> Images:
-    return open_images(source.path, source.split, source.crop, source.size)
-
-
 def _extractor(f: Features, device: torch.device) -> Extractor:
     return open_extractor(f.extractor, device, f.batch, f.weights, f.hub, f.download)
 
@@ -126,7 +121,7 @@ def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images,
     if not (path / artifacts.MANIFEST).is_file():
         if len(request.seeds) > 1:
             raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
-        yield _images(request.source), request.seeds[0]
+        yield request.source.open(), request.seeds[0]
         return
     artifact = artifacts.open_artifact(path, "generator")
     if request.n is None:
@@ -199,7 +194,7 @@ def _reference_of_images(
 ) -> Reference:
     source = request.source
     real = Source(request.reference, request.reference_split, source.crop, source.size)
-    images = _images(real)
+    images = real.open()
     spatial = wanted(metrics).spatial
     rows = _rows(images, None, 0)
     found, card = _real(images, rows, extractor, real, (MANIFOLD_IMAGES, spatial))
@@ -264,7 +259,3 @@ def _show(tree: dict[str, Any]) -> None:
             f"{entry['protocol']:<40} min {entry['min']:.6g}, mean {entry['mean']:.6g}, "
             f"sd {entry['sd']:.3g}\n{best:<40} {entry[best]:.6g}\n"
         )
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")

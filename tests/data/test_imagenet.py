@@ -59,6 +59,7 @@ def test_imagenet_as_it_is_distributed(
     train, test = (opened("imagenet", path, split=s) for s in ("train", "test"))
     assert train.classes == test.classes == ("n01", "n02", "n03")
     assert train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert test.passed_over == ""  # the truth is read
     for i, name in enumerate(test.names):
         number = int(name[-13:-5])
         assert test.classes[test.labels[i]] == truth[number - 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 
 from pagoda.data.resize import cut_batch
+from pagoda.data.sources import open_source
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.streaming import subset
+from pagoda.stages.request import Source
 from tests.evaluation.pictures import as_png, pictures, write_folder, write_zip
 
 
@@ -53,6 +57,36 @@ def test_a_split_is_a_folder_anywhere_on_the_way(tmp_path: Path) -> None:
     assert np.array_equal(val.read(np.arange(2)), images[:2].transpose(0, 3, 1, 2))
     with pytest.raises(PagodaError, match="holds no images"):
         open_images(tmp_path / "set.zip", split="test")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_what_is_scored_is_what_the_pipeline_takes(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hidden copies, other files and pipes are passed over and told; links are followed."""
+    images = pictures(6)
+    root = tmp_path / "view"
+    write_folder(tmp_path / "store", images[:2])
+    write_folder(root / "dog", images[2:])
+    write_folder(root / ".ipynb_checkpoints", images[:1])
+    (root / "dog" / "notes.txt").write_text("no image")
+    if kind == "folder":
+        os.symlink("../store", root / "cat")
+        os.mkfifo(root / "dog" / "pipe.png")
+    else:
+        os.rename(tmp_path / "store", root / "cat")
+        shutil.make_archive(str(root), kind, root)
+    path = root if kind == "folder" else root.with_suffix(f".{kind}")
+    found = Source(path).open()
+    order = [0, 1, 2, 4, 3, 5]
+    assert np.array_equal(found.read(np.arange(6)), images[order].transpose(0, 3, 1, 2))
+    pipe = ", pipes and devices 1" if kind == "folder" else ""
+    said = f"{path}: {2 + bool(pipe)} files passed over: .txt 1, hidden 1{pipe}\n"
+    assert capsys.readouterr().err == said
+    taken = open_source(kind, split="train", path=str(path), hub=None, num_classes=1, limit=None,
+                        render_res=8, seed=0, test_share=0.5)  # fmt: skip
+    assert set(taken.names) < set(open_images(path).names)  # type: ignore[attr-defined]
+    assert f"{path}: {taken.passed_over}\n" == said
 
 
 def test_cutting_is_the_pipelines(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation import pairs
@@ -58,6 +60,59 @@ def test_values_are_means_over_pairs(folder: Path, monkeypatch: pytest.MonkeyPat
         if rows[name]["interval"]:
             assert rows[name]["low"] < rows[name]["value"] < rows[name]["high"]
     assert set(rows) == {*expected, "hf_share_pixels_30", "hf_share_second_pixels_30"}
+
+
+NAMES = [
+    ("{}.png", "{:04d}.png", "number"),
+    ("{}.png", "{}.bmp", "name"),
+    ("img{:08d}.png", "{}.png", "number"),
+    ("cat/{}.png", "made/cat/{:03d}.png", "folder and number"),
+    ("a{}/x.png", "out/a{}/x.png", "folder"),
+    ("0/{}.png", "1/{}.png", "name, folders aside"),
+    ("{}.png", None, "number and row"),
+    (None, "{}.png", "row and number"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "rule"), NAMES, ids=[n[2] for n in NAMES])
+def test_pairs_are_files_of_one_name_or_number(
+    tmp_path: Path, first: str | None, second: str | None, rule: str
+) -> None:
+    """12 files: 0, 1, 10, 11, 2 ... in the order of text."""
+    images = pictures(12)
+    lighter = np.minimum(images, 253) + np.uint8(2)
+    for folder, name, content in (("x", first, images), ("y", second, lighter)):
+        if name is None:
+            np.savez(tmp_path / f"{folder}.npz", content)
+        for i in range(12 if name else 0):
+            path = tmp_path / folder / str(name).format(i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content[i]).save(path)
+    places = [tmp_path / (f if name else f"{f}.npz") for f, name in (("x", first), ("y", second))]
+    row = run(str(places[0]), str(places[1]), "psnr")["rows"][0]
+    gaps = (images.astype(float) - lighter) ** 2
+    assert row["value"] == pytest.approx(np.mean(-10 * np.log10(gaps.mean((1, 2, 3)) / 255**2)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alone"),
+    [
+        (["a.png", "b.png"], ["a.png", "c.png"], "b.png"),
+        (["1.png", "2.png"], ["1.png", "3.png"], "2.png"),
+        (["a.png", "a.jpg"], ["a.png", "b.png"], r"a\.(png|jpg) has no partner of its own"),
+        (["1.png", "01.png"], ["1.png", "2.png"], "01.png"),
+    ],
+)
+def test_names_that_do_not_correspond_are_refused(
+    tmp_path: Path, first: list[str], second: list[str], alone: str
+) -> None:
+    for folder, names in (("x", first), ("y", second)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(pictures(1)[0]).save(tmp_path / folder / name)
+    with pytest.raises(PagodaError, match=r"names in .* do not correspond") as error:
+        run(str(tmp_path / "x"), str(tmp_path / "y"), "psnr")
+    assert re.search(alone, str(error.value)) and "\n" not in str(error.value)
 
 
 def test_equal_images_have_no_finite_psnr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pagoda import doctor
 from pagoda.config import Config
 from pagoda.data import cutting
 from pagoda.data.embedded import CLASSES, SEED, render
@@ -72,6 +74,31 @@ def test_several_processes_write_the_same_bytes(
     (photos / "train" / "dog" / "6.png").write_bytes(b"no image")
     with pytest.raises(PagodaError, match=r"train image 13 of .*dog/6\.png\) does not decode"):
         downsample.run(of_files(photos), 16)
+
+
+def test_names_of_any_bytes_are_kept_a_line_each(tmp_path: Path) -> None:
+    names = [b"caf\xe9.png", b"caf\\xe9.png", b"a b.png", b"a\nb.png", b"a\\nb.png", b"a\x0bb.png"]
+    for folder in (b"c\xe9t", b"dog"):
+        (tmp_path / "photos" / os.fsdecode(folder)).mkdir(parents=True)
+        for name in names:
+            path = tmp_path / "photos" / os.fsdecode(folder) / os.fsdecode(name)
+            Image.new("RGB", (9, 9)).save(path)
+    result = written(of_files(tmp_path / "photos", test_share=0.3), 8)
+    lines = "".join((result.path / f"{split}_names.txt").read_text("utf-8")
+                    for split in ("train", "test")).splitlines()  # fmt: skip
+    kept = [line.encode().decode("unicode_escape").encode("latin-1") for line in lines]
+    assert sorted(kept) == sorted(f + b"/" + n for f in (b"c\xe9t", b"dog") for n in names)
+    assert result.card()["classes"] == [r"c\xe9t", "dog"]
+
+
+def test_what_is_passed_over_is_told(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (photos / "LICENSE").write_text("free")
+    (photos / "train" / "cat" / "scan.psd").write_bytes(b"")
+    (photos / "train" / "loose.png").write_bytes(b"")
+    said = "3 files passed over: .psd 1, images outside the layout 1, no ending 1"
+    written(of_files(photos), 16)
+    assert f"{photos}: {said}\n" in capfd.readouterr().err
+    assert doctor._data(of_files(photos)).state == f"folder: 18 training and 8 test images; {said}"
 
 
 def test_padding_reaches_the_images(tmp_path: Path) -> None:
