@@ -116,9 +116,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over what identifies the images, their labels and their order.
+        """SHA-256 over the contents of the images, their labels and their order.
 
-        Contents where they are at hand; names and sizes where reading everything would take long.
+        Files are read whole; what is drawn, or fetched by name and version, is known by that.
         """
 
     @abstractmethod

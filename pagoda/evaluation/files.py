@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -29,7 +30,11 @@ _DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeErro
 
 
 def open_images(
-    path: Path, split: str | None = None, crop: str | None = None, side: int | None = None
+    path: Path,
+    split: str | None = None,
+    crop: str | None = None,
+    side: int | None = None,
+    exif: bool = False,
 ) -> Images:
     """Images of a folder (at any depth), a zip or tar archive, or an ``.npz`` file.
 
@@ -40,6 +45,7 @@ def open_images(
             ``samples``.
         crop: a recipe of :mod:`pagoda.data.resize`, to cut images of any size; needs ``side``.
         side: what they are cut to, pixels.
+        exif: turn image files as their EXIF orientation says; arrays have none.
 
     Raises:
         PagodaError: if there is nothing there that can be read.
@@ -60,16 +66,20 @@ def open_images(
     passed_over = tree.passed_over(len(entries))
     if split is not None:
         entries = [entry for entry in entries if split in entry.name.split("/")[:-1]]
-    return FileImages(tree, entries, how, passed_over)
+    return FileImages(tree, entries, how, exif, passed_over)
 
 
 class FileImages:
     """Image files by name.
 
+    Attributes:
+        names: of each file in its folder or archive, in order.
+
     Args:
         tree: where they are.
         entries: the files, in order.
         how: recipe and side to cut to; None takes images as they are.
+        exif: turn them as their EXIF orientation says.
         passed_over: what the tree says of the other files.
     """
 
@@ -78,22 +88,19 @@ class FileImages:
         tree: Tree,
         entries: Sequence[Entry],
         how: tuple[str, int] | None,
+        exif: bool,
         passed_over: str,
     ) -> None:
         if not entries:
             also = f"; {passed_over}" if passed_over else ""
             raise PagodaError(f"{tree.where} holds no images ({', '.join(ENDINGS)}){also}")
         self.where, self.passed_over, self._how = tree.where, passed_over, how
-        self._tree, self._entries = tree, list(entries)
+        self._tree, self.names = tree, [entry.name for entry in entries]
+        self.exif, self._digests = exif, dict[str, str]()
         self.resolution = self._decode(0).shape[1:]
 
-    @property
-    def names(self) -> list[str]:
-        """Name of each file in its folder or archive, in order."""
-        return [entry.name for entry in self._entries]
-
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.names)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 RGB images (n, 3, h, w)."""
@@ -101,7 +108,7 @@ class FileImages:
             images = list(pool.map(self._decode, rows.tolist()))
         for row, image in zip(rows, images, strict=True):
             if image.shape[1:] != self.resolution:
-                first, other = self._entries[0][0], self._entries[row][0]
+                first, other = self.names[0], self.names[row]
                 raise PagodaError(
                     f"{self.where}: {other} is {_size(image.shape[1:])}, {first} is "
                     f"{_size(self.resolution)}; images must have one size, or be cut to one with "
@@ -110,17 +117,21 @@ class FileImages:
         return np.stack(images)
 
     def card(self) -> dict[str, Any]:
-        """Digest of the list of files, and the crop."""
+        """Digest of names and contents, and how images are cut; reads what was not read yet."""
         crop, side = self._how or ("none", self.resolution[0])
-        return {"n": len(self), "files": digest(self._entries), "crop": crop, "size": side}
+        unread = [name for name in self.names if name not in self._digests]
+        self._digests |= zip(unread, self._tree.digests(unread), strict=True)
+        files = digest([(name, self._digests[name]) for name in self.names])
+        turned = {"exif": True} if self.exif else {}
+        return {"n": len(self), "files": files, "crop": crop, "size": side} | turned
 
     def _decode(self, row: int) -> np.ndarray:
-        name = self._entries[row][0]
+        name = self.names[row]
         try:
-            image = Image.open(io.BytesIO(self._tree.read(name)))
-            pixels = cut(image, self._how[1], self._how[0]) if self._how else np.asarray(
-                to_rgb(image)
-            )  # fmt: skip
+            content = self._tree.read(name)
+            self._digests[name] = hashlib.sha256(content).hexdigest()
+            image = to_rgb(Image.open(io.BytesIO(content)), self.exif)
+            pixels = cut(image, self._how[1], self._how[0]) if self._how else np.asarray(image)
         except _DAMAGED as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise PagodaError(
