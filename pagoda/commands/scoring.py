@@ -23,6 +23,9 @@ Extractor = Annotated[
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only images below this folder.")]
 Crop = Annotated[str | None, typer.Option(metavar="RECIPE", help="Cut images: adm, lanczos, box.")]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="What --crop cuts to.")]
+Exif = Annotated[
+    bool, typer.Option("--exif", help="Turn files as their EXIF says, as data.exif does.")
+]
 Count = Annotated[
     int | None, typer.Option("--n", "--count", metavar="N", min=2, help="Images to use.")
 ]
@@ -43,6 +46,7 @@ def reference(
     split: Split = None,
     crop: Crop = None,
     size: Size = None,
+    exif: Exif = False,
     n: Count = None,
     manifold: Annotated[
         int, typer.Option(metavar="N", min=0, help="Images whose features are kept.")
@@ -60,7 +64,7 @@ def reference(
         raise PagodaError("--out is missing; it names the folder that the reference goes to")
     from pagoda.stages.request import Features, Source
 
-    source = Source(images or Path(), split, crop, size)
+    source = Source(images or Path(), split, crop, size, exif)
     how = Features(extractor, batch, weights, hub, download)
     run_shared("score", source, how, n, manifold, spatial, out, function="make_reference")
 
@@ -92,6 +96,7 @@ def evaluate(
     reference_split: Split = None,
     crop: Crop = None,
     size: Size = None,
+    exif: Exif = False,
     reference_features: Annotated[
         str | None, typer.Option(metavar="NAME", help="Extractor behind published statistics.")
     ] = None,
@@ -117,7 +122,7 @@ def evaluate(
     from pagoda.stages.request import Features, Request, Source, seed_list
 
     request = Request(
-        Source(images or Path(), split, crop, size),
+        Source(images or Path(), split, crop, size, exif),
         Features(extractor, batch, weights, hub, download),
         reference, reference_split, reference_features, metrics, n, seed_list(seeds),
         Settings(neighbours, splits, kid_subsets, kid_subset_size, mmd_width), name, out, intervals,
@@ -140,11 +145,12 @@ def compare(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
     crop: Crop = None,
     size: Size = None,
+    exif: Exif = False,
 ) -> None:
     """Compare images with their originals, pair by pair."""
     from pagoda.stages.request import Source
 
-    first, second = (Source(path, None, crop, size) for path in (images, originals))
+    first, second = (Source(path, None, crop, size, exif) for path in (images, originals))
     run("compare", first, second, metrics, network, weights, out)
 
 

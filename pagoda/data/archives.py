@@ -152,7 +152,7 @@ class ZipTree(_Archive):
                 target = self._handle().read(info).decode("utf-8", "surrogateescape")
                 self._add(name, _Link(posixpath.join(posixpath.dirname(name), target)))
             else:
-                file = File(info.file_size, info.CRC, info.filename)
+                file = File(info.file_size, info.filename)
                 self._add(name, file if mode in (0, stat.S_IFREG) else None)
 
     def _keep(self, name: str, file: File) -> None:
@@ -213,7 +213,7 @@ class TarTree(_Archive):
             self._add(name, _Link(_clean(member.linkname)))
         else:
             place = (member.offset_data, member.size)
-            self._add(name, File(member.size, 0, place) if member.isreg() else None)
+            self._add(name, File(member.size, place) if member.isreg() else None)
 
     def _keep(self, name: str, file: File) -> None:
         super()._keep(name, file)

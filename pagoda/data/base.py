@@ -116,9 +116,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over what identifies the images, their labels and their order.
+        """SHA-256 over the contents of the images, their labels and their order.
 
-        Contents where they are at hand; names and sizes where reading everything would take long.
+        Files are read whole; what is drawn, or fetched by name and version, is known by that.
         """
 
     @abstractmethod
@@ -141,7 +141,7 @@ class ArraySource(ImageSource):
     def __init__(self, pixels: NDArray[np.uint8], *, stem: str, **common: Any) -> None:
         super().__init__(**common)
         self._part = common.get("keep") is not None
-        self._pixels, self._stem = _to_nchw(pixels, stem), stem
+        self._pixels, self._stem = to_nchw(pixels, stem), stem
         if len(pixels) != len(common["labels"]):
             raise PagodaError(
                 f"{self.where}: {stem} has {len(pixels)} images and {len(common['labels'])} labels"
@@ -211,6 +211,25 @@ def digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
+def to_nchw(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    """A view (n, C, H, W), C = 1 or 3, of images NHW, NHWC or NCHW.
+
+    Raises:
+        PagodaError: naming ``where``, if the array is of another type or shape.
+    """
+    if pixels.dtype == np.uint8 and 0 not in pixels.shape[1:]:
+        if pixels.ndim == 3:
+            return pixels[:, None]
+        if pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
+            return pixels.transpose(0, 3, 1, 2)
+        if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+            return pixels
+    raise PagodaError(
+        f"{where} is {pixels.dtype} with shape {pixels.shape}; images must be uint8, (n, height, "
+        "width) grey or (n, height, width, 3) RGB, all of one size"
+    )
+
+
 def _check_labels(
     where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
 ) -> None:
@@ -231,16 +250,3 @@ def _check_labels(
     empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
     if len(empty):
         raise PagodaError(f"{where}: class {classes[empty[0]]} has no {split} images; add some")
-
-
-def _to_nchw(pixels: NDArray[np.uint8], stem: str) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8 and pixels.ndim == 3:
-        return pixels[:, None]
-    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
-        return pixels.transpose(0, 3, 1, 2)
-    if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        return pixels
-    raise PagodaError(
-        f"{stem} is {pixels.dtype} with shape {pixels.shape}; it must be uint8, (n, height, width) "
-        "grey or (n, height, width, 3) RGB, all of one size"
-    )

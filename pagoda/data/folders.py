@@ -61,8 +61,9 @@ class TreeSource(ImageSource):
         super().__init__(where=tree.where, classes=[escaped(c) for c in classes], **common)
 
     def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and, in a zip archive, checksums, in order."""
-        return digest([self.classes, [self._entries[row] for row in self.rows]])
+        """SHA-256 of names and contents in order, and of the class names. Reads every file."""
+        names = self.names
+        return digest([self.classes, names, self._tree.digests(names)])
 
     def _open(self, row: int) -> Image.Image:
         return Image.open(io.BytesIO(self._tree.read(self._entries[row].name)))

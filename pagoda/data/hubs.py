@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pagoda.data.base import ArraySource, ImageSource, digest, hold_out
+from pagoda.data.trees import digests
 from pagoda.errors import PagodaError
 
 
@@ -29,16 +30,21 @@ class HubSource(ImageSource):
         self._rows, self._column, self._identity = rows, column, identity
 
     def fingerprint(self) -> str:
-        """SHA-256 of the set's name and version, its labels and its class names."""
-        return digest([self._identity, self.labels.tolist(), self.classes])
+        """SHA-256 of the set's name and version, its contents, labels and class names."""
+        found = digests(self._content, self.rows.tolist(), self.where)
+        return digest([self._identity, found, self.labels.tolist(), self.classes])
+
+    def _content(self, row: int) -> IO[bytes]:
+        found = self._rows[row][self._column]
+        if isinstance(found, Image.Image):
+            return io.BytesIO(f"{found.mode} {found.size} ".encode() + found.tobytes())
+        if not found or not (found["bytes"] or found["path"]):
+            raise PagodaError("there is none")
+        return io.BytesIO(found["bytes"] or Path(found["path"]).read_bytes())
 
     def _open(self, row: int) -> Image.Image:
         found = self._rows[row][self._column]
-        if isinstance(found, Image.Image):
-            return found
-        if not found or not (found["bytes"] or found["path"]):
-            raise PagodaError("there is none")
-        return Image.open(io.BytesIO(found["bytes"] or Path(found["path"]).read_bytes()))
+        return found if isinstance(found, Image.Image) else Image.open(self._content(row))
 
     def _name(self, row: int) -> str:
         return f"{self.where}/{self.split}[{row}]"
@@ -57,9 +63,10 @@ class FileSource(ImageSource):
         self._files, self._root = files, root
 
     def fingerprint(self) -> str:
-        """SHA-256 of names and sizes in order, and of the class names."""
-        sizes = [self._files[row].stat().st_size for row in self.rows]
-        return digest([self.classes, list(zip(self.names, sizes, strict=True))])
+        """SHA-256 of names and contents in order, and of the class names. Reads every file."""
+        names = self.names
+        found = digests(lambda name: (self._root / name).open("rb"), names, self.where)
+        return digest([self.classes, names, found])
 
     def _open(self, row: int) -> Image.Image:
         return Image.open(io.BytesIO(self._files[row].read_bytes()))

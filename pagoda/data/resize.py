@@ -27,6 +27,10 @@ from pagoda.errors import PagodaError
 
 Pixels = NDArray[np.uint8]
 
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr",
+               "LAB", "HSV"}  # fmt: skip
+_SIXTEEN_BITS = (None, "PNG", "PPM", "TIFF", "JPEG2000")  # formats; None: not from a file
 _MOST_PIXELS = 178_956_970  # Pillow's own limit for a file, here for what a recipe makes of it
 
 
@@ -72,32 +76,79 @@ def enlarges(width: int, height: int, resolution: int, pad_to: int | None = None
 
 
 def to_rgb(image: Image.Image, exif: bool = False) -> Image.Image:
-    """Any image as 8-bit RGB; of several frames the first.
+    """Any image whose black and white are known, as 8-bit RGB; of several frames the first.
 
     With ``exif`` the image is turned as its EXIF orientation says. The tools of ADM, EDM and EDM2
-    do not, so that published statistics hold images as they were stored. Transparency, in a
-    channel, palette or colour key, is composited over white. Palette, CMYK, YCbCr, Lab, HSV, 1-bit
-    and grey images are converted by Pillow; 16-bit grey is scaled from 0..65535 to 0..255 and
-    rounded. Colour profiles are ignored, as every published ImageNet pipeline does.
+    do not, so that published statistics hold images as they were stored. (A TIFF file is turned
+    in any case: Pillow does that when it reads one.) Transparency, in a channel, palette or colour
+    key, is composited over white. Colour profiles are ignored, as every published ImageNet
+    pipeline does.
+
+    ========================================  ====================================================
+    mode                                      rule
+    ========================================  ====================================================
+    RGB, RGBX, 1, L, P, CMYK, YCbCr, LAB, HSV  Pillow's conversion
+    RGBA, LA, PA, La, RGBa, or a colour key   over white
+    I;16 and its byte orders; I of PNG, PPM   scaled from 0..65535 (of a 12-bit TIFF 0..4095) to
+                                              0..255 and rounded
+    I of others, F, signed, anything else     refused
+    ========================================  ====================================================
 
     Raises:
-        PagodaError: for floating-point images, whose range is anyone's guess.
+        PagodaError: for an image whose range, or the order of black and white, is anyone's guess.
     """
+    _check_range(image)
+    _scale_colour_key(image)
+    bits = getattr(image, "tag_v2", {}).get(_BITS, 16)
     if exif:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise PagodaError("floating-point images have no fixed range; save them with 8 or 16 bits")
     if image.mode.startswith("I"):
-        values = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _eight_bits(image, bits if isinstance(bits, int) else bits[0]).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     if image.mode == "RGB":
         image.load()  # convert() would copy all its pixels
         return image
     return image.convert("RGB")
+
+
+def _check_range(image: Image.Image) -> None:
+    mode, kind, tags = image.mode, image.format, getattr(image, "tag_v2", {})
+    doubtful = None
+    if mode == "F":
+        doubtful = "floating-point"
+    elif 2 in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        doubtful = "signed"
+    elif mode == "I" and kind not in ("PNG", "PPM"):
+        doubtful = "32-bit integer"
+    elif mode.startswith("I;") and tags.get(_PHOTOMETRIC) == 0:
+        doubtful = "16-bit white-is-zero"  # Pillow does not turn them round
+    elif mode not in _EIGHT_BITS and (mode[0] != "I" or kind not in _SIXTEEN_BITS):
+        doubtful = f"{kind} {mode}"
+    if doubtful:
+        raise PagodaError(
+            f"{doubtful} pixels have no certain black and white; save them as 8-bit or 16-bit PNG"
+        )
+
+
+def _scale_colour_key(image: Image.Image) -> None:
+    """Bring a PNG's colour key to the depth of the pixels; Pillow leaves it in the file's."""
+    tiles, key = getattr(image, "tile", None), image.info.get("transparency")
+    stored = tiles[0].args if tiles and image.format == "PNG" else None
+    if stored in ("L;2", "L;4") and isinstance(key, int):
+        image.info["transparency"] = key * (85 if stored == "L;2" else 17)
+    if stored == "RGB;16B" and key is not None:  # its pixels have lost what would tell them apart
+        raise PagodaError("16-bit colour with a colour key; save it with an alpha channel instead")
+
+
+def _eight_bits(image: Image.Image, bits: int) -> Image.Image:
+    """Grey of 0 .. 2^bits - 1, its colour key white, as 0 .. 255."""
+    values, top = np.array(image, np.int64), (1 << bits) - 1
+    if (key := image.info.get("transparency")) is not None:
+        values[values == key] = top
+    return Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
 
 
 def _recipe(name: str) -> Callable[[Image.Image, int], Image.Image]:

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import lzma
 import os
 import re
 import stat
@@ -19,8 +21,10 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from pagoda.errors import PagodaError
 
@@ -39,21 +43,23 @@ MOST_BYTES = 1 << 29
 
 _IMAGES = "images outside the layout"
 _KINDS_TOLD = 6  # of what is passed over
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
+               lzma.LZMAError)  # fmt: skip
+_AT_ONCE = 1024  # files waiting for a thread
+
+_T = TypeVar("_T")
 
 
 class Entry(NamedTuple):
-    """One file of a tree; ``crc`` is its CRC-32 where the archive states one, else 0."""
+    """One file of a tree."""
 
     name: str  # with forward slashes; a folder ends in one
-    size: int
-    crc: int
 
 
 class File(NamedTuple):
     """A file, by whatever name or link it was found."""
 
     size: int
-    crc: int
     at: Any  # where its bytes are: what the archive calls it, or where it starts
 
 
@@ -103,8 +109,12 @@ class Tree(ABC):
         self.used.add(name)
         try:
             return self.read(name).decode("utf-8-sig")
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise PagodaError(f"cannot read {name} of {self.where} ({error})") from error
+
+    def digests(self, names: Sequence[str]) -> list[str]:
+        """:func:`digests` of files of this tree."""
+        return digests(self.open, names, self.where)
 
     def passed_over(self, taken: int) -> str:
         """``3 files passed over: .txt 2, hidden 1``; '' if there are none.
@@ -159,7 +169,7 @@ class Walked(Tree):
                 elif found in above:
                     self.passed["links to a folder above"] += 1
                 else:
-                    self.entries.append(Entry(f"{name}/", 0, 0))
+                    self.entries.append(Entry(f"{name}/"))
                     waiting.append((f"{name}/", found, above | {found}))
 
     def _followed(self, folder: str, item: str, name: str) -> File | str | None:
@@ -178,7 +188,29 @@ class Walked(Tree):
                 f"{name} of {self.where} is of {file.size:,} bytes, an image has at most "
                 f"{MOST_BYTES:,}; remove it"
             )
-        self.entries.append(Entry(name, file.size, file.crc))
+        self.entries.append(Entry(name))
+
+
+def digests(open_file: Callable[[_T], IO[bytes]], names: Sequence[_T], where: str) -> list[str]:
+    """Hex SHA-256 of the bytes of each file: all of them are read, by threads.
+
+    Raises:
+        PagodaError: naming a file that cannot be read.
+    """
+
+    def one(name: _T) -> str:
+        try:
+            with open_file(name) as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        except (PagodaError, *_UNREADABLE) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PagodaError(
+                f"{escaped(str(name))} of {where} cannot be read ({why}); mend or remove it"
+            ) from error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        parts = (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
+        return [found for part in parts for found in pool.map(one, part)]
 
 
 def is_image(name: str) -> bool:
@@ -232,7 +264,7 @@ class FolderTree(Walked):
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
             return os.path.realpath(path) if os.path.islink(path) else path
-        return File(found.st_size, 0, None) if stat.S_ISREG(found.st_mode) else None
+        return File(found.st_size, None) if stat.S_ISREG(found.st_mode) else None
 
 
 class _Part(Tree):

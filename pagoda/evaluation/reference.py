@@ -100,6 +100,7 @@ def reference_card(
     split: str | None,
     n: int | None,
     manifold_n: int,
+    exif: bool = False,
 ) -> dict[str, Any]:
     """What a reference describes, and ``identity``, a SHA-256 over it.
 
@@ -111,11 +112,12 @@ def reference_card(
         split: of the source; None if it has none.
         n: number of images; None if unknown.
         manifold_n: images whose features are kept.
+        exif: whether images were turned as their EXIF orientation says; said where they were.
     """
     card = {
         "images": images, "recipe": recipe, "resolution": resolution, "split": split, "n": n,
         "extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint,
-    }  # fmt: skip
+    } | ({"exif": True} if exif else {})  # fmt: skip
     return card | {"manifold_n": manifold_n, "identity": artifacts.digest(card)}
 
 

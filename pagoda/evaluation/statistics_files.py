@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from pagoda.artifacts import sha256
+from pagoda.data.npz import Npz
 from pagoda.errors import PagodaError
-from pagoda.evaluation.files import ArrayImages
+from pagoda.evaluation.arrays import ArrayImages
 from pagoda.evaluation.reference import Reference, Statistics
 
 _CLEANFID_NAME = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_[a-z0-9]+_[a-z0-9]+\.npz$")
@@ -36,8 +36,7 @@ def holds_statistics(path: Path) -> bool:
     """Whether a file is an ``.npz`` with ``mu``."""
     if path.suffix != ".npz" or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "mu.npy" in archive.namelist()
+    return "mu" in Npz(path).keys
 
 
 def refuse_pickle(path: Path) -> None:
@@ -86,18 +85,13 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
 
 def reference_images(path: Path) -> ArrayImages | None:
     """The images ``arr_0`` beside the statistics of an ADM reference batch, None if it has none."""
-    with zipfile.ZipFile(path) as archive:
-        return ArrayImages(path, None) if "arr_0.npy" in archive.namelist() else None
+    return ArrayImages(path, None) if "arr_0" in Npz(path).keys else None
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {k: file[k] for k in ("mu", "sigma", "mu_s", "sigma_s") if k in file.files}
-    except ValueError as error:
-        raise PagodaError(f"{path} holds objects instead of plain arrays; save it anew") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise PagodaError(f"{path} is damaged ({error}); copy it again") from error
+    file = Npz(path)
+    keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
+    return {key: file.member(key).array() for key in keys}
 
 
 def _checked(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statistics:

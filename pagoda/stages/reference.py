@@ -45,6 +45,7 @@ def run(config: Config, resolution: int) -> None:
         card = reference_card(
             extractor, images=data.fingerprint, recipe=data.card()["recipe"],
             resolution=resolution, split=split, n=one.n, manifold_n=len(kept),
+            exif=data.card().get("exif", False),
         )  # fmt: skip
         inputs = {"data": data} | ({"features": features} if extractor.name == NAME else {})
         write_reference(paths.reference(resolution, extractor.name), one, card, identity, inputs)

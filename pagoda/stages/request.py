@@ -20,10 +20,11 @@ class Source:
     split: str | None = None
     crop: str | None = None
     size: int | None = None
+    exif: bool = False
 
     def open(self) -> Images:
         """The images; what lies among them and is passed over is told on stderr."""
-        images = open_images(self.path, self.split, self.crop, self.size)
+        images = open_images(self.path, self.split, self.crop, self.size, self.exif)
         if isinstance(images, FileImages) and images.passed_over:
             tell(f"{images.where}: {images.passed_over}")
         return images

@@ -17,6 +17,7 @@ import torch
 
 from pagoda import artifacts, processes
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import FileImages
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
@@ -94,7 +95,8 @@ def run(request: Request) -> dict[str, Any] | None:
             on = metric_device(device)
             found = _scored(request, images, seed, extractor, reference, metrics, on)
             here = {"device": device_name(device)}
-            rows, cards = rows + [here | row for row in found], [*cards, images.card()]
+            rows += [here | row for row in found]
+            cards += [images.card()] if processes.first() else []
         if not processes.first():
             return None
     tree: dict[str, Any] = {
@@ -139,6 +141,7 @@ def _scored(
 ) -> list[dict[str, Any]]:
     rows = _rows(images, request.n, seed)
     _check_size(images, reference)
+    _check_exif(images, reference)
     check_enough(len(rows), reference, metrics, request.settings, extractor.classes)
     with track(len(rows), f"evaluate {images.where}") as bar:
         keep = wanted(metrics, request.intervals)
@@ -190,7 +193,7 @@ def _reference_of_images(
     request: Request, extractor: Extractor, metrics: tuple[str, ...]
 ) -> Reference:
     source = request.source
-    real = Source(request.reference, request.reference_split, source.crop, source.size)
+    real = dataclasses.replace(source, path=request.reference, split=request.reference_split)
     images = real.open()
     spatial = wanted(metrics).spatial
     rows = _rows(images, None, 0)
@@ -209,10 +212,11 @@ def _real(
     manifold, spatial = keep
     kept = subset(len(rows), manifold)
     found = _pass(images, rows, extractor, Wanted(spatial=spatial, features=kept))
-    about = images.card()
+    about = processes.tell(images.card() if processes.first() else None)  # it may read them all
     card = reference_card(
         extractor, images=artifacts.digest([about, rows.tolist()]), recipe=about["crop"],
         resolution=images.resolution[0], split=source.split, n=len(rows), manifold_n=len(kept),
+        exif=source.exif,
     )  # fmt: skip
     return found, card
 
@@ -241,6 +245,18 @@ def _check_size(images: Images, reference: Reference) -> None:
             f"{images.where} is {width}x{height}, {reference.where} describes {theirs}x{theirs}; "
             "use images of the reference's size, or make a reference of this one"
         )
+
+
+def _check_exif(images: Images, reference: Reference) -> None:
+    """Arrays and generators hold images as they are seen: those go with any reference."""
+    turned = bool(reference.card.get("exif"))
+    if isinstance(images, FileImages) and images.exif != turned:
+        raise PagodaError(
+            f"{reference.where} was made of images "
+            + ("turned as their EXIF orientation says; give --exif, " if turned else
+               "as they are stored, not turned by EXIF; leave --exif away, ")
+            + "or make a reference of the other kind"
+        )  # fmt: skip
 
 
 def _show(tree: dict[str, Any]) -> None:

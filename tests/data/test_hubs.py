@@ -58,7 +58,8 @@ def test_torchvision_imagenette_equals_its_files_in_a_zip(tmp_path: Path) -> Non
             assert np.array_equal(first, second)
         assert len(pickle.dumps(source)) > 0  # other processes decode it
     again = opened("torchvision", root.parent, hub="Imagenette", num_classes=10).fingerprint()
-    (root / "train" / synsets[0] / f"{synsets[0]}_0.JPEG").unlink()
+    first = root / "train" / synsets[0] / f"{synsets[0]}_0.JPEG"
+    first.write_bytes(first.read_bytes()[:-1] + b"\0")  # of the same size
     source = opened("torchvision", root.parent, hub="Imagenette", num_classes=10)
     assert source.fingerprint() != again
 
@@ -128,6 +129,12 @@ def test_parquet_with_plain_bytes_and_numbers(tmp_path: Path) -> None:
     seen = {np.asarray(s.load(i)).tobytes(): s.labels[i] for s in sources for i in range(len(s))}
     assert seen == {pixels("train", "ant", i).tobytes(): i % 3 for i in range(12)}
     assert [len(s) for s in sources] == [9, 3]
+    before = [s.fingerprint() for s in sources]
+    rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:-1] + b"\0"  # of the same size
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+    after = [opened("hub", hub=str(tmp_path / "set.parquet"), split=s, test_share=0.25)
+             for s in ("train", "test")]  # fmt: skip
+    assert sum(a != b.fingerprint() for a, b in zip(before, after, strict=True)) == 1
 
 
 @pytest.mark.parametrize("exif", [False, True])
@@ -148,3 +155,5 @@ def test_hub_images_are_turned_only_where_asked_for(tmp_path: Path, exif: bool) 
     assert np.array_equal(np.asarray(source.load(0)), seen)
     with pytest.raises(PagodaError, match=r"train image 1 of .* does not decode .there is none"):
         source.load(1)
+    with pytest.raises(PagodaError, match=r"^1 of .* cannot be read .there is none"):
+        source.fingerprint()

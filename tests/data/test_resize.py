@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +179,61 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     expected = [round(v * 255 / 65535) for v in values[0].tolist()]
     assert rgb[0, :, 0].tolist() == expected == [0, 0, 1, 1, 128, 255]
     assert np.array_equal(rgb[..., 0], rgb[..., 2])
-    assert np.asarray(to_rgb(Image.new("I", (1, 1), 65535))).tolist() == [[[255, 255, 255]]]
+    for mode in ("I;16", "I;16B", "I;16L"):  # of either byte order
+        one = Image.frombytes(mode, (1, 1), bytes([1, 2]))
+        value = 258 if mode == "I;16B" else 513
+        assert np.asarray(to_rgb(one)).tolist() == [[[round(value / 257)] * 3]]
+    (tmp_path / "deep.pgm").write_bytes(b"P5 2 1 1000\n" + struct.pack(">2H", 0, 1000))
+    with Image.open(tmp_path / "deep.pgm") as image:  # Pillow scales it to 65535
+        assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 255]
+
+
+def tiff(values: np.ndarray, **tags: int) -> Image.Image:
+    """A grey TIFF file of one strip that says what it likes of its numbers, read back."""
+    content = values.tobytes()
+    stated = {256: values.shape[1], 257: values.shape[0], 258: tags["bits"], 259: 1,
+              262: tags.get("photometric", 1), 273: 8, 277: 1, 278: values.shape[0],
+              279: len(content), 339: tags.get("sample_format", 1)}  # fmt: skip
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in stated.items())
+    directory = struct.pack("<H", len(stated)) + fields + bytes(4)
+    return Image.open(io.BytesIO(b"II*\0" + struct.pack("<I", 8 + len(content)) + content
+                                 + directory))  # fmt: skip
+
+
+def test_twelve_bits_span_the_whole_range() -> None:
+    packed = np.array([[0x00, 0x0F, 0xFF]], np.uint8)  # 0x000 and 0xFFF
+    image = tiff(packed, bits=12)
+    image._size = (2, 1)  # two pixels in three bytes
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        (Image.new("F", (2, 2)), "floating-point"),
+        (Image.new("I", (2, 2), 255), "32-bit integer"),
+        (tiff(np.full((2, 2), 255, "<i4"), bits=32, sample_format=2), "signed"),
+        (tiff(np.full((2, 2), 255, "<u4"), bits=32), "32-bit integer"),
+        (tiff(np.full((2, 2), -1, "<i2"), bits=16, sample_format=2), "signed"),
+        (tiff(np.full((2, 2), -1, "i1"), bits=8, sample_format=2), "signed"),
+        (tiff(np.full((2, 2), 0.5, "<f4"), bits=32, sample_format=3), "floating-point"),
+        (tiff(np.full((2, 2), 9, "<u2"), bits=16, photometric=0), "16-bit white-is-zero"),
+    ],
+)
+@pytest.mark.parametrize("exif", [False, True])
+def test_pixels_of_unknown_range_are_refused(image: Image.Image, kind: str, exif: bool) -> None:
+    with pytest.raises(PagodaError, match=f"^{kind} pixels have no certain black and white"):
+        to_rgb(image, exif)
+
+
+def test_known_tiffs_are_read() -> None:
+    """The files above with known numbers: 8 bits in both orders of black and white, 16 bits."""
+    for image, white in (
+        (tiff(np.array([[255, 0]], np.uint8), bits=8), 0),
+        (tiff(np.array([[255, 0]], np.uint8), bits=8, photometric=0), 1),
+        (tiff(np.array([[65535, 0]], "<u2"), bits=16), 0),
+    ):
+        assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [255 * (i == white) for i in (0, 1)]
 
 
 def test_cmyk_is_converted_as_ink() -> None:
@@ -207,6 +264,54 @@ def test_transparency_shows_white(mode: str, tmp_path: Path) -> None:
         assert (np.asarray(to_rgb(image)) == expected).all()
 
 
+def keyed(depth: int, colour: int, row: bytes, key: bytes) -> Image.Image:
+    """A PNG file of two pixels with a colour key, byte by byte: Pillow writes 8 bits only."""
+    head = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    chunks = [
+        (b"IHDR", head),
+        (b"tRNS", key),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ]
+    content = b"".join(struct.pack(">I", len(c)) + t + c + struct.pack(">I", zlib.crc32(t + c))
+                       for t, c in chunks)  # fmt: skip
+    return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + content))
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "key", "other"),
+    [(1, b"\x40", 0, 255), (1, b"\x80", 1, 0), (2, b"\x60", 1, 170), (4, b"\x1f", 1, 255),
+     (8, b"\x01\x09", 1, 9), (16, b"\x01\x00\x01\x01", 256, 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("exif", [False, True])
+def test_a_colour_key_hides_its_grey_at_every_depth(
+    depth: int, row: bytes, key: int, other: int, exif: bool
+) -> None:
+    """The first of two pixels is hidden."""
+    image = keyed(depth, 0, row, struct.pack(">H", key))
+    assert np.asarray(to_rgb(image, exif))[0, :, 1].tolist() == [255, other]
+
+
+def test_a_colour_key_of_sixteen_bit_colour_is_refused() -> None:
+    """Pillow keeps the high bytes, in which the key cannot be told from its neighbours."""
+    with pytest.raises(PagodaError, match="save it with an alpha channel"):
+        to_rgb(keyed(16, 2, bytes(12), struct.pack(">HHH", 0, 0, 1)))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *["1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr", "LAB"],
+        *["HSV", "I;16", "I;16B", "I;16L"],
+    ],
+)
+def test_every_mode_has_a_rule_and_can_be_turned(mode: str) -> None:
+    image = Image.new(mode, (3, 2))
+    image.getexif()[0x0112] = 6
+    assert to_rgb(image).mode == to_rgb(image, exif=True).mode == "RGB"
+    assert to_rgb(image).size == (3, 2) and to_rgb(image, exif=True).size == (2, 3)
+
+
 def test_exif_orientation_is_applied_where_asked_for(tmp_path: Path) -> None:
     pixels = noise(8, 16)
     exif = Image.Exif()
@@ -215,8 +320,3 @@ def test_exif_orientation_is_applied_where_asked_for(tmp_path: Path) -> None:
     with Image.open(tmp_path / "turned.png") as image:
         assert np.array_equal(np.asarray(to_rgb(image)), pixels)
         assert np.array_equal(np.asarray(to_rgb(image, exif=True)), np.rot90(pixels, -1))
-
-
-def test_floating_point_images_are_refused() -> None:
-    with pytest.raises(PagodaError, match="floating-point"):
-        to_rgb(Image.new("F", (2, 2)))

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pagoda.data.base import interleave
 from pagoda.data.embedded import CLASSES, render
 from pagoda.errors import PagodaError
-from tests.data.animals import npz, opened, pixels, zipped
+from tests.data.animals import npz, opened, tarred, zipped
 
 
 def test_order_takes_classes_in_turn() -> None:
@@ -59,11 +58,16 @@ def test_fingerprints_follow_the_content(folder: Path, tmp_path: Path) -> None:
         assert opened(kind, path).fingerprint() == opened(kind, path).fingerprint()
         assert opened(kind, path).fingerprint() != opened(kind, path, split="test").fingerprint()
         assert opened(kind, path).fingerprint() != opened(kind, path, limit=6).fingerprint()
-    before = {"folder": opened("folder", folder), "zip": opened("zip", archive)}
-    Image.fromarray(pixels("train", "ant", 9)).save(folder / "train" / "ant" / "0.png")
-    zipped(folder)
-    for kind, path in (("folder", folder), ("zip", archive)):
-        assert opened(kind, path).fingerprint() != before[kind].fingerprint()
+    packed = {"folder": folder, "zip": archive, "tar": tarred(folder)}
+    before = {kind: opened(kind, path).fingerprint() for kind, path in packed.items()}
+    assert len(set(before.values())) == 1  # of one content, whatever holds it
+    changed_file = folder / "train" / "ant" / "0.png"
+    size = changed_file.stat().st_size
+    changed_file.write_bytes(changed_file.read_bytes()[:-1] + b"\0")  # a byte of the same size
+    assert changed_file.stat().st_size == size
+    zipped(folder), tarred(folder)
+    for kind, path in packed.items():
+        assert opened(kind, path).fingerprint() != before[kind]
     x = np.load(file)["x_train"].copy()
     x[4, 2, 2] ^= 1
     changed = npz(tmp_path / "b.npz", x_train=x)

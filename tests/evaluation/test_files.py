@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pagoda.data.resize import cut_batch
 from pagoda.data.sources import open_source
@@ -102,11 +103,41 @@ def test_cutting_is_the_pipelines(tmp_path: Path) -> None:
 
 
 def test_content_decides_the_card(tmp_path: Path) -> None:
+    """Of files of equal names and sizes, and of arrays; not what holds them, or was read first."""
     images = pictures(4)
-    first = open_images(write_zip(tmp_path / "a.zip", images)).card()
-    assert open_images(write_zip(tmp_path / "b.zip", images)).card() == first
+
+    def cards(name: str) -> tuple[list[object], list[object]]:
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, pixels in enumerate(images):
+            Image.fromarray(pixels).save(folder / f"{i}.bmp")
+        paths = [
+            folder,
+            *(shutil.make_archive(str(folder), kind, folder) for kind in ("zip", "tar")),
+        ]
+        nchw = images.transpose(0, 3, 1, 2)
+        for i, array in enumerate((images, nchw, np.asfortranarray(images))):
+            np.savez(tmp_path / f"{name}{i}.npz", arr_0=array)
+        np.savez_compressed(tmp_path / f"{name}3.npz", samples=images)
+        arrays = [open_images(tmp_path / f"{name}{i}.npz") for i in range(4)]
+        files = [open_images(Path(path)) for path in paths]
+        for opened in (files[0], arrays[0]):
+            opened.read(np.array([1, 2]))
+        return [opened.card() for opened in files], [opened.card() for opened in arrays]
+
+    before = cards("a")
     images[2, 0, 0, 0] ^= 1
-    assert open_images(write_zip(tmp_path / "c.zip", images)).card() != first
+    after = cards("b")
+    for first, second in zip(before, after, strict=True):
+        assert all(card == first[0] for card in first)
+        assert all(card == second[0] != first[0] for card in second)
+
+
+def test_a_file_that_cannot_be_read_is_named_by_the_card(tmp_path: Path) -> None:
+    opened = open_images(write_folder(tmp_path / "set", pictures(3)))
+    (tmp_path / "set" / "part1" / "00001.png").unlink()
+    with pytest.raises(PagodaError, match=r"^part1/00001\.png of .*set cannot be read"):
+        opened.card()
 
 
 def test_a_subset_is_fixed_by_its_seed() -> None:
@@ -167,7 +198,7 @@ def _read_all(path: Path) -> np.ndarray:
         (_pickle, "may be a pickle"),
         (lambda f: _npz(f, y=np.zeros(3)), "has no arr_0 or images or samples; it has y"),
         (lambda f: _npz(f, arr_0=pictures(2).astype(float)), "float64 .*images must be uint8"),
-        (lambda f: _npz(f, arr_0=pictures(2)[..., :2]), "1 or 3 channels"),
+        (lambda f: _npz(f, arr_0=pictures(2)[..., :2]), "24, 2\\); images must be"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, make: object, wanted: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.evaluation import pairs
 from pagoda.metrics.high_frequency import high_frequency_energy, high_frequency_error
@@ -120,6 +122,21 @@ def test_equal_images_have_no_finite_psnr(folder: Path, capsys: pytest.CaptureFi
     assert rows["psnr"]["value"] is None and rows["mse"]["value"] == 0
     assert rows["ssim"]["value"] == pytest.approx(1) and rows["hf_ratio"]["value"] == 1
     assert "infinite: there are equal pairs" in capsys.readouterr().out
+
+
+def test_exif_turns_both_sets(folder: Path) -> None:
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    for i, pixels in enumerate(pictures(3)):
+        for kind, stored, exif in (("upright", pixels, None), ("phone", np.rot90(pixels), lying)):
+            (folder / kind).mkdir(exist_ok=True)
+            Image.fromarray(stored).save(folder / kind / f"{i}.png", exif=exif)
+    for options, equal in (([], False), (["--exif"], True)):
+        for pair in (("phone", "upright"), ("upright", "phone")):
+            asked = ["compare", *pair, "--metrics", "mse", "--out", "o.json", *options]
+            assert CliRunner().invoke(app, asked).exit_code == 0
+            tree = json.loads(Path("o.json").read_text())
+            assert (tree["rows"][0]["value"] == 0) == equal == tree["first"].get("exif", False)
 
 
 def test_trouble_is_one_line(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
@@ -156,6 +157,36 @@ def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> No
     assert (card["n"], card["resolution"], card["recipe"]) == (90, 24, "none")
     score.make_reference(Source(Path("real.zip")), CUSTOM, 50, 30, False, Path("ref"))  # replaces
     assert artifacts.open_artifact("ref", "reference").card()["identity"] != card["identity"]
+
+
+def test_turned_photographs_go_with_turned_references(folder: Path) -> None:
+    """A set and its copy that EXIF turns are at distance 0; rules are never mixed."""
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    for kind in ("upright", "phone"):
+        (folder / kind).mkdir()
+    for i, pixels in enumerate(pictures(30, seed=1)):
+        Image.fromarray(pixels).save(f"upright/{i}.png")
+        Image.fromarray(np.rot90(pixels)).save(f"phone/{i}.png", exif=lying)
+    np.savez("upright.npz", arr_0=pictures(30, seed=1)[sorted(range(30), key=str)])
+    phone, upright = Source(Path("phone"), exif=True), Source(Path("upright"))
+    asked = request(source=phone, reference=Path("upright"), metrics="fd")
+    direct = score.run(asked)
+    score.make_reference(phone, CUSTOM, None, 30, False, Path("turned"))
+    score.make_reference(upright, CUSTOM, None, 30, False, Path("plain"))
+    kept = [score.run(dataclasses.replace(asked, source=source, reference=Path("turned")))
+            for source in (phone, Source(Path("upright.npz")))]  # fmt: skip
+    for tree in (direct, *kept):
+        assert tree is not None and tree["rows"][0]["value"] == pytest.approx(0, abs=1e-6)
+        assert tree["reference"]["exif"] is True
+    assert direct is not None and direct["images"][0]["exif"] is True
+    lain = score.run(dataclasses.replace(asked, source=Source(Path("phone"))))
+    assert lain is not None and lain["rows"][0]["value"] > 1 and "exif" not in lain["reference"]
+    for source, reference, advice in ((upright, "turned", "give"), (phone, "plain", "leave")):
+        with pytest.raises(
+            PagodaError, match=f"{reference} was made of images .*; {advice} --exif"
+        ):
+            score.run(dataclasses.replace(asked, source=source, reference=Path(reference)))
 
 
 def _one_of(task: str, rank: int, count: int, port: int, out: Path) -> None:

@@ -29,7 +29,7 @@ from tests.tiny import tiny_tree
 SMALL = {
     "data.train_images": 240, "data.test_images": 80, "target_res": 16, "base_res": 8,
     "features.images": 2400, "features.batch": 24, "features.lr": 0.01, "features.channels": 4,
-    "features.dim": 16, "reference.manifold_images": 50,
+    "features.dim": 16, "reference.manifold_images": 50, "data.exif": True,
 }  # fmt: skip
 
 Make = Callable[..., Config]
@@ -157,6 +157,7 @@ def test_reference_statistics_are_those_of_the_split(trained: Config, split: str
     assert card["split"] == split and card["n"] == len(rows) and card["manifold_n"] == 50
     assert card["extractor_fingerprint"] == network_of(config).fingerprint
     assert card["images"] == data.fingerprint and card["extractor"] == "classifier"
+    assert card["exif"] is True  # as data.exif
     kept = {row.tobytes() for row in found.array("manifold")}
     assert len(kept) == 50 and kept <= {row.tobytes() for row in rows}
 
