@@ -111,10 +111,8 @@ def test_content_decides_the_card(tmp_path: Path) -> None:
         folder.mkdir()
         for i, pixels in enumerate(images):
             Image.fromarray(pixels).save(folder / f"{i}.bmp")
-        paths = [
-            folder,
-            *(shutil.make_archive(str(folder), kind, folder) for kind in ("zip", "tar")),
-        ]
+        archives = [shutil.make_archive(str(folder), kind, folder) for kind in ("zip", "tar")]
+        paths = [str(folder), *archives]
         nchw = images.transpose(0, 3, 1, 2)
         for i, array in enumerate((images, nchw, np.asfortranarray(images))):
             np.savez(tmp_path / f"{name}{i}.npz", arr_0=array)

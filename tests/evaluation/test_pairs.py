@@ -135,7 +135,7 @@ def test_exif_turns_both_sets(folder: Path) -> None:
         for pair in (("phone", "upright"), ("upright", "phone")):
             asked = ["compare", *pair, "--metrics", "mse", "--out", "o.json", *options]
             assert CliRunner().invoke(app, asked).exit_code == 0
-            tree = json.loads(Path("o.json").read_text())
+            tree = json.loads(Path("o.json").read_text(encoding="utf-8"))
             assert (tree["rows"][0]["value"] == 0) == equal == tree["first"].get("exif", False)
 
 
