@@ -38,14 +38,17 @@ class Arrays(Protocol):
     def transposed(self, a: Any) -> Any:
         """A contiguous copy of the transpose."""
 
-    def single(self, a: Any) -> Any:
-        """The same values in float32."""
-
     def row_products(self, a: Any, b: Any) -> Any:
         """``sum_j a_ij b_ij``, (rows,)."""
 
     def row_counts(self, flags: Any) -> Any:
         """Number of true values in each row."""
+
+    def count(self, flags: Any) -> int:
+        """Number of true values."""
+
+    def where(self, flags: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the true values of a matrix."""
 
     def smallest(self, a: Any, k: int) -> Any:
         """The k smallest values of each row, or all where there are fewer; destroys ``a``."""
@@ -67,14 +70,17 @@ class _Numpy:
     def transposed(self, a: np.ndarray) -> np.ndarray:
         return a.T.copy()
 
-    def single(self, a: np.ndarray) -> np.ndarray:
-        return a.astype(np.float32)
-
     def row_products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(np.einsum("ij,ij->i", a, b))
 
     def row_counts(self, flags: np.ndarray) -> np.ndarray:
         return np.asarray(np.count_nonzero(flags, axis=1))
+
+    def count(self, flags: np.ndarray) -> int:
+        return int(np.count_nonzero(flags))
+
+    def where(self, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.divmod(np.flatnonzero(flags), flags.shape[1])
 
     def smallest(self, a: np.ndarray, k: int) -> np.ndarray:
         k = min(k, a.shape[1])
@@ -115,14 +121,18 @@ class _Torch:
     def transposed(self, a: Any) -> Any:
         return a.T.clone(memory_format=self._torch.contiguous_format)
 
-    def single(self, a: Any) -> Any:
-        return a.float()
-
     def row_products(self, a: Any, b: Any) -> Any:
         return (a * b).sum(dim=1)
 
     def row_counts(self, flags: Any) -> Any:
         return flags.sum(dim=1)
+
+    def count(self, flags: Any) -> int:
+        return int(flags.sum())
+
+    def where(self, flags: Any) -> tuple[np.ndarray, np.ndarray]:
+        i, j = self._torch.nonzero(flags, as_tuple=True)
+        return self.get(i), self.get(j)
 
     def smallest(self, a: Any, k: int) -> Any:
         return a.topk(min(k, a.shape[1]), dim=1, largest=False).values

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pagoda.errors import PagodaError
+from pagoda.metrics.image_pairs import check_images
+
+_CHUNK = 64  # images in float64 at a time
+_FLAT = 1e-7  # costs that differ by less show no texture
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -37,7 +43,23 @@ def drift(high: np.ndarray, low: np.ndarray, reach: int = 2) -> Drift:
         high: (n, 3, k r, k r) uint8.
         low: (n, 3, r, r) uint8.
         reach: largest displacement looked for; r must exceed 2 reach.
+
+    Raises:
+        PagodaError: for shapes that do not belong together, or images too small to look in.
     """
+    high, low = check_images(high), check_images(low)
+    size, r = high.shape[-1], low.shape[-1]
+    if high.shape[:2] != low.shape[:2] or size % r or r <= 2 * reach:
+        raise PagodaError(
+            f"images of {high.shape} and {low.shape} do not show a drift of {reach} pixels; use as "
+            f"many of a multiple of the lower size, which is above {2 * reach}"
+        )
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(low), _CHUNK)]
+    pixels, mse = zip(*(_drift(high[part], low[part], reach) for part in parts), strict=True)
+    return Drift(np.concatenate(pixels), np.concatenate(mse))
+
+
+def _drift(high: np.ndarray, low: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     down, below = shrink(high, low.shape[-1]), _scaled(low)
     inner = below.shape[-1] - 2 * reach
     template = below[..., reach : reach + inner, reach : reach + inner]
@@ -46,9 +68,8 @@ def drift(high: np.ndarray, low: np.ndarray, reach: int = 2) -> Drift:
     cost = np.array(
         [[np.square(w - template).mean((1, 2, 3)) for w in row] for row in windows]
     )  # (y, x, n)
-    flat = cost.transpose(2, 0, 1)
-    shifts = np.array([_best(image, reach) for image in flat])
-    return Drift(np.hypot(shifts[:, 0], shifts[:, 1]), np.square(down - below).mean((1, 2, 3)))
+    shifts = np.array([_best(image, reach) for image in cost.transpose(2, 0, 1)])
+    return np.hypot(shifts[:, 0], shifts[:, 1]), np.square(down - below).mean((1, 2, 3))
 
 
 def shrink(images: np.ndarray, resolution: int) -> np.ndarray:
@@ -60,12 +81,12 @@ def shrink(images: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:
-    return images.astype(np.float32) / 127.5 - 1.0
+    return images.astype(np.float64) / 127.5 - 1.0
 
 
 def _best(cost: np.ndarray, reach: int) -> tuple[float, float]:
     """(y, x) of the least cost, refined; the middle of the table is no displacement."""
-    if np.ptp(cost) <= 1e-7:
+    if np.ptp(cost) <= _FLAT:
         return 0.0, 0.0
     y, x = np.unravel_index(cost.argmin(), cost.shape)
     return (

@@ -16,10 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda.errors import PagodaError
-from pagoda.metrics.image_pairs import check_images
+from pagoda.metrics.image_pairs import check_images, check_pairs
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_CHUNK = 1024
+_LUMA = np.array([0.299, 0.587, 0.114])
 _HALF_NYQUIST = 0.25  # cycles per pixel
 
 
@@ -67,26 +66,29 @@ def high_frequency_energy(images: np.ndarray) -> float:
 
     Args:
         images: (n, 3, r, r) uint8.
+
+    Raises:
+        PagodaError: for another shape.
     """
-    chunks = range(0, len(images), _CHUNK)
-    total = 0.0
-    for start in chunks:
-        pixels = images[start : start + _CHUNK].astype(np.float32) / 127.5 - 1.0
-        total += _energy(pixels) * len(pixels)
-    return total / len(images)
-
-
-def _energy(pixels: np.ndarray) -> float:
-    size = pixels.shape[-1]
-    high = _above(_HALF_NYQUIST, size, size)
-    luma = np.einsum("c,nchw->nhw", _LUMA, pixels)
-    power = np.square(np.abs(np.fft.fft2(luma)[:, high])).sum(1)
-    return float(power.mean()) / size**4
+    return float(np.mean([_energy(image / 127.5) for image in check_images(images)]))
 
 
 def high_frequency_error(images: np.ndarray, targets: np.ndarray) -> float:
     """Mean squared error of luminance above half the Nyquist frequency, pixels in [-1, 1].
 
     Both (n, 3, r, r) uint8.
+
+    Raises:
+        PagodaError: for another type or different shapes.
     """
-    return _energy(images.astype(np.float32) / 127.5 - targets.astype(np.float32) / 127.5)
+    pairs = zip(*check_pairs(images, targets), strict=True)
+    return float(np.mean([_energy((a.astype(np.float64) - b) / 127.5) for a, b in pairs]))
+
+
+def _energy(pixels: np.ndarray) -> float:
+    """Of one image (3, r, r); a constant added to it changes nothing."""
+    if len(pixels) != len(_LUMA):
+        raise PagodaError(f"luminance is of {len(_LUMA)} channels; the images have {len(pixels)}")
+    luma = np.einsum("c,chw->hw", _LUMA, pixels)
+    high = _above(_HALF_NYQUIST, *luma.shape)
+    return float(np.sum(np.abs(np.fft.fft2(luma)[high]) ** 2) / luma.size**2)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.metrics.statistics import check_numbers
 
 
-def check_images(images: np.ndarray) -> np.ndarray:
+def check_images(images: np.ndarray, what: str = "images") -> np.ndarray:
     """Return ``images`` as an array after checking that it is a finite, non-empty NCHW batch.
 
     Raises:
         PagodaError: if it is not.
     """
-    array = np.asarray(images)
+    array = check_numbers(images, what)
     if array.ndim != 4 or not array.size:
         raise PagodaError(
-            f"images have shape {array.shape}; (n, channels, height, width) is needed"
+            f"{what} have shape {array.shape}; (n, channels, height, width) is needed"
         )
     if not np.isfinite(array).all():
-        raise PagodaError("images hold NaN or infinity; check the generator that made them")
+        raise PagodaError(f"{what} hold NaN or infinity; check the generator that made them")
     return array
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from pagoda.errors import PagodaError
 from pagoda.metrics.statistics import check_features
 
+_SUM = 1e-2  # half-precision probabilities of many classes sum to 1 within this
+
 
 def probabilities_of(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis of ``(n, classes)`` in float64."""
@@ -39,13 +41,17 @@ def inception_score(
         shuffle_seed: seed of a permutation of the rows before the cut, None for no shuffle.
 
     Raises:
-        PagodaError: with fewer rows than splits, negative or non-finite entries.
+        PagodaError: with fewer rows than splits, no split, or rows that are no probabilities.
     """
     rows = check_features(probabilities, "probabilities").astype(np.float64)
-    if len(rows) < splits:
-        raise PagodaError(f"{len(rows)} samples cannot fill {splits} splits; use fewer splits")
-    if rows.min() < 0:
-        raise PagodaError("probabilities are negative; apply a softmax to the logits first")
+    if not 1 <= splits <= len(rows):
+        raise PagodaError(
+            f"{len(rows)} samples cannot fill {splits} splits; use fewer splits, 1 or more"
+        )
+    if rows.min() < 0 or np.abs(rows.sum(axis=1) - 1).max() > _SUM:
+        raise PagodaError(
+            "probabilities are negative or do not sum to 1; apply a softmax to the logits first"
+        )
     if shuffle_seed is not None:
         rows = rows[np.random.RandomState(shuffle_seed).permutation(len(rows))]
     cuts = [i * len(rows) // splits for i in range(splits + 1)]
@@ -55,7 +61,7 @@ def inception_score(
 
 def _score(rows: np.ndarray) -> float:
     average = np.broadcast_to(rows.mean(axis=0), rows.shape)
-    seen = rows > 0  # lim p log p = 0
+    seen = (rows > 0) & (average > 0)  # lim p log p = 0; a mean of the least numbers can be 0
     divergence = np.zeros_like(rows)
     divergence[seen] = rows[seen] * (np.log(rows[seen]) - np.log(average[seen]))
     return float(np.exp(divergence.sum(axis=1).mean()))

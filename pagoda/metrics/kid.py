@@ -4,8 +4,12 @@
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
 (Binkowski et al. 2018; KID when the features are Inception's.) Being unbiased it can be negative.
-Kernel values have the precision of the features (float32 unless either set is float64), as in
-clean-fid and torch-fidelity; their sums are float64.
+The kernel changes with a common shift, so features are not simply centred: with a centre c,
+``x = c + a``, ``y = c + b`` and ``h = (a.b + c.a + c.b) / d``::
+
+    k(x, y) - k(c, c) = h (3 s^2 + h (3 s + h)),     s = c.c / d + 1
+
+which loses no digits where c is large. All is float64, whatever the features' precision.
 """
 
 from __future__ import annotations
@@ -15,10 +19,8 @@ from typing import Any
 import numpy as np
 
 from pagoda.errors import PagodaError
-from pagoda.metrics.arrays import Arrays, arrays_on, tiles, working_type
-from pagoda.metrics.statistics import check_features
-
-_TILE = 2048  # rows and columns of a tile of kernel values
+from pagoda.metrics.arrays import Arrays, arrays_on
+from pagoda.metrics.discrepancy import Kernel, centre_of, check_sides, discrepancy
 
 
 def kernel_distance_of_subsets(
@@ -43,22 +45,23 @@ def kernel_distance_of_subsets(
     Raises:
         PagodaError: if dimensions disagree, a side is smaller than a subset, or is not finite.
     """
-    x, y = _pair(x, y)
-    if not 2 <= subset_size <= min(len(x), len(y)):
+    x, y = check_sides(x, y, 2)
+    if subsets < 1 or not 2 <= subset_size <= min(len(x), len(y)):
         raise PagodaError(
-            f"subsets of {subset_size} cannot be drawn from {len(x)} and {len(y)} images; "
-            f"use 2 to {min(len(x), len(y))}"
+            f"{subsets} subsets of {subset_size} cannot be drawn from {len(x)} and {len(y)} "
+            f"images; use 1 subset or more, of 2 to {min(len(x), len(y))}"
         )
     rng = np.random.RandomState(seed)
     values = []
-    n, m = len(x), len(y)
+    n, m, centre = len(x), len(y), centre_of(x, y)
     with arrays_on(device) as arrays:
-        held_x, held_y = (arrays.put(f, f.dtype.type) for f in (x, y))
+        kernel = _cubic(centre, arrays)
         for _ in range(subsets):
-            part_x = held_x[rng.choice(n, subset_size, replace=False)]
-            part_y = held_y[rng.choice(m, subset_size, replace=False)]
-            values.append(_unbiased(part_x, part_y, arrays))
-    return float(np.mean(values)), float(np.std(values))
+            part_x = x[rng.choice(n, subset_size, replace=False)]
+            part_y = y[rng.choice(m, subset_size, replace=False)]
+            values.append(discrepancy(part_x, part_y, centre, kernel, True, arrays))
+    largest = max(map(abs, values)) or 1.0  # whose square may be beyond float64
+    return float(np.mean(values)), largest * float(np.std(np.array(values) / largest))
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> float:
@@ -71,49 +74,24 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> 
     Raises:
         PagodaError: if dimensions disagree, a side has fewer than 2 rows, or is not finite.
     """
-    x, y = _pair(x, y)
+    x, y = check_sides(x, y, 2)
+    centre = centre_of(x, y)
     with arrays_on(device) as arrays:
-        return _unbiased(arrays.put(x, x.dtype.type), arrays.put(y, y.dtype.type), arrays)
+        return discrepancy(x, y, centre, _cubic(centre, arrays), True, arrays)
 
 
-def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (check_features(f) for f in (x, y))
-    if x.shape[1] != y.shape[1]:
-        raise PagodaError(f"features are {x.shape[1]}-d and {y.shape[1]}-d; use one network")
-    if min(len(x), len(y)) < 2:
-        raise PagodaError("a kernel distance needs 2 or more images on each side")
-    dtype = working_type(x, y)
-    return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+def _cubic(centre: np.ndarray, arrays: Arrays) -> Kernel:
+    held, scale = arrays.put(centre, np.float64), float(centre @ centre) / centre.size + 1
 
+    def kernel(left: Any, right: Any) -> Any:
+        h = left @ right.T
+        h += (left @ held)[:, None]
+        h += right @ held
+        h /= centre.size
+        values = h + 3 * scale
+        values *= h
+        values += 3 * scale**2
+        values *= h
+        return values
 
-def _unbiased(x: Any, y: Any, arrays: Arrays) -> float:
-    n, m = len(x), len(y)
-    own = _own_sum(x, arrays) / (n * (n - 1)) + _own_sum(y, arrays) / (m * (m - 1))
-    cross = 0.0
-    for columns in tiles(m, _TILE):
-        right = y[columns]
-        for rows in tiles(n, _TILE):
-            cross += _cubes(x[rows] @ right.T, x.shape[1], arrays)
-    return own - 2 * cross / (n * m)
-
-
-def _own_sum(x: Any, arrays: Arrays) -> float:
-    """Sum of ``k(x_i, x_j)`` over ``i != j``, by symmetry from half of the tiles."""
-    total = 0.0
-    slices = tiles(len(x), _TILE)
-    for i, columns in enumerate(slices):
-        right = x[columns]
-        products = right @ right.T  # numpy takes half the work where both are one matrix
-        diagonal = np.arange(columns.stop - columns.start)
-        products[diagonal, diagonal] = -x.shape[1]  # a kernel value of 0
-        total += _cubes(products, x.shape[1], arrays)
-        for rows in slices[:i]:
-            total += 2 * _cubes(x[rows] @ right.T, x.shape[1], arrays)
-    return total
-
-
-def _cubes(products: Any, dim: int, arrays: Arrays) -> float:
-    """Sum of ``(p / dim + 1)^3``; destroys ``products``."""
-    products *= 1.0 / dim
-    products += 1.0
-    return float(arrays.get(arrays.row_products(products * products, products)).sum(dtype=float))
+    return kernel

@@ -64,9 +64,8 @@ def train_share(
     if not real or not len(generated):
         raise PagodaError("a share of training images needs generated, train and held-out images")
     sets = [_subset(features, real, seed) for features in (train, held_out)]
-    (t, h), slack = nearest_squared(generated, sets, device)
-    ties = np.abs(t - h) <= slack
-    value = float(np.mean(np.where(ties, 0.5, t < h)))
+    t, h = nearest_squared(generated, sets, device)
+    value = float(np.mean(np.where(t == h, 0.5, t < h)))
     deviation = float(np.sqrt(value * (1 - value) / len(generated)))
     return TrainShare(value, deviation, len(generated), real)
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pagoda.errors import PagodaError
+from pagoda.metrics.image_pairs import check_images
+
 
 @dataclass(frozen=True)
 class Normality:
@@ -37,12 +40,18 @@ def normality(latents: np.ndarray) -> Normality:
     The Kolmogorov-Smirnov distance is sup_x |F_n(x) - F(x)|. With d = c h w, the squared norm of a
     standard normal latent follows the chi-square law of d degrees of freedom: latents of clean
     images, which carry no noise, fall inside that shell.
+
+    Raises:
+        PagodaError: for another shape, NaN or infinity, or latents that are all equal.
     """
-    z = np.asarray(latents, np.float64).reshape(len(latents), -1)
+    latents = check_images(latents, "latents").astype(np.float64)
+    z = latents.reshape(len(latents), -1)
     flat = z.ravel()
     mean, std = float(flat.mean()), float(flat.std())
-    unit = (flat - mean) / std
     a, b = latents[..., :-1].ravel(), latents[..., 1:].ravel()
+    if not (std > 0 and a.size and np.ptp(a) > 0 and np.ptp(b) > 0):
+        raise PagodaError("latents without any spread have no law; check what made them")
+    unit = (flat - mean) / std
     half = torch.tensor(z.shape[1] / 2, dtype=torch.float64)
     norms = torch.from_numpy(np.square(z).sum(1) / 2)
     return Normality(

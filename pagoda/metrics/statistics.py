@@ -10,6 +10,8 @@ import numpy as np
 from pagoda.errors import PagodaError
 from pagoda.metrics.arrays import arrays_on
 
+_LARGEST = 1e100  # squares of larger features, summed over dimensions, may be beyond float64
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -20,13 +22,34 @@ class Moments:
     covariance: np.ndarray
 
 
+def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarray:
+    """Return ``array`` after checking that numpy computes with its type as with real numbers.
+
+    Args:
+        array: anything that numpy takes for an array.
+        what: what a message calls it, in the plural.
+        kinds: numpy's letters: f for floats, i and u for whole numbers.
+
+    Raises:
+        PagodaError: for objects, complex numbers, texts, truth values, or a type of another package
+            such as bfloat16.
+    """
+    try:
+        array = np.asarray(array)
+    except (TypeError, ValueError) as error:  # ragged lists; torch's bfloat16
+        raise PagodaError(f"{what} are no plain array of numbers: {error}") from error
+    if array.dtype.kind not in kinds:
+        raise PagodaError(f"{what} are of type {array.dtype}; give them as float32 or float64")
+    return array
+
+
 def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
     """Return ``features`` as an array after checking that it is a finite matrix.
 
     Raises:
-        PagodaError: if it is not ``(n, d)``, is empty, or holds NaN or infinity.
+        PagodaError: if it is not ``(n, d)``, is empty, or holds NaN, infinity or no real numbers.
     """
-    array = np.asarray(features)
+    array = check_numbers(features, what)
     if array.ndim != 2 or not array.size:
         raise PagodaError(f"{what} have shape {array.shape}; a non-empty (n, d) matrix is needed")
     if not np.isfinite(array).all():
@@ -35,6 +58,8 @@ def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
             f"{what} hold NaN or infinity, first in row {row}; "
             "check the images and the network that made them"
         )
+    if (most := np.abs([array.max(), array.min()], dtype=np.float64).max()) > _LARGEST:
+        raise PagodaError(f"{what} reach {most:.1g}; check the network that made them")
     return array
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda.data.pixels import to_float
 from pagoda.data.store import Images
 
-_CHUNK_BYTES = 1 << 24  # of training pixels looked at together
+_CHUNK_BYTES = 1 << 23  # of training pixels looked at together: 64 MiB in float64
 
 
 @torch.inference_mode()
@@ -25,8 +24,8 @@ def nearest_images(samples: np.ndarray, images: Images, device: torch.device) ->
         Array like ``samples``; an image found in its mirror image is returned mirrored.
     """
     flat = torch.from_numpy(samples.reshape(-1, *samples.shape[-3:])).to(device)
-    asked = to_float(torch.cat([flat, flat.flip(-1)])).flatten(1)
-    best = torch.full((len(asked),), torch.inf, device=device)
+    asked = torch.cat([flat, flat.flip(-1)]).double().flatten(1)
+    best = torch.full((len(asked),), torch.inf, dtype=torch.float64, device=device)
     where = torch.zeros(len(asked), dtype=torch.int64, device=device)
     step = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), step):
@@ -44,6 +43,7 @@ def nearest_images(samples: np.ndarray, images: Images, device: torch.device) ->
 
 
 def _squared_distances(asked: Tensor, images: np.ndarray, device: torch.device) -> Tensor:
-    known = to_float(torch.from_numpy(np.array(images)).to(device)).flatten(1)
+    """Of pixels in whole numbers, whose products and sums float64 holds exactly."""
+    known = torch.from_numpy(np.array(images)).to(device).double().flatten(1)
     norms = asked.square().sum(1)[:, None] + known.square().sum(1)
     return norms - 2 * asked @ known.T

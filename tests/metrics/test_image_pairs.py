@@ -56,6 +56,31 @@ def test_ssim_of_two_flat_images() -> None:
     np.testing.assert_allclose(ssim(x, y), [expected] * 2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(11, 11), (12, 40), (64, 64)])
+def test_ssim_is_piq_and_scikit_image(shape: tuple[int, int]) -> None:
+    """At valid positions only: reflected borders moved 11 pixels by 0.1, 64 by 0.005."""
+    piq = pytest.importorskip("piq")
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 256, size=(2, 3, *shape), dtype=np.uint8)
+    y = noisy(x)
+    a, b = (torch.from_numpy(i).double() for i in (x, y))
+    expected = piq.ssim(a, b, data_range=255.0, downsample=False, reduction="none")
+    np.testing.assert_allclose(ssim(x, y), expected.numpy(), rtol=1e-12)
+
+    def blur(images: np.ndarray) -> np.ndarray:  # scikit-image's filter and crop
+        wide = gaussian_filter(images, (0, 0, 1.5, 1.5), truncate=3.5)
+        return np.asarray(wide[..., 5:-5, 5:-5])
+
+    p, q = x.astype(float), y.astype(float)
+    m, n, c, d = blur(p), blur(q), (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    spread = blur(p * p) - m * m + blur(q * q) - n * n
+    both = (2 * m * n + c) * (2 * (blur(p * q) - m * n) + d)
+    peer = (both / ((m * m + n * n + c) * (spread + d))).mean((1, 2, 3))
+    np.testing.assert_allclose(ssim(x, y), peer, rtol=1e-12)
+
+
 def test_ssim_of_a_set_is_one_value_an_image() -> None:
     x = pictures(3, 20, 1)
     y = noisy(x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import kid
+from pagoda.metrics import discrepancy
 from pagoda.metrics.kid import kernel_distance, kernel_distance_of_subsets
 
 
@@ -24,7 +24,7 @@ def naive(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("block", [1, 7, 2048])
 def test_equals_the_definition(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kid, "_TILE", block)
+    monkeypatch.setattr(discrepancy, "_TILE", block)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(25, 6)), rng.normal(size=(31, 6)) + 0.4
     assert kernel_distance(x, y) == pytest.approx(naive(x, y), rel=1e-11)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import precision_recall
+from pagoda.metrics import distances
 from pagoda.metrics.memorisation import train_share
 
 
@@ -33,7 +33,7 @@ def test_copies_of_either_set(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_image_in_both_sets_counts_half(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal sets in another order: all ties, though tiles and so rounding differ."""
-    monkeypatch.setattr(precision_recall, "_TILE", 7)
+    monkeypatch.setattr(distances, "_TILE", 7)
     train = points(40, 0, 300, dtype) + 50
     held_out = train[np.random.default_rng(1).permutation(40)]
     assert train_share(points(30, 2, 300, dtype) + 50, train, held_out).value == 0.5
@@ -68,7 +68,7 @@ def test_sets_of_another_size_are_cut_to_one() -> None:
 
 
 def test_equals_all_distances_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_recall, "_TILE", 16)
+    monkeypatch.setattr(distances, "_TILE", 16)
     generated, train, held_out = points(50, 0), points(40, 1), points(40, 2) + 0.1
     near = [((generated[:, None] - s[None]) ** 2).sum(-1).min(1) for s in (train, held_out)]
     assert train_share(generated, train, held_out).value == np.mean(near[0] < near[1])

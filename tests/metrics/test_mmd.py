@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import mmd
+from pagoda.metrics import discrepancy
 from pagoda.metrics.mmd import gaussian_mmd
 
 
@@ -17,7 +17,7 @@ def kernel(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
 
 @pytest.mark.parametrize("tile", [1, 7, 1024])
 def test_equals_the_definition(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmd, "_TILE", tile)
+    monkeypatch.setattr(discrepancy, "_TILE", tile)
     rng = np.random.default_rng(0)
     x, y, sigma = rng.normal(size=(25, 6)), rng.normal(size=(31, 6)) + 0.4, 1.5
     own_x, own_y, cross = kernel(x, x, sigma), kernel(y, y, sigma), kernel(x, y, sigma)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import precision_recall
+from pagoda.metrics import distances
 from pagoda.metrics.precision_recall import ManifoldScores, manifold_scores, squared_radii
 
 
@@ -42,7 +42,7 @@ def two_sets(n: int, m: int, d: int, shift: float) -> tuple[np.ndarray, np.ndarr
 def test_equals_the_naive_loop(
     n: int, m: int, d: int, shift: float, k: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_recall, "_TILE", block)
+    monkeypatch.setattr(distances, "_TILE", block)
     real, generated = two_sets(n, m, d, shift)
     expected = naive(real, generated, k)
     assert 0 < expected.recall < 1  # the case says something
