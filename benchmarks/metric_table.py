@@ -7,8 +7,6 @@ from typing import Any
 
 SQRTM, EIGVALS = "clean-fid (scipy sqrtm)", "numpy eigvals (torch-fidelity)"
 RATIO_GOALS = {
-    ("Frechet, n > d", SQRTM): 9.0, ("Frechet, n > d", EIGVALS): 2.5,
-    ("Frechet, n < d", SQRTM): 50.0, ("Frechet, n < d", EIGVALS): 10.0,
     ("manifold", "prdc"): 2.5, ("statistics", "numpy cov (pytorch-fid)"): 1.0,
     ("KID, 100 subsets of 1000", "clean-fid"): 1.0,
 }  # fmt: skip

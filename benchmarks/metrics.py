@@ -1,5 +1,7 @@
 """Metrics of pagoda against named peers: single-thread CPU seconds, peak memory, error.
 
+The Fréchet distance beside its peers is in ``benchmarks/frechet.py``.
+
     python -m benchmarks.metrics [--quick] [--rows WORD] [--out FILE]
 
 Rows that FILE has already are not run again, so that a run that was stopped goes on; the table,
@@ -72,20 +74,6 @@ def covariances(inputs: Path, kind: str) -> list[np.ndarray]:
     return [load(inputs, f"{kind}_{name}") for name in ("m1", "s1", "m2", "s2")]
 
 
-@contender("Frechet, n > d", SQRTM)
-def full_sqrtm(inputs: Path) -> Callable[[], Any]:
-    import cleanfid.fid  # noqa: F401
-
-    given = covariances(inputs, "full")
-    return lambda: by_sqrtm(*given)
-
-
-@contender("Frechet, n > d", EIGVALS)
-def full_eigvals(inputs: Path) -> Callable[[], Any]:
-    given = covariances(inputs, "full")
-    return lambda: by_eigvals(*given)
-
-
 @contender("Frechet, n > d", "pagoda, cached factor")
 def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.metrics.frechet import covariance_factor, frechet_distance
@@ -101,20 +89,6 @@ def full_ours_cold(inputs: Path) -> Callable[[], Any]:
 
     m1, s1, m2, s2 = covariances(inputs, "full")
     return lambda: frechet_distance(m1, s1, m2, s2)
-
-
-@contender("Frechet, n < d", SQRTM)
-def few_sqrtm(inputs: Path) -> Callable[[], Any]:
-    import cleanfid.fid  # noqa: F401
-
-    given = covariances(inputs, "few")
-    return lambda: by_sqrtm(*given)
-
-
-@contender("Frechet, n < d", EIGVALS)
-def few_eigvals(inputs: Path) -> Callable[[], Any]:
-    given = covariances(inputs, "few")
-    return lambda: by_eigvals(*given)
 
 
 @contender("Frechet, n < d", "pagoda")

@@ -137,7 +137,9 @@ def _spatial_frechet(s: _Scored) -> Value:
 
 
 def _distance(real: Statistics, found: Moments) -> float:
-    return frechet_distance(real.mean, real.covariance, found.mean, found.covariance, real.factor)
+    return frechet_distance(
+        real.mean, real.covariance, found.mean, found.covariance, real.factor, factor2=found.factor
+    )
 
 
 def _extrapolated(s: _Scored) -> Value:

@@ -3,15 +3,18 @@
     d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
 (Dowson and Landau 1982; FID when the features are Inception's, Heusel et al. 2017, eq. 6.)
-The last trace never goes through a matrix square root. Two identities are used::
+The last trace never goes through a matrix square root. With any factors ``S = A A^T`` it is a
+nuclear norm, which is a sum of square roots of the eigenvalues of a Gram matrix::
 
-    tr (S1 S2)^(1/2) = sum_i sqrt(lambda_i(L^T S2 L))     with S1 = L L^T
-                     = |A1^T A2|_*  (nuclear norm)         with S = A A^T for any factor A
+    tr (S1 S2)^(1/2) = |A1^T A2|_* = sum_i sqrt(lambda_i(A1^T S2 A1))
 
-The first is the fast one. It squares singular values, so it loses half the digits of those that
-are near zero: a sum over noise eigenvalues of 1e-16 adds 1e-8 each. It is therefore used only
-where its own error bound is small; otherwise the nuclear norm is, which is right for
-rank-deficient covariances (n <= d, dead or constant features).
+Factors come from Cholesky's with pivoting, which stops at the numerical rank (n <= d, dead or
+constant features), or are the centred features themselves. A Gram matrix squares the singular
+values, so its small eigenvalues may be lost in the rounding of the large ones. Pivoting puts its
+rows in falling order of size, though, and tridiagonalisation from the large end keeps small
+eigenvalues of such a matrix to many digits. How many is measured each time (:func:`_root_sum`);
+where they are too few, a QR decomposition of ``A1^T A2`` makes a Gram matrix that is nearly
+diagonal, and singular values are the last resort.
 
 The name of the distance is the features': FID only with Inception's pooled features, sFID with its
 spatial ones (Nash et al. 2021), FD-DINOv2 with DINOv2's. The arithmetic is one.
@@ -22,13 +25,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
 from pagoda.errors import PagodaError
-from pagoda.metrics.arrays import Arrays, arrays_on, tiles
-from pagoda.metrics.statistics import Moments, check_features, feature_moments
+from pagoda.metrics.arrays import Arrays, arrays_on
+from pagoda.metrics.statistics import Moments, check_features, contrasts, feature_moments
 
-_FAST_BOUND = 1e-12  # largest relative error allowed to the eigenvalue form
-_PANEL = 256  # columns of a triangular product made at a time
+_ALLOWED = 5e-11  # largest estimate of the relative error; the error is a hundredth or less
 
 
 def frechet_distance(
@@ -38,13 +41,15 @@ def frechet_distance(
     cov2: np.ndarray,
     factor1: np.ndarray | None = None,
     device: str | None = None,
+    factor2: np.ndarray | None = None,
 ) -> float:
     """Frechet distance (squared 2-Wasserstein distance) between two Gaussians.
 
     Args:
         mean1, mean2: means, ``(d,)``.
         cov1, cov2: covariances, ``(d, d)``, symmetric and positive semi-definite.
-        factor1: :func:`covariance_factor` of ``cov1``, to save it when many distances share it.
+        factor1, factor2: factors ``A`` of the covariances, ``S = A A^T``, where they are at hand:
+            :func:`covariance_factor`, or ``Moments.factor``.
         device: where torch does the arithmetic, in float64; None for numpy.
 
     Returns:
@@ -61,9 +66,8 @@ def frechet_distance(
             f"features differ in dimension: means {mean1.size} and {mean2.size}, covariances "
             f"{cov1.shape} and {cov2.shape}; compare statistics of one feature network"
         )
-    cross = trace_sqrt_product(cov1, cov2, factor1, device)
-    delta = mean1 - mean2
-    return max(0.0, float(delta @ delta + np.trace(cov1) + np.trace(cov2) - 2.0 * cross))
+    cross = trace_sqrt_product(cov1, cov2, factor1, device, factor2)
+    return _distance(mean1 - mean2, np.trace(cov1) + np.trace(cov2), cross)
 
 
 def trace_sqrt_product(
@@ -71,33 +75,50 @@ def trace_sqrt_product(
     cov2: np.ndarray,
     factor1: np.ndarray | None = None,
     device: str | None = None,
+    factor2: np.ndarray | None = None,
 ) -> float:
     """``tr (S1 S2)^(1/2)`` of two symmetric positive semi-definite matrices, see the module."""
+    if factor2 is not None and (factor1 is None or factor2.shape[1] < factor1.shape[1]):
+        cov1, cov2, factor1, factor2 = cov2, cov1, factor2, factor1
+    if factor1 is None:
+        factor1 = covariance_factor(cov1)
     with arrays_on(device) as arrays:
-        first, second = (arrays.put(c, np.float64) for c in (cov1, cov2))
-        factor = _factor(first, arrays) if factor1 is None else arrays.put(factor1, np.float64)
-        if 0 in factor.shape:  # constant features: a covariance of zeros
-            return 0.0
-        fast = _root_sum(_congruence(factor, second), arrays)
-        if fast is not None:
-            return fast
-        return _nuclear_norm(factor.T @ _factor(second, arrays), arrays)
+        values = _eigenvalues(_congruence(factor1, cov2, arrays, device), arrays)
+    cross = _root_sum(values)
+    if cross is None and factor2 is None:
+        factor2 = covariance_factor(cov2)
+    if cross is None and factor1.shape[1] == factor2.shape[1] == len(cov1):
+        pivots = [_triangle(factor)[0].diagonal() for factor in (factor1, factor2)]
+        cross = _root_sum(values, 2 * np.log(pivots).sum())
+    return nuclear_norm(factor1.T @ factor2) if cross is None else cross
 
 
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:
-    """A factor ``A`` with ``S = A A^T``: Cholesky's, or from eigenvectors where S is singular.
+    """A factor ``A``, ``(d, rank)``, with ``S = A A^T``, by Cholesky's with pivoting.
 
-    Eigenvalues below ``d * eps * max`` are rounding noise, as for ``numpy.linalg.matrix_rank``,
-    and are dropped: ``A`` is ``(d, rank)`` then.
+    It stops where nothing is left on the diagonal but rounding, ``d * eps`` of its maximum. Rows
+    of ``A`` in the order of the pivots make a lower triangle, columns of falling size.
     """
-    with arrays_on(None) as arrays:
-        return np.asarray(_factor(covariance, arrays))
+    tolerance = max(len(covariance), 64) * np.finfo(np.float64).eps * covariance.diagonal().max()
+    # the transpose, which is equal, has LAPACK's layout
+    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, tol=tolerance, lower=1)
+    factor = np.empty((len(lower), rank))
+    factor[pivots - 1] = np.tril(lower[:, :rank])
+    return factor
 
 
 def nuclear_norm(matrix: np.ndarray) -> float:
     """Sum of singular values; 0 for a matrix without rows or columns."""
-    with arrays_on(None) as arrays:
-        return _nuclear_norm(matrix, arrays)
+    if 0 in matrix.shape:
+        return 0.0
+    tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T
+    upper = np.asarray(np.linalg.qr(tall, mode="r"))
+    gram = upper @ upper.T  # nearly diagonal, unlike upper.T @ upper
+    falling = np.argsort(-gram.diagonal(), kind="stable")
+    values = np.linalg.eigvalsh(gram[np.ix_(falling, falling)])
+    pivots = np.abs(upper.diagonal())
+    cross = _root_sum(values, 2 * np.log(pivots).sum()) if pivots.all() else None
+    return float(np.linalg.svd(upper, compute_uv=False).sum()) if cross is None else cross
 
 
 def frechet_distance_of_features(
@@ -116,22 +137,23 @@ def frechet_distance_of_features(
     Raises:
         PagodaError: if shapes disagree, a set has fewer than 2 rows, or anything is not finite.
     """
-    contrasts, means = [], []
-    for features in (features1, features2):
-        rows = check_features(features).astype(np.float64)
-        if len(rows) < 2:
-            raise PagodaError("one image has no covariance; use 2 or more on each side")
-        means.append(rows.mean(axis=0))
-        contrasts.append(_contrasts(rows - means[-1]))
-    (x, y), dim = contrasts, means[0].size
-    if y.shape[1] != dim:
-        raise PagodaError(f"features are {dim}-d and {y.shape[1]}-d; use one feature network")
-    if max(len(x), len(y)) >= dim:
-        return frechet_distance(means[0], x.T @ x, means[1], y.T @ y, device=device)
+    sets = [check_features(features) for features in (features1, features2)]
+    if min(map(len, sets)) < 2:
+        raise PagodaError("one image has no covariance; use 2 or more on each side")
+    dim, other = (rows.shape[1] for rows in sets)
+    if other != dim:
+        raise PagodaError(f"features are {dim}-d and {other}-d; use one feature network")
+    if max(map(len, sets)) > dim:
+        long, short = sorted(sets, key=len, reverse=True)
+        return frechet_distance_to_features(feature_moments(long), short, device=device)
+    (mean1, x), (mean2, y) = (_few(rows) for rows in sets)
     with arrays_on(device) as arrays:
-        cross = _cross_term(arrays.put(x, np.float64), arrays.put(y, np.float64), arrays)
-    delta = means[0] - means[1]
-    return max(0.0, float(delta @ delta + np.sum(x * x) + np.sum(y * y) - 2 * cross))
+        a, b = (arrays.put(rows, np.float64) for rows in (x, y))
+        products = a @ b.T if len(a) <= len(b) else b @ a.T
+        cross = _root_sum(_eigenvalues(products @ products.T, arrays))
+        if cross is None:
+            cross = nuclear_norm(arrays.get(products))
+    return _distance(mean1 - mean2, np.sum(x * x) + np.sum(y * y), cross)
 
 
 def frechet_distance_to_features(
@@ -144,100 +166,77 @@ def frechet_distance_to_features(
 
     Args:
         reference: statistics of the reference.
-        features: the other set; with n <= d its covariance is never formed.
+        features: the other set; with n <= d the rows themselves are the factor of its covariance.
         factor: :func:`covariance_factor` of the reference, to save it when it is used again.
         device: where torch does the arithmetic, in float64; None for numpy.
 
     Raises:
         PagodaError: if shapes disagree, there are fewer than 2 rows, or anything is not finite.
     """
-    rows = check_features(features)
-    if len(rows) > reference.mean.size or len(rows) < 2:
-        moments = feature_moments(rows)
-        return frechet_distance(
-            reference.mean, reference.covariance, moments.mean, moments.covariance, factor, device
-        )
-    if rows.shape[1] != reference.mean.size:
+    found = feature_moments(features)
+    if found.mean.size != reference.mean.size:
         raise PagodaError(
-            f"features are {rows.shape[1]}-d and the reference is {reference.mean.size}-d; "
+            f"features are {found.mean.size}-d and the reference is {reference.mean.size}-d; "
             "use one feature network"
         )
-    rows = rows.astype(np.float64)
+    return frechet_distance(
+        reference.mean, reference.covariance, found.mean, found.covariance, factor, device,
+        found.factor,
+    )  # fmt: skip
+
+
+def _few(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of ``n`` rows, and the ``n - 1`` rows of a factor of their covariance."""
+    rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
-    x = _contrasts(rows - mean)
-    with arrays_on(device) as arrays:
-        if factor is None:
-            factor = arrays.get(_factor(arrays.put(reference.covariance, np.float64), arrays))
-        cross = 0.0
-        if factor.size:
-            first = arrays.put(factor, np.float64)
-            cross = _cross_term(arrays.put(x, np.float64), first.T, arrays)
-    delta = reference.mean - mean
-    traces = float(np.trace(reference.covariance) + np.sum(x * x))
-    return max(0.0, float(delta @ delta) + traces - 2 * cross)
+    return mean, contrasts(rows - mean)
 
 
-def _contrasts(centred: np.ndarray) -> np.ndarray:
-    """Factor ``C`` of the covariance, ``S = C^T C``, of ``n - 1`` rows, from ``n`` centred rows.
+def _distance(delta: np.ndarray, traces: float, cross: float) -> float:
+    return max(0.0, float(delta @ delta + traces - 2.0 * cross))
 
-    A Householder reflection takes the direction in which centred rows sum to zero to the first
-    row, which vanishes: what is left has full rank unless the features repeat.
+
+def _congruence(factor: np.ndarray, matrix: np.ndarray, arrays: Arrays, device: str | None) -> Any:
+    """Lower triangle of ``A^T S A``; LAPACK's product of a third of the work where A is square."""
+    if device is None and factor.shape == matrix.shape:
+        lower, order = _triangle(factor)
+        if not np.triu(lower, 1).any():
+            return lapack.dsygst(matrix[np.ix_(order, order)].T, lower, itype=2, lower=1)[0]
+    a, s = (arrays.put(m, np.float64) for m in (factor, matrix))
+    return a.T @ s @ a
+
+
+def _triangle(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of :func:`covariance_factor` in the order of the pivots, and that order."""
+    zeros = (factor[:, ::-1] != 0).argmax(axis=1)  # at the end of each row
+    order = np.argsort(-zeros, kind="stable")
+    return factor[order], order
+
+
+def _eigenvalues(gram: Any, arrays: Arrays) -> np.ndarray:
+    """Of a matrix whose lower triangle is given, in rising order."""
+    return arrays.get(arrays.linalg.eigvalsh(gram)) if 0 not in gram.shape else np.empty(0)
+
+
+def _root_sum(values: np.ndarray, log_determinant: float | None = None) -> float | None:
+    """Sum of the square roots of eigenvalues, None where rounding could spoil it.
+
+    An eigenvalue ``v`` is off by about ``eps * max(v)`` at most, so its root by that over
+    ``2 sqrt(v)``. For a matrix graded from large to small it is off by far less: how much less is
+    told by the determinant, which triangular factors give with other rounding. Where the two
+    differ by ``r``, relatively, so do the smallest eigenvalues, about, and ``r sqrt(v) / 2`` is an
+    estimate for each root. Errors have random signs, so they add up in squares.
     """
-    n = len(centred)
-    rest = centred[1:] + centred[0] / (np.sqrt(n) - 1)
-    rest /= np.sqrt(n - 1)
-    return np.asarray(rest)
-
-
-def _cross_term(x: Any, y: Any, arrays: Arrays) -> float:
-    """``|X Y^T|_*``, by the smaller of its Gram matrices where that is accurate."""
-    products = x @ y.T if len(x) <= len(y) else y @ x.T
-    fast = _root_sum(products @ products.T, arrays)
-    return _nuclear_norm(products, arrays) if fast is None else fast
-
-
-def _congruence(factor: Any, matrix: Any) -> Any:
-    """Lower triangle of ``L^T S L``, in a third of the work where L is lower triangular."""
-    dim = len(matrix)
-    parts = tiles(dim, _PANEL)
-    if factor.shape[1] != dim or any(bool((factor[: p.start, p] != 0).any()) for p in parts):
-        return factor.T @ matrix @ factor
-    product = 1.0 * matrix  # room for the result; the upper triangle is never read
-    for part in parts:
-        below = slice(part.start, dim)
-        product[below, part] = factor[below, below].T @ (matrix[below, below] @ factor[below, part])
-    return product
-
-
-def _root_sum(matrix: Any, arrays: Arrays) -> float | None:
-    """Sum of the square roots of the eigenvalues, None where rounding could spoil it.
-
-    Only the lower triangle of the matrix is read.
-    """
-    values = arrays.get(arrays.linalg.eigvalsh(matrix))
+    if not values.size:  # constant features: a covariance of zeros
+        return 0.0
     if not values[0] > 0:
         return None
-    roots = np.sqrt(values)
-    # d sqrt(v) = dv / (2 sqrt(v)), and eigvalsh is off by about eps * max(v) in each v
-    bound = np.finfo(np.float64).eps * values[-1] * np.sum(0.5 / roots)
-    return float(roots.sum()) if bound <= _FAST_BOUND * roots.sum() else None
-
-
-def _factor(covariance: Any, arrays: Arrays) -> Any:
-    tolerance = len(covariance) * np.finfo(np.float64).eps
-    try:
-        factor = arrays.linalg.cholesky(covariance)
-        if factor.diagonal().min() ** 2 > tolerance * covariance.diagonal().max():
-            return factor
-    except arrays.linalg_error:
-        pass  # singular: the eigenvectors below serve
-    values, vectors = arrays.linalg.eigh(covariance)
-    kept = values > tolerance * max(float(values[-1]), 0.0)
-    return vectors[:, kept] * values[kept] ** 0.5
-
-
-def _nuclear_norm(matrix: Any, arrays: Arrays) -> float:
-    return 0.0 if 0 in matrix.shape else float(arrays.linalg.svdvals(matrix).sum())
+    roots, eps = np.sqrt(values), np.finfo(np.float64).eps
+    off = 0.5 * eps * values[-1] / roots
+    if log_determinant is not None:
+        difference = abs(np.log(values).sum() - log_determinant) + eps * len(values)
+        off = np.minimum(off, 0.5 * difference * roots)
+    return float(roots.sum()) if np.linalg.norm(off) <= _ALLOWED * roots.sum() else None
 
 
 def _checked(array: np.ndarray, ndim: int, what: str) -> np.ndarray:

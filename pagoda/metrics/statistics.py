@@ -15,11 +15,17 @@ _LARGEST = 1e100  # squares of larger features, summed over dimensions, may be b
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean ``(d,)`` and covariance ``(d, d)`` (ddof 1) of ``n`` rows of features, float64."""
+    """Mean ``(d,)`` and covariance ``(d, d)`` (ddof 1) of ``n`` rows of features, float64.
+
+    Attributes:
+        factor: ``A``, ``(d, n - 1)``, with ``covariance = A A^T``, where n <= d makes that thin and
+            the rows were at hand; else None.
+    """
 
     n: int
     mean: np.ndarray
     covariance: np.ndarray
+    factor: np.ndarray | None = None
 
 
 def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarray:
@@ -63,6 +69,18 @@ def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
     return array
 
 
+def contrasts(centred: np.ndarray) -> np.ndarray:
+    """Factor ``C`` of the covariance, ``S = C^T C``, of ``n - 1`` rows, from ``n`` centred rows.
+
+    A Householder reflection takes the direction in which centred rows sum to zero to the first
+    row, which vanishes: what is left has full rank unless the features repeat.
+    """
+    n = len(centred)
+    rest = centred[1:] + centred[0] / (np.sqrt(n) - 1)
+    rest /= np.sqrt(n - 1)
+    return np.asarray(rest)
+
+
 class RunningMoments:
     """Streaming mean and covariance by the merge rule of Chan, Golub and LeVeque (1979).
 
@@ -89,6 +107,7 @@ class RunningMoments:
         self._mean = np.zeros(dim)
         self._device = device
         self._scatter: Any = None  # where the products are made
+        self._factor: np.ndarray | None = None
 
     def update(self, features: np.ndarray) -> None:
         """Take in features ``(n, d)`` of any float type.
@@ -121,7 +140,7 @@ class RunningMoments:
             raise PagodaError(f"{self._n} images have no covariance; use 2 or more")
         with arrays_on(self._device) as arrays:
             covariance = arrays.get(self._scatter / (self._n - 1))
-        return Moments(self._n, self._mean.copy(), covariance)
+        return Moments(self._n, self._mean.copy(), covariance, self._factor)
 
     def _flush(self) -> None:
         if not self._held:
@@ -130,6 +149,8 @@ class RunningMoments:
         mean = block[:-1].mean(axis=0)
         block[:-1] -= mean
         total = self._n + self._held
+        few = self._n == 0 and 2 <= total <= mean.size
+        self._factor = contrasts(block[:-1]).T if few else None
         delta = mean - self._mean
         # The last term of M is that of one more row.
         block[-1] = delta * np.sqrt(self._n * self._held / total)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import frechet
 from pagoda.metrics.frechet import (
     covariance_factor,
     frechet_distance,
@@ -179,12 +179,42 @@ def test_trouble_is_one_line() -> None:
         frechet_distance_of_features(np.array([[0.0], [1.0], [np.nan]]), np.zeros((2, 1)))
 
 
-def test_panels_of_the_triangular_product_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    s1, s2 = positive(50, 1), positive(50, 2)
-    whole = trace_sqrt_product(s1, s2)
-    for panel in (1, 7, 49):
-        monkeypatch.setattr(frechet, "_PANEL", panel)
-        assert trace_sqrt_product(s1, s2) == pytest.approx(whole, rel=1e-13)
+SPECTRA = {
+    "1/i": lambda i: 1 / i, "1/i^2": lambda i: i**-2.0, "exp": lambda i: np.exp(-i / 10),
+    "flat": np.ones_like,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_spectra_like_those_of_features(name: str, scale: float) -> None:
+    """Covariances that commute: sum (sqrt a - sqrt b)^2, whatever falls below rounding."""
+    d = 200
+    rng = np.random.default_rng(3)
+    q = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    a = SPECTRA[name](np.arange(1.0, d + 1)) * scale
+    b = a * rng.uniform(0.5, 2, d)
+    s1, s2 = ((q * v) @ q.T for v in (a, b))
+    mean = np.zeros(d)
+    truth = np.square(np.sqrt(a) - np.sqrt(b)).sum()
+    for given in ((s1, s2), (s2, s1)):
+        assert frechet_distance(mean, given[0], mean, given[1]) == pytest.approx(truth, rel=1e-10)
+
+
+@pytest.mark.parametrize("fall", [1.0, 0.3, 0.03])
+def test_steep_covariances_that_do_not_commute(fall: float) -> None:
+    """Against eigenvalues with 60 digits."""
+    d = 14
+    rng = np.random.default_rng(5)
+    roots = [np.linalg.qr(rng.normal(size=(d, d)))[0] * fall ** (np.arange(d) / 2) for _ in "ab"]
+    s1, s2 = (root @ root.T for root in roots)
+    with mpmath.workdps(60):
+        first, second = mpmath.matrix(s1.tolist()), mpmath.matrix(s2.tolist())
+        values = mpmath.eig(first * second, left=False, right=False)
+        truth = sum(mpmath.sqrt(abs(v)) for v in values)
+    # what float64 leaves undetermined of the tail: each entry is rounded to eps
+    slack = d * np.sqrt(np.finfo(float).eps * np.trace(s1) * np.trace(s2)) if fall < 0.1 else 0
+    assert trace_sqrt_product(s1, s2) == pytest.approx(float(truth), rel=1e-10, abs=slack)
 
 
 @pytest.mark.parametrize("rank", [30, 12])
