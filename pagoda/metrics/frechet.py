@@ -85,9 +85,11 @@ def trace_sqrt_product(
     with arrays_on(device) as arrays:
         values = _eigenvalues(_congruence(factor1, cov2, arrays, device), arrays)
     cross = _root_sum(values)
-    if cross is None and factor2 is None:
+    if cross is not None:
+        return cross
+    if factor2 is None:
         factor2 = covariance_factor(cov2)
-    if cross is None and factor1.shape[1] == factor2.shape[1] == len(cov1):
+    if factor1.shape[1] == factor2.shape[1] == len(cov1):
         pivots = [_triangle(factor)[0].diagonal() for factor in (factor1, factor2)]
         cross = _root_sum(values, 2 * np.log(pivots).sum())
     return nuclear_norm(factor1.T @ factor2) if cross is None else cross

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mpmath
 import numpy as np
 import pytest
@@ -179,7 +181,7 @@ def test_trouble_is_one_line() -> None:
         frechet_distance_of_features(np.array([[0.0], [1.0], [np.nan]]), np.zeros((2, 1)))
 
 
-SPECTRA = {
+SPECTRA: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1/i": lambda i: 1 / i, "1/i^2": lambda i: i**-2.0, "exp": lambda i: np.exp(-i / 10),
     "flat": np.ones_like,
 }  # fmt: skip
