@@ -21,6 +21,7 @@ from pagoda.evaluation.streaming import Collected
 from pagoda.extractors.base import Extractor
 from pagoda.metrics.frechet import covariance_factor
 from pagoda.metrics.precision_recall import squared_radii
+from pagoda.metrics.statistics import check_features, check_statistics
 
 SPATIAL = ("spatial_mean", "spatial_covariance")
 _IDENTITY = ("images", "recipe", "resolution", "split", "n", "extractor", "extractor_fingerprint")
@@ -37,6 +38,15 @@ class Statistics:
     def factor(self) -> np.ndarray:
         """Of the covariance, see :func:`pagoda.metrics.frechet.covariance_factor`."""
         return covariance_factor(self.covariance)
+
+
+def checked(where: str, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
+    """Statistics that come from outside.
+
+    Raises:
+        PagodaError: if they are impossible: :func:`pagoda.metrics.statistics.check_statistics`.
+    """
+    return Statistics(*check_statistics(mean, covariance, where))
 
 
 @dataclass(frozen=True)
@@ -66,24 +76,33 @@ class Reference:
         """Number of images, None if the file does not say."""
         return self.card["n"]
 
-    def radii(self, device: str | None = None) -> np.ndarray:
-        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
+    @property
+    def real(self) -> np.ndarray:
+        """The features of real images.
 
         Raises:
-            PagodaError: if the reference keeps no features.
+            PagodaError: if the reference keeps none.
         """
         if self.manifold is None:
             raise PagodaError(
                 f"{self.where} keeps no features of real images, which precision, recall and "
                 "kernel distances need; make a reference from the images with 'pagoda reference'"
             )
-        if device not in self._radii:
-            self._radii[device] = squared_radii(self.manifold, self.neighbours, device)
-        return self._radii[device]
+        return self.manifold
+
+    def radii(self, device: str | None = None) -> np.ndarray:
+        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
+
+        Raises:
+            PagodaError: if the reference keeps no features.
+        """
+        if not self._radii:  # the same bits on every device
+            self._radii.append(squared_radii(self.real, self.neighbours, device))
+        return self._radii[0]
 
     @cached_property
-    def _radii(self) -> dict[str | None, np.ndarray]:
-        return {}
+    def _radii(self) -> list[np.ndarray]:
+        return []
 
 
 def reference_card(
@@ -165,13 +184,24 @@ def write_reference(
 
 
 def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
-    """A ``reference`` artifact."""
-    spatial, manifold = None, artifact.array("manifold")
+    """A ``reference`` artifact.
+
+    Raises:
+        PagodaError: if its statistics are impossible, or its parts do not belong together.
+    """
+    where, spatial, manifold = str(artifact.path), None, artifact.array("manifold")
     if "spatial_mean.npy" in artifact.manifest["files"]:
-        spatial = Statistics(*(artifact.array(name) for name in SPATIAL))
+        spatial = checked(f"{where} (spatial)", *(artifact.array(name) for name in SPATIAL))
+    pooled = checked(where, artifact.array("mean"), artifact.array("covariance"))
+    if len(manifold):
+        manifold = check_features(manifold, f"the features of {where}")
+        if manifold.shape[1] != pooled.mean.size:
+            raise PagodaError(
+                f"{where} has a mean of {pooled.mean.size}-d and images of {manifold.shape[1]}-d "
+                "features; make the reference anew"
+            )
     return Reference(
-        str(artifact.path), Statistics(artifact.array("mean"), artifact.array("covariance")),
-        spatial, manifold if len(manifold) else None, neighbours, artifact.card(),
+        where, pooled, spatial, manifold if len(manifold) else None, neighbours, artifact.card(),
         artifact.fingerprint,
     )  # fmt: skip
 

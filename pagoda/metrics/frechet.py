@@ -25,7 +25,7 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.metrics.arrays import Arrays, arrays_on, tiles
-from pagoda.metrics.statistics import Moments, check_features, feature_moments
+from pagoda.metrics.statistics import Moments, check_features, check_statistics, feature_moments
 
 _FAST_BOUND = 1e-12  # largest relative error allowed to the eigenvalue form
 _PANEL = 256  # columns of a triangular product made at a time
@@ -51,12 +51,11 @@ def frechet_distance(
         The distance, in squared units of the features; never below 0.
 
     Raises:
-        PagodaError: if shapes disagree or anything is NaN or infinite.
+        PagodaError: if shapes disagree, anything is NaN or infinite, or a matrix is no covariance.
     """
-    mean1, mean2 = (_checked(m, 1, "mean") for m in (mean1, mean2))
-    cov1, cov2 = (_checked(c, 2, "covariance") for c in (cov1, cov2))
-    dim = mean1.size
-    if mean2.size != dim or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
+    mean1, cov1 = check_statistics(mean1, cov1, "the first set", definite=factor1 is None)
+    mean2, cov2 = check_statistics(mean2, cov2, "the second set")
+    if mean2.size != mean1.size:
         raise PagodaError(
             f"features differ in dimension: means {mean1.size} and {mean2.size}, covariances "
             f"{cov1.shape} and {cov2.shape}; compare statistics of one feature network"
@@ -238,12 +237,3 @@ def _factor(covariance: Any, arrays: Arrays) -> Any:
 
 def _nuclear_norm(matrix: Any, arrays: Arrays) -> float:
     return 0.0 if 0 in matrix.shape else float(arrays.linalg.svdvals(matrix).sum())
-
-
-def _checked(array: np.ndarray, ndim: int, what: str) -> np.ndarray:
-    array = np.asarray(array, dtype=np.float64)
-    if array.ndim != ndim or not array.size:
-        raise PagodaError(f"the {what} has shape {array.shape}; {ndim} axes are needed")
-    if not np.isfinite(array).all():
-        raise PagodaError(f"the {what} holds NaN or infinity; its features were not finite")
-    return array
