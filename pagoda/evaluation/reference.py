@@ -21,6 +21,7 @@ from pagoda.evaluation.streaming import Collected
 from pagoda.extractors.base import Extractor
 from pagoda.metrics.frechet import covariance_factor
 from pagoda.metrics.precision_recall import squared_radii
+from pagoda.metrics.statistics import check_features, check_statistics
 
 SPATIAL = ("spatial_mean", "spatial_covariance")
 _TEXT, _COUNT = (str, type(None)), (int, type(None))
@@ -42,6 +43,15 @@ class Statistics:
     def factor(self) -> np.ndarray:
         """Of the covariance, see :func:`pagoda.metrics.frechet.covariance_factor`."""
         return covariance_factor(self.covariance)
+
+
+def checked(where: str, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
+    """Statistics that come from outside.
+
+    Raises:
+        PagodaError: if they are impossible: :func:`pagoda.metrics.statistics.check_statistics`.
+    """
+    return Statistics(*check_statistics(mean, covariance, where))
 
 
 @dataclass(frozen=True)
@@ -71,24 +81,33 @@ class Reference:
         """Number of images, None if the file does not say."""
         return self.card["n"]
 
-    def radii(self, device: str | None = None) -> np.ndarray:
-        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
+    @property
+    def real(self) -> np.ndarray:
+        """The features of real images.
 
         Raises:
-            PagodaError: if the reference keeps no features.
+            PagodaError: if the reference keeps none.
         """
         if self.manifold is None:
             raise PagodaError(
                 f"{self.where} keeps no features of real images, which precision, recall and "
                 "kernel distances need; make a reference from the images with 'pagoda reference'"
             )
-        if device not in self._radii:
-            self._radii[device] = squared_radii(self.manifold, self.neighbours, device)
-        return self._radii[device]
+        return self.manifold
+
+    def radii(self, device: str | None = None) -> np.ndarray:
+        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
+
+        Raises:
+            PagodaError: if the reference keeps no features.
+        """
+        if not self._radii:  # the same bits on every device
+            self._radii.append(squared_radii(self.real, self.neighbours, device))
+        return self._radii[0]
 
     @cached_property
-    def _radii(self) -> dict[str | None, np.ndarray]:
-        return {}
+    def _radii(self) -> list[np.ndarray]:
+        return []
 
 
 def reference_card(
@@ -175,36 +194,28 @@ def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
     """A ``reference`` artifact.
 
     Raises:
-        PagodaError: one line if its card lacks something, or its arrays do not belong together.
+        PagodaError: if its card lacks something, its statistics are impossible, or its parts do not
+            belong together.
     """
-    spatial, manifold, card = None, artifact.array("manifold"), artifact.card()
+    where, spatial, manifold = str(artifact.path), None, artifact.array("manifold")
+    card = artifact.card()
     for key, types in _CARD.items():
         if not isinstance(card.get(key, ...), types):
-            raise PagodaError(f"{artifact.path}: card.json has no sound {key!r}; make it again")
-    pooled = _statistics(artifact, "mean", "covariance")
+            raise PagodaError(f"{where}: card.json has no sound {key!r}; make it again")
     if "spatial_mean.npy" in artifact.manifest["files"]:
-        spatial = _statistics(artifact, *SPATIAL)
+        spatial = checked(f"{where} (spatial)", *(artifact.array(name) for name in SPATIAL))
+    pooled = checked(where, artifact.array("mean"), artifact.array("covariance"))
+    if len(manifold):
+        manifold = check_features(manifold, f"the features of {where}")
     if manifold.shape[1] != pooled.mean.size:
         raise PagodaError(
-            f"{artifact.path}: features of {manifold.shape[1]} and statistics of "
-            f"{pooled.mean.size} dimensions do not belong together; make it again"
+            f"{where}: features of {manifold.shape[1]} and statistics of {pooled.mean.size} "
+            "dimensions do not belong together; make it again"
         )
     return Reference(
-        str(artifact.path), pooled, spatial, manifold if len(manifold) else None, neighbours, card,
+        where, pooled, spatial, manifold if len(manifold) else None, neighbours, card,
         artifact.fingerprint,
     )  # fmt: skip
-
-
-def _statistics(artifact: Artifact, mean: str, covariance: str) -> Statistics:
-    """Two arrays of a kept reference; the one place where such statistics come in."""
-    found = Statistics(artifact.array(mean), artifact.array(covariance))
-    d = found.mean.size
-    if found.mean.shape != (d,) or found.covariance.shape != (d, d):
-        raise PagodaError(
-            f"{artifact.path}: {mean} {found.mean.shape} and {covariance} {found.covariance.shape} "
-            "do not belong together; make it again"
-        )
-    return found
 
 
 def check_extractor(reference: Reference, extractor: Extractor) -> None:

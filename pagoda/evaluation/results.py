@@ -1,13 +1,33 @@
-"""Files of measured values."""
+"""Measured values, and files of them."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pagoda import artifacts, outputs
 from pagoda.errors import PagodaError
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured value.
+
+    Attributes:
+        metric, protocol: its names.
+        value: the number.
+        reference_n: number of reference images, None if unknown.
+        sd: standard deviation over the subsets or splits that the value is a mean over (ddof 0);
+            None where it is no such mean.
+    """
+
+    metric: str
+    protocol: str
+    value: float
+    reference_n: int | None
+    sd: float | None = None
 
 
 def write_results(path: Path, tree: dict[str, Any]) -> None:

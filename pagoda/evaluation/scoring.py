@@ -7,7 +7,7 @@ is called FID, sFID, KID or Inception Score, and only CLIP's one that is called 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import Reference, Statistics
+from pagoda.evaluation.results import Value
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import Collected, Wanted
 from pagoda.metrics.fd_infinity import extrapolation_sizes, frechet_infinity
@@ -85,14 +86,14 @@ class _Scored:
 
     @cached_property
     def manifold(self) -> ManifoldValues:
-        real, k = _manifold(self.reference), self.settings.neighbours
+        real, k = self.reference.real, self.settings.neighbours
         radii = self.reference.radii(self.device)
         return manifold_values(real, self.sample.found.features, k, radii, self.device)
 
     @cached_property
     def manifold_left_out(self) -> dict[str, np.ndarray]:
         """Recall and coverage without one group of generated images at a time."""
-        real, k, radii = _manifold(self.reference), self.settings.neighbours, self.reference.radii
+        real, k, radii = self.reference.real, self.settings.neighbours, self.reference.radii
         features = self.sample.found.features
 
         def both(kept: np.ndarray) -> np.ndarray:
@@ -116,24 +117,17 @@ class _Scored:
         return protocol(other, sample.extractor, self.n, **settings)
 
 
-Value = tuple[str, str, float, int | None]
-"""Metric, protocol, value, number of reference images."""
-
-
 def _frechet(s: _Scored) -> Value:
     value = _distance(s.reference.pooled, s.sample.found.moments)
     metric = "fid" if s.sample.inception else "fd"
-    return metric, s.named("fid", "fd"), value, s.reference.n
+    return Value(metric, s.named("fid", "fd"), value, s.reference.n)
 
 
 def _spatial_frechet(s: _Scored) -> Value:
-    if s.reference.spatial is None or s.sample.found.spatial is None:
-        raise PagodaError(
-            f"{s.reference.where} has no statistics of spatial features, which sFID needs; make "
-            "the reference with --spatial"
-        )
-    value = _distance(s.reference.spatial, s.sample.found.spatial)
-    return "sfid", s.named("sfid", "sfd"), value, s.reference.n
+    if s.sample.found.spatial is None:
+        raise PagodaError(f"{s.sample.extractor} gives no spatial features, which sFID needs")
+    value = _distance(_spatial(s.reference), s.sample.found.spatial)
+    return Value("sfid", s.named("sfid", "sfd"), value, s.reference.n)
 
 
 def _distance(real: Statistics, found: Moments) -> float:
@@ -147,55 +141,60 @@ def _extrapolated(s: _Scored) -> Value:
     moments = Moments(s.reference.n or 0, real.mean, real.covariance)
     value = frechet_infinity(moments, s.sample.found.features, _POINTS, factor=real.factor).value
     metric = "fid_inf" if s.sample.inception else "fd_inf"
-    return metric, s.named("fid_inf", "fd_inf", p=_POINTS), value, s.reference.n
+    return Value(metric, s.named("fid_inf", "fd_inf", p=_POINTS), value, s.reference.n)
 
 
 def _mmd(s: _Scored) -> Value:
     """As cmmd-pytorch: V-statistic, times 1000; CLIP's features at unit length."""
     metric, width = "cmmd" if s.sample.clip else "mmd", s.settings.mmd_width
-    real, found = _manifold(s.reference), s.sample.found.features
+    real, found = s.reference.real, s.sample.found.features
     if s.sample.clip:
         real, found = (
             f / np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True) for f in (real, found)
         )
     value = gaussian_mmd(real, found, width, device=s.device)
-    return metric, protocol(metric, s.sample.extractor, s.n, w=width), value, len(real)
+    return Value(metric, protocol(metric, s.sample.extractor, s.n, w=width), value, len(real))
 
 
 def _kernel(s: _Scored) -> Value:
-    real, settings = _manifold(s.reference), s.settings
+    real, settings = s.reference.real, s.settings
     count, size = settings.subsets, settings.subset_size
     found = s.sample.found.features
-    value, _ = kernel_distance_of_subsets(real, found, count, size, device=s.device)
+    value, sd = kernel_distance_of_subsets(real, found, count, size, device=s.device)
     metric = "kid" if s.sample.inception else "kd"
-    return metric, s.named("kid", "kd", s=count, m=size), value, len(real)
+    return Value(
+        metric, s.named("kid", "kd", s=count, m=size), value, len(real), sd if count > 1 else None
+    )
 
 
 def _score(s: _Scored) -> Value:
-    splits = s.settings.splits
-    value, _ = inception_score(probabilities_of(_logits(s)), splits, _SHUFFLE_SEED)
-    metric = "inception_score" if s.sample.inception else "classifier_score"
-    return metric, s.named("is", "score", s=splits), value, s.reference.n
+    return _classifier_score(s, ("is", "score"), s.settings.splits, _SHUFFLE_SEED)
 
 
 def _score_adm(s: _Scored) -> Value:
     """As ADM's evaluator: parts of 5,000 in the order of the images."""
-    splits = max(1, s.n // _ADM_SPLIT)
-    value, _ = inception_score(probabilities_of(_logits(s)), splits)
+    return _classifier_score(s, ("is_adm", "score_adm"), max(1, s.n // _ADM_SPLIT), None)
+
+
+def _classifier_score(
+    s: _Scored, names: tuple[str, str], splits: int, shuffle_seed: int | None
+) -> Value:
+    value, sd = inception_score(probabilities_of(_logits(s)), splits, shuffle_seed)
     metric = "inception_score" if s.sample.inception else "classifier_score"
-    return metric, s.named("is_adm", "score_adm", s=splits), value, s.reference.n
+    spread = sd if splits > 1 else None
+    return Value(metric, s.named(*names, s=splits), value, s.reference.n, spread)
 
 
 def _accuracy(s: _Scored) -> Value:
     value = float(np.mean(s.correct))
-    return "class_accuracy", s.named("accuracy", "accuracy"), value, s.reference.n
+    return Value("class_accuracy", s.named("accuracy", "accuracy"), value, s.reference.n)
 
 
 def _manifold_metric(name: str) -> Callable[[_Scored], Value]:
     def metric(s: _Scored) -> Value:
         value = getattr(s.manifold.scores(), name)
         named = protocol(name, s.sample.extractor, s.n, k=s.settings.neighbours)
-        return name, named, value, len(_manifold(s.reference))
+        return Value(name, named, value, len(s.reference.real))
 
     return metric
 
@@ -287,23 +286,20 @@ def check_enough(
     if "fd_inf" in names:
         extrapolation_sizes(n, _POINTS)
     if names & _NEED_REAL:
-        have, k = min(n, len(_manifold(reference))), settings.neighbours
-        if names & set(_MANIFOLD) and have <= k:
+        have, k = min(n, len(reference.real)), settings.neighbours
+        if names & set(_MANIFOLD) and not 1 <= k < have:
             raise PagodaError(f"{have} images have no {k} neighbours; use more, or smaller -k")
-        if "kd" in names and have < settings.subset_size:
+        if "kd" in names and (settings.subsets < 1 or not 2 <= settings.subset_size <= have):
             raise PagodaError(
-                f"subsets of {settings.subset_size} cannot be drawn from {have} images; lower "
-                "--kid-subset-size, which changes the protocol"
+                f"{settings.subsets} subsets of {settings.subset_size} cannot be drawn from {have} "
+                "images; change --kid-subset-size, which changes the protocol"
             )
-    if "score" in names and n < settings.splits:
-        raise PagodaError(f"{n} images cannot fill {settings.splits} splits; lower --splits")
+    if "score" in names and not 1 <= settings.splits <= n:
+        raise PagodaError(f"{n} images cannot fill {settings.splits} splits; change --splits")
     if names & _NEED_LOGITS and classes is None:
         raise PagodaError("the features come without class logits, which the score needs")
-    if "sfd" in names and reference.spatial is None:
-        raise PagodaError(
-            f"{reference.where} has no statistics of spatial features, which sFID needs; make "
-            "the reference with --spatial"
-        )
+    if "sfd" in names:
+        _spatial(reference)
 
 
 def score(
@@ -316,17 +312,17 @@ def score(
 ) -> list[dict[str, Any]]:
     """All metrics of one pass: metric, protocol, value, n and n of the reference.
 
+    A mean over subsets or splits has ``sd``, its standard deviation over them (:class:`Value`).
     With ``intervals`` also ``low``, ``high`` and ``interval``, which names how they were found;
     all three are None for a metric, or a number of images, that has none. On a ``device`` torch
     makes the distances between points; the Frechet distance is made here, in float64.
     """
     scored = _Scored(sample, reference, settings, device)
-    keys = ("metric", "protocol", "value", "reference_n")
     rows = []
     for name in metrics:
-        value = _METRICS[name](scored)
-        row = dict(zip(keys, value, strict=True)) | {"n": sample.found.n}
-        rows.append(row | (_interval(scored, name, value[2]) if intervals else {}))
+        found = asdict(_METRICS[name](scored)) | {"n": sample.found.n}
+        row = {key: value for key, value in found.items() if key != "sd" or value is not None}
+        rows.append(row | (_interval(scored, name, row["value"]) if intervals else {}))
     return rows
 
 
@@ -370,7 +366,7 @@ def train_share_row(
         real: real images of the other split.
         device: as of :func:`score`.
     """
-    train, held_out = _manifold(reference), real.found.features
+    train, held_out = reference.real, real.found.features
     if reference.card["split"] == "test":
         train, held_out = held_out, train
     found = train_share(sample.found.features, train, held_out, device=device)
@@ -406,13 +402,13 @@ def other_split_row(
     }  # fmt: skip
 
 
-def _manifold(reference: Reference) -> np.ndarray:
-    if reference.manifold is None:
+def _spatial(reference: Reference) -> Statistics:
+    if reference.spatial is None:
         raise PagodaError(
-            f"{reference.where} keeps no features of real images, which precision, recall and "
-            "kernel distances need; make a reference from the images with 'pagoda reference'"
+            f"{reference.where} has no statistics of spatial features, which sFID needs; make "
+            "the reference with --spatial"
         )
-    return reference.manifold
+    return reference.spatial
 
 
 def _logits(s: _Scored) -> np.ndarray:

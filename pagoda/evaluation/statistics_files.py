@@ -26,7 +26,7 @@ from pagoda.artifacts import sha256
 from pagoda.data.npz import Npz
 from pagoda.errors import PagodaError
 from pagoda.evaluation.arrays import ArrayImages
-from pagoda.evaluation.reference import Reference, Statistics
+from pagoda.evaluation.reference import Reference, checked
 
 _CLEANFID_NAME = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_[a-z0-9]+_[a-z0-9]+\.npz$")
 _DEFAULT_MODE = "legacy_tensorflow"
@@ -68,7 +68,7 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
         raise PagodaError(f"{path} has mu but no sigma; it has {', '.join(arrays)}")
     spatial = None
     if "mu_s" in arrays and "sigma_s" in arrays:
-        spatial = _checked(path, arrays["mu_s"], arrays["sigma_s"])
+        spatial = checked(f"{path} (spatial)", arrays["mu_s"], arrays["sigma_s"])
     named = _CLEANFID_NAME.search(path.name.lower())
     mode = named[1] if named else _DEFAULT_MODE
     identity = sha256(path)
@@ -77,10 +77,8 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
         "extractor": features or f"inception_{mode}", "extractor_fingerprint": None,
         "manifold_n": 0, "identity": identity,
     }  # fmt: skip
-    return Reference(
-        str(path), _checked(path, arrays["mu"], arrays["sigma"]), spatial, None, neighbours, card,
-        identity,
-    )  # fmt: skip
+    pooled = checked(str(path), arrays["mu"], arrays["sigma"])
+    return Reference(str(path), pooled, spatial, None, neighbours, card, identity)
 
 
 def reference_images(path: Path) -> ArrayImages | None:
@@ -92,16 +90,3 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     file = Npz(path)
     keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
     return {key: file.member(key).array() for key in keys}
-
-
-def _checked(path: Path, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
-    dim = mean.size
-    if mean.ndim != 1 or covariance.shape != (dim, dim):
-        raise PagodaError(
-            f"{path}: mean of shape {mean.shape} and covariance of shape {covariance.shape} do not "
-            "belong together; (d,) and (d, d) are needed"
-        )
-    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise PagodaError(f"{path} holds NaN or infinity")
-    return Statistics(mean, (covariance + covariance.T) / 2)

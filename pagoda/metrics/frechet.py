@@ -29,7 +29,13 @@ from scipy.linalg import lapack
 
 from pagoda.errors import PagodaError
 from pagoda.metrics.arrays import Arrays, arrays_on
-from pagoda.metrics.statistics import Moments, check_features, contrasts, feature_moments
+from pagoda.metrics.statistics import (
+    Moments,
+    check_features,
+    check_statistics,
+    contrasts,
+    feature_moments,
+)
 
 _ALLOWED = 5e-11  # largest estimate of the relative error; the error is a hundredth or less
 
@@ -56,12 +62,11 @@ def frechet_distance(
         The distance, in squared units of the features; never below 0.
 
     Raises:
-        PagodaError: if shapes disagree or anything is NaN or infinite.
+        PagodaError: if shapes disagree, anything is NaN or infinite, or a matrix is no covariance.
     """
-    mean1, mean2 = (_checked(m, 1, "mean") for m in (mean1, mean2))
-    cov1, cov2 = (_checked(c, 2, "covariance") for c in (cov1, cov2))
-    dim = mean1.size
-    if mean2.size != dim or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
+    mean1, cov1 = check_statistics(mean1, cov1, "the first set", definite=factor1 is None)
+    mean2, cov2 = check_statistics(mean2, cov2, "the second set", definite=factor2 is None)
+    if mean2.size != mean1.size:
         raise PagodaError(
             f"features differ in dimension: means {mean1.size} and {mean2.size}, covariances "
             f"{cov1.shape} and {cov2.shape}; compare statistics of one feature network"
@@ -239,12 +244,3 @@ def _root_sum(values: np.ndarray, log_determinant: float | None = None) -> float
         difference = abs(np.log(values).sum() - log_determinant) + eps * len(values)
         off = np.minimum(off, 0.5 * difference * roots)
     return float(roots.sum()) if np.linalg.norm(off) <= _ALLOWED * roots.sum() else None
-
-
-def _checked(array: np.ndarray, ndim: int, what: str) -> np.ndarray:
-    array = np.asarray(array, dtype=np.float64)
-    if array.ndim != ndim or not array.size:
-        raise PagodaError(f"the {what} has shape {array.shape}; {ndim} axes are needed")
-    if not np.isfinite(array).all():
-        raise PagodaError(f"the {what} holds NaN or infinity; its features were not finite")
-    return array

@@ -81,6 +81,64 @@ def contrasts(centred: np.ndarray) -> np.ndarray:
     return np.asarray(rest)
 
 
+def check_statistics(
+    mean: np.ndarray, covariance: np.ndarray, what: str, definite: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mean ``(d,)`` and a covariance ``(d, d)`` as float64, the latter exactly symmetric.
+
+    Rounding is forgiven as far as a file of float32 numbers has it: entries mirrored to within 1e-6
+    of the largest one, eigenvalues down to -1e-7 of the trace. The latter takes one Cholesky
+    factorisation (0.15 s at 2048-d) of the matrix with that much added to its diagonal.
+
+    Args:
+        mean, covariance: as they come from a file or a caller.
+        what: what a message calls them.
+        definite: whether eigenvalues are checked too; not again where a factor is at hand.
+
+    Raises:
+        PagodaError: for other shapes, types that are no floats, NaN or infinity, or a matrix that
+            is no covariance.
+    """
+    mean, covariance = (
+        check_numbers(a, f"the mean and covariance of {what}", "f") for a in (mean, covariance)
+    )
+    dim = mean.size
+    if mean.ndim != 1 or not dim or covariance.shape != (dim, dim):
+        raise PagodaError(
+            f"{what}: mean of shape {mean.shape} and covariance of shape {covariance.shape} do not "
+            "belong together; (d,) and (d, d) are needed"
+        )
+    mean, covariance = (np.asarray(a, np.float64) for a in (mean, covariance))
+    largest = max(covariance.max(), -covariance.min())
+    for name, values in (("mean", mean), ("covariance", largest)):
+        if not np.isfinite(values).all():
+            raise PagodaError(f"{what}: the {name} holds NaN or infinity; features were not finite")
+    if not np.array_equal(covariance, covariance.T):
+        if np.abs(covariance - covariance.T).max() > 1e-6 * largest:
+            raise PagodaError(
+                f"{what}: the covariance is not symmetric, so it is none; make it anew"
+            )
+        covariance = (covariance + covariance.T) / 2
+    if definite and largest > 0:
+        _check_definite(covariance, what)
+    return mean, covariance
+
+
+def _check_definite(covariance: np.ndarray, what: str) -> None:
+    trace = float(np.trace(covariance))
+    shifted = covariance.copy()
+    shifted[np.diag_indices(len(shifted))] += 1e-7 * trace
+    try:
+        if trace > 0:
+            np.linalg.cholesky(shifted)
+            return
+    except np.linalg.LinAlgError:
+        pass
+    raise PagodaError(
+        f"{what}: the covariance has negative eigenvalues, so it is none; make it anew"
+    )
+
+
 class RunningMoments:
     """Streaming mean and covariance by the merge rule of Chan, Golub and LeVeque (1979).
 

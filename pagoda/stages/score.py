@@ -262,9 +262,9 @@ def _check_exif(images: Images, reference: Reference) -> None:
 def _show(tree: dict[str, Any]) -> None:
     for row in tree["rows"]:
         seed = "" if row["seed"] is None else f"  seed {row['seed']}"
-        between = ""
+        between = f"  sd {row['sd']:.3g}" if row.get("sd") is not None else ""
         if row.get("interval"):
-            between = f"  [{row['low']:.6g}, {row['high']:.6g}] {row['interval']}"
+            between += f"  [{row['low']:.6g}, {row['high']:.6g}] {row['interval']}"
         sys.stdout.write(f"{row['protocol']:<40} {row['value']:.6g}{between}{seed}\n")
     for entry in tree.get("over_seeds", []):
         best = next(key for key in entry if "_best_of_" in key)

@@ -142,10 +142,14 @@ def test_exif_turns_both_sets(folder: Path) -> None:
 def test_trouble_is_one_line(folder: Path) -> None:
     write_folder(folder / "few", pictures(9, seed=3))
     write_zip(folder / "small.zip", pictures(30, 8))
+    np.savez(folder / "wide.npz", pictures(9, seed=3)[:, :, :12])
+    assert run("wide.npz", "wide.npz", "mse,ssim")["rows"][0]["value"] == 0  # only hf needs squares
     cases: list[tuple[tuple[str, str], dict[str, Any], str]] = [
         (("few", "originals.zip"), {}, "few has 9 of .* and originals.zip has 30"),
         (("small.zip", "originals.zip"), {}, "equal numbers and equal sizes"),
         (("small.zip", "small.zip"), {"metrics": "ssim"}, "window of 11 pixels"),
+        (("wide.npz", "wide.npz"), {"metrics": "hf"}, "hf takes square images"),
+        (("wide.npz", "few"), {"metrics": "mse"}, "equal numbers and equal sizes"),
         (("few", "few"), {"metrics": "fid"}, "--metrics 'fid' is unknown; known: mse"),
         (("few", "few"), {"metrics": ","}, "is unknown"),
         (("few", "few"), {"out": Path("made.npz/x")}, "cannot write"),

@@ -100,6 +100,25 @@ def test_values_are_those_of_a_plain_computation(folder: Path) -> None:
                          "precision_custom_scorenet_embed_70_k3"]  # fmt: skip
 
 
+def test_means_over_subsets_and_splits_keep_their_deviation(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the row, the file and the printed line; what is no such mean has none."""
+    made = pictures(70, seed=2)[[*range(0, 70, 2), *range(1, 70, 2)]]
+    (real, _), (features, logits) = embedded(pictures(90, seed=1)), embedded(made)
+    tree = score.run(request(metrics="fd,kd,score,score_adm"))
+    assert tree is not None and json.loads(Path("out.json").read_text(encoding="utf-8")) == tree
+    _, kernel = kernel_distance_of_subsets(real, features, 5, 20)
+    _, splits = inception_score(probabilities_of(logits), 2, 2020)
+    assert ["sd" in row for row in tree["rows"]] == [False, True, True, False]  # ADM's: one split
+    assert tree["rows"][1]["sd"] == pytest.approx(kernel, rel=1e-3)
+    assert tree["rows"][2]["sd"] == pytest.approx(splits, rel=1e-3)
+    lines = capsys.readouterr().out.splitlines()
+    shown = [f"sd {row['sd']:.3g}" if "sd" in row else "" for row in tree["rows"]]
+    assert all(text in line for text, line in zip(shown, lines, strict=True))
+    assert ["sd" in line.split() for line in lines] == [False, True, True, False]
+
+
 def test_extrapolation_and_discrepancy_are_those_of_the_features(folder: Path) -> None:
     made = pictures(70, seed=2)[[*range(0, 70, 2), *range(1, 70, 2)]]
     real, _ = embedded(pictures(90, seed=1))
@@ -318,6 +337,9 @@ def test_inception_with_published_statistics(folder: Path, monkeypatch: pytest.M
         ({"n": 9, "metrics": "fd_inf"}, "9 samples and 15 sizes do not make a line"),
         ({"n": 10, "metrics": "kd"}, "subsets of 20 cannot be drawn from 10"),
         ({"settings": Settings(splits=80), "metrics": "score"}, "70 images cannot fill 80 splits"),
+        ({"settings": Settings(splits=0), "metrics": "score"}, "cannot fill 0 splits"),
+        ({"settings": Settings(neighbours=0), "metrics": "prdc"}, "70 images have no 0 neighbours"),
+        ({"settings": Settings(subsets=0), "metrics": "kd"}, "0 subsets of 1000 cannot be drawn"),
         ({"metrics": "fod"}, "--metrics fod is unknown; known: fid"),
         ({"metrics": "kid"}, "a name for Inception's features only"),
         ({"metrics": "accuracy"}, "class accuracy needs the class of every image"),
