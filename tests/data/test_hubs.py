@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_parquet_with_plain_bytes_and_numbers(tmp_path: Path) -> None:
     """A file that no ``datasets`` wrote: image bytes in a struct, labels as numbers, no splits."""
     pytest.importorskip("datasets")
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    rows = []
+    rows: list[Any] = []
     for i in range(12):
         content = io.BytesIO()
         Image.fromarray(pixels("train", "ant", i)).save(content, "PNG")

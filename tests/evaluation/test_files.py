@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,21 +107,18 @@ def test_content_decides_the_card(tmp_path: Path) -> None:
     """Of files of equal names and sizes, and of arrays; not what holds them, or was read first."""
     images = pictures(4)
 
-    def cards(name: str) -> tuple[list[object], list[object]]:
+    def cards(name: str) -> tuple[list[Any], list[Any]]:
         folder = tmp_path / name
         folder.mkdir()
         for i, pixels in enumerate(images):
             Image.fromarray(pixels).save(folder / f"{i}.bmp")
-        paths = [
-            folder,
-            *(shutil.make_archive(str(folder), kind, folder) for kind in ("zip", "tar")),
-        ]
+        packed = [Path(shutil.make_archive(str(folder), kind, folder)) for kind in ("zip", "tar")]
         nchw = images.transpose(0, 3, 1, 2)
         for i, array in enumerate((images, nchw, np.asfortranarray(images))):
             np.savez(tmp_path / f"{name}{i}.npz", arr_0=array)
         np.savez_compressed(tmp_path / f"{name}3.npz", samples=images)
         arrays = [open_images(tmp_path / f"{name}{i}.npz") for i in range(4)]
-        files = [open_images(Path(path)) for path in paths]
+        files = [open_images(path) for path in (folder, *packed)]
         for opened in (files[0], arrays[0]):
             opened.read(np.array([1, 2]))
         return [opened.card() for opened in files], [opened.card() for opened in arrays]
