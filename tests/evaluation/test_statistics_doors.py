@@ -34,7 +34,9 @@ def published_spatial(folder: Path, mean: np.ndarray, covariance: np.ndarray) ->
 
 def kept(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
     found = Collected(200, Moments(200, mean, covariance), None, ROWS.astype(np.float32), None)
-    write_reference(folder / "ref", found, {"identity": "x"}, {})
+    card = dict.fromkeys(("images", "recipe", "resolution", "split", "n", "extractor_fingerprint"))
+    card |= {"extractor": "x", "manifold_n": 200, "identity": "x"}
+    write_reference(folder / "ref", found, card, {})
     return from_artifact(artifacts.open_artifact(folder / "ref", "reference"), 3)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pagoda import artifacts
 from pagoda.data import cutting
+from pagoda.data.folders import TreeSource
 from pagoda.data.resize import cut
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
@@ -110,18 +111,21 @@ def scratch_of(resolution: int) -> list[Path]:
             and p.is_dir()]  # fmt: skip
 
 
-def test_one_pass_serves_every_resolution(photos: Path) -> None:
-    """The files are worthless after the first stage; the others still have their images."""
+def test_one_pass_serves_every_resolution(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first stage nothing is decoded, unless files have other contents of equal sizes."""
     alone = {r: written(of_files(photos), r).array("train_images").copy() for r in (8, 16, 32)}
     for name in ("runs", ".scratch"):
         shutil.rmtree(name)
     written(of_files(photos), 8)
     assert not scratch_of(8) and len(scratch_of(16)) == len(scratch_of(32)) == 1
+    with monkeypatch.context() as blind:
+        blind.setattr(TreeSource, "_open", None)
+        assert np.array_equal(written(of_files(photos), 16).array("train_images"), alone[16])
+        assert not scratch_of(16)
     for file in photos.rglob("*.png"):
         file.write_bytes(b"x" * file.stat().st_size)
-    for r in (16, 32):
-        assert np.array_equal(written(of_files(photos), r).array("train_images"), alone[r])
-        assert not scratch_of(r)
+    with pytest.raises(PagodaError, match=r"train image 0 .* does not decode"):
+        written(of_files(photos), 32)
 
 
 KILLED = """
