@@ -169,7 +169,7 @@ def test_trouble_is_one_line() -> None:
         frechet_distance(mean, s, mean + np.inf, s)
     with pytest.raises(PagodaError, match="differ in dimension"):
         frechet_distance(mean, s, np.zeros(4), np.eye(4))
-    with pytest.raises(PagodaError, match="d, d. are needed"):
+    with pytest.raises(PagodaError, match="do not belong together"):
         frechet_distance(mean, np.ones(3), mean, s)
     with pytest.raises(PagodaError, match="one feature network"):
         frechet_distance_of_features(np.zeros((5, 3)), np.zeros((5, 4)))
