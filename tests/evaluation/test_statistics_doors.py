@@ -32,11 +32,15 @@ def published_spatial(folder: Path, mean: np.ndarray, covariance: np.ndarray) ->
     return read_statistics(folder / "y.npz", None, 3)
 
 
+CARD: dict[str, object] = {
+    **dict.fromkeys(("images", "recipe", "resolution", "split", "n", "extractor_fingerprint")),
+    "extractor": "x", "manifold_n": 200, "identity": "x",
+}  # fmt: skip
+
+
 def kept(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
     found = Collected(200, Moments(200, mean, covariance), None, ROWS.astype(np.float32), None)
-    card = dict.fromkeys(("images", "recipe", "resolution", "split", "n", "extractor_fingerprint"))
-    card |= {"extractor": "x", "manifold_n": 200, "identity": "x"}
-    write_reference(folder / "ref", found, card, {})
+    write_reference(folder / "ref", found, CARD, {})
     return from_artifact(artifacts.open_artifact(folder / "ref", "reference"), 3)
 
 
@@ -102,8 +106,8 @@ def test_rounded_and_singular_ones_pass(door: Door, covariance: np.ndarray, tmp_
 
 def test_parts_of_a_reference_belong_together(tmp_path: Path) -> None:
     narrow = Collected(200, TRUE, None, ROWS[:, :4].astype(np.float32), None)
-    write_reference(tmp_path / "ref", narrow, {"identity": "x"}, {})
-    with pytest.raises(PagodaError, match="6-d and images of 4-d"):
+    write_reference(tmp_path / "ref", narrow, CARD, {})
+    with pytest.raises(PagodaError, match="features of 4 and statistics of 6 dimensions"):
         from_artifact(artifacts.open_artifact(tmp_path / "ref", "reference"), 3)
 
 
