@@ -11,6 +11,8 @@ from pagoda.report.results import DISTANCES, distance_protocols, number, pick
 STUDENT_TO_TEACHER = 1.5
 UNTRAINED_TO_STUDENT = 10.0
 GROWN_TO_STUDENT = 3.0
+NOISE = 3.0
+"""A generator less than this many times nearer than an untrained one satisfies no rule."""
 
 HOLDS, FAILS, NOT_MEASURED = "holds", "does not hold", "not measured"
 _MARKS = {HOLDS: "✓", FAILS: "✗", NOT_MEASURED: "–"}
@@ -56,7 +58,9 @@ def verdict_table(experiment: Experiment) -> Table:
     )
     caption = (
         "**The rules**, fixed in the code. Each compares two Fréchet distances (lower is "
-        "better) of one protocol; each distance is to real images of its own resolution. One run "
+        "better) of one protocol; each distance is to real images of its own resolution. A "
+        f"generator that is not {NOISE:g}× nearer than an untrained one, which two bad generators "
+        "beside each other may not be, satisfies no rule. One run "
         f"with training seed {experiment.config.seed}: an indication, not evidence over seeds."
     )
     return Table(caption, ("Rule", "Measured", "Verdict"), rows, "lll")
@@ -98,7 +102,18 @@ def _judge(experiment: Experiment, rule: _Rule, protocol: str) -> Verdict:
     bound = rule.limit * yardstick
     holds = value < bound if rule.strict else value <= bound
     measured = f"{number(value)} against {number(yardstick)}{_ratio(value, yardstick)}"
+    noise = _noise(experiment, rule.value[1], protocol)
+    if holds and noise is not None and value * NOISE > noise:
+        measured += f", but an untrained generator is at {number(noise)}: this is noise"
+        holds = False
     return Verdict(rule.text, f"{measured} (`{protocol}`)", HOLDS if holds else FAILS)
+
+
+def _noise(experiment: Experiment, resolution: int, protocol: str) -> float | None:
+    """Distance of the untrained control, at the base resolution where this one has none."""
+    places = (("untrained", r) for r in (resolution, experiment.config.base_res))
+    found = (_distance(experiment, place, protocol) for place in places)
+    return next((value for value in found if value is not None), None)
 
 
 def _ratio(value: float, yardstick: float) -> str:

@@ -14,7 +14,7 @@ from pagoda.report.document import Cell, Document, Section, Table
 from pagoda.report.experiment import Evaluation, Experiment, Row
 from pagoda.report.history import History
 from pagoda.report.markdown import to_markdown
-from pagoda.report.results import metrics_tree, number, results_csv, results_table
+from pagoda.report.results import DISTANCES, metrics_tree, number, results_csv, results_table
 from pagoda.report.verdicts import FAILS, HOLDS, NOT_MEASURED, verdict_table, verdicts
 from tests.report.synthetic import CLASSES, make_config, result_rows
 
@@ -152,6 +152,24 @@ def test_a_missing_yardstick_is_not_a_verdict() -> None:
     assert [v.outcome for v in found].count(NOT_MEASURED) == 1
     assert found[0].outcome == NOT_MEASURED
     assert "– not measured" in verdict_table(experiment).rows[0][2].text
+
+
+def test_no_rule_holds_where_everything_is_noise() -> None:
+    """Every generator as far as the untrained one, give or take: the ratios alone would hold."""
+    experiment = make_experiment()
+    noise = {"teacher": 1900.0, "student": 1850.0, "grown": 1800.0, "upsampled_base": 1880.0,
+             "untrained": 1887.0}  # fmt: skip
+    blurred = {
+        res: dataclasses.replace(found, rows=tuple(
+            dataclasses.replace(r, value=noise[r.generator])
+            if r.metric in DISTANCES and r.generator in noise else r
+            for r in found.rows
+        ))
+        for res, found in experiment.evaluations.items()
+    }  # fmt: skip
+    found = verdicts(dataclasses.replace(experiment, evaluations=blurred))
+    assert {v.outcome for v in found} == {FAILS}
+    assert "an untrained generator is at" in found[0].measured and "noise" in found[0].measured
 
 
 def test_distances_of_two_protocols_are_never_compared() -> None:
