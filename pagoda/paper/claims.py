@@ -188,6 +188,12 @@ def judge(claim: Claim, study: StudyResults) -> list[Judgement]:
     for protocol in protocols:
         effects = _effects(claim, [r for r in rows if r.protocol == protocol])
         verdict, reason, effect = _decide(claim, effects)
+        if effect is not None and (lacking := _lacking(claim, study, effects)):
+            named = ", ".join(map(str, lacking))
+            verdict, reason = (
+                OPEN,
+                f"runs of seed {named} failed or are missing: what is left is no fair sample",
+            )
         if effect is not None and claim.effect == "ratio":
             mean, low, high = (_exp(v) for v in (effect.mean, effect.low, effect.high))
             effect = Interval(mean, low, high, effect.n)
@@ -219,6 +225,17 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if nearest >= sign * limit:
         return REFUTED, f"{what} is {_OTHER}", interval
     return OPEN, "the limit is inside the interval", interval
+
+
+def _lacking(claim: Claim, study: StudyResults, effects: Mapping[int, float]) -> list[int]:
+    """Seeds that some arm of the claim was run with, but not every one to its end.
+
+    Left out of Student's interval, failed runs make it too narrow: with one of five missing it
+    holds 60 of 100 times instead of 95. A count has no such trouble.
+    """
+    arms = {*claim.value, *claim.against}
+    tried = {r.seed for r in study.rows if r.arm in arms}
+    return [] if exact(claim) else sorted(tried - set(effects))
 
 
 def exact(claim: Claim) -> bool:

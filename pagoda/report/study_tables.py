@@ -113,8 +113,12 @@ def _interval(rows: Sequence[StudyRow]) -> str:
         return f"Values of training seed {named} alone: no interval."
     counts = {len({r.seed for r in rows if line_of(r) == line}) for line in map(line_of, rows)}
     lonely = "; where there is one seed, its value" if 1 in counts else ""
+    fewer = (
+        " Lines of fewer seeds lack runs that failed or were not made." if len(counts) > 1 else ""
+    )
     return (
         f"Mean over training seeds {named} ± half of Student's {CONFIDENCE:.0%} interval{lonely}."
+        f"{fewer}"
     )
 
 

@@ -70,12 +70,21 @@ MANY = [10.0, 12.0, 11.0, 13.0]
 )
 def test_three_verdicts(tmp_path: Path, factors: list[float], expected: str) -> None:
     few = [f * m for f, m in zip(factors, MANY, strict=False)]
-    judged = verdict(make_claim(tmp_path), {"few": few, "many": MANY})
+    judged = verdict(make_claim(tmp_path), {"few": few, "many": MANY[: len(few)]})
     assert judged.verdict == expected
     assert judged.effect is not None
     geometric = math.exp(sum(map(math.log, factors)) / len(factors))
     assert judged.effect.mean == pytest.approx(geometric)
     assert judged.seeds == pytest.approx(dict(enumerate(factors)))
+
+
+def test_a_failed_run_is_never_dropped_in_silence(tmp_path: Path) -> None:
+    """Four of five seeds: Student's interval of what is left holds 60 %, not 95."""
+    many = [*MANY, 12.5]
+    few = [1.00 * many[0], 1.01 * many[1], 0.99 * many[2], 1.02 * many[3]]
+    judged = verdict(make_claim(tmp_path), {"few": few, "many": many})
+    assert judged.verdict == OPEN and "seed 4 failed or are missing" in judged.reason
+    assert verdict(make_claim(tmp_path), {"few": few, "many": many[:4]}).verdict == SUPPORTED
 
 
 @pytest.mark.parametrize("effect", ["ratio", "difference"])
