@@ -113,7 +113,8 @@ def track(config: Config) -> Tracked:
 def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
     """Put the rows of an evaluation of any images into MLflow, one run, unless they are there.
 
-    A value goes by its protocol; several seeds are steps of one metric.
+    A value goes by its protocol, with the ends of its interval and its deviation beside it where it
+    has them; several seeds are steps of one metric.
 
     Returns:
         The store, the run's id, and whether it was added now.
@@ -129,7 +130,12 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
         same = ("generator", "resolution", "reference", "features", "revision", "device")
         tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
         run = create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
-        metrics = [Metric(row["protocol"], row["value"], now, row["seed"] or 0) for row in rows]
+        metrics = [
+            Metric(row["protocol"] + end, row[key], now, row["seed"] or 0)
+            for row in rows
+            for key, end in (("value", ""), ("low", "_low"), ("high", "_high"), ("sd", "_sd"))
+            if row.get(key) is not None
+        ]
         log_metrics(client, run, metrics)
         client.set_terminated(run, "FINISHED")
     return store.uri, run, True

@@ -16,7 +16,7 @@ from pagoda.errors import PagodaError
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NAME_RULE = (
     "a name: up to 100 letters a-z, digits and _ - . that begin with a letter, a digit or _ "
-    "(folders are named after it)"
+    "(folders are named after it), other than plans, published and suite"
 )
 _LARGEST = 1 << 63  # what DVC, numpy and torch count to
 _SHOWN = reprlib.Repr()
@@ -26,7 +26,9 @@ _SHOWN.maxlist = _SHOWN.maxdict = 20
 
 def is_name(text: Any) -> bool:
     """Whether a text may name a folder of ours: see :data:`NAME_RULE`."""
-    return isinstance(text, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text))
+    taken = text in ("plans", "published", "suite")  # other things below reports/
+    rule = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+    return isinstance(text, str) and not taken and bool(re.fullmatch(rule, text))
 
 
 def opt(

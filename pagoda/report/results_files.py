@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,31 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         tree = json.loads(path.read_text("utf-8"))
-        rows = tree["rows"]
-        wrong = not rows or any(set(row) < _KEYS for row in rows)
+        rows, reference = list(tree["rows"]), dict(tree["reference"])
     except OSError as error:
         raise PagodaError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise PagodaError(f"{path} holds no rows of 'pagoda evaluate' ({error})") from error
-    if wrong:
+    if not rows:
         raise PagodaError(f"{path} holds no rows of 'pagoda evaluate'")
-    return dict(tree)
+    for i, row in enumerate(rows, 1):
+        if why := _trouble(row):
+            raise PagodaError(f"{path}, row {i}: {why}; evaluate again")
+    return dict(tree) | {"rows": rows, "reference": reference}
+
+
+def _trouble(row: Any) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if not isinstance(row, dict):
+        return f"{row!r} is no result"
+    if missing := _KEYS - set(row):
+        return f"{', '.join(sorted(missing))} missing"
+    value, texts = row["value"], ("generator", "metric", "protocol", "reference", "features")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"value is {value!r}, which is no finite number"
+    wrong = [key for key in texts if not isinstance(row[key], str)]
+    wrong += [key for key in ("n", "resolution") if not isinstance(row[key], int)]
+    return f"{wrong[0]} is {row[wrong[0]]!r}" if wrong else ""
 
 
 def results_table(files: Sequence[Path]) -> Table:
@@ -118,6 +135,10 @@ def _cell(row: Mapping[str, Any] | None) -> Cell:
         f"{row['reference'][:10]} (n {row['reference_n']}), features {row['features'][:10]}; code "
         f"{row['revision']}; {row['device']}"
     )
+    if row.get("sd") is not None:
+        title += f"; standard deviation {row['sd']:.3g}"
+    if row.get("interval"):
+        title += f"; {row['interval']}: {number(row['low'])} to {number(row['high'])}"
     return Cell(number(row["value"]), title)
 
 

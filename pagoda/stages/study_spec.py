@@ -174,6 +174,11 @@ def load_study(name: str) -> Study:
 
 def _arm(name: str, tree: dict[str, Any]) -> Arm:
     steps, counts = (tuple(tree.pop(key, ())) for key in ("steps", "counts"))
+    for key in ("set", "images"):
+        if not isinstance(tree.get(key, {}), dict):
+            raise TypeError(f"{key} of arm {name} is {tree[key]!r}; it must hold keys and values")
+    if wrong := [v for v in tree.get("images", {}).values() if not isinstance(v, int | float)]:
+        raise TypeError(f"images of arm {name} holds {wrong[0]!r}; shares are numbers")
     return Arm(name=name, steps=steps, counts=counts, **tree)
 
 

@@ -221,5 +221,9 @@ def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     history = client.get_metric_history(run, "fd_custom_x_40")
     assert [(metric.step, metric.value) for metric in history] == [(0, 1.5), (1, 2.5)]
     assert client.get_run(run).data.tags["resolution"] == "32"
+    ends = [row | {"low": 1.0, "high": 3.0, "sd": None, "interval": "influence_95"} for row in rows]
+    run = tracking.track_rows({"rows": ends})[1]
+    kept = client.get_run(run).data.metrics
+    assert kept == {"fd_custom_x_40": 2.5, "fd_custom_x_40_low": 1.0, "fd_custom_x_40_high": 3.0}
     other = [row | {"value": 9.0} for row in rows]
     assert tracking.track_rows({"rows": other})[1:] != (run, False)
