@@ -13,7 +13,8 @@ from pagoda.report.results_files import read_results, results_table
 
 ROW: dict[str, Any] = {
     "generator": "g", "metric": "fd", "protocol": "fd_custom_x_40", "value": 1.5, "n": 40,
-    "seed": 0, "resolution": 32, "nfe": 1, "reference": "a" * 64, "reference_n": 90, "features": "b" * 64,
+    "seed": 0, "resolution": 32, "nfe": 1, "reference": "a" * 64, "reference_n": 90,
+    "features": "b" * 64,
     "revision": "r", "device": "cpu", "base_res": None,
 }  # fmt: skip
 
