@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import linalg
 
 from pagoda.errors import PagodaError
 
@@ -21,13 +22,8 @@ _FEW = 8  # up to this many, repeated minima beat a partition
 class Arrays(Protocol):
     """What the metrics need beyond the operators that numpy and torch share."""
 
-    @property
-    def linalg(self) -> Any:
-        """The module of decompositions."""
-
-    @property
-    def linalg_error(self) -> type[Exception]:
-        """What it raises for a matrix that is not positive definite."""
+    def eigenvalues(self, a: Any) -> np.ndarray:
+        """Of a symmetric matrix, in rising order; reads its lower triangle, destroys ``a``."""
 
     def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> Any:
         """A contiguous copy or view in ``dtype``, where the arithmetic runs."""
@@ -58,8 +54,8 @@ class Arrays(Protocol):
 
 
 class _Numpy:
-    linalg = np.linalg
-    linalg_error = np.linalg.LinAlgError
+    def eigenvalues(self, a: np.ndarray) -> np.ndarray:
+        return np.asarray(linalg.eigvalsh(a, overwrite_a=True, check_finite=False))
 
     def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
         return np.ascontiguousarray(array, dtype)
@@ -108,8 +104,9 @@ class _Torch:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise PagodaError(f"metrics cannot run on device '{device}': {reason}") from error
-        self.linalg: Any = torch.linalg
-        self.linalg_error: type[Exception] = self.linalg.LinAlgError
+
+    def eigenvalues(self, a: Any) -> np.ndarray:
+        return self.get(self._torch.linalg.eigvalsh(a))
 
     def put(self, array: np.ndarray, dtype: type[np.floating[Any]]) -> Any:
         host = self._torch.from_numpy(np.array(array, dtype))  # a copy: torch wants it writable

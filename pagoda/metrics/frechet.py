@@ -31,6 +31,7 @@ from pagoda.errors import PagodaError
 from pagoda.metrics.arrays import Arrays, arrays_on
 from pagoda.metrics.statistics import (
     Moments,
+    check_definite,
     check_features,
     check_statistics,
     contrasts,
@@ -64,8 +65,8 @@ def frechet_distance(
     Raises:
         PagodaError: if shapes disagree, anything is NaN or infinite, or a matrix is no covariance.
     """
-    mean1, cov1 = check_statistics(mean1, cov1, "the first set", definite=factor1 is None)
-    mean2, cov2 = check_statistics(mean2, cov2, "the second set", definite=factor2 is None)
+    mean1, cov1 = check_statistics(mean1, cov1, "the first set", definite=False)
+    mean2, cov2 = check_statistics(mean2, cov2, "the second set", definite=False)
     if mean2.size != mean1.size:
         raise PagodaError(
             f"features differ in dimension: means {mean1.size} and {mean2.size}, covariances "
@@ -82,22 +83,40 @@ def trace_sqrt_product(
     device: str | None = None,
     factor2: np.ndarray | None = None,
 ) -> float:
-    """``tr (S1 S2)^(1/2)`` of two symmetric positive semi-definite matrices, see the module."""
+    """``tr (S1 S2)^(1/2)`` of two symmetric positive semi-definite matrices, see the module.
+
+    A factor of full rank shows that a matrix is positive, and positive eigenvalues then that the
+    other one is; without these, it is checked.
+
+    Raises:
+        PagodaError: if a matrix without a factor has negative eigenvalues.
+    """
+    one, two = (cov1, factor1, "the first set"), (cov2, factor2, "the second set")
     if factor2 is not None and (factor1 is None or factor2.shape[1] < factor1.shape[1]):
-        cov1, cov2, factor1, factor2 = cov2, cov1, factor2, factor1
-    if factor1 is None:
-        factor1 = covariance_factor(cov1)
+        one, two = two, one
+    first = _checked_factor(*one)
+    if not first.size:  # constant features: a covariance of zeros
+        return 0.0
     with arrays_on(device) as arrays:
-        values = _eigenvalues(_congruence(factor1, cov2, arrays, device), arrays)
-    cross = _root_sum(values)
-    if cross is not None:
+        values = arrays.eigenvalues(_congruence(first, two[0], arrays, device))
+    scale = float(cov1.diagonal().max() * cov2.diagonal().max())
+    cross = _root_sum(values, scale)
+    if cross is not None and first.shape == cov1.shape:
         return cross
-    if factor2 is None:
-        factor2 = covariance_factor(cov2)
-    if factor1.shape[1] == factor2.shape[1] == len(cov1):
-        pivots = [_triangle(factor)[0].diagonal() for factor in (factor1, factor2)]
-        cross = _root_sum(values, 2 * np.log(pivots).sum())
-    return nuclear_norm(factor1.T @ factor2) if cross is None else cross
+    second = _checked_factor(*two)
+    if first.shape == second.shape == cov1.shape:
+        pivots = [_triangle(factor)[0].diagonal() for factor in (first, second)]
+        cross = _root_sum(values, scale, 2 * np.log(pivots).sum())
+    return nuclear_norm(first.T @ second) if cross is None else cross
+
+
+def _checked_factor(covariance: np.ndarray, factor: np.ndarray | None, what: str) -> np.ndarray:
+    if factor is not None:
+        return factor
+    factor = covariance_factor(covariance)
+    if factor.shape != covariance.shape:
+        check_definite(covariance, what)
+    return factor
 
 
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:
@@ -122,9 +141,10 @@ def nuclear_norm(matrix: np.ndarray) -> float:
     upper = np.asarray(np.linalg.qr(tall, mode="r"))
     gram = upper @ upper.T  # nearly diagonal, unlike upper.T @ upper
     falling = np.argsort(-gram.diagonal(), kind="stable")
-    values = np.linalg.eigvalsh(gram[np.ix_(falling, falling)])
+    with arrays_on(None) as arrays:
+        values = arrays.eigenvalues(gram[np.ix_(falling, falling)])
     pivots = np.abs(upper.diagonal())
-    cross = _root_sum(values, 2 * np.log(pivots).sum()) if pivots.all() else None
+    cross = _root_sum(values, 0.0, 2 * np.log(pivots).sum()) if pivots.all() else None
     return float(np.linalg.svd(upper, compute_uv=False).sum()) if cross is None else cross
 
 
@@ -157,7 +177,7 @@ def frechet_distance_of_features(
     with arrays_on(device) as arrays:
         a, b = (arrays.put(rows, np.float64) for rows in (x, y))
         products = a @ b.T if len(a) <= len(b) else b @ a.T
-        cross = _root_sum(_eigenvalues(products @ products.T, arrays))
+        cross = _root_sum(arrays.eigenvalues(products @ products.T))
         if cross is None:
             cross = nuclear_norm(arrays.get(products))
     return _distance(mean1 - mean2, np.sum(x * x) + np.sum(y * y), cross)
@@ -220,26 +240,22 @@ def _triangle(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return factor[order], order
 
 
-def _eigenvalues(gram: Any, arrays: Arrays) -> np.ndarray:
-    """Of a matrix whose lower triangle is given, in rising order."""
-    return arrays.get(arrays.linalg.eigvalsh(gram)) if 0 not in gram.shape else np.empty(0)
-
-
-def _root_sum(values: np.ndarray, log_determinant: float | None = None) -> float | None:
+def _root_sum(
+    values: np.ndarray, scale: float = 0.0, log_determinant: float | None = None
+) -> float | None:
     """Sum of the square roots of eigenvalues, None where rounding could spoil it.
 
-    An eigenvalue ``v`` is off by about ``eps * max(v)`` at most, so its root by that over
-    ``2 sqrt(v)``. For a matrix graded from large to small it is off by far less: how much less is
-    told by the determinant, which triangular factors give with other rounding. Where the two
-    differ by ``r``, relatively, so do the smallest eigenvalues, about, and ``r sqrt(v) / 2`` is an
-    estimate for each root. Errors have random signs, so they add up in squares.
+    An eigenvalue ``v`` is off by about ``eps * max(v)`` at most (or ``eps * scale``, where what
+    the matrix was made of is larger), so its root by that over ``2 sqrt(v)``. For a matrix graded
+    from large to small it is off by far less: how much less is told by the determinant, which
+    triangular factors give with other rounding. Where the two differ by ``r``, relatively, so do
+    the smallest eigenvalues, about, and ``r sqrt(v) / 2`` is an estimate for each root. Errors
+    have random signs, so they add up in squares.
     """
-    if not values.size:  # constant features: a covariance of zeros
-        return 0.0
     if not values[0] > 0:
         return None
     roots, eps = np.sqrt(values), np.finfo(np.float64).eps
-    off = 0.5 * eps * values[-1] / roots
+    off = 0.5 * eps * max(values[-1], scale) / roots
     if log_determinant is not None:
         difference = abs(np.log(values).sum() - log_determinant) + eps * len(values)
         off = np.minimum(off, 0.5 * difference * roots)

@@ -87,13 +87,12 @@ def check_statistics(
     """A mean ``(d,)`` and a covariance ``(d, d)`` as float64, the latter exactly symmetric.
 
     Rounding is forgiven as far as a file of float32 numbers has it: entries mirrored to within 1e-6
-    of the largest one, eigenvalues down to -1e-7 of the trace. The latter takes one Cholesky
-    factorisation (0.15 s at 2048-d) of the matrix with that much added to its diagonal.
+    of the largest one.
 
     Args:
         mean, covariance: as they come from a file or a caller.
         what: what a message calls them.
-        definite: whether eigenvalues are checked too; not again where a factor is at hand.
+        definite: whether eigenvalues are checked too (:func:`check_definite`).
 
     Raises:
         PagodaError: for other shapes, types that are no floats, NaN or infinity, or a matrix that
@@ -119,12 +118,21 @@ def check_statistics(
                 f"{what}: the covariance is not symmetric, so it is none; make it anew"
             )
         covariance = (covariance + covariance.T) / 2
-    if definite and largest > 0:
-        _check_definite(covariance, what)
+    if definite:
+        check_definite(covariance, what)
     return mean, covariance
 
 
-def _check_definite(covariance: np.ndarray, what: str) -> None:
+def check_definite(covariance: np.ndarray, what: str) -> None:
+    """Check eigenvalues down to -1e-7 of the trace, which float32 numbers in a file may leave.
+
+    It takes a Cholesky factorisation of the matrix with that much added to its diagonal.
+
+    Raises:
+        PagodaError: if one is below that.
+    """
+    if not covariance.any():
+        return
     trace = float(np.trace(covariance))
     shifted = covariance.copy()
     shifted[np.diag_indices(len(shifted))] += 1e-7 * trace

@@ -19,6 +19,7 @@ from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.settings import Settings
+from pagoda.metrics import frechet
 from pagoda.metrics.fd_infinity import frechet_infinity
 from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.metrics.inception_score import inception_score, probabilities_of
@@ -77,6 +78,19 @@ def embedded(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def values(tree: dict[str, Any] | None) -> dict[str, float]:
     assert tree is not None
     return {row["metric"]: row["value"] for row in tree["rows"]}
+
+
+def test_few_images_are_scored_from_their_features(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 images of 12-d features: their covariance, which is singular, is not factored."""
+    few = pictures(9, seed=2)
+    write_folder(folder / "few", few)
+    (real, _), (made, _) = embedded(pictures(90, seed=1)), embedded(few)
+    expected = frechet_distance_of_features(real, made)
+    monkeypatch.setattr(frechet, "covariance_factor", None)
+    found = values(score.run(request(source=Source(Path("few")), metrics="fd")))
+    assert found["fd"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_values_are_those_of_a_plain_computation(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
+from pagoda.metrics import frechet
 from pagoda.metrics.frechet import (
     covariance_factor,
     frechet_distance,
@@ -183,25 +184,85 @@ def test_trouble_is_one_line() -> None:
 
 
 SPECTRA: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "1/i": lambda i: 1 / i, "1/i^2": lambda i: i**-2.0, "exp": lambda i: np.exp(-i / 10),
+    "1/i": lambda i: 1 / i,
+    "1/i^2": lambda i: i**-2.0,
+    "exp": lambda i: np.exp(-20.48 * i / i.size),  # to 1e-9
     "flat": np.ones_like,
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("name", SPECTRA)
+def spread(spectrum: str, q: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Variances near a spectrum, and the covariance that has them along the columns of q."""
+    near = np.random.default_rng(seed).uniform(0.5, 1.5, len(q))
+    a = SPECTRA[spectrum](np.arange(1.0, len(q) + 1)) * near
+    covariance = (q * a) @ q.T
+    return a, (covariance + covariance.T) / 2
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
-def test_spectra_like_those_of_features(name: str, scale: float) -> None:
-    """Covariances that commute: sum (sqrt a - sqrt b)^2, whatever falls below rounding."""
-    d = 200
-    rng = np.random.default_rng(3)
-    q = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    a = SPECTRA[name](np.arange(1.0, d + 1)) * scale
-    b = a * rng.uniform(0.5, 2, d)
-    s1, s2 = ((q * v) @ q.T for v in (a, b))
-    mean = np.zeros(d)
-    truth = np.square(np.sqrt(a) - np.sqrt(b)).sum()
-    for given in ((s1, s2), (s2, s1)):
-        assert frechet_distance(mean, given[0], mean, given[1]) == pytest.approx(truth, rel=1e-10)
+def test_steep_spectra_are_exact_without_singular_values(
+    spectrum: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small eigenvalues keep their digits, and the estimate of the error says so."""
+
+    def never(matrix: np.ndarray) -> float:
+        raise AssertionError("the slow way was taken")
+
+    monkeypatch.setattr(frechet, "nuclear_norm", never)
+    q, zero = rotation(200), np.zeros(200)
+    (a, s1), (b, s2) = spread(spectrum, q, 1), spread(spectrum, q, 2)
+    expected, s1, s2 = np.sum((np.sqrt(a) - np.sqrt(b)) ** 2) * scale, s1 * scale, s2 * scale
+    assert frechet_distance(zero, s1, zero, s2) == pytest.approx(expected, rel=1e-10)
+    assert frechet_distance(zero, s1, zero, s1) <= 1e-11 * np.trace(s1)
+
+
+@pytest.mark.parametrize("first", SPECTRA)
+@pytest.mark.parametrize("second", SPECTRA)
+def test_against_fifty_digits(first: str, second: str) -> None:
+    """Matrices that do not commute; the last pairs are not graded, so that the Gram fails."""
+    s1, s2 = spread(first, rotation(14, 3))[1], spread(second, rotation(14, 4))[1]
+    with mpmath.workdps(50):
+        lower, other = mpmath.cholesky(mpmath.matrix(s1.tolist())), mpmath.matrix(s2.tolist())
+        values = mpmath.eigsy(lower.T * other * lower, eigvals_only=True)
+        expected = float(sum(mpmath.sqrt(v) for v in values))
+    assert trace_sqrt_product(s1, s2) == pytest.approx(expected, rel=1e-11)
+    a1, a2 = covariance_factor(s1), covariance_factor(s2)
+    assert nuclear_norm(a1.T @ a2) == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("d", [2, 40, 150])
+def test_noise_of_a_singular_covariance_does_not_count(d: int) -> None:
+    """Variances that fall for one and rise for the other, half of which are zero."""
+    i, q, zero = np.arange(1.0, d + 1), rotation(d, 7), np.zeros(d)
+    a, b = np.where(i == 1, 1, 1e-7), np.where(i > d // 2, i**-3.0, 0)
+    expected = np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
+    for s1, s2 in (((q * a) @ q.T, (q * b) @ q.T), ((q * b) @ q.T, (q * a) @ q.T)):
+        assert frechet_distance(zero, s1, zero, s2) == pytest.approx(expected, rel=1e-10)
+
+
+def test_float32_features_are_computed_in_float64() -> None:
+    rng = np.random.default_rng(0)
+    for n in (30, 90):  # below and above d
+        x, y = (rng.normal(size=(n, 50)).astype(np.float32) + 1000 for _ in range(2))
+        wide = frechet_distance_of_features(x.astype(np.float64), y.astype(np.float64))
+        assert frechet_distance_of_features(x, y) == wide
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_few_rows_with_a_steep_spectrum(spectrum: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 rows and their images under an optimal map, by features, moments, and a thin factor."""
+    rng, q = np.random.default_rng(1), rotation(120)
+    x = (rng.normal(size=(30, 120)) * np.sqrt(spread(spectrum, q)[0])) @ q.T
+    x -= x.mean(axis=0)
+    moved = x - x @ positive(120, 4, 0.3, 2.5)
+    expected = pytest.approx(np.sum(moved**2) / 29, rel=1e-10)
+    a, b = feature_moments(x), feature_moments(x - moved)
+    assert frechet_distance_of_features(x, x - moved) == expected
+    assert frechet_distance(a.mean, a.covariance, b.mean, b.covariance) == expected
+    monkeypatch.setattr(frechet, "covariance_factor", None)  # the rows are the factors
+    found = frechet_distance(a.mean, a.covariance, b.mean, b.covariance, a.factor, factor2=b.factor)
+    assert found == expected
 
 
 @pytest.mark.parametrize("fall", [1.0, 0.3, 0.03])

@@ -48,6 +48,22 @@ def test_batches_change_no_bit() -> None:
         assert np.array_equal(found.covariance, whole.covariance)
 
 
+@pytest.mark.parametrize("n", [1, 2, 20, 21])
+def test_few_rows_leave_a_thin_factor(n: int) -> None:
+    """Of the whole covariance, while rows are at most d and none was let go."""
+    running = RunningMoments(20, buffer_rows=30)
+    running.update(correlated(n, 20))
+    running.update(correlated(1, 20))
+    found = running.moments()
+    if n >= 20:
+        assert found.factor is None
+        return
+    assert found.factor is not None and found.factor.shape == (20, n)
+    np.testing.assert_allclose(found.factor @ found.factor.T, found.covariance, atol=1e-12)
+    running.update(correlated(1, 20))
+    assert running.moments().factor is None
+
+
 def test_statistics_can_be_read_midway() -> None:
     rows = correlated(90, 4)
     running = RunningMoments(4)
