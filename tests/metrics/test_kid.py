@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.metrics import discrepancy
+from pagoda.metrics import discrepancy, kid
 from pagoda.metrics.kid import kernel_distance, kernel_distance_of_subsets
 
 
@@ -57,6 +59,42 @@ def test_subsets_average_to_the_whole() -> None:
     whole, none = kernel_distance_of_subsets(x[:300], y, subsets=3, subset_size=300)
     assert whole == pytest.approx(kernel_distance(x[:300], y), rel=1e-10)
     assert none == pytest.approx(0, abs=1e-10)
+
+
+def clusters(rng: np.random.Generator) -> np.ndarray:
+    return np.where(rng.integers(0, 2, 90)[:, None], 1e3, -1e3) + rng.normal(size=(90, 16)) * 0.1
+
+
+def with_outlier(rng: np.random.Generator) -> np.ndarray:
+    rows = rng.normal(size=(90, 16))
+    rows[7] *= 1e5
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("make", "narrow"),
+    [
+        (lambda rng: rng.normal(size=(90, 16)), True),
+        (lambda rng: rng.normal(size=(90, 16)) + 1e4, True),
+        (lambda rng: rng.normal(size=(90, 16)) * 1e-25, True),
+        (clusters, True),
+        (with_outlier, False),  # its products round by more than all others are
+        (lambda rng: rng.normal(size=(90, 16)) * 2.0**100, False),  # beyond float32
+        (lambda rng: np.ones((90, 16)), False),  # no deviation at all
+    ],
+)
+def test_products_of_float32_are_used_where_they_cannot_be_seen(
+    make: Callable[[np.random.Generator], np.ndarray], narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values from float64 features; the same bits where the products are float64."""
+    rng = np.random.default_rng(6)
+    x, y = make(rng).astype(np.float32), (make(rng)[8:] * 1.1).astype(np.float32)  # no outlier
+    mean, deviation = kernel_distance_of_subsets(x.astype(float), y.astype(float), 6, 40)
+    for device in ("cpu", None):
+        found = kernel_distance_of_subsets(x, y, 6, 40, device=device)
+        assert found == pytest.approx((mean, deviation), rel=1e-9, abs=1e-5 * deviation)
+    monkeypatch.setattr(kid, "_SEEN", -1)
+    assert (kernel_distance_of_subsets(x, y, 6, 40) != found) == narrow
 
 
 def test_the_seed_decides() -> None:
