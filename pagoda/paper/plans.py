@@ -88,12 +88,14 @@ def _growth(profile: str, plan: Mapping[str, Any]) -> Table:
              "" if step is None else f"{step / whole:.2%}", _in(d["reached_flops"], _PETA),
              f"{d['reached_flops'] / whole:.1%}")
         )  # fmt: skip
-    header = ("Resolution", "Diffusion there, PFLOP", "Growth step, PFLOP", "of diffusion",
-              "All stages so far, PFLOP", "of diffusion")  # fmt: skip
+    header = ("Resolution", "Diffusion there, PFLOP", "Growth step, PFLOP",
+              "of diffusion, our budgets",
+              "All stages so far, PFLOP", "of diffusion, our budgets")  # fmt: skip
     caption = (
         f"**Growth beside diffusion, `{profile}`**: training the teacher's design directly at a "
         "resolution, levels added, on as many images as the teacher, against growing to it. "
-        f"{_COUNTED} From `reports/plans/{profile}.json`."
+        "Our budgets: the shares rest on how many images the profile gives each stage; the paper "
+        f"states no length. {_COUNTED} From `reports/plans/{profile}.json`."
     )
     return _table(caption, header, rows)
 

@@ -76,8 +76,8 @@ def _growth(plan: Plan) -> str:
         return [f"{d.resolution}x{d.resolution}", step, share, _number(d.reached_flops, _PETA),
                 _percent(d.reached_flops / d.flops)]  # fmt: skip
 
-    header = ["grown to", "PFLOP of the step", "of diffusion there",
-              "PFLOP of all stages so far", "of diffusion there"]  # fmt: skip
+    header = ["grown to", "PFLOP of the step", "of diffusion there, our budgets",
+              "PFLOP of all stages so far", "of diffusion there, our budgets"]  # fmt: skip
     return table(header, [row(d) for d in plan.growth])
 
 
@@ -98,7 +98,8 @@ def _rules(plan: Plan) -> str:
         "Lossless WebP is taken as 0.42 of raw pixels. Weights are float32; a stage that trains "
         "keeps two checkpoints until it is done.",
         "Diffusion at a resolution is the teacher's design with levels added down to its lowest "
-        "resolution, trained on as many images as the teacher.",
+        "resolution, trained on as many images as the teacher. Our budgets: the "
+        "shares rest on how many images the profile gives each stage; the paper states no length.",
     ]
     if len(plan.extractors) > 1:
         counted = [name for name in plan.extractors if name not in plan.uncounted]
