@@ -48,6 +48,7 @@ from pagoda.stages.revision import code_revision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 PARAMETERS, LIVE = "parameters_hash", "live"
 _COMMIT = "mlflow.source.git.commit"
@@ -113,14 +114,12 @@ def track(config: Config) -> Tracked:
 def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
     """Put the rows of an evaluation of any images into MLflow, one run, unless they are there.
 
-    A value goes by its protocol, with the ends of its interval and its deviation beside it where it
-    has them; several seeds are steps of one metric.
+    A value goes by its protocol, its interval and deviation by ``<protocol>/low``, ``/high`` and
+    ``/sd``; several seeds are steps of one metric.
 
     Returns:
         The store, the run's id, and whether it was added now.
     """
-    from mlflow.entities import Metric
-
     rows, store = tree["rows"], find_store()
     identity, now = artifacts.digest(rows), int(time.time() * 1000)
     with connected(store) as client:
@@ -130,13 +129,8 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
         same = ("generator", "resolution", "reference", "features", "revision", "device")
         tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
         run = create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
-        metrics = [
-            Metric(row["protocol"] + end, row[key], now, row["seed"] or 0)
-            for row in rows
-            for key, end in (("value", ""), ("low", "_low"), ("high", "_high"), ("sd", "_sd"))
-            if row.get(key) is not None
-        ]
-        log_metrics(client, run, metrics)
+        metrics = [_metrics(row["protocol"], row, now, row["seed"] or 0) for row in rows]
+        log_metrics(client, run, [metric for of_row in metrics for metric in of_row])
         client.set_terminated(run, "FINISHED")
     return store.uri, run, True
 
@@ -316,18 +310,29 @@ def _log_results(client: MlflowClient, run: str, experiment: Experiment) -> None
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    main, others, curves = [], [], []
+    main: list[Metric] = []
+    others: list[Metric] = []
+    curves: list[Metric] = []
     for res, evaluation in experiment.evaluations.items():
         for row in evaluation.rows:
             name = f"{row.protocol}/{res:04d}"
             if row.generator == evaluation.main:
-                main.append(Metric(name, row.value, now, 0))
+                main += _metrics(name, dataclasses.asdict(row), now, 0)
                 curves.append(Metric(f"by_resolution/{row.protocol}", row.value, now, res))
             else:
-                others.append(Metric(f"{row.generator}/{name}", row.value, now, 0))
+                others += _metrics(f"{row.generator}/{name}", dataclasses.asdict(row), now, 0)
     for stage, history in experiment.histories.items():
         others.append(Metric(f"seconds/{stage}", history.seconds, now, 0))
     log_metrics(client, run, main + curves + others)
+
+
+def _metrics(name: str, row: Mapping[str, Any], now: int, step: int) -> list[Metric]:
+    """A row's value, and beside it what it has of ``sd``, ``low`` and ``high``."""
+    from mlflow.entities import Metric
+
+    more = {key: row.get(key) for key in ("sd", "low", "high")}
+    found = {name: row["value"]} | {f"{name}/{k}": v for k, v in more.items() if v is not None}
+    return [Metric(key, value, now, step) for key, value in found.items()]
 
 
 def _log_curves(client: MlflowClient, run: str, history: History, start_ms: int) -> None:

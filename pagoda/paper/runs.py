@@ -14,7 +14,7 @@ from PIL import Image
 
 from pagoda.errors import PagodaError
 from pagoda.report.document import Figure
-from pagoda.report.experiment import Row
+from pagoda.report.experiment import Row, check_row
 from pagoda.report.results import FULL_SIZE
 from pagoda.report.results_files import read_results
 
@@ -99,7 +99,7 @@ def _evaluated(folder: Path, base_res: int) -> Iterable[Row]:
         for row in read_results(file)["rows"]:
             if row["base_res"] == base_res:
                 main = "student" if row["resolution"] == base_res else "grown"
-                yield Row(**{k: row[k] for k in names} | {"generator": main})
+                yield Row(**{k: row[k] for k in names if k in row} | {"generator": main})
 
 
 def make_run(profile: str, results: str, text: str, origin: str, where: str) -> Run:
@@ -159,7 +159,8 @@ def _rows(text: str, where: str) -> Iterable[Row]:
         if needed - set(line) or None in line.values():
             raise PagodaError(f"{where} line {number}: {sorted(needed - set(line))} missing")
         try:
-            yield Row(**{k: _value(line[k], hints[k]) for k in hints if k in line})
+            row = {k: _value(line[k], hints[k]) for k in hints if k in line}
+            yield Row(**check_row(row, f"{where} line {number}"))
         except ValueError as error:
             raise PagodaError(f"{where} line {number}: {error}") from error
 

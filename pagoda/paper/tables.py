@@ -18,6 +18,7 @@ from pagoda.report.experiment import Row
 from pagoda.report.results import (
     DISTANCES,
     METRICS,
+    SPREAD,
     generator_label,
     number,
     size_label,
@@ -255,6 +256,8 @@ def measured_table(runs: Sequence[Run]) -> Table:
         "resolutions have two reference sets. One training seed a run, so no interval. Each "
         "value's n, seed, reference, features, code and device show on hover and stand in "
         f"`results.csv`. {_origins(runs)}"
+        + SPREAD
+        * any(row.sd is not None for run in runs for row in run.rows)
     )
     return _table(caption, ("Run", "Resolution", "Generator", "NFE", "n"), lines)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from pagoda.stages.paths import Paths
 
 @dataclass(frozen=True)
 class Row:
-    """One measured value with all that is needed to trace it."""
+    """One measured value with all that is needed to trace it.
+
+    ``sd``, if there is one, is over the subsets or splits that the value is a mean over.
+    """
 
     generator: str
     metric: str
@@ -36,6 +39,7 @@ class Row:
     revision: str
     device: str
     base_res: int
+    sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def _read_evaluation(config: Config, paths: Paths, resolution: int) -> Evaluatio
         )
     return Evaluation(
         resolution=resolution,
-        rows=tuple(_read_row(row, where) for row in tree["rows"]),
+        rows=tuple(_read_row(row, f"{where}, row {n}") for n, row in enumerate(tree["rows"], 1)),
         sheets=sheets,
         samples=samples,
         neighbours=neighbours,
@@ -158,11 +162,48 @@ def _read_evaluation(config: Config, paths: Paths, resolution: int) -> Evaluatio
     )
 
 
-def _read_row(tree: Mapping[str, Any], where: Path) -> Row:
-    names = {f.name for f in dataclasses.fields(Row)}
-    if wrong := names ^ set(tree):
-        raise PagodaError(
-            f"{where}: a row with missing or unknown entries ({', '.join(sorted(wrong))}); "
-            f"run 'dvc repro -f evaluate'"
-        )
-    return Row(**tree)
+def check_row(tree: Any, where: str, unknown: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entries of a row, if each is there and of the type that :class:`Row` says.
+
+    Args:
+        tree: of any shape, as JSON gives it.
+        where: file and row, for the message.
+        unknown: entries that may be None beside those that :class:`Row` allows to be.
+
+    Raises:
+        PagodaError: one line; an entry is missing or wrong, or a number is not finite.
+    """
+    if not isinstance(tree, dict):
+        raise PagodaError(f"{where} is no row of measured values")
+    for field in dataclasses.fields(Row):
+        if field.name not in tree and field.default is dataclasses.MISSING:
+            raise PagodaError(f"{where} lacks {field.name}")
+        value, hint = tree.get(field.name), _HINTS[field.name]
+        kind, *none = getattr(hint, "__args__", (hint,))
+        if value is None and (none or field.name in unknown):
+            continue
+        if not _is(value, kind):
+            raise PagodaError(f"{where}: {field.name} = {value!r} is not {_WORDS[kind]}")
+    return tree
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        kinds = isinstance(value, int | float) and abs(value) <= sys.float_info.max  # no NaN
+        return kinds and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _read_row(tree: Any, where: str) -> Row:
+    again = "; run 'dvc repro -f evaluate'"
+    try:
+        row = check_row(tree, where)
+        if wrong := sorted(set(row) - set(_HINTS)):
+            raise PagodaError(f"{where} has unknown entries: {', '.join(wrong)}")
+    except PagodaError as error:
+        raise PagodaError(f"{error}{again}") from error
+    return Row(**row)
+
+
+_HINTS = get_type_hints(Row)
+_WORDS = {str: "text", int: "a whole number", float: "a finite number"}

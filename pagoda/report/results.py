@@ -38,6 +38,9 @@ METRICS = {
 DISTANCES = ("fd", "fid")
 """Metrics that are Fréchet distances of pooled features."""
 
+SPREAD = " ±: standard deviation over the subsets or splits of the protocol."
+"""Of a caption, where a value has one."""
+
 FULL_SIZE = frozenset({"imagenet", "official"})
 """Profiles of the paper's own data and networks."""
 
@@ -57,6 +60,11 @@ def number(value: float) -> str:
     if abs(value) >= 999.5:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
+
+
+def spread(value: float, sd: float | None) -> str:
+    """A value, with its deviation over subsets or splits if it has one: 8.21 ± 0.104."""
+    return number(value) + ("" if sd is None else f" ± {number(sd)}")
 
 
 def short(fingerprint: str) -> str:
@@ -121,15 +129,17 @@ def results_table(evaluation: Evaluation) -> Table:
     caption = (
         f"**Results at {res}×{res}.** NFE: network evaluations an image; n: images a generator. "
         f"{provenance(rows)}"
-    )
+    ) + SPREAD * any(r.sd is not None for r in rows)
     return Table(caption, tuple(header), tuple(table), align)
 
 
 def results_csv(experiment: Experiment) -> str:
     """All rows, unrounded, one value a line with its provenance."""
     names = [f.name for f in dataclasses.fields(Row)]
+    if all(row.sd is None for row in experiment.rows):
+        names.remove("sd")
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer = csv.DictWriter(stream, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(dataclasses.asdict(row) for row in experiment.rows)
     return stream.getvalue()
@@ -163,7 +173,7 @@ def value_cell(row: Row | None) -> Cell:
         f"{row.resolution}×{row.resolution}; reference {row.reference[:10]} (n {row.reference_n}), "
         f"features {row.features[:10]}; code {row.revision}; {row.device}"
     )
-    return Cell(number(row.value), title)
+    return Cell(spread(row.value, row.sd), title)
 
 
 def _line_of(row: Row) -> tuple[str, int, int, int]:

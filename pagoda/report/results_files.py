@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pagoda.errors import PagodaError
 from pagoda.report.document import Cell, Table
-from pagoda.report.results import number, short
+from pagoda.report.experiment import check_row
+from pagoda.report.results import SPREAD, number, short, spread
 
 _COMPARED = ("images", "recipe", "resolution", "split", "n", "extractor", "extractor_fingerprint")
-_KEYS = {
-    "generator", "metric", "protocol", "value", "n", "seed", "resolution", "nfe", "reference",
-    "reference_n", "features", "revision", "device", "base_res",
-}  # fmt: skip
+_OVER_SEEDS = {"protocol", "seeds", "mean", "sd", "min"}
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """One file of results.
 
     Raises:
-        PagodaError: if it is missing, damaged or something else.
+        PagodaError: if it is missing, damaged or something else: one line with file and row.
     """
+    nothing = f"{path} holds no rows of 'pagoda evaluate'"
     try:
         tree = json.loads(path.read_text("utf-8"))
-        rows, reference = list(tree["rows"]), dict(tree["reference"])
     except OSError as error:
         raise PagodaError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise PagodaError(f"{path} holds no rows of 'pagoda evaluate' ({error})") from error
-    if not rows:
-        raise PagodaError(f"{path} holds no rows of 'pagoda evaluate'")
-    for i, row in enumerate(rows, 1):
-        if why := _trouble(row):
-            raise PagodaError(f"{path}, row {i}: {why}; evaluate again")
-    return dict(tree) | {"rows": rows, "reference": reference}
-
-
-def _trouble(row: Any) -> str:
-    """What is wrong with a row; empty if nothing is."""
-    if not isinstance(row, dict):
-        return f"{row!r} is no result"
-    if missing := _KEYS - set(row):
-        return f"{', '.join(sorted(missing))} missing"
-    value, texts = row["value"], ("generator", "metric", "protocol", "reference", "features")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return f"value is {value!r}, which is no finite number"
-    wrong = [key for key in texts if not isinstance(row[key], str)]
-    wrong += [key for key in ("n", "resolution") if not isinstance(row[key], int)]
-    return f"{wrong[0]} is {row[wrong[0]]!r}" if wrong else ""
+    except (ValueError, RecursionError) as error:
+        raise PagodaError(f"{nothing} ({error})") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("reference"), dict):
+        raise PagodaError(nothing)
+    rows, seeds = tree.get("rows"), tree.get("over_seeds", [])
+    if not isinstance(rows, list) or not rows or not isinstance(seeds, list):
+        raise PagodaError(nothing)
+    for n, row in enumerate(rows, 1):
+        check_row(row, f"{path}, row {n}", ("seed", "base_res", "reference_n"))
+    for n, entry in enumerate(seeds, 1):
+        best = any("_best_of_" in key for key in entry) if isinstance(entry, dict) else False
+        if not best or not entry.keys() >= _OVER_SEEDS or not isinstance(entry["seeds"], list):
+            raise PagodaError(
+                f"{path}: entry {n} of over_seeds lacks what 'pagoda evaluate' writes"
+            )
+    return tree
 
 
 def results_table(files: Sequence[Path]) -> Table:
@@ -135,11 +126,9 @@ def _cell(row: Mapping[str, Any] | None) -> Cell:
         f"{row['reference'][:10]} (n {row['reference_n']}), features {row['features'][:10]}; code "
         f"{row['revision']}; {row['device']}"
     )
-    if row.get("sd") is not None:
-        title += f"; standard deviation {row['sd']:.3g}"
     if row.get("interval"):
-        title += f"; {row['interval']}: {number(row['low'])} to {number(row['high'])}"
-    return Cell(number(row["value"]), title)
+        title += f"; {row['interval']} {row['low']!r} to {row['high']!r}"
+    return Cell(spread(row["value"], row.get("sd")), title)
 
 
 def _caption(trees: Sequence[Mapping[str, Any]]) -> str:
@@ -148,5 +137,5 @@ def _caption(trees: Sequence[Mapping[str, Any]]) -> str:
     code = ", ".join(dict.fromkeys(f"`{row['revision']}`" for row in rows))
     return (
         f"**Other evaluations**, by `pagoda evaluate --images`. Held against {held}; code {code}. "
-        "Values compare within a column."
+        "Values compare within a column." + SPREAD * any(row.get("sd") is not None for row in rows)
     )

@@ -92,7 +92,7 @@ BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
         ),
         "data/32 is a latents artifact, expected images",
     ),
-    "row": (_change_row, r"results\.json: a row with missing or unknown entries \(seed\)"),
+    "row": (_change_row, r"results\.json, row 4 lacks seed; run 'dvc repro"),
     "sheets": (_other_sheets, "do not fit samples of shape .* at 8"),
 }
 

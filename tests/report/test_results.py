@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pagoda.paper.runs import make_run
 from pagoda.report.document import Cell, Document, Section, Table
 from pagoda.report.experiment import Evaluation, Experiment, Row
 from pagoda.report.history import History
@@ -104,6 +105,20 @@ def test_csv_returns_every_row_unrounded() -> None:
         assert line["protocol"] == row.protocol
         assert line["nfe"] == ("" if row.nfe is None else str(row.nfe))
         assert line["reference"] == row.reference
+
+
+def test_a_deviation_is_shown_and_kept() -> None:
+    experiment = make_experiment()
+    old = experiment.evaluations[32]
+    assert "sd" not in results_csv(experiment).splitlines()[0].split(",")
+    rows = tuple(dataclasses.replace(r, sd=0.5) if r.metric == "fd" else r for r in old.rows)
+    new = dataclasses.replace(old, rows=rows)
+    experiment = dataclasses.replace(experiment, evaluations=experiment.evaluations | {32: new})
+    table = results_table(new)
+    assert "37.4 ± 0.500" in {cell.text for line in table.rows for cell in line}
+    assert "±" in table.caption and "±" not in results_table(old).caption
+    kept = make_run("smoke", results_csv(experiment), "", "", "results.csv").rows
+    assert kept == experiment.rows
 
 
 def test_metrics_line_up() -> None:

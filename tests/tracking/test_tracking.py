@@ -215,15 +215,15 @@ def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
              "revision": "r", "device": "cpu"}  # fmt: skip
     rows = [about | {"protocol": "fd_custom_x_40", "value": 1.5 + seed, "seed": seed}
             for seed in (0, 1)]  # fmt: skip
+    rows[1] |= {"sd": 0.25, "low": 2.0, "high": 3.0, "interval": "bootstrap_95"}
     store, run, added = tracking.track_rows({"rows": rows})
     assert added and tracking.track_rows({"rows": rows}) == (store, run, False)
     client = MlflowClient(tracking_uri=store)
     history = client.get_metric_history(run, "fd_custom_x_40")
     assert [(metric.step, metric.value) for metric in history] == [(0, 1.5), (1, 2.5)]
+    beside = {"sd": 0.25, "low": 2.0, "high": 3.0}
+    expected = {f"fd_custom_x_40/{key}": value for key, value in beside.items()}
+    assert client.get_run(run).data.metrics == expected | {"fd_custom_x_40": 2.5}
     assert client.get_run(run).data.tags["resolution"] == "32"
-    ends = [row | {"low": 1.0, "high": 3.0, "sd": None, "interval": "influence_95"} for row in rows]
-    run = tracking.track_rows({"rows": ends})[1]
-    kept = client.get_run(run).data.metrics
-    assert kept == {"fd_custom_x_40": 2.5, "fd_custom_x_40_low": 1.0, "fd_custom_x_40_high": 3.0}
     other = [row | {"value": 9.0} for row in rows]
     assert tracking.track_rows({"rows": other})[1:] != (run, False)
