@@ -76,7 +76,9 @@ def test_other_evaluations_of_a_generator_stand_in_its_line(
                                          "protocol": "fid_legacy_tensorflow_50k"}  # fmt: skip
     (tmp_path / "official" / "evaluations").mkdir()
     file = tmp_path / "official" / "evaluations" / "top.json"
-    file.write_text(json.dumps({"rows": [row, row | {"base_res": None, "value": 9.0}]}))
+    file.write_text(
+        json.dumps({"reference": {}, "rows": [row, row | {"base_res": None, "value": 9.0}]})
+    )
     (run,) = find_runs(tmp_path)
     table = tables.imagenet_table([], [run], top, Sources([]))
     assert column(table, "FID ↓ `fid_legacy_tensorflow_50k`") == ["1.75"]
