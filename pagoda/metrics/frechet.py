@@ -38,7 +38,7 @@ from pagoda.metrics.statistics import (
     feature_moments,
 )
 
-_ALLOWED = 5e-11  # largest estimate of the relative error; the error is a hundredth or less
+_ALLOWED = 5e-11  # largest estimate of the relative error of the last trace
 
 
 def frechet_distance(
@@ -122,8 +122,13 @@ def _checked_factor(covariance: np.ndarray, factor: np.ndarray | None, what: str
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:
     """A factor ``A``, ``(d, rank)``, with ``S = A A^T``, by Cholesky's with pivoting.
 
-    It stops where nothing is left on the diagonal but rounding, ``d * eps`` of its maximum. Rows
-    of ``A`` in the order of the pivots make a lower triangle, columns of falling size.
+    It stops where nothing is left on the diagonal but rounding, ``t = d * eps`` of its maximum (d
+    at least 64). Rows of ``A`` in the order of the pivots make a lower triangle, columns of falling
+    size.
+
+    What is left off makes ``tr (S1 S2)^(1/2)`` smaller by ``sqrt((d - rank) t tr S2)`` at most: a
+    nuclear norm of stacked factors is no more than the sum of theirs. It comes near that only where
+    S2 is large in the very directions in which S1 is rounding.
     """
     tolerance = max(len(covariance), 64) * np.finfo(np.float64).eps * covariance.diagonal().max()
     # the transpose, which is equal, has LAPACK's layout
