@@ -225,7 +225,9 @@ def _few(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _distance(delta: np.ndarray, traces: float, cross: float) -> float:
-    return max(0.0, float(delta @ delta + traces - 2.0 * cross))
+    value = float(delta @ delta + traces - 2.0 * cross)
+    # equal sets leave a few units of rounding of the traces, which are no distance
+    return value if value > 8 * np.finfo(np.float64).eps * traces else 0.0
 
 
 def _congruence(factor: np.ndarray, matrix: np.ndarray, arrays: Arrays, device: str | None) -> Any:

@@ -120,6 +120,15 @@ def test_identical_sets_are_at_distance_zero(rank: int) -> None:
     assert frechet_distance(mean, s, mean, s) <= 1e-11 * np.trace(s)
 
 
+@pytest.mark.parametrize(("n", "d"), [(24, 48), (100, 20)])
+def test_a_set_and_its_copy_are_at_distance_zero_exactly(n: int, d: int) -> None:
+    rows = np.random.default_rng(n).gamma(2.0, 50.0, size=(n, d)).astype(np.float32)
+    moments = feature_moments(rows)
+    assert frechet_distance_of_features(rows, rows.copy()) == 0
+    assert frechet_distance_to_features(moments, rows) == 0
+    assert frechet_distance_of_features(rows, rows + np.float32(1e-3)) > 0
+
+
 def test_symmetric_and_never_negative() -> None:
     s1, s2, mean = positive(30, 0), positive(30, 9), np.zeros(30)
     there, back = frechet_distance(mean, s1, mean, s2), frechet_distance(mean, s2, mean, s1)
