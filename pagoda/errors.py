@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as one line."""
+"""The one exception that reaches a user as one line, and how others become part of it."""
 
 
 class PagodaError(Exception):
@@ -11,3 +11,8 @@ class PagodaError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, in one line; its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

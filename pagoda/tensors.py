@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 
 def save_tensors(
@@ -30,5 +30,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:  # safetensors raises its own private types
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise PagodaError(f"{path} is no sound safetensors file ({why}); get it again") from error

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pagoda.data.resize import to_rgb
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 Labels = NDArray[np.int64]
 
-# All that Pillow and zipfile raise for damaged files, and to_rgb for modes without a rule.
-_DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
-            zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
+DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
+           zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
+"""All that Pillow and zipfile raise for damaged files, and to_rgb for modes without a rule."""
 
 
 _HASHED = 1 << 26  # bytes of pixels held at once while they are hashed
@@ -97,8 +97,8 @@ class ImageSource(ABC):
             with warnings.catch_warnings():  # of images that are large, but not too large
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 return to_rgb(self._open(int(self.rows[i])), self._exif)
-        except _DAMAGED as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+        except DAMAGED as error:
+            why = first_line(error)
             raise PagodaError(
                 f"{self.describe(i)} does not decode ({why}); mend or remove it"
             ) from error

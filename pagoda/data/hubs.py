@@ -13,7 +13,7 @@ from PIL import Image
 
 from pagoda.data.base import ArraySource, ImageSource, digest, hold_out
 from pagoda.data.trees import digests
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 
 class HubSource(ImageSource):
@@ -217,7 +217,7 @@ def _column(features: Any, kind: type) -> str | None:
 
 
 def _unreachable(name: str, error: Exception) -> PagodaError:
-    why = (str(error).splitlines() or [type(error).__name__])[0]
+    why = first_line(error)
     return PagodaError(
         f"cannot get {name} ({why}); check the name and the network, or use a local copy: "
         "-S data.source=npz -S data.path=FILE (zip, tar and folder work too)"

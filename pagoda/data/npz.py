@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagoda.data.base import ArraySource, hold_out, to_nchw
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 _HEADER = 1 << 16  # numpy itself reads no header of more than 10,000 bytes
 _READ = 1 << 24  # bytes read at once
@@ -177,7 +177,7 @@ def reading(path: Path, key: str) -> Iterator[None]:
             "numpy.savez_compressed"
         ) from error
     except _DAMAGED as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise PagodaError(f"{path}: {key} is damaged ({why}); copy the file again") from error
 
 

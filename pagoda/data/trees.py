@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 ENDINGS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".avif", ".bmp", ".gif",
@@ -203,7 +203,7 @@ def digests(open_file: Callable[[_T], IO[bytes]], names: Sequence[_T], where: st
             with open_file(name) as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         except (PagodaError, *_UNREADABLE) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             raise PagodaError(
                 f"{escaped(str(name))} of {where} cannot be read ({why}); mend or remove it"
             ) from error

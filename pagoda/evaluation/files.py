@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,15 +15,14 @@ from PIL import Image
 
 from pagoda.artifacts import digest
 from pagoda.data.archives import open_tree
+from pagoda.data.base import DAMAGED
 from pagoda.data.resize import cut, to_rgb
 from pagoda.data.trees import ENDINGS, Entry, Tree
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 from pagoda.evaluation.arrays import ArrayImages
 from pagoda.evaluation.streaming import Images
 
 _THREADS = min(8, os.cpu_count() or 1)
-_DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
-            zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 
 
 def open_images(
@@ -132,8 +128,8 @@ class FileImages:
             self._digests[name] = hashlib.sha256(content).hexdigest()
             image = to_rgb(Image.open(io.BytesIO(content)), self.exif)
             pixels = cut(image, self._how[1], self._how[0]) if self._how else np.asarray(image)
-        except _DAMAGED as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+        except DAMAGED as error:
+            why = first_line(error)
             raise PagodaError(
                 f"{self.where}: {name} does not decode ({why}); mend or remove it"
             ) from error

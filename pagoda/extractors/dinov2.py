@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from pagoda.artifacts import digest, sha256
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 from pagoda.extractors.base import Extractor, Forward, Outputs, sizes
 from pagoda.extractors.resize import normalise, pil_bicubic, torch_bicubic
 from pagoda.weight_files import WeightFile, find_weights, misfit, read_state
@@ -141,7 +141,7 @@ def _build(folder: Path, network: str) -> Any:
                 str(folder), f"dinov2_{network}", source="local", pretrained=False
             )
     except (RuntimeError, ImportError, AttributeError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise PagodaError(f"{folder} does not make dinov2_{network} ({why})") from error
 
 

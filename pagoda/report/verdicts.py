@@ -59,8 +59,7 @@ def verdict_table(experiment: Experiment) -> Table:
     caption = (
         "**The rules**, fixed in the code. Each compares two Fréchet distances (lower is "
         "better) of one protocol; each distance is to real images of its own resolution. A "
-        f"generator that is not {NOISE:g}× nearer than an untrained one, which two bad generators "
-        "beside each other may not be, satisfies no rule. One run "
+        f"generator that is not {NOISE:g}× nearer than an untrained one satisfies no rule. One run "
         f"with training seed {experiment.config.seed}: an indication, not evidence over seeds."
     )
     return Table(caption, ("Rule", "Measured", "Verdict"), rows, "lll")

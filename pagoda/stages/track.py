@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 from pagoda import artifacts, tracking
 from pagoda.config import Config
 from pagoda.mlflow_store import browse, page, shown
 from pagoda.stages.paths import Paths
+from pagoda.stages.progress import tell
 
 TRACKED = "tracked.json"
 
@@ -21,21 +21,17 @@ def run(config: Config) -> None:
     del entry["store"], entry["added"]  # facts about this machine and this call
     artifacts.write_json(Paths(config).base / TRACKED, entry)
     verb = "added to" if tracked.added else "already in"
-    _tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
+    tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
     command = f"{shows}, then open " if (shows := browse(tracked.store)) else ""
-    _tell(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
+    tell(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
 
 
 def follow(config: Config, interval: float) -> None:
     """Send the curves of running stages to MLflow every ``interval`` seconds, until Ctrl-C."""
-    tracking.follow(config, interval, _tell)
+    tracking.follow(config, interval, tell)
 
 
 def add_rows(tree: dict[str, Any]) -> None:
     """Put the rows of ``pagoda evaluate --images`` into MLflow; doing it twice adds nothing."""
     store, run, added = tracking.track_rows(tree)
-    _tell(f"{'added to' if added else 'already in'} MLflow: {shown(store)}, run {run}")
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    tell(f"{'added to' if added else 'already in'} MLflow: {shown(store)}, run {run}")
