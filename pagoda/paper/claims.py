@@ -31,8 +31,9 @@ The interval is Student's, at 95 %, over the paired seeds (:func:`t_interval`); 
 taken over logarithms. A claim is *supported* if the whole interval is strictly on the side that
 ``holds`` names, *not supported* if the whole interval is on the other side or on the limit, and
 there is *not enough evidence* if the limit lies inside, if fewer seeds than ``seeds`` have every
-value, if a run of a seed failed or is missing, or if nothing was run. Counts (:data:`EXACT`: FLOPs, parameters, NFE) do not depend on the
-seed: where all seeds agree the interval is that value, from one seed too.
+value, if a run of a seed failed or is missing, or if nothing was run. Counts (:data:`EXACT`: FLOPs,
+parameters, NFE) do not depend on the seed: where all seeds agree the interval is that value, from
+one seed too.
 """
 
 from __future__ import annotations
