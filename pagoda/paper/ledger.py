@@ -28,8 +28,8 @@ _METHOD = (
     "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
     "evaluations) do not depend on the seed and need one. A rule that changed after a run is in "
     "`CHANGELOG.md`. Values of different protocols, references or feature networks are never "
-    "compared. No correction is made for judging many claims: of twenty effects that are exactly at "
-    "their limits, one interval is expected to miss it."
+    "compared. No correction is made for judging many claims: of twenty effects that are exactly "
+    "at their limits, one interval is expected to miss it."
 )
 _HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
 _ALIGN = "llrrrrl"
