@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import revision, whole_float32
+from pagoda.losses.denoising import denoising_loss
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import UNetSpec
-from pagoda.objectives.denoising import denoising_loss
 from pagoda.weights.converted import Options
 from pagoda.weights.read import read_weights
 

@@ -104,7 +104,7 @@ def exact(a: np.ndarray, b: np.ndarray) -> float:
 
 def many(values: np.ndarray) -> tuple[Callable[[], float], Statistics, float]:
     """n = 10 d: what pagoda does, what peers are given, the truth."""
-    from pagoda.metrics.frechet import frechet_distance
+    from pagoda.evaluation.metrics.frechet import frechet_distance
 
     mean, n = np.zeros(len(values)), 10 * len(values)
     s1, s2 = sampled(values, n, 0), sampled(values * 1.1, n, 1)
@@ -116,7 +116,7 @@ def many(values: np.ndarray) -> tuple[Callable[[], float], Statistics, float]:
 
 def few(values: np.ndarray) -> tuple[Callable[[], float], Statistics, float]:
     """n = d / 2: from the features."""
-    from pagoda.metrics.frechet import frechet_distance_of_features
+    from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 
     rng, dim = np.random.default_rng(2), len(values)
     x, y = (rng.normal(size=(dim // 2, dim)) * np.sqrt(v) @ rotation(dim, s).T
@@ -137,7 +137,7 @@ def timed(call: Callable[[], float]) -> tuple[float, float]:
 
 def run(dim: int, repeats: int) -> list[dict[str, Any]]:
     """A row a spectrum and number of samples: medians of seconds, relative errors."""
-    from pagoda.metrics.frechet import frechet_distance
+    from pagoda.evaluation.metrics.frechet import frechet_distance
 
     rows: list[dict[str, Any]] = []
     small, _ = commuting(np.ones(8))

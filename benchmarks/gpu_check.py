@@ -25,10 +25,10 @@ from benchmarks.edm_peer import CLASSES, SIGMA_DATA, Size, inputs
 from benchmarks.timing import whole_float32
 from benchmarks.training import make
 from pagoda.diffusion.solver import edm_grid, invert
-from pagoda.metrics.frechet import frechet_distance_of_features
-from pagoda.metrics.precision_recall import manifold_scores
+from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
+from pagoda.evaluation.metrics.precision_recall import manifold_scores
+from pagoda.losses.denoising import denoising_loss
 from pagoda.networks.denoiser import Denoiser
-from pagoda.objectives.denoising import denoising_loss
 from pagoda.stages.device import pick_device
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.optim import autocast

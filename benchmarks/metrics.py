@@ -76,7 +76,7 @@ def covariances(inputs: Path, kind: str) -> list[np.ndarray]:
 
 @contender("Frechet, n > d", "pagoda, cached factor")
 def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.frechet import covariance_factor, frechet_distance
+    from pagoda.evaluation.metrics.frechet import covariance_factor, frechet_distance
 
     m1, s1, m2, s2 = covariances(inputs, "full")
     factor = covariance_factor(s1)
@@ -85,7 +85,7 @@ def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
 
 @contender("Frechet, n > d", "pagoda")
 def full_ours_cold(inputs: Path) -> Callable[[], Any]:
-    from pagoda.metrics.frechet import frechet_distance
+    from pagoda.evaluation.metrics.frechet import frechet_distance
 
     m1, s1, m2, s2 = covariances(inputs, "full")
     return lambda: frechet_distance(m1, s1, m2, s2)
@@ -93,7 +93,7 @@ def full_ours_cold(inputs: Path) -> Callable[[], Any]:
 
 @contender("Frechet, n < d", "pagoda")
 def few_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.frechet import frechet_distance_of_features
+    from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 
     x, y = load(inputs, "few_x"), load(inputs, "few_y")
     return lambda: frechet_distance_of_features(x, y, device)
@@ -113,7 +113,7 @@ def manifold_prdc(inputs: Path) -> Callable[[], Any]:
 
 @contender("manifold", "pagoda")
 def manifold_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.precision_recall import manifold_scores
+    from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs)
     return lambda: vars(manifold_scores(real, generated, 3, device=device))
@@ -121,7 +121,7 @@ def manifold_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
 
 @contender("manifold of 50k", "pagoda")
 def manifold_large(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.precision_recall import manifold_scores
+    from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs, "50k")
     return lambda: vars(manifold_scores(real, generated, 3, device=device))
@@ -142,7 +142,7 @@ def statistics_numpy(inputs: Path) -> Callable[[], Any]:
 
 @contender("statistics", "pagoda")
 def statistics_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.statistics import RunningMoments
+    from pagoda.evaluation.metrics.statistics import RunningMoments
 
     rows = load(inputs, "real_50k")
 
@@ -178,7 +178,7 @@ def kid_fidelity(inputs: Path) -> Callable[[], Any]:
 
 @contender("KID, 100 subsets of 1000", "pagoda")
 def kid_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.kid import kernel_distance_of_subsets
+    from pagoda.evaluation.metrics.kid import kernel_distance_of_subsets
 
     real, generated = manifold_inputs(inputs)
     return lambda: kernel_distance_of_subsets(real, generated, device=device)[0]
@@ -186,7 +186,7 @@ def kid_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
 
 @contender("KID, 100 subsets of 1000", "pagoda, all pairs instead")
 def kid_whole(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.metrics.kid import kernel_distance
+    from pagoda.evaluation.metrics.kid import kernel_distance
 
     real, generated = manifold_inputs(inputs)
     return lambda: kernel_distance(real, generated, device)
@@ -201,7 +201,7 @@ def _error(find: Callable[..., float]) -> Contender:
 
 
 def by_pagoda(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) -> float:
-    from pagoda.metrics.frechet import frechet_distance
+    from pagoda.evaluation.metrics.frechet import frechet_distance
 
     return frechet_distance(m1, s1, m2, s2)
 
@@ -220,7 +220,7 @@ REPEATS["Frechet, n < d, truth known"] = 1
 
 @contender("Frechet, n < d, truth known", "pagoda")
 def features_truth(inputs: Path) -> Callable[[], Any]:
-    from pagoda.metrics.frechet import frechet_distance_of_features
+    from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 
     x, y = load(inputs, "map_x"), load(inputs, "map_y")
     truth = float(load(inputs, "map_value"))

@@ -111,11 +111,11 @@ def rates(quick: bool) -> list[dict[str, Any]]:
 
 def member(repeats: int) -> None:
     """One process of a group: the first prints the seconds of the group's steps."""
-    from pagoda import processes
+    from pagoda import distributed
 
-    with processes.group():
+    with distributed.group():
         (row,) = interleaved("", {"": job("teacher", _SIDE, _SHARED)}, 0, repeats)
-        if processes.first():
+        if distributed.is_main_process():
             print(json.dumps(row["wall_s"]))
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import pagoda
-from pagoda import processes
+from pagoda import distributed
 from pagoda.commands import pipeline, scoring, tools
 from pagoda.commands.running import terminable
 from pagoda.errors import PagodaError
@@ -56,8 +56,8 @@ def main() -> None:
         if left.code == _INTERRUPTED:
             _exit(_INTERRUPTED, _GO_ON)
         raise
-    except processes.GroupLost as error:
-        if processes.LAUNCHED in os.environ:  # whoever started the group says why
+    except distributed.GroupLost as error:
+        if distributed.LAUNCHED in os.environ:  # whoever started the group says why
             raise SystemExit(1) from None
         _exit(1, f"error: {error}")
     except Exception as error:
@@ -100,7 +100,9 @@ def explain(error: Exception) -> str | None:
 
 
 def _exit(status: int, message: str) -> NoReturn:
-    told = processes.LAUNCHED in os.environ or not processes.first()  # by the launcher, the first
+    told = (
+        distributed.LAUNCHED in os.environ or not distributed.is_main_process()
+    )  # by the launcher, the first
     if status == _INTERRUPTED and told:
         raise SystemExit(status)
     sys.stderr.write(" ".join(message.split("\n")) + "\n")

@@ -270,8 +270,8 @@ def _critics(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
 def _open_critic(name: str, weights: str) -> None:
     import torch
 
+    from pagoda.losses.distances import LpipsDistance
     from pagoda.networks.backbones import PRETRAINED, Backbone
-    from pagoda.objectives.distances import LpipsDistance
 
     if name != _LPIPS:
         Backbone(name, weights)

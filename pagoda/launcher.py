@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
+from pagoda.distributed import LAUNCHED
 from pagoda.errors import PagodaError
-from pagoda.processes import LAUNCHED
 
 PROCESSES = "PAGODA_PROCESSES"
 """Environment variable: how many processes a stage starts; by default one a visible GPU."""

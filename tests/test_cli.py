@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 import pagoda
-from pagoda import cli, processes
+from pagoda import cli, distributed
 from pagoda.config import Config
 from tests.disk import small_disk
 from tests.tiny import ROOT, override, tiny_tree
@@ -299,7 +299,7 @@ def test_one_of_a_group_says_that_it_was_interrupted(
     for name, value in {"WORLD_SIZE": "2", "RANK": str(rank)}.items():
         monkeypatch.setenv(name, value)
     if launched:
-        monkeypatch.setenv(processes.LAUNCHED, launched)
+        monkeypatch.setenv(distributed.LAUNCHED, launched)
 
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -21,22 +21,22 @@ import torch
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.dinov2 import weight_file as dinov2_file
+from pagoda.evaluation.features.inception import MODES, weight_file
+from pagoda.evaluation.features.select import open_extractor
 from pagoda.evaluation.files import open_images
+from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.statistics_files import read_statistics, refuse_pickle
-from pagoda.extractors.dinov2 import weight_file as dinov2_file
-from pagoda.extractors.inception import MODES, weight_file
-from pagoda.extractors.select import open_extractor
 from pagoda.kinds import KINDS
-from pagoda.metrics.lpips import Lpips
+from pagoda.losses.distances import LpipsDistance
 from pagoda.networks.backbones import Backbone
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
-from pagoda.objectives.distances import LpipsDistance
 from pagoda.weight_files import LPIPS
 from pagoda.weights.converted import Options
 from pagoda.weights.read import read_weights
-from tests.extractors.stand_ins import write_inception
+from tests.evaluation.features.stand_ins import write_inception
 
 CPU = torch.device("cpu")
 HUB = Path("hub/checkpoints")

@@ -65,7 +65,7 @@ def test_reports_and_tracking_never_retrain() -> None:
 def test_evaluation_code_never_retrains_a_generator() -> None:
     for stage in ("teacher", "invert", "distill", "grow"):
         code = closure(stage_module(STAGES[stage]["cmd"]))
-        assert not [f for f in code if f.startswith("pagoda/metrics")]
+        assert not [f for f in code if f.startswith("pagoda/evaluation/metrics")]
 
 
 def _sections_read(stage: str) -> set[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pagoda import launcher, processes
+from pagoda import distributed, launcher
 from pagoda.errors import PagodaError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
     """
     if others_ran():
         return None
-    with processes.group():
+    with distributed.group():
         return run(stage, *args, function=function)
 
 
@@ -56,7 +56,7 @@ def others_ran() -> bool:
 def run_first(stage: str, *args: Any) -> None:
     """Run a stage in the first process; others that a launcher started have nothing to do."""
     os.environ.update(launcher.adopt_slurm(os.environ))
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         run(stage, *args)
 
 

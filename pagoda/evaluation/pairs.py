@@ -11,17 +11,17 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import FileImages
-from pagoda.evaluation.streaming import Images
-from pagoda.metrics.high_frequency import (
+from pagoda.evaluation.metrics.high_frequency import (
     high_frequency_energy,
     high_frequency_error,
     high_frequency_shares,
 )
-from pagoda.metrics.intervals import mean_interval
-from pagoda.metrics.lpips import Lpips
-from pagoda.metrics.protocol import protocol
-from pagoda.metrics.psnr import psnr
-from pagoda.metrics.ssim import ssim
+from pagoda.evaluation.metrics.intervals import mean_interval
+from pagoda.evaluation.metrics.lpips import Lpips
+from pagoda.evaluation.metrics.protocol import protocol
+from pagoda.evaluation.metrics.psnr import psnr
+from pagoda.evaluation.metrics.ssim import ssim
+from pagoda.evaluation.streaming import Images
 
 METRICS = ("mse", "psnr", "ssim", "hf", "lpips")
 _BLOCK = 256  # pairs that are in memory at a time
@@ -57,7 +57,7 @@ def compare(
 
     Returns:
         Rows: metric, protocol, value, n, and for means over pairs ``low``, ``high`` and
-        ``interval`` (:func:`pagoda.metrics.intervals.mean_interval`). The value of ``psnr`` is
+        ``interval`` (:func:`.intervals.mean_interval`). The value of ``psnr`` is
         None where pairs are equal: their ratio is infinite.
 
     Raises:

@@ -17,11 +17,11 @@ import numpy as np
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.metrics.frechet import covariance_factor
+from pagoda.evaluation.metrics.precision_recall import squared_radii
+from pagoda.evaluation.metrics.statistics import check_features, check_statistics
 from pagoda.evaluation.streaming import Collected
-from pagoda.extractors.base import Extractor
-from pagoda.metrics.frechet import covariance_factor
-from pagoda.metrics.precision_recall import squared_radii
-from pagoda.metrics.statistics import check_features, check_statistics
 
 SPATIAL = ("spatial_mean", "spatial_covariance")
 _TEXT, _COUNT = (str, type(None)), (int, type(None))
@@ -41,7 +41,7 @@ class Statistics:
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """Of the covariance, see :func:`pagoda.metrics.frechet.covariance_factor`."""
+        """Of the covariance, see :func:`pagoda.evaluation.metrics.frechet.covariance_factor`."""
         return covariance_factor(self.covariance)
 
 
@@ -49,7 +49,7 @@ def checked(where: str, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
     """Statistics that come from outside.
 
     Raises:
-        PagodaError: if they are impossible: :func:`pagoda.metrics.statistics.check_statistics`.
+        PagodaError: if they are impossible: :func:`.statistics.check_statistics`.
     """
     return Statistics(*check_statistics(mean, covariance, where))
 

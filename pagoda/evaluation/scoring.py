@@ -14,14 +14,10 @@ from typing import Any
 import numpy as np
 
 from pagoda.errors import PagodaError
-from pagoda.evaluation.reference import Reference, Statistics
-from pagoda.evaluation.results import Value
-from pagoda.evaluation.settings import Settings
-from pagoda.evaluation.streaming import Collected, Wanted
-from pagoda.metrics.fd_infinity import extrapolation_sizes, frechet_infinity
-from pagoda.metrics.frechet import frechet_distance
-from pagoda.metrics.inception_score import inception_score, probabilities_of
-from pagoda.metrics.intervals import (
+from pagoda.evaluation.metrics.fd_infinity import extrapolation_sizes, frechet_infinity
+from pagoda.evaluation.metrics.frechet import frechet_distance
+from pagoda.evaluation.metrics.inception_score import inception_score, probabilities_of
+from pagoda.evaluation.metrics.intervals import (
     GROUPS,
     Interval,
     frechet_influence,
@@ -30,12 +26,16 @@ from pagoda.metrics.intervals import (
     mean_interval,
     share_interval,
 )
-from pagoda.metrics.kid import kernel_distance_of_subsets
-from pagoda.metrics.memorisation import train_share
-from pagoda.metrics.mmd import gaussian_mmd
-from pagoda.metrics.precision_recall import ManifoldValues, manifold_values
-from pagoda.metrics.protocol import protocol
-from pagoda.metrics.statistics import Moments
+from pagoda.evaluation.metrics.kid import kernel_distance_of_subsets
+from pagoda.evaluation.metrics.memorisation import train_share
+from pagoda.evaluation.metrics.mmd import gaussian_mmd
+from pagoda.evaluation.metrics.precision_recall import ManifoldValues, manifold_values
+from pagoda.evaluation.metrics.protocol import protocol
+from pagoda.evaluation.metrics.statistics import Moments
+from pagoda.evaluation.reference import Reference, Statistics
+from pagoda.evaluation.results import Value
+from pagoda.evaluation.settings import Settings
+from pagoda.evaluation.streaming import Collected, Wanted
 
 _SHUFFLE_SEED = 2020  # of the score's splits; sources may be sorted by class
 _ADM_SPLIT = 5000  # images a split of the score in ADM's evaluator
@@ -327,7 +327,7 @@ def score(
 
 
 def _interval(s: _Scored, name: str, value: float) -> dict[str, Any]:
-    """Over other generated images, the reference as it is: :mod:`pagoda.metrics.intervals`."""
+    """Over other generated images, the reference as it is: :mod:`.metrics.intervals`."""
     features = s.sample.found.features
     found: Interval | None = None
     method = ""
@@ -358,7 +358,7 @@ def _can_leave_out(s: _Scored) -> bool:
 def train_share_row(
     sample: Sample, reference: Reference, real: Sample, device: str | None = None
 ) -> dict[str, Any]:
-    """The share of :mod:`pagoda.metrics.memorisation`, as :func:`score` gives rows.
+    """The share of :mod:`pagoda.evaluation.metrics.memorisation`, as :func:`score` gives rows.
 
     Args:
         sample: generated images.

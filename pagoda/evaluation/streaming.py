@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.errors import PagodaError
-from pagoda.extractors.base import Extractor, Features
-from pagoda.metrics.statistics import Moments, RunningMoments
+from pagoda.evaluation.features.base import Extractor, Features
+from pagoda.evaluation.metrics.statistics import Moments, RunningMoments
 
 BLOCK = 1024  # images a block
 
@@ -121,13 +121,13 @@ def collect_each(
         raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
     gatherings = [_Gathering(*each) for each in passes]
     starts = range(0, len(rows), BLOCK)
-    for turn in range(0, len(starts), processes.count()):
-        mine = turn + processes.rank()
+    for turn in range(0, len(starts), distributed.world_size()):
+        mine = turn + distributed.rank()
         block = rows[starts[mine] : starts[mine] + BLOCK] if mine < len(starts) else rows[:0]
         pixels = images.read(block) if len(block) else None
         for gathering, (extractor, wanted) in zip(gatherings, passes, strict=True):
             gathering.add(_gathered(_features(extractor, pixels, wanted), extractor, wanted))
-        advance(min(len(rows), (turn + processes.count()) * BLOCK) - turn * BLOCK)
+        advance(min(len(rows), (turn + distributed.world_size()) * BLOCK) - turn * BLOCK)
     return [gathering.found() for gathering in gatherings]
 
 
@@ -142,10 +142,10 @@ def _gathered(part: Features, extractor: Extractor, wanted: Wanted) -> Features:
     """The blocks of all processes, in the order of the images."""
 
     def together(rows: np.ndarray | None, needed: bool) -> np.ndarray | None:
-        return processes.gather_rows(rows) if needed and rows is not None else None
+        return distributed.all_gather_rows(rows) if needed and rows is not None else None
 
     return Features(
-        processes.gather_rows(part.pooled),
+        distributed.all_gather_rows(part.pooled),
         together(part.spatial, wanted.spatial),
         together(part.logits, wanted.logits and extractor.classes is not None),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pagoda import processes
+from pagoda import distributed
 
 _SQRT_HALF = math.sqrt(0.5)
 
@@ -99,12 +99,12 @@ def _minibatch_std(x: Tensor) -> Tensor:
     The batch is that of all processes together.
     """
     values = x.to(torch.promote_types(x.dtype, torch.float32))
-    if processes.count() == 1:
+    if distributed.world_size() == 1:
         variance = values.var(0, unbiased=False)
     else:
-        n = processes.total(values.new_full((), len(values)))
-        mean = processes.total(values.sum(0)) / n
-        variance = processes.total((values - mean).square().sum(0)) / n
+        n = distributed.all_reduce_with_gradient(values.new_full((), len(values)))
+        mean = distributed.all_reduce_with_gradient(values.sum(0)) / n
+        variance = distributed.all_reduce_with_gradient((values - mean).square().sum(0)) / n
     deviation = (variance + 1e-8).sqrt().mean()
     return deviation.to(x.dtype).expand(x.shape[0], 1, *x.shape[2:])
 

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torchvision.models import inception_v3
 
-from pagoda.extractors.classifier import NAME
+from pagoda.evaluation.features.classifier import NAME
 from pagoda.networks.flops import forward_flops
 
 _INCEPTION_SIDE = 299

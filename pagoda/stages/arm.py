@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.config import ArmConfig, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
@@ -22,11 +22,11 @@ def run(config: Config, study: Study, arm: Arm, seed: int) -> None:
     timed.
     """
     made = arm_config(config, study, arm, seed)
-    with processes.group():
+    with distributed.group():
         for step in arm.steps:
             _STEPS[step](made)
-            processes.wait()  # until the first has written what the next step reads
-    if processes.first():
+            distributed.barrier()  # until the first has written what the next step reads
+    if distributed.is_main_process():
         measure.run(made, study, arm)
 
 
@@ -34,7 +34,7 @@ def _grow(config: ArmConfig) -> None:
     """Grow the arm's own generator, doubling by doubling."""
     for step in config.growth.values():
         grow.run(config, step["from"], step["to"])
-        processes.wait()
+        distributed.barrier()
 
 
 def _grow_each(config: ArmConfig) -> None:
@@ -54,7 +54,7 @@ def pair_randomly(config: Config) -> None:
     The artifact has the images, classes and size that ``invert`` would give it; the latents are
     standard normal and know nothing of their images.
     """
-    if not processes.first():
+    if not distributed.is_main_process():
         return
     paths, section = Paths(config), config.invert
     expect = {"name": config.name, "resolution": config.base_res}

@@ -15,7 +15,7 @@ ROOT = Path(pagoda.__file__).parent.parent
 # These pass values on or show them; no edit of theirs can change what a stage writes. Parameters
 # are watched by value (`params:` in dvc.yaml), and a path that is not the declared one makes DVC
 # fail; `root.py` and this file say where interrupted work is kept, under a name that holds its
-# fingerprint. `processes.py` shares work out and changes nothing of what is computed (tested:
+# fingerprint. `distributed.py` shares work out and changes nothing of what is computed (tested:
 # several processes equal one), and `outputs.py` puts files into their places.
 # `pagoda/artifacts.py` is not among them: it decides what is in the files.
 EXEMPT = frozenset(
@@ -24,7 +24,7 @@ EXEMPT = frozenset(
         "pagoda/cli.py",
         "pagoda/errors.py",
         "pagoda/outputs.py",
-        "pagoda/processes.py",
+        "pagoda/distributed.py",
         "pagoda/stages/code.py",
         "pagoda/stages/paths.py",
         "pagoda/stages/progress.py",

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.pairs import compare, pair_metrics
 from pagoda.evaluation.results import check_out, write_results
-from pagoda.metrics.lpips import Lpips
 from pagoda.stages.device import device_name, pick_device
 from pagoda.stages.progress import track
 from pagoda.stages.request import Source

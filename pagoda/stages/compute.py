@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from pagoda.config import Config, DiscriminatorConfig, DistillConfig, GrowConfig, LossConfig
 from pagoda.diffusion.solver import nfe
+from pagoda.losses.adversarial import r1_penalty
+from pagoda.losses.distances import LpipsDistance, ProjectedDistance
+from pagoda.losses.reconstruction import feature_distance
 from pagoda.networks.backbones import RANDOM
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
@@ -23,9 +26,6 @@ from pagoda.networks.flops import forward_flops, training_flops
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.projected import ProjectedDiscriminator
 from pagoda.networks.super_resolution import SuperResolver
-from pagoda.objectives.adversarial import r1_penalty
-from pagoda.objectives.distances import LpipsDistance, ProjectedDistance
-from pagoda.objectives.reconstruction import feature_distance
 from pagoda.stages.grow import freeze, level_channels
 from pagoda.stages.super_resolution import cascade_spec
 from pagoda.stages.teacher import unet_spec

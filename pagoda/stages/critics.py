@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pagoda.artifacts import Artifact
 from pagoda.config import DiscriminatorConfig, LossConfig
 from pagoda.errors import PagodaError
+from pagoda.losses.distances import L1Distance, LpipsDistance, ProjectedDistance
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
 from pagoda.networks.encoder_discriminator import EncoderDiscriminator
 from pagoda.networks.projected import ProjectedDiscriminator
-from pagoda.objectives.distances import L1Distance, LpipsDistance, ProjectedDistance
 
 
 def build_discriminator(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from pagoda import processes
+from pagoda import distributed
 
 
 def pick_device() -> torch.device:
     """This process's visible GPU, or the CPU. Not a parameter: it must not invalidate a stage."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
+    return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
 
 
 def metric_device(device: torch.device) -> str | None:

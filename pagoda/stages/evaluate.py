@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, EvaluateConfig, check_counts
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.reference import Reference, Statistics, check_extractor, from_artifact
 from pagoda.evaluation.scoring import Sample, other_split_row, score, train_share_row, wanted
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import collect_each
-from pagoda.extractors.base import Extractor
-from pagoda.extractors.classifier import NAME
 from pagoda.stages.contenders import Contender, contenders
 from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.extractors import metrics_of, open_extractors
@@ -68,7 +68,7 @@ def run(config: Config, resolution: int) -> None:
     with track(sum(len(c.labels) for c in field), f"evaluate {resolution}") as bar:
         for contender in field:
             samples, sheet = observe(contender, judges, section.batch, cells, resolution, bar)
-            if not processes.first():
+            if not distributed.is_main_process():
                 continue
             about = {"generator": contender.name, "nfe": contender.nfe, **facts}
             for judge, sample in zip(judges, samples, strict=True):
@@ -79,7 +79,7 @@ def run(config: Config, resolution: int) -> None:
             seen[contender.name] = about, samples
             if contender.has_latents:
                 sheets[contender.name] = sheet
-    if not processes.first():
+    if not distributed.is_main_process():
         return
     rows += _memorisation(seen, judges, inputs["data"].fingerprint, metric_device(device))
     first = next(iter(sheets.values()))
@@ -235,7 +235,7 @@ def observe(
     passes = [(judge.extractor, wanted(judge.metrics)) for judge in judges]
     found = collect_each(passes, images, np.arange(len(images)), bar.advance)
     # Each cell was filled by the process whose block it is in, and is black in the others.
-    sheet = processes.gather_rows(images.sheet[None]).max(axis=0)
+    sheet = distributed.all_gather_rows(images.sheet[None]).max(axis=0)
     samples = [
         Sample(judge.extractor.name, one, contender.labels)
         for judge, one in zip(judges, found, strict=True)

@@ -9,9 +9,9 @@ import torch
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, ReferenceConfig
 from pagoda.errors import PagodaError
-from pagoda.extractors.base import Extractor
-from pagoda.extractors.classifier import NAME, classifier_of
-from pagoda.extractors.select import open_extractor
+from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.classifier import NAME, classifier_of
+from pagoda.evaluation.features.select import open_extractor
 from pagoda.stages.root import project_root
 
 _BATCH = 64  # images a call of a published network, at 224 pixels or more a side

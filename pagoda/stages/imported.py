@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.errors import PagodaError
@@ -56,7 +56,7 @@ def take_network(
     card = source.card()
     _check(folder, card, config, len(data.card()["classes"]), resolution)
     network = source.network(load)
-    if not processes.first():
+    if not distributed.is_main_process():
         return
     origin = card.get("imported") or {"artifact": str(folder), "fingerprint": source.fingerprint}
     card = {**card, **trained.card, "images_seen": 0, "imported": origin}

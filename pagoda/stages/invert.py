@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.config import Config, InvertConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float
@@ -56,7 +56,7 @@ def run(config: Config) -> None:
     was stopped goes on after the last finished batch. Batches are cut in the same places whatever
     the number of processes, so the latents are the same bits.
     """
-    with processes.group():
+    with distributed.group():
         paths, device = Paths(config), pick_device()
         artifacts.check_out(paths.latents, "latents")
         name = {"name": config.name}
@@ -80,12 +80,12 @@ def run(config: Config) -> None:
         latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:])
         with _history(paths, folder, done, config.invert.batch) as history:
             _invert_all(inverter, images, rows, latents, done, history)
-            processes.wait()
-            if processes.first():
+            distributed.barrier()
+            if distributed.is_main_process():
                 card = inverter.card(latents, images, rows) | {"recipe": data.card()["recipe"]}
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
-        if processes.first():
+        if distributed.is_main_process():
             with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
                 _write(out, folder, config.invert, rows, card)
             shutil.rmtree(folder)
@@ -107,7 +107,7 @@ def _open_store(
     """
     arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
     batches, file = -(-count // section.batch), folder / _DONE
-    if processes.first():
+    if distributed.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         latents = create_shards(*arguments)
         if not file.is_file() or file.stat().st_size != 4 * batches:
@@ -116,7 +116,7 @@ def _open_store(
         done = np.memmap(file, np.uint32, "r+")
         for k in np.flatnonzero(done).tolist():
             done[k] *= _checksum(latents[_rows_of(k, section.batch, count)]) == done[k]
-    processes.wait()
+    distributed.barrier()
     return create_shards(*arguments), np.memmap(file, np.uint32, "r+")
 
 
@@ -139,8 +139,10 @@ def _invert_all(
 ) -> None:
     """Every batch that is not done and falls to this process."""
     batch, device = inverter.section.batch, inverter.device
-    mine = processes.tell(np.flatnonzero(done == 0).tolist())[processes.rank() :: processes.count()]
-    bar = track(len(rows), "invert") if processes.first() else contextlib.nullcontext()
+    mine = distributed.broadcast_object(np.flatnonzero(done == 0).tolist())[
+        distributed.rank() :: distributed.world_size()
+    ]
+    bar = track(len(rows), "invert") if distributed.is_main_process() else contextlib.nullcontext()
     with bar as progress:
         for k in mine:
             part = _rows_of(k, batch, len(rows))
@@ -180,7 +182,7 @@ def _history(
 
     Seconds go on from the last row kept of an inversion that was stopped.
     """
-    if not processes.first():
+    if not distributed.is_main_process():
         yield lambda images, **values: None
         return
     before = int(np.count_nonzero(done)) * batch

@@ -19,16 +19,16 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
+from pagoda.evaluation.features.classifier import classifier_of
+from pagoda.evaluation.metrics.drift import drift
+from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
+from pagoda.evaluation.metrics.normality import normality
+from pagoda.evaluation.metrics.protocol import size
 from pagoda.evaluation.reference import Reference, from_artifact
 from pagoda.evaluation.scoring import Sample, score, wanted
 from pagoda.evaluation.settings import Settings
 from pagoda.evaluation.streaming import collect, subset
-from pagoda.extractors.classifier import classifier_of
-from pagoda.metrics.drift import drift
-from pagoda.metrics.failure import gradient_spread, logit_gap, signatures
-from pagoda.metrics.high_frequency import high_frequency_energy
-from pagoda.metrics.normality import normality
-from pagoda.metrics.protocol import size
 from pagoda.stages.compute import training_compute
 from pagoda.stages.contest import Entry, Map, entries
 from pagoda.stages.cost import sampling_costs

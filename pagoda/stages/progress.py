@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pagoda import processes
+from pagoda import distributed
 
 _LINE_EVERY_S = 20.0
 
 
 def tell(line: str) -> None:
     """One line on stderr, from the first process."""
-    if processes.first():
+    if distributed.is_main_process():
         sys.stderr.write(line + "\n")
 
 
@@ -38,7 +38,7 @@ class Bar:
             self._progress.advance(self._task, images)
         elif time.monotonic() - self._line > _LINE_EVERY_S:
             self._line = time.monotonic()
-            if not processes.first():
+            if not distributed.is_main_process():
                 return
             rate = self.done / max(self._line - self._start, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
@@ -54,7 +54,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def track(total_images: int, description: str) -> Iterator[Bar]:
     """Show progress over ``total_images`` images on stderr, from the first process."""
-    console = Console(stderr=True, quiet=not processes.first())
+    console = Console(stderr=True, quiet=not distributed.is_main_process())
     if not console.is_terminal:
         yield Bar(total_images, description, None)
         return

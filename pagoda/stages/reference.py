@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.data.store import open_images
+from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.reference import reference_card, write_reference
 from pagoda.evaluation.streaming import Wanted, collect_each, subset
-from pagoda.extractors.classifier import NAME
 from pagoda.stages.device import pick_device
 from pagoda.stages.extractors import metrics_of, open_extractors
 from pagoda.stages.paths import Paths
@@ -39,7 +39,7 @@ def run(config: Config, resolution: int) -> None:
     passes = [(e, Wanted("sfd" in metrics_of(e), features=kept)) for e in extractors]
     with track(len(images), f"reference {resolution}") as bar:
         found = collect_each(passes, images, np.arange(len(images)), bar.advance)
-    if not processes.first():
+    if not distributed.is_main_process():
         return
     for extractor, one in zip(extractors, found, strict=True):
         card = reference_card(

@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Features:
-    """An extractor, as :func:`pagoda.extractors.select.open_extractor` takes it."""
+    """An extractor, as :func:`pagoda.evaluation.features.select.open_extractor` takes it."""
 
     extractor: str
     batch: int = 64

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pagoda
-from pagoda import processes
+from pagoda import distributed
 
 
 def code_revision() -> str:
@@ -71,5 +71,5 @@ def _explained(complaint: str) -> str:
 
 @cache
 def _warn(line: str) -> None:
-    if processes.first():
+    if distributed.is_main_process():
         sys.stderr.write(f"warning: {line}\n")

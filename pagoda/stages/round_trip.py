@@ -11,7 +11,7 @@ from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
 from pagoda.diffusion.solver import edm_grid, guided, sample
-from pagoda.metrics.high_frequency import high_frequency_energy, high_frequency_error
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths

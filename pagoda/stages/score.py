@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.select import open_extractor
 from pagoda.evaluation.files import FileImages
 from pagoda.evaluation.reference import (
     Reference,
@@ -43,8 +45,6 @@ from pagoda.evaluation.statistics_files import (
     refuse_pickle,
 )
 from pagoda.evaluation.streaming import Collected, Images, Wanted, collect, subset
-from pagoda.extractors.base import Extractor
-from pagoda.extractors.select import open_extractor
 from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.progress import tell, track
@@ -60,11 +60,11 @@ def make_reference(
 ) -> None:
     """Write a ``reference`` artifact of any images to ``out``."""
     artifacts.check_out(out, "reference")
-    with processes.group():
+    with distributed.group():
         images, extractor = source.open(), _extractor(features, pick_device())
         rows = _rows(images, n, 0)
         found, card = _real(images, rows, extractor, source, (manifold, spatial))
-        if processes.first():
+        if distributed.is_main_process():
             config = {"extractor": extractor.name, "source": str(source.path)}
             write_reference(out, found, card, config)
             tell(f"reference: {out}, {found.n} images, {extractor.name}, {card['identity'][:10]}")
@@ -83,7 +83,7 @@ def run(request: Request) -> dict[str, Any] | None:
         raise PagodaError(f"there is no {request.source.path}")
     if request.out is not None:
         check_out(request.out)
-    with processes.group():
+    with distributed.group():
         device = pick_device()
         extractor = _extractor(request.features, device)
         default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
@@ -96,8 +96,8 @@ def run(request: Request) -> dict[str, Any] | None:
             found = _scored(request, images, seed, extractor, reference, metrics, on)
             here = {"device": device_name(device)}
             rows += [here | row for row in found]
-            cards += [images.card()] if processes.first() else []
-        if not processes.first():
+            cards += [images.card()] if distributed.is_main_process() else []
+        if not distributed.is_main_process():
             return None
     tree: dict[str, Any] = {
         "rows": rows, "images": cards, "reference": dict(reference.card),
@@ -146,7 +146,7 @@ def _scored(
     with track(len(rows), f"evaluate {images.where}") as bar:
         keep = wanted(metrics, request.intervals)
         found = collect(extractor, images, rows, keep, bar.advance)
-    if not processes.first():
+    if not distributed.is_main_process():
         return []  # the arithmetic that follows is the first one's
     made = images if isinstance(images, GeneratorImages) else None
     drawn = made is not None or len(rows) < len(images)
@@ -212,7 +212,9 @@ def _real(
     manifold, spatial = keep
     kept = subset(len(rows), manifold)
     found = _pass(images, rows, extractor, Wanted(spatial=spatial, features=kept))
-    about = processes.tell(images.card() if processes.first() else None)  # it may read them all
+    about = distributed.broadcast_object(
+        images.card() if distributed.is_main_process() else None
+    )  # it may read them all
     card = reference_card(
         extractor, images=artifacts.digest([about, rows.tolist()]), recipe=about["crop"],
         resolution=images.resolution[0], split=source.split, n=len(rows), manifold_n=len(kept),

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.outputs import new_file
 from pagoda.stages.code import versions
@@ -51,7 +51,11 @@ def stage_scratch(
         "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
         "code": versions(f"pagoda.stages.{_MODULES.get(first, first)}"),
     }
-    return Path(processes.tell(_claim(scratch_folder(project_root(), stage, identity), identity)))
+    return Path(
+        distributed.broadcast_object(
+            _claim(scratch_folder(project_root(), stage, identity), identity)
+        )
+    )
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> str:
@@ -60,7 +64,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> str:
     Two experiments at once may share a stage; neither may delete the other's checkpoints. The
     system frees the lock of a stage that died. In a group the first process claims for all.
     """
-    if not processes.first():
+    if not distributed.is_main_process():
         return ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):

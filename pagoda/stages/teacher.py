@@ -11,9 +11,9 @@ import torch
 from pagoda import artifacts
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.data.store import open_images
+from pagoda.losses.edm_augment import LABELS
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
-from pagoda.objectives.edm_augment import LABELS
 from pagoda.stages.device import pick_device
 from pagoda.stages.imported import take_network
 from pagoda.stages.optim import (

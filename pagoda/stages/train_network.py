@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, OptimConfig
 from pagoda.stages.optim import keep_snapshots, loop_spec
@@ -78,8 +78,8 @@ def train_network(
             bar.advance,
             ahead,
         )
-    weights = sharding.gathered(step.ema.model.state_dict())
-    if not processes.first():
+    weights = sharding.full_state_on_main(step.ema.model.state_dict())
+    if not distributed.is_main_process():
         return
     with artifacts.create(
         trained.path, trained.kind, config=trained.identity, inputs=inputs,

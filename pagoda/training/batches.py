@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, read_at_random
 from pagoda.data.store import Images
@@ -39,7 +39,7 @@ class ImageBatches:
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
         """This process's share of (batch, 3, r, r) in [-1, 1] and (batch,) labels."""
-        mine = processes.share(batch)
+        mine = distributed.local_rows(batch)
         rows = self.rows(batch)[mine]
         (pixels,) = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
         x = to_float(pixels)
@@ -59,7 +59,7 @@ class ImageBatches:
         """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
         if self.ahead:
             rows = self.rows(batch, torch.Generator().manual_seed(seed))
-            self.ahead.start(rows[processes.share(batch)], self.read)
+            self.ahead.start(rows[distributed.local_rows(batch)], self.read)
 
 
 def first_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
@@ -111,7 +111,7 @@ class PairBatches:
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """This process's share of latents, images in [-1, 1] and labels of one batch."""
-        rows = self.rows(batch)[processes.share(batch)]
+        rows = self.rows(batch)[distributed.local_rows(batch)]
         z, pixels = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
         z, x = z * self.scale, to_float(pixels)
         mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
@@ -132,7 +132,7 @@ class PairBatches:
         """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
         if self.ahead:
             rows = self.rows(batch, torch.Generator().manual_seed(seed))
-            self.ahead.start(rows[processes.share(batch)], self.read)
+            self.ahead.start(rows[distributed.local_rows(batch)], self.read)
 
 
 def share_of_noise(images: Tensor, batch: int) -> Tensor:
@@ -144,4 +144,4 @@ def share_of_noise(images: Tensor, batch: int) -> Tensor:
         (batch, *images.shape[1:]), dtype=images.dtype, device=images.device,
         memory_format=torch.channels_last,
     )  # fmt: skip
-    return drawn.normal_()[processes.share(batch)]
+    return drawn.normal_()[distributed.local_rows(batch)]

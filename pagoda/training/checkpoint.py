@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
 from pagoda.outputs import new_file, write_text
@@ -51,8 +51,8 @@ class Scratch:
         In a group the first process writes what all of them hold, whole tensors where each holds
         a slice; all must call this.
         """
-        tensors = sharding.gathered(self._tensors())
-        if not processes.first():
+        tensors = sharding.full_state_on_main(self._tensors())
+        if not distributed.is_main_process():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{step:09d}.safetensors"
@@ -75,7 +75,9 @@ class Scratch:
             for key, value in module.state_dict().items()
             if value.is_floating_point()
         }
-        flags = processes.agree([float(not value.isfinite().all()) for value in found.values()])
+        flags = distributed.all_reduce_max(
+            [float(not value.isfinite().all()) for value in found.values()]
+        )
         bad = [name for name, flag in zip(found, flags, strict=True) if flag]
         if bad:
             raise PagodaError(
@@ -89,7 +91,7 @@ class Scratch:
 
         In a group the first process reads it and hands it to the others.
         """
-        found = self._read() if processes.first() else ({}, {})
+        found = self._read() if distributed.is_main_process() else ({}, {})
         facts, tensors = _handed_out(*found)
         if not facts:
             return 0, 0.0
@@ -108,7 +110,7 @@ class Scratch:
 
     def discard(self) -> None:
         """Delete all checkpoints: the stage is done."""
-        if processes.first():
+        if distributed.is_main_process():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
@@ -131,7 +133,7 @@ class Scratch:
             head, like = f"module/{name}/", module.state_dict()
             found = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
             module.load_state_dict({
-                k: sharding.cut_like(v, like[k]) if k in like else v for k, v in found.items()
+                k: sharding.shard_like(v, like[k]) if k in like else v for k, v in found.items()
             })  # fmt: skip
         for name, optimizer in self.optimizers.items():
             head = f"optimizer/{name}/"
@@ -142,7 +144,7 @@ class Scratch:
                     index, entry = key.removeprefix(head).split("/")
                     of = trained[int(index)]
                     if value.shape == of.shape:
-                        value = sharding.cut_like(value, of)
+                        value = sharding.shard_like(value, of)
                     state.setdefault(int(index), {})[entry] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -162,8 +164,8 @@ def _handed_out(
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What the first process read, on every process: machines may not share a scratch folder."""
     shapes = {k: [str(t.dtype).removeprefix("torch."), *t.shape] for k, t in tensors.items()}
-    facts, shapes = processes.tell([facts, shapes])
-    if not processes.first():
+    facts, shapes = distributed.broadcast_object([facts, shapes])
+    if not distributed.is_main_process():
         tensors = {k: torch.empty(s[1:], dtype=getattr(torch, s[0])) for k, s in shapes.items()}
-    processes.make_equal(tensors.values())
+    distributed.broadcast_(tensors.values())
     return facts, tensors

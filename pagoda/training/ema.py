@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.outputs import new_file
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
@@ -78,8 +78,8 @@ class PowerAverages:
             decay = (1 - 1 / t) ** (self.exponents[sigma] + 1)
             _approach(model, self._source, 1 - decay)
             if t in self.due and self.folder is not None:
-                state = sharding.gathered(model.state_dict())
-                if processes.first():
+                state = sharding.full_state_on_main(model.state_dict())
+                if distributed.is_main_process():
                     _write(state, self.folder / snapshot_name(sigma, t))
 
 

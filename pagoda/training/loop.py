@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
 from pagoda.training import sharding
@@ -99,21 +99,23 @@ def train(
             was not, or a weight of what is saved; the last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
-    if spec.batch < processes.count():
+    if spec.batch < distributed.world_size():
         raise PagodaError(
-            f"{spec.name}: a batch of {spec.batch} cannot be shared by {processes.count()} "
+            f"{spec.name}: a batch of {spec.batch} cannot be shared by {distributed.world_size()} "
             f"processes; set PAGODA_PROCESSES={spec.batch} or less"
         )
     base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in step.optimizers.items()}
     for module in step.modules.values():
         held = itertools.chain(module.parameters(), module.buffers())
-        processes.make_equal(t for t in held if not sharding.is_cut(t))
+        distributed.broadcast_(t for t in held if not sharding.is_sharded(t))
     first, seconds_before = scratch.restore()
     advance(first * spec.batch)
     start = saved = time.monotonic()
     every = max(1, spec.steps // spec.log_rows)
     watch = _FirstBad()
-    kept = history(first * spec.batch) if processes.first() else contextlib.nullcontext()
+    kept = (
+        history(first * spec.batch) if distributed.is_main_process() else contextlib.nullcontext()
+    )
     with kept as rows, orderly_stop() as asked:
         for i in range(first, spec.steps):
             if ahead and i + 1 < spec.steps:
@@ -126,8 +128,10 @@ def train(
             advance(spec.batch)
             seconds = seconds_before + time.monotonic() - start
             last = i + 1 == spec.steps
-            due = processes.first() and time.monotonic() - saved > spec.save_every_s
-            stop, save = map(bool, processes.agree([float(asked()), float(due and not last)]))
+            due = distributed.is_main_process() and time.monotonic() - saved > spec.save_every_s
+            stop, save = map(
+                bool, distributed.all_reduce_max([float(asked()), float(due and not last)])
+            )
             if last or save or stop or i % every == 0:
                 values = _finite(step, _average(stats, spec), watch, i, spec, scratch.folder)
                 if rows:
@@ -163,16 +167,16 @@ class _FirstBad:
     def first(self) -> int | None:
         """The same on all processes of a group."""
         step = -1 if self._step is None else int(self._step)
-        found = -processes.agree([-float(step) if step >= 0 else -math.inf])[0]
+        found = -distributed.all_reduce_max([-float(step) if step >= 0 else -math.inf])[0]
         return None if math.isinf(found) else int(found)
 
 
 def _average(stats: dict[str, Tensor | float], spec: LoopSpec) -> dict[str, float]:
     """Statistics of the whole batch, from those of the processes' shares."""
     values = torch.tensor([float(value) for value in stats.values()], dtype=torch.float64)
-    if processes.count() > 1:
-        values *= processes.portion(spec.batch)
-        processes.add_up([values])
+    if distributed.world_size() > 1:
+        values *= distributed.local_fraction(spec.batch)
+        distributed.all_reduce_([values])
     return dict(zip(stats, values.tolist(), strict=True))
 
 
@@ -194,7 +198,7 @@ def _finite(
     torch.manual_seed(_seed(spec, where))
     images = [int(row) for row in step.rows()]
     few = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
-    if processes.first():
+    if distributed.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"step": where, "not_finite": bad or ["loss"], "images": images}
         write_json(folder / NOT_FINITE, facts)

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
-from pagoda.networks.generator import Generator
-from pagoda.objectives.adversarial import (
+from pagoda import distributed
+from pagoda.losses.adversarial import (
     adaptive_weight,
     discriminator_loss,
     generator_loss,
     r1_penalty,
 )
-from pagoda.objectives.augment import diff_augment
-from pagoda.objectives.noise_to_data import noise_to_data_loss
-from pagoda.objectives.reconstruction import feature_distance, reconstruction_loss
+from pagoda.losses.augment import diff_augment
+from pagoda.losses.noise_to_data import noise_to_data_loss
+from pagoda.losses.reconstruction import feature_distance, reconstruction_loss
+from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
+from pagoda.networks.generator import Generator
 from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.ema import EMA, PowerAverages
@@ -148,7 +148,7 @@ class OneStepStep:
             real, real_labels = self.real.draw(spec.prior_batch)
             stats |= self._update_discriminator(step, real, real_labels, fake.detach(), fake_labels)
         loss, parts = self._regression(images[: len(x)], x, step, ramp is not None)
-        update = loss * processes.portion(spec.batch)
+        update = loss * distributed.local_fraction(spec.batch)
         done = torch.zeros_like(update.detach())
         if spec.separate_update and ramp is not None:
             self._update_generator(update, step)
@@ -164,7 +164,7 @@ class OneStepStep:
             update = update + weight * (adversarial * portion)
             parts |= {"loss_adv": adversarial.detach() * self._per_pair(), "lambda": weight}
         total = done + update.detach()
-        stats |= parts | {"loss": total / processes.portion(spec.batch)}
+        stats |= parts | {"loss": total / distributed.local_fraction(spec.batch)}
         stats |= self._update_generator(update, step)
         return stats
 
@@ -197,7 +197,9 @@ class OneStepStep:
     def _per_pair(self) -> float:
         """Brings a mean over prior samples to the weights that the loop averages means over pairs
         with: shares of the two batches may differ between processes."""
-        return processes.portion(self.spec.prior_batch) / processes.portion(self.spec.batch)
+        return distributed.local_fraction(self.spec.prior_batch) / distributed.local_fraction(
+            self.spec.batch
+        )
 
     def _ramp(self, progress: float) -> float | None:
         """Share of lambda in force, None before the adversarial loss starts."""
@@ -212,7 +214,7 @@ class OneStepStep:
         if self.spec.regression == "none":
             z, x, labels = z[:0], x[:0], labels[:0]
         if with_prior:
-            n, mine = self.spec.prior_batch, processes.share(self.spec.prior_batch)
+            n, mine = self.spec.prior_batch, distributed.local_rows(self.spec.prior_batch)
             prior = torch.randn(n, *z.shape[1:], device=z.device, dtype=z.dtype)[mine]
             rows = torch.randint(len(self.real.labels), (n,))[mine].numpy()
             prior_labels = torch.from_numpy(self.real.labels[rows]).to(z.device)
@@ -275,10 +277,10 @@ class OneStepStep:
 
     def _augment(self, images: Tensor, draw: int) -> Tensor:
         """DiffAugment; prior samples and real images share a draw, whoever holds which of them."""
-        mine = processes.share(self.spec.prior_batch)
+        mine = distributed.local_rows(self.spec.prior_batch)
         if len(images) == mine.stop - mine.start:
             return diff_augment(images, draw, self.spec.prior_batch)
-        return diff_augment(images, draw, len(images) * processes.count())
+        return diff_augment(images, draw, len(images) * distributed.world_size())
 
     def _update_discriminator(
         self, step: int, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor
@@ -294,7 +296,7 @@ class OneStepStep:
             real = real.detach().requires_grad_(True)
             penalty = r1_penalty(self.discriminator(real, real_labels), real)
             total = loss + spec.r1 / 2 * spec.r1_every * penalty
-        updates.backward(total * processes.portion(spec.prior_batch))
+        updates.backward(total * distributed.local_fraction(spec.prior_batch))
         updates.step()
         self.discriminator.requires_grad_(False)
         return {

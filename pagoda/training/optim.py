@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.training import sharding
 
 
@@ -29,7 +29,7 @@ class OptimSpec:
         Cut and whole ones are groups apart, in their order: no kernel takes both.
         """
         trained = (p for p in parameters if p.requires_grad)
-        train = [{"params": list(g)} for _, g in itertools.groupby(trained, sharding.is_cut)]
+        train = [{"params": list(g)} for _, g in itertools.groupby(trained, sharding.is_sharded)]
         if self.name == "radam":
             return torch.optim.RAdam(
                 train, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
@@ -51,8 +51,8 @@ def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Explicit, and not a wrapper around the network's forward: a loss may call parts of a network, or
     differentiate twice, and no gradient is left out.
     """
-    whole = (p.grad for p in parameters if p.grad is not None and not sharding.is_cut(p.grad))
-    processes.add_up(list(whole))  # those of cut weights were summed when they were made
+    whole = (p.grad for p in parameters if p.grad is not None and not sharding.is_sharded(p.grad))
+    distributed.all_reduce_(list(whole))  # those of cut weights were summed when they were made
 
 
 class Updates(nn.Module):
@@ -94,7 +94,7 @@ class Updates(nn.Module):
         norm = torch.zeros(())
         if self._measured:
             limit = self._clip if self._clip is not None else float("inf")
-            cut = any(sharding.is_cut(p) for p in self._train)
+            cut = any(sharding.is_sharded(p) for p in self._train)
             clip = sharding.clip_gradients if cut else nn.utils.clip_grad_norm_
             norm = clip(self._train, limit).detach()
         self._scaler.step(self._optimizer)

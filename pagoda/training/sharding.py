@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.errors import PagodaError
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,7 +33,7 @@ def wanted() -> bool:
     value = os.environ.get(SHARD, "0")
     if value not in ("0", "1"):
         raise PagodaError(f"{SHARD} = {value!r}; it must be 0 or 1")
-    return value == "1" and processes.count() > 1
+    return value == "1" and distributed.world_size() > 1
 
 
 def place(network: M, device: torch.device) -> M:
@@ -65,9 +65,9 @@ def shard(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = init_device_mesh(device.type, (processes.count(),))
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for network in networks:
-        processes.make_equal([*network.parameters(), *network.buffers()])
+        distributed.broadcast_([*network.parameters(), *network.buffers()])
         network.to(memory_format=torch.contiguous_format)
         kept = {keep(network)} if keep else set()
         for weight in kept:
@@ -100,14 +100,14 @@ def check(precision: str, batches: Iterable[int], micro_batch: int | None) -> No
         return
     if precision == "fp16":
         raise PagodaError(f"{SHARD}=1 cannot be combined with precision = 'fp16'; use 'bf16'")
-    if micro_batch is not None and any(n % processes.count() for n in batches):
+    if micro_batch is not None and any(n % distributed.world_size() for n in batches):
         raise PagodaError(
-            f"{SHARD}=1 with micro_batch needs batches that {processes.count()} processes divide; "
-            "change the batch, or the number of processes by PAGODA_PROCESSES"
+            f"{SHARD}=1 with micro_batch needs batches that {distributed.world_size()} processes "
+            "divide; change the batch, or the number of processes by PAGODA_PROCESSES"
         )
 
 
-def is_cut(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether a process holds a slice of it only."""
     module = sys.modules.get("torch.distributed.tensor")  # seconds to import, if nothing is cut
     return module is not None and isinstance(tensor, module.DTensor)
@@ -115,17 +115,17 @@ def is_cut(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds: the slice of a cut tensor, any other itself. Shares its memory."""
-    return _cut(tensor).to_local() if is_cut(tensor) else tensor
+    return _cut(tensor).to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor itself; all processes must ask for a cut one."""
-    return _cut(tensor).full_tensor() if is_cut(tensor) else tensor
+    return _cut(tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which all processes hold, cut as ``like`` is."""
-    if not is_cut(like):
+    if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -138,12 +138,12 @@ def _cut(tensor: Tensor) -> Any:
     return tensor
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_state_on_main(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of tensors on the CPU of the first process; the others help, and get nothing."""
     out = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
-        if processes.first():
+        full = full_tensor(tensor.detach())
+        if distributed.is_main_process():
             out[name] = full.cpu().contiguous().clone()
     return out
 
@@ -155,10 +155,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     summed over the processes.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    slices = [local(g) for g in gradients if is_cut(g)]
-    others = [g for g in gradients if not is_cut(g)]
+    slices = [local(g) for g in gradients if is_sharded(g)]
+    others = [g for g in gradients if not is_sharded(g)]
     total = _square(slices, slices[0])
-    processes.add_up([total])
+    distributed.all_reduce_([total])
     norm = (total + _square(others, slices[0])).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_([*slices, *others], factor)

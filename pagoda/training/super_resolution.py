@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import read_at_random
 from pagoda.data.store import Images
 from pagoda.diffusion.edm import sample_sigma
+from pagoda.losses.super_resolution import super_resolution_loss
 from pagoda.networks.super_resolution import SuperResolver, condition
-from pagoda.objectives.super_resolution import super_resolution_loss
 from pagoda.training import sharding
 from pagoda.training.batches import share_of_noise
 from pagoda.training.ema import EMA
@@ -43,7 +43,7 @@ class ResolutionPairs:
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, 3, b, b), (batch, 3, r, r) in [-1, 1], (batch,) labels; this process's share."""
-        mine = processes.share(batch)
+        mine = distributed.local_rows(batch)
         rows = self.rows(batch)[mine]
         mirror = (torch.rand(batch) < 0.5)[mine].to(self.device)[:, None, None, None]
         sizes = []
@@ -106,13 +106,13 @@ class SuperResolutionStep:
 
     def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
         """Draw a batch, take one optimiser step, update the average."""
-        spec, mine = self.spec, processes.share(self.spec.batch)
+        spec, mine = self.spec, distributed.local_rows(self.spec.batch)
         low, high, labels = self.pairs.draw(spec.batch)
         sigma = sample_sigma(spec.batch, spec.p_mean, spec.p_std)[mine].to(high)
         level = (torch.rand(spec.batch) * spec.noise_max)[mine].to(high)
         seen = condition(low, high.shape[-1], level, share_of_noise(high, spec.batch))
         noise = share_of_noise(high, spec.batch)
-        processes.part_streams()
+        distributed.part_streams()
         total = torch.zeros((), device=high.device)
         for part in slices(len(high), spec.micro_batch):
             with autocast(high.device, spec.precision):

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.diffusion.edm import sample_sigma
+from pagoda.losses.denoising import denoising_loss
+from pagoda.losses.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.unet import NO_CLASS
-from pagoda.objectives.denoising import denoising_loss
-from pagoda.objectives.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
 from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches, share_of_noise
 from pagoda.training.ema import EMA, PowerAverages
@@ -81,12 +81,14 @@ class TeacherStep:
         images, labels = self.batches.draw(self.batch)
         described = None
         if self.augment:
-            mine = processes.share(self.batch)
+            mine = distributed.local_rows(self.batch)
             uniforms, normals = torch.rand(self.batch, UNIFORMS), torch.randn(self.batch, NORMALS)
             transforms = draw_transforms(uniforms[mine], normals[mine], self.augment)
             images, described = edm_augment(images, transforms), transforms.labels.to(images)
         if self.label_dropout:
-            dropped = torch.rand(self.batch)[processes.share(self.batch)] < self.label_dropout
+            dropped = (
+                torch.rand(self.batch)[distributed.local_rows(self.batch)] < self.label_dropout
+            )
             labels = labels.masked_fill(dropped.to(labels.device), NO_CLASS)
         sigma, noise = self._noise(images)
         total = torch.zeros((), device=images.device)
@@ -120,8 +122,8 @@ class TeacherStep:
 
     def _noise(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels and noise of this process's share; the whole batch is drawn everywhere."""
-        mine = processes.share(self.batch)
+        mine = distributed.local_rows(self.batch)
         sigma = sample_sigma(self.batch, self.p_mean, self.p_std)[mine].to(images)
         noise = share_of_noise(images, self.batch)
-        processes.part_streams()
+        distributed.part_streams()
         return sigma, noise

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.evaluation import pairs
-from pagoda.metrics.high_frequency import high_frequency_energy, high_frequency_error
-from pagoda.metrics.psnr import psnr
-from pagoda.metrics.ssim import ssim
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
+from pagoda.evaluation.metrics.psnr import psnr
+from pagoda.evaluation.metrics.ssim import ssim
 from pagoda.stages import compare
 from pagoda.stages.request import Source
 from tests.evaluation.pictures import pictures, write_folder, write_zip

@@ -18,22 +18,22 @@ from PIL import Image
 from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
+from pagoda.evaluation.metrics import frechet
+from pagoda.evaluation.metrics.fd_infinity import frechet_infinity
+from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
+from pagoda.evaluation.metrics.inception_score import inception_score, probabilities_of
+from pagoda.evaluation.metrics.kid import kernel_distance_of_subsets
+from pagoda.evaluation.metrics.mmd import gaussian_mmd
+from pagoda.evaluation.metrics.precision_recall import manifold_scores
+from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.evaluation.settings import Settings
-from pagoda.metrics import frechet
-from pagoda.metrics.fd_infinity import frechet_infinity
-from pagoda.metrics.frechet import frechet_distance_of_features
-from pagoda.metrics.inception_score import inception_score, probabilities_of
-from pagoda.metrics.kid import kernel_distance_of_subsets
-from pagoda.metrics.mmd import gaussian_mmd
-from pagoda.metrics.precision_recall import manifold_scores
-from pagoda.metrics.statistics import feature_moments
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
 from pagoda.report.results_files import results_table
 from pagoda.stages import score
 from pagoda.stages.request import Features, Request, Source, seed_list
+from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.evaluation.pictures import pictures, write_folder, write_zip
-from tests.extractors.stand_ins import publish, write_inception
 
 _NET = """
 import torch

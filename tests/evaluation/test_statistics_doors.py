@@ -10,11 +10,11 @@ import pytest
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.frechet import frechet_distance
+from pagoda.evaluation.metrics.statistics import Moments, feature_moments
 from pagoda.evaluation.reference import from_artifact, write_reference
 from pagoda.evaluation.statistics_files import read_statistics
 from pagoda.evaluation.streaming import Collected
-from pagoda.metrics.frechet import frechet_distance
-from pagoda.metrics.statistics import Moments, feature_moments
 
 Door = Callable[[Path, np.ndarray, np.ndarray], object]
 ROWS = np.random.default_rng(0).normal(size=(200, 6)) @ np.diag([1, 2, 3, 0.1, 5, 0.0]) + 1.0

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from pagoda.losses.super_resolution import super_resolution_loss
 from pagoda.networks.flops import forward_flops, parameters, training_flops
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 from pagoda.networks.unet import UNetSpec
-from pagoda.objectives.super_resolution import super_resolution_loss
 
 
 def _resolver() -> SuperResolver:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pagoda import artifacts, processes
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, parse
 from pagoda.data.noise import standard_normal
@@ -21,9 +21,9 @@ from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
+from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.streaming import subset
-from pagoda.metrics.frechet import frechet_distance_of_features
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, generator_from_teacher, load_generator
@@ -31,7 +31,7 @@ from pagoda.stages import downsample, evaluate, features, reference
 from pagoda.stages.contenders import Contender, contenders, untrained, upsample
 from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.paths import Paths
-from tests.extractors.stand_ins import publish, write_inception
+from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.group import log, run_group
 from tests.stages.untrained import write_models
 from tests.tiny import tiny_tree
@@ -239,11 +239,11 @@ def _evaluate(tree: dict[str, Any]) -> None:
     """Both stages at both resolutions, in blocks that three processes share unequally."""
     streaming.BLOCK = 10
     config = parse(tree)
-    with processes.group():
+    with distributed.group():
         for resolution in config.resolutions:
             for stage in (reference, evaluate):
                 stage.run(config, resolution)
-                processes.wait()
+                distributed.barrier()
 
 
 def test_several_processes_give_the_same_bits(config: Config, tmp_path: Path) -> None:

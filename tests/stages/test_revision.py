@@ -39,7 +39,7 @@ def revisions(folder: Path) -> tuple[list[str], list[str]]:
 def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("__init__.py", "errors.py", "processes.py"):
+    for part in ("__init__.py", "errors.py", "distributed.py"):
         (folder / "pagoda").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "pagoda" / part, folder / "pagoda")
     (folder / "pagoda/stages").mkdir()

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pagoda.losses.distances import ProjectedDistance
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
 from pagoda.networks.encoder_discriminator import EncoderDiscriminator
 from pagoda.networks.generator import generator_from_teacher
 from pagoda.networks.projected import ProjectedDiscriminator
 from pagoda.networks.unet import UNetSpec
-from pagoda.objectives.distances import ProjectedDistance
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.one_step import OneStepSpec, OneStepStep

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator
 from pagoda.networks.generator import generator_from_teacher, grow
@@ -133,13 +133,13 @@ MAKERS: dict[str, Callable[[], Step]] = {
 def _train(what: str) -> None:
     """Train a toy and leave its state in the working folder."""
     step: Step = MAKERS[what]()
-    if processes.rank() > 0:
+    if distributed.rank() > 0:
         with torch.no_grad():  # what a process starts with is the first one's, not its own
             for module in step.modules.values():
                 for parameter in module.parameters():
                     parameter.zero_()
-    folder = Path(f"{what}-{processes.expected()}")
-    with processes.group():
+    folder = Path(f"{what}-{distributed.launched_world_size()}")
+    with distributed.group():
         scratch = Scratch(folder / "scratch", step.modules, step.optimizers)
         train(step, LOOP, scratch, lambda kept: History(folder / "h.jsonl", kept), lambda n: None)
         state = {
@@ -147,7 +147,7 @@ def _train(what: str) -> None:
             for name, module in step.modules.items()
             for key, value in module.state_dict().items()
         }
-        safetensors.torch.save_file(state, folder / f"{processes.rank()}.safetensors")
+        safetensors.torch.save_file(state, folder / f"{distributed.rank()}.safetensors")
 
 
 def _train_all() -> None:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pagoda import processes
+from pagoda import distributed
 from pagoda.config import parse
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
@@ -70,8 +70,8 @@ def _go(name: str, make: Callable[[], Step], stop_after: int = STEPS) -> Step:
     except _Stopped:
         return step
     for part, module in step.modules.items():
-        state = sharding.gathered(module.state_dict())
-        if processes.first():
+        state = sharding.full_state_on_main(module.state_dict())
+        if distributed.is_main_process():
             safetensors.torch.save_file(state, folder / f"{part}.safetensors")
     return step
 
@@ -83,9 +83,9 @@ def _stage(name: str) -> None:
     sizes = {"name": name, "data.train_images": 64, "data.test_images": 16}
     config = parse(tiny_tree(**sizes, **optim))
     Path("params.yaml").touch()
-    if processes.first():
+    if distributed.is_main_process():
         downsample.run(config, 8)
-    processes.wait()
+    distributed.barrier()
     stage_of_teacher.run(config)
 
 
@@ -104,7 +104,7 @@ def _held(network: nn.Module) -> float:
 
 def _cut() -> None:
     os.environ[sharding.SHARD] = "1"
-    with processes.group():
+    with distributed.group():
         for name, make in CASES.items():
             step = _go(f"cut-{name}", make)
             trained = next(iter(step.modules.values()))
@@ -125,10 +125,10 @@ def _same_start() -> None:
     expected = [p.detach().clone() for p in network.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.mul_(float(processes.first()))
+            parameter.mul_(float(distributed.is_main_process()))
     sharding.shard(CPU, network)
     for parameter, value in zip(network.parameters(), expected, strict=True):
-        assert torch.equal(sharding.whole(parameter.detach()), value)
+        assert torch.equal(sharding.full_tensor(parameter.detach()), value)
 
 
 def _refusals() -> None:

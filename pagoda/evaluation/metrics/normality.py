@@ -1,0 +1,72 @@
+"""How close inverted latents are to the prior N(0, I)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.image_pairs import check_images
+
+
+@dataclass(frozen=True)
+class Normality:
+    """Moments and distances of latents; a standard normal has 0, 1, 0, 3 and distances near 0.
+
+    Attributes:
+        mean: of all entries.
+        std: of all entries.
+        skewness: of all entries.
+        kurtosis: of all entries, not in excess: 3 for a normal law.
+        ks_entries: Kolmogorov-Smirnov distance of the entries to N(0, 1), in [0, 1].
+        ks_norms: the same of the squared norms to the chi-square law of d degrees of freedom.
+        neighbour_correlation: correlation of horizontally adjacent entries; 0 if independent.
+    """
+
+    mean: float
+    std: float
+    skewness: float
+    kurtosis: float
+    ks_entries: float
+    ks_norms: float
+    neighbour_correlation: float
+
+
+def normality(latents: np.ndarray) -> Normality:
+    """Hold latents (n, c, h, w) against the standard normal prior.
+
+    The Kolmogorov-Smirnov distance is sup_x |F_n(x) - F(x)|. With d = c h w, the squared norm of a
+    standard normal latent follows the chi-square law of d degrees of freedom: latents of clean
+    images, which carry no noise, fall inside that shell.
+
+    Raises:
+        PagodaError: for another shape, NaN or infinity, or latents that are all equal.
+    """
+    latents = check_images(latents, "latents").astype(np.float64)
+    z = latents.reshape(len(latents), -1)
+    flat = z.ravel()
+    mean, std = float(flat.mean()), float(flat.std())
+    a, b = latents[..., :-1].ravel(), latents[..., 1:].ravel()
+    if not (std > 0 and a.size and np.ptp(a) > 0 and np.ptp(b) > 0):
+        raise PagodaError("latents without any spread have no law; check what made them")
+    unit = (flat - mean) / std
+    half = torch.tensor(z.shape[1] / 2, dtype=torch.float64)
+    norms = torch.from_numpy(np.square(z).sum(1) / 2)
+    return Normality(
+        mean=mean,
+        std=std,
+        skewness=float((unit**3).mean()),
+        kurtosis=float((unit**4).mean()),
+        ks_entries=ks_distance(torch.special.ndtr(torch.from_numpy(flat)).numpy()),
+        ks_norms=ks_distance(torch.special.gammainc(half, norms).numpy()),
+        neighbour_correlation=float(np.corrcoef(a, b)[0, 1]),
+    )
+
+
+def ks_distance(probabilities: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance of values to a law, given the law's distribution at each."""
+    p = np.sort(probabilities)
+    steps = np.arange(len(p) + 1) / len(p)
+    return float(max((steps[1:] - p).max(), (p - steps[:-1]).max()))
