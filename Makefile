@@ -26,7 +26,7 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 
 .PHONY: test
 test: .venv/.synced ## Run the tests
-	$(RUN) pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: lint
 lint: .venv/.synced ## Check style and formatting
