@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pagoda.report.results import generator_label
-from pagoda.report.sheets import Group, draw
+from pagoda.results.measured import generator_label
+from pagoda.results.sheets import Group, draw
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import yaml
 
 from pagoda.config import load, parse_yaml, read_yaml
 from pagoda.errors import PagodaError
-from pagoda.paper.claims import read_claims
+from pagoda.results.claims import read_claims
 from pagoda.stages.study_spec import load_study
 from tests.tiny import smoke_tree
 

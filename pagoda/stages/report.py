@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from pagoda.config import Config
-from pagoda.report.experiment import read_experiment
-from pagoda.report.render import write_report
-from pagoda.report.results_files import results_table
+from pagoda.results.experiment import read_experiment
+from pagoda.results.render import write_report
+from pagoda.results.results_files import results_table
 from pagoda.stages.paths import Paths
 
 

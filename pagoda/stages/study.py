@@ -11,9 +11,9 @@ import numpy as np
 from pagoda import artifacts, outputs
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
-from pagoda.report.studies import StudyCard, StudyFigure, StudyRow, study_folder, write_study
-from pagoda.report.study_pictures import draw_parts, draw_same_latents
-from pagoda.report.study_summary import write_summary
+from pagoda.results.studies import StudyCard, StudyFigure, StudyRow, study_folder, write_study
+from pagoda.results.study_pictures import draw_parts, draw_same_latents
+from pagoda.results.study_summary import write_summary
 from pagoda.stages.paths import Paths
 from pagoda.stages.revision import code_revision
 from pagoda.stages.study_spec import Arm, Study

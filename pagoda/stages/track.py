@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pagoda import artifacts, tracking
+from pagoda import artifacts
 from pagoda.config import Config
-from pagoda.mlflow_store import browse, page, shown
+from pagoda.results import tracking
+from pagoda.results.mlflow_store import browse, page, shown
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import tell
 

@@ -29,7 +29,7 @@ from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.evaluation.settings import Settings
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
-from pagoda.report.results_files import results_table
+from pagoda.results.results_files import results_table
 from pagoda.stages import score
 from pagoda.stages.request import Features, Request, Source, seed_list
 from tests.evaluation.features.stand_ins import publish, write_inception

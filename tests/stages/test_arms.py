@@ -14,7 +14,7 @@ import safetensors.torch
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
-from pagoda.report.studies import StudyRow, read_study, study_folder
+from pagoda.results.studies import StudyRow, read_study, study_folder
 from pagoda.stages import (
     arm,
     distill,
