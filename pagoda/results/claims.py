@@ -1,16 +1,16 @@
-"""Claims and their rules, fixed in ``experiments/claims.yaml`` before the runs, and their verdicts.
+"""Claims and their rules, written down before the runs, and their verdicts.
 
-A claim reads::
+A claim in ``experiments/claims.yaml`` reads::
 
-    - id: pairs.one_percent            # unique; its part before the dot names nothing
+    - id: pairs.one_percent            # unique
       claim: One percent of the pairs gives the same quality.
       source: paper, section 5.1       # or: study
       study: pairs                     # folder in experiments/
-      metric: fd                       # StudyRow.metric; every protocol of it is judged by itself
-      generator: student               # StudyRow.generator
+      metric: fd                       # every protocol of it is judged by itself
+      generator: student
       resolution: base                 # base, target, grown (all above the base) or pixels
-      value: [share_0.01]              # arms
-      against: [share_1]               # arms, paired with those of `value`; one stands for all
+      value: [share-1]                 # variants
+      against: [share-100]             # variants, paired with those of `value`; or one for all
       against_generator: student       # if it differs from `generator`
       effect: ratio                    # ratio, difference, slope or value
       holds: {below: 1.1}              # or above
@@ -18,29 +18,28 @@ A claim reads::
       refuted: what would refute it, in words
       after_run: what was already known of it; left out where the rule came before the runs
 
-Effects, one number a training seed, averaged over pairs of arms and over resolutions:
+Effects, one number a training seed, averaged over pairs of variants and over resolutions:
 
 - ``ratio``: value / against, averaged as logarithms (a geometric mean);
 - ``difference``: value − against;
-- ``slope``: exponent b of y = a·x^b over the arms, y the generator's metric and x the teacher's,
-  least squares in logarithms, ``value`` minus ``against``: how closely a student follows its
-  teacher;
+- ``slope``: exponent b of y = a·x^b over the variants, y the generator's metric and x the
+  teacher's, least squares in logarithms, ``value`` minus ``against``: how closely students follow;
 - ``value``: the value itself, no ``against``.
 
 The interval is Student's, at 95 %, over the paired seeds (:func:`t_interval`); for a ratio it is
 taken over logarithms. A claim is *supported* if the whole interval is strictly on the side that
 ``holds`` names, *not supported* if the whole interval is on the other side or on the limit, and
 there is *not enough evidence* if the limit lies inside, if fewer seeds than ``seeds`` have every
-value, if a run of a seed failed or is missing, or if nothing was run. Counts (:data:`EXACT`: FLOPs,
-parameters, NFE) do not depend on the seed: where all seeds agree the interval is that value, from
-one seed too.
+value, if a run of a seed failed or is missing, or if nothing was run. Counts
+(:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: where all seeds agree the
+interval is that value, from one seed too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,9 @@ import numpy as np
 
 from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
-from pagoda.results.derived import EXACT, with_derived
-from pagoda.results.intervals import Interval, t_interval
-from pagoda.results.studies import StudyResults, StudyRow
+from pagoda.results.numbers import Interval, t_interval
+from pagoda.results.studies import EXACT, StudyResults
+from pagoda.rows import Row
 
 FILE = Path("experiments/claims.yaml")
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
@@ -95,80 +94,76 @@ class Claim:
         return "below" in self.holds
 
     @property
-    def side(self) -> str:
-        """The limit as a bound: ``< 1``."""
-        return f"{'<' if self.below else '>'} {self.limit:g}"
+    def exact(self) -> bool:
+        """True if the claim is about a count, which no seed changes."""
+        return self.metric in EXACT
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Arms to compare: (value, against)."""
+        """Variants to compare: (value, against)."""
         against = self.against or self.value
-        if len(against) == 1:
-            against *= len(self.value)
-        return list(zip(self.value, against, strict=True))
+        return list(zip(self.value, against * (len(self.value) if len(against) == 1 else 1),
+                        strict=True))  # fmt: skip
 
     def rule(self) -> str:
         """The rule in words."""
         who = "" if self.generator == "none" else f", {self.generator}"
         where = _PLACES.get(self.resolution, f"at {self.resolution}×{self.resolution}")
-        ours = ", ".join(f"`{arm}`" for arm in self.value)
-        theirs = ", ".join(f"`{arm}`" for arm in self.against or self.value)
-        if self.against_generator:
-            theirs += f" ({self.against_generator})"
-        arms = ours if self.effect == "value" else f"{ours} {_JOINED[self.effect]} {theirs}"
+        told = ", ".join(f"`{variant}`" for variant in self.value)
+        if self.effect != "value":
+            theirs = ", ".join(f"`{variant}`" for variant in self.against or self.value)
+            told += f" {_JOINED[self.effect]} {theirs}"
+            told += f" ({self.against_generator})" if self.against_generator else ""
         return (
-            f"{self.effect} of `{self.metric}`{who} {where}: {arms}; "
+            f"{self.effect} of `{self.metric}`{who} {where}: {told}; "
             f"{'below' if self.below else 'above'} {self.limit:g}, {self.seeds} seeds"
         )
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim judged on one profile under one protocol.
-
-    Attributes:
-        claim: what was judged.
-        verdict: :data:`SUPPORTED`, :data:`REFUTED` or :data:`OPEN`.
-        reason: why, in words.
-        profile: it was judged on; empty if the study was not run.
-        protocol: of the values; empty if there are none.
-        effect: over seeds; None if there is none.
-        seeds: the effect of each seed.
-        study: what the values come from.
-    """
+    """A claim judged on one profile under one protocol."""
 
     claim: Claim
-    verdict: str
+    verdict: str  # SUPPORTED, REFUTED or OPEN
     reason: str
-    profile: str = ""
-    protocol: str = ""
-    effect: Interval | None = None
-    seeds: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    study: StudyResults | None = None
+    profile: str = ""  # it was judged on; empty if the study was not run
+    protocol: str = ""  # of the values; empty if there are none
+    effect: Interval | None = None  # over seeds; None if there is none
+    seeds: Mapping[int, float] = dataclasses.field(default_factory=dict)  # effect of each
+    study: StudyResults | None = None  # what the values come from
 
 
 def read_claims(path: Path = FILE) -> list[Claim]:
-    """Read and check the claims.
+    """Read and check the claims of a file.
 
     Raises:
         PagodaError: one line that names the claim and what is wrong with its rule.
     """
     if not path.is_file():
         raise PagodaError(f"{path} is missing; 'git checkout -- {path}'")
-    try:
-        trees = list(read_yaml(path)["claims"])
-    except (KeyError, TypeError) as error:
-        raise PagodaError(f"{path} has no list 'claims'; 'git checkout -- {path}'") from error
-    claims = [_claim(tree, f"{path}, claim {n}") for n, tree in enumerate(trees, 1)]
+    tree = read_yaml(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get("claims"), list):
+        raise PagodaError(f"{path} has no list 'claims'; 'git checkout -- {path}'")
+    return claims_of(tree["claims"], str(path))
+
+
+def claims_of(trees: Iterable[Any], where: str) -> list[Claim]:
+    """Claims of mappings of their fields.
+
+    Raises:
+        PagodaError: as :func:`read_claims`.
+    """
+    claims = [_claim(tree, f"{where}, claim {n}") for n, tree in enumerate(trees, 1)]
     if len({c.id for c in claims}) < len(claims):
-        raise PagodaError(f"{path}: two claims have one id")
+        raise PagodaError(f"{where}: two claims have one id")
     return claims
 
 
 def judge_all(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> list[Judgement]:
     """Every claim on every profile its study ran at, under every protocol found."""
     found: list[Judgement] = []
-    studies = [with_derived(study) for study in studies]
+    studies = [study.with_derived() for study in studies]
     for claim in claims:
         ran = [s for s in studies if s.card.study == claim.study]
         found += [j for study in ran for j in judge(claim, study)]
@@ -179,40 +174,44 @@ def judge_all(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> list[
 
 def judge(claim: Claim, study: StudyResults) -> list[Judgement]:
     """One judgement a protocol of the claim's metric; one without numbers if there is none."""
-    card = study.card
+    profile = study.card.profile
     rows = [r for r in study.rows if r.metric == claim.metric]
     protocols = sorted({r.protocol for r in rows if r.generator == claim.generator})
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
-        return [Judgement(claim, OPEN, reason, card.profile, study=study)]
+        return [Judgement(claim, OPEN, reason, profile, study=study)]
+    # Left out of Student's interval, failed runs make it too narrow: with one of five missing it
+    # holds 60 of 100 times instead of 95. A count has no such trouble.
+    variants = {*claim.value, *claim.against}
+    tried = {r.training_seed for r in study.rows if r.variant in variants and not claim.exact}
     made = []
     for protocol in protocols:
         effects = _effects(claim, [r for r in rows if r.protocol == protocol])
         verdict, reason, effect = _decide(claim, effects)
-        if effect is not None and (lacking := _lacking(claim, study, effects)):
+        if effect is not None and (
+            lacking := sorted(s for s in tried - set(effects) if s is not None)
+        ):
             named = ", ".join(map(str, lacking))
-            verdict, reason = (
-                OPEN,
-                f"runs of seed {named} failed or are missing: what is left is no fair sample",
-            )
+            verdict = OPEN
+            reason = f"runs of seed {named} failed or are missing: what is left is no fair sample"
         if effect is not None and claim.effect == "ratio":
-            mean, low, high = (_exp(v) for v in (effect.mean, effect.low, effect.high))
+            mean, low, high = (
+                math.exp(v) if v < 700 else math.inf for v in (effect.mean, effect.low, effect.high)
+            )
             effect = Interval(mean, low, high, effect.n)
             effects = {seed: math.exp(value) for seed, value in effects.items()}
-        made.append(
-            Judgement(claim, verdict, reason, card.profile, protocol, effect, effects, study)
-        )
+        made.append(Judgement(claim, verdict, reason, profile, protocol, effect, effects, study))
     return made
 
 
 def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Interval | None]:
     if not effects:
-        return OPEN, "no seed has a value for every arm", None
+        return OPEN, "no seed has a value for every variant", None
     interval = t_interval(list(effects.values()))
     limit = math.log(claim.limit) if claim.effect == "ratio" else claim.limit
     sign = 1.0 if claim.below else -1.0
     needed = max(claim.seeds, MIN_SEEDS)
-    if exact(claim) and len(set(effects.values())) == 1:
+    if claim.exact and len(set(effects.values())) == 1:
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
     elif interval.n < needed:
         side = "on the claim's side" if sign * interval.mean < sign * limit else _OTHER
@@ -228,39 +227,22 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     return OPEN, "the limit is inside the interval", interval
 
 
-def _lacking(claim: Claim, study: StudyResults, effects: Mapping[int, float]) -> list[int]:
-    """Seeds that some arm of the claim was run with, but not every one to its end.
-
-    Left out of Student's interval, failed runs make it too narrow: with one of five missing it
-    holds 60 of 100 times instead of 95. A count has no such trouble.
-    """
-    arms = {*claim.value, *claim.against}
-    tried = {r.seed for r in study.rows if r.arm in arms}
-    return [] if exact(claim) else sorted(tried - set(effects))
-
-
-def exact(claim: Claim) -> bool:
-    """True if the claim is about a count, which no seed changes."""
-    return claim.metric in EXACT
-
-
-def _effects(claim: Claim, rows: Sequence[StudyRow]) -> dict[int, float]:
+def _effects(claim: Claim, rows: Sequence[Row]) -> dict[int, float]:
     """Effect by seed; logarithms of ratios. Seeds without every value are left out."""
     found = {}
-    for seed in sorted({r.seed for r in rows}):
-        own = [r for r in rows if r.seed == seed]
-        effect = _slopes(claim, own, rows) if claim.effect == "slope" else _paired(claim, own)
+    for seed in sorted({r.training_seed for r in rows if r.training_seed is not None}):
+        own = [r for r in rows if r.training_seed == seed]
+        if claim.effect == "slope":
+            ours, theirs = (_slope(claim, v, own, rows) for v in (claim.value, claim.against))
+            effect = None if ours is None or theirs is None else ours - theirs
+        else:
+            effect = _paired(claim, own)
         if effect is not None:
             found[seed] = effect
     return found
 
 
-def _paired(claim: Claim, rows: Sequence[StudyRow]) -> float | None:
-    combine: dict[str, Callable[[float, float], float]] = {
-        "ratio": lambda a, b: math.log(a / b),
-        "difference": lambda a, b: a - b,
-        "value": lambda a, _: a,
-    }
+def _paired(claim: Claim, rows: Sequence[Row]) -> float | None:
     effects = []
     for first, second in claim.pairs:
         ours = _values(claim, rows, first, claim.generator)
@@ -269,70 +251,59 @@ def _paired(claim: Claim, rows: Sequence[StudyRow]) -> float | None:
             return None
         for where, a in ours.items():
             b = theirs[where]
-            if _unlike(a, b) or (claim.effect == "ratio" and min(a.value, b.value) <= 0):
+            if _unlike(a, b) or (claim.effect == "ratio" and min(a.number, b.number) <= 0):
                 return None
-            effects.append(combine[claim.effect](a.value, b.value))
+            if claim.effect == "ratio":
+                effects.append(math.log(a.number / b.number))
+            else:
+                effects.append(a.number - (b.number if claim.effect == "difference" else 0.0))
     return math.fsum(effects) / len(effects)
 
 
-def _slopes(claim: Claim, own: Sequence[StudyRow], rows: Sequence[StudyRow]) -> float | None:
-    """Difference of the exponents with which students follow their teachers."""
-    slopes = [_slope(claim, arms, own, rows) for arms in (claim.value, claim.against)]
-    first, second = slopes
-    return None if first is None or second is None else first - second
-
-
 def _slope(
-    claim: Claim, arms: Sequence[str], own: Sequence[StudyRow], rows: Sequence[StudyRow]
+    claim: Claim, variants: Sequence[str], own: Sequence[Row], rows: Sequence[Row]
 ) -> float | None:
+    """Exponent with which students of one seed follow their teachers, which seeds may share."""
     points = []
-    for arm in arms:
-        students = list(_values(claim, own, arm, claim.generator).values())
+    for variant in variants:
+        students = list(_values(claim, own, variant, claim.generator).values())
         if len(students) != 1:
             return None
-        teachers = _teachers(students[0], claim.against_generator or "teacher", rows)
-        values = [students[0].value, *(t.value for t in teachers)]
-        if not teachers or min(values) <= 0:
+        student, name = students[0], claim.against_generator or "teacher"
+        alike = [r for r in rows if r.generator == name and r.resolution == student.resolution
+                 and not _unlike(r, student)]  # fmt: skip
+        key = student.variant, student.training_seed
+        teachers = [r for r in alike if (r.variant, r.training_seed) == key]
+        teachers = teachers or [r for r in alike if r.axis is not None and r.axis == student.axis]
+        if not teachers or min(r.number for r in (student, *teachers)) <= 0:
             return None
-        x = math.fsum(math.log(t.value) for t in teachers) / len(teachers)
-        points.append((x, math.log(students[0].value)))
+        x = math.fsum(math.log(t.number) for t in teachers) / len(teachers)
+        points.append((x, math.log(student.number)))
     x_all, y_all = np.array(points).T
     if len(points) < 2 or np.ptp(x_all) == 0:
         return None
     return float(np.polyfit(x_all, y_all, 1)[0])
 
 
-def _teachers(student: StudyRow, generator: str, rows: Sequence[StudyRow]) -> list[StudyRow]:
-    """The student's own teacher; else those at its place on the axis, which arms share."""
-    alike = [r for r in rows if r.generator == generator and r.resolution == student.resolution
-             and not _unlike(r, student)]  # fmt: skip
-    own = [r for r in alike if (r.arm, r.seed) == (student.arm, student.seed)]
-    return own or [r for r in alike if r.axis is not None and r.axis == student.axis]
-
-
-def _values(
-    claim: Claim, rows: Sequence[StudyRow], arm: str, generator: str
-) -> dict[int, StudyRow]:
-    """The arm's rows by resolution, ascending."""
-    own = [r for r in rows if r.arm == arm and r.generator == generator]
-    everywhere = {r.resolution for r in rows if r.arm == arm}
-    wanted: dict[str | int, Callable[[StudyRow], bool]] = {
-        "base": lambda r: r.resolution == r.base_res,
-        "target": lambda r: r.resolution == max(everywhere),
-        "grown": lambda r: r.resolution > r.base_res,
+def _values(claim: Claim, rows: Sequence[Row], variant: str, generator: str) -> dict[int, Row]:
+    """The variant's rows by resolution, ascending, where the claim looks."""
+    own = sorted((r for r in rows if r.variant == variant), key=lambda r: r.size)
+    top = own[-1].size if own else 0
+    return {
+        r.size: r
+        for r in own
+        if r.generator == generator
+        and {
+            "base": r.resolution == r.base_res,
+            "target": r.size == top,
+            "grown": r.size > (r.base_res or 0),
+        }.get(str(claim.resolution), r.resolution == claim.resolution)
     }
-    test = wanted.get(claim.resolution, lambda r: r.resolution == claim.resolution)
-    found = sorted((r for r in own if test(r)), key=lambda r: r.resolution)
-    return {r.resolution: r for r in found}
 
 
-def _unlike(a: StudyRow, b: StudyRow) -> bool:
-    """True if two values were held against different references, or seen by other features."""
+def _unlike(a: Row, b: Row) -> bool:
+    """True if two values were compared with different references, or seen by other features."""
     return (a.reference, a.features) != (b.reference, b.features)
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
 
 
 def _claim(tree: Any, where: str) -> Claim:
@@ -341,8 +312,11 @@ def _claim(tree: Any, where: str) -> Claim:
     where = f"{where} ({tree.get('id', 'no id')})"
     names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Claim)}
     missing = [n for n, needed in names.items() if needed and n not in tree]
-    if wrong := missing + sorted(set(tree) - set(names)):
+    if wrong := missing + sorted(map(str, set(tree) - set(names))):
         raise PagodaError(f"{where}: missing or unknown keys: {', '.join(wrong)}")
+    for name in ("value", "against"):
+        if not isinstance(tree.get(name, []), list):
+            raise PagodaError(f"{where}: {name} must be a list of variants")
     lists = {k: tuple(tree[k]) for k in ("value", "against") if k in tree}
     claim = Claim(**(tree | lists))
     for holds, what in _checks(claim):
@@ -351,20 +325,18 @@ def _claim(tree: Any, where: str) -> Claim:
     return claim
 
 
-def _checks(c: Claim) -> list[tuple[bool, str]]:
+def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     sides = isinstance(c.holds, dict) and len(c.holds) == 1 and set(c.holds) <= {"below", "above"}
+    sides = sides and type(next(iter(c.holds.values()))) in (int, float)
+    yield sides, "holds must be {below: number} or {above: number}"
+    yield c.effect in EFFECTS, f"effect must be one of {', '.join(EFFECTS)}"
+    yield bool(c.value), "value names no variant"
     pairs = not c.against or len(c.against) in (1, len(c.value)) or c.effect == "slope"
+    yield pairs, "against must name one variant, or as many as value"
+    alone = c.effect == "value" or bool(c.against or c.against_generator)
+    yield alone, "a comparison needs against or against_generator"
     known = c.resolution in ("base", "target", "grown") or isinstance(c.resolution, int)
-    positive = not sides or c.effect != "ratio" or c.limit > 0
-    lonely = c.effect == "value" or bool(c.against or c.against_generator)
-    return [
-        (sides, "holds must be {below: number} or {above: number}"),
-        (c.effect in EFFECTS, f"effect must be one of {', '.join(EFFECTS)}"),
-        (bool(c.value), "value names no arm"),
-        (pairs, "against must name one arm, or as many as value"),
-        (lonely, "a comparison needs against or against_generator"),
-        (known, "resolution must be base, target, grown or pixels"),
-        (positive, "the limit of a ratio must be above 0"),
-        (c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"),
-        (bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"),
-    ]
+    yield known, "resolution must be base, target, grown or pixels"
+    yield c.effect != "ratio" or c.limit > 0, "the limit of a ratio must be above 0"
+    yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
+    yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"

@@ -12,13 +12,14 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from pagoda.results import style
-from pagoda.results.experiment import Experiment, Row
-from pagoda.results.history import History
-from pagoda.results.measured import DISTANCES, GENERATORS, generator_label, number
+from pagoda.results.experiment import Experiment, History
+from pagoda.results.labels import DISTANCES, GENERATORS, generator_label
+from pagoda.results.numbers import number
 from pagoda.results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from pagoda.rows import Row
 
 _SMOOTH_FROM = 40  # rows; a shorter curve is drawn as it is
-_SMOOTH_SHARE = 0.05  # of the rows, averaged by the thick line
+_SMOOTH_FRACTION = 0.05  # of the rows, averaged by the thick line
 _LOG_FROM = 4.0  # largest over smallest value, from which a positive loss gets a logarithmic axis
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
 
@@ -116,8 +117,8 @@ def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
     rows = [r for r in experiment.rows if r.metric in DISTANCES and r.protocol == protocol]
     found = {r.generator for r in rows}
     names = [n for n in GENERATORS if n in found] + sorted(found - set(GENERATORS))
-    resolutions = sorted({r.resolution for r in rows})
-    positive = [r.value for r in rows if r.value > 0]
+    resolutions = sorted({r.size for r in rows})
+    positive = [r.number for r in rows if r.number > 0]
     limits = (min(positive) / 2, max(positive) * 12) if positive else (0.1, 10.0)
     with style.applied():
         size = (2.05, 0.72 + 0.19 * len(names))
@@ -159,7 +160,7 @@ def _plot(
         ax.plot(x, y, color=line.color, linestyle=line.dash, linewidth=1.2, label=line.label)
         return
     ax.plot(x, y, color=line.color, alpha=0.25, linewidth=0.6)
-    mean = _running_mean(y, max(3, round(len(y) * _SMOOTH_SHARE)))
+    mean = _running_mean(y, max(3, round(len(y) * _SMOOTH_FRACTION)))
     ax.plot(x, mean, color=line.color, linestyle=line.dash, linewidth=1.4, label=line.label)
 
 
@@ -193,8 +194,8 @@ def _dots(ax: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         y = names.index(row.generator)
         color = _COLORS.get(row.generator, "#777777")
         marker = _MARKERS.get(row.generator, "X")
-        ax.plot([row.value], [y], marker, color=color, markersize=5, markeredgewidth=0)
+        ax.plot([row.number], [y], marker, color=color, markersize=5, markeredgewidth=0)
         ax.annotate(
-            number(row.value), (row.value, y), (5, 0), textcoords="offset points",
+            number(row.number), (row.number, y), (5, 0), textcoords="offset points",
             va="center", fontsize=6.5,
         )  # fmt: skip

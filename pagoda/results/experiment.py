@@ -1,102 +1,109 @@
-"""One finished experiment, read back from its artifacts."""
+"""One finished experiment, read back from its artifacts and its training curves."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagoda import artifacts
+from pagoda import rows as files
 from pagoda.config import Config
 from pagoda.errors import PagodaError
-from pagoda.results.history import History, read_history
+from pagoda.rows import Row
 from pagoda.stages.paths import Paths
+
+_NOT_CURVES = {"images", "step", "seconds", "final"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured value with all that is needed to trace it.
+class History:
+    """One stage's rows, in the order they were written.
 
-    ``sd``, if there is one, is over the subsets or splits that the value is a mean over.
+    Each has ``images`` (seen so far), ``step``, ``seconds`` (since the stage began, resumed parts
+    included) and the stage's statistics.
     """
 
-    generator: str
-    metric: str
-    protocol: str
-    value: float
-    n: int
-    seed: int
-    resolution: int
-    nfe: int | None
-    reference: str
-    reference_n: int
-    features: str
-    revision: str
-    device: str
-    base_res: int
-    sd: float | None = None
+    stage: str  # teacher, invert, distill, grow-16, ...
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def images(self) -> int:
+        """Images seen at the last row."""
+        return int(self.rows[-1]["images"]) if self.rows else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps done at the last row."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the stage's work at the last row."""
+        return float(self.rows[-1]["seconds"]) if self.rows else 0.0
+
+    def names(self) -> list[str]:
+        """Names of the curves, in order of first appearance."""
+        return list(
+            dict.fromkeys(k for row in self.rows for k, v in row.items() if _is_curve(k, v))
+        )
+
+    def curve(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(images seen, value) of the rows that carry ``key``, both (n,)."""
+        rows = [r for r in self.rows if _is_curve(key, r.get(key))]
+        images = np.array([r["images"] for r in rows], np.float64)
+        return images, np.array([r[key] for r in rows], np.float64)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results and sample sheets at one resolution.
-
-    Attributes:
-        resolution: of the images.
-        rows: every value measured.
-        sheets: name of each sample sheet; the first is the main generator's.
-        samples: (sheets, classes, columns, 3, R, R) uint8; a cell's latent is the same everywhere.
-        neighbours: (1, classes, k, 3, R, R) uint8, the training image nearest to the first k
-            columns of the first sheet.
-        fingerprint: of the artifact.
-        inputs: fingerprints of what it was made from.
-    """
+    """Results and grids of samples at one resolution."""
 
     resolution: int
     rows: tuple[Row, ...]
-    sheets: tuple[str, ...]
-    samples: NDArray[np.uint8]
-    neighbours: NDArray[np.uint8]
-    fingerprint: str
-    inputs: dict[str, str]
+    names: tuple[str, ...]  # of the generator of each grid; the first is the main one
+    samples: NDArray[np.uint8]  # (grids, classes, columns, 3, R, R); a place has one latent in all
+    neighbours: NDArray[np.uint8]  # (1, classes, k, 3, R, R): training images nearest to the first
+    fingerprint: str  # of the artifact
 
     @property
     def main(self) -> str:
         """The generator the experiment is about at this resolution."""
-        return self.sheets[0]
+        return self.names[0]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything the report prints and the tracker stores.
-
-    Attributes:
-        config: the configuration.
-        classes: class names, by label.
-        data: card of the images at the target resolution.
-        data_fingerprint: of those images.
-        latents: card of the inverted latents.
-        evaluations: by resolution, ascending.
-        histories: by stage, in the order of the pipeline.
-    """
+    """Everything the report prints and the tracker stores."""
 
     config: Config
-    classes: tuple[str, ...]
-    data: dict[str, Any]
+    classes: tuple[str, ...]  # names, by label
+    data: dict[str, Any]  # card of the images at the target resolution
     data_fingerprint: str
-    latents: dict[str, Any]
-    evaluations: dict[int, Evaluation]
-    histories: dict[str, History]
+    latents: dict[str, Any]  # card of the inverted latents
+    evaluations: dict[int, Evaluation]  # by resolution, ascending
+    histories: dict[str, History]  # by stage, in the order of the pipeline
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """Every value at every resolution."""
         return tuple(row for e in self.evaluations.values() for row in e.rows)
+
+    @property
+    def main_rows(self) -> list[Row]:
+        """Values of the main generator of every resolution."""
+        return [r for e in self.evaluations.values() for r in e.rows if r.generator == e.main]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all training stages."""
+        return sum(history.seconds for history in self.histories.values())
 
     @property
     def identity(self) -> str:
@@ -122,88 +129,75 @@ def read_experiment(config: Config) -> Experiment:
         PagodaError: one line for what is missing, damaged or from another configuration.
     """
     paths = Paths(config)
-    data, fingerprint = _read_card(paths.data(config.target_res), "images")
-    latents, _ = _read_card(paths.latents, "latents")
+    data = artifacts.peek(paths.data(config.target_res), "images")
+    card = data.card()
     return Experiment(
         config=config,
-        classes=tuple(str(c) for c in data["classes"]),
-        data=data,
-        data_fingerprint=fingerprint,
-        latents=latents,
+        classes=tuple(str(c) for c in card["classes"]),
+        data=card,
+        data_fingerprint=data.fingerprint,
+        latents=artifacts.peek(paths.latents, "latents").card(),
         evaluations={r: _read_evaluation(config, paths, r) for r in sorted(config.resolutions)},
         histories={s: read_history(paths.history(s), s) for s in stage_names(config)},
     )
 
 
-def _read_card(path: Path, kind: str) -> tuple[dict[str, Any], str]:
-    artifact = artifacts.peek(path, kind)
-    return artifact.card(), artifact.fingerprint
-
-
 def _read_evaluation(config: Config, paths: Paths, resolution: int) -> Evaluation:
     expect = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
     artifact = artifacts.open_artifact(paths.evaluation(resolution), "evaluation", expect)
-    tree, where = artifact.json("results"), artifact.path / "results.json"
+    tree, again = artifact.json("results"), f"run 'dvc repro -f evaluate@{resolution}'"
     samples, neighbours = artifact.array("samples"), artifact.array("neighbours")
-    sheets = tuple(tree["sheets"])
-    if len(sheets) != len(samples) or samples.shape[-1] != resolution:
+    names = tuple(tree["sheets"])
+    if len(names) != len(samples) or samples.shape[-1] != resolution:
         raise PagodaError(
-            f"{artifact.path}: sample sheets {sheets} do not fit samples of shape "
-            f"{samples.shape} at {resolution}; run 'dvc repro -f evaluate@{resolution}'"
+            f"{artifact.path}: grids of {names} do not fit samples of shape {samples.shape} at "
+            f"{resolution}; {again}"
         )
+    try:
+        rows = files.from_json(tree["rows"], f"{artifact.path / 'results.json'}")
+    except PagodaError as error:
+        raise PagodaError(f"{error}; {again}") from error
     return Evaluation(
-        resolution=resolution,
-        rows=tuple(_read_row(row, f"{where}, row {n}") for n, row in enumerate(tree["rows"], 1)),
-        sheets=sheets,
-        samples=samples,
-        neighbours=neighbours,
-        fingerprint=artifact.fingerprint,
-        inputs=dict(artifact.manifest["inputs"]),
-    )
+        resolution, tuple(rows), names, samples, neighbours, artifact.fingerprint
+    )  # fmt: skip
 
 
-def check_row(tree: Any, where: str, unknown: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The entries of a row, if each is there and of the type that :class:`Row` says.
+def read_history(path: Path, stage: str, *, running: bool = False) -> History:
+    """Read ``history/<stage>.jsonl``.
 
     Args:
-        tree: of any shape, as JSON gives it.
-        where: file and row, for the message.
-        unknown: entries that may be None beside those that :class:`Row` allows to be.
+        path: the file.
+        stage: name of the stage.
+        running: the stage may still be writing: a missing file is an empty history, and an
+            unfinished last line is left for the next reading.
 
     Raises:
-        PagodaError: one line; an entry is missing or wrong, or a number is not finite.
+        PagodaError: one line for a missing or damaged file.
     """
-    if not isinstance(tree, dict):
-        raise PagodaError(f"{where} is no row of measured values")
-    for field in dataclasses.fields(Row):
-        if field.name not in tree and field.default is dataclasses.MISSING:
-            raise PagodaError(f"{where} lacks {field.name}")
-        value, hint = tree.get(field.name), _HINTS[field.name]
-        kind, *none = getattr(hint, "__args__", (hint,))
-        if value is None and (none or field.name in unknown):
-            continue
-        if not _is(value, kind):
-            raise PagodaError(f"{where}: {field.name} = {value!r} is not {_WORDS[kind]}")
-    return tree
+    if not path.is_file():
+        if running:
+            return History(stage, ())
+        raise PagodaError(f"{path} is missing; 'dvc repro' makes it")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if running:
+        lines = lines[:-1]
+    return History(stage, tuple(_row(path, n, line) for n, line in enumerate(lines, 1) if line))
 
 
-def _is(value: Any, kind: type) -> bool:
-    if kind is float:
-        kinds = isinstance(value, int | float) and abs(value) <= sys.float_info.max  # no NaN
-        return kinds and not isinstance(value, bool)
-    return type(value) is kind
-
-
-def _read_row(tree: Any, where: str) -> Row:
-    again = "; run 'dvc repro -f evaluate'"
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    where, again = f"{path} line {number}", "delete the file and run 'dvc repro'"
     try:
-        row = check_row(tree, where)
-        if wrong := sorted(set(row) - set(_HINTS)):
-            raise PagodaError(f"{where} has unknown entries: {', '.join(wrong)}")
-    except PagodaError as error:
-        raise PagodaError(f"{error}{again}") from error
-    return Row(**row)
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise PagodaError(f"{where} is not a JSON object; {again}")
+    if bad := [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]:
+        raise PagodaError(f"{where}: {', '.join(bad)} is not finite; train the stage again")
+    if not row.keys() >= {"images", "step", "seconds"}:
+        raise PagodaError(f"{where} lacks images, step or seconds; {again}")
+    return row
 
 
-_HINTS = get_type_hints(Row)
-_WORDS = {str: "text", int: "a whole number", float: "a finite number"}
+def _is_curve(key: str, value: Any) -> bool:
+    return type(value) in (int, float) and key not in _NOT_CURVES

@@ -1,25 +1,26 @@
-"""The claims ledger: ``reports/claims.md`` and the claims section of the page."""
+"""The claims ledger: ``reports/claims.md``, ``claims.csv`` and the claims section of the page."""
 
 from __future__ import annotations
 
-import math
+import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pagoda.results.claims import FILE, OPEN, REFUTED, SUPPORTED, Claim, Judgement, exact
-from pagoda.results.document import Block, Cell, Document, Section, Table
-from pagoda.results.intervals import CONFIDENCE
-from pagoda.results.measured import number, size_label
+from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
+from pagoda.results.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement
+from pagoda.results.labels import size_label
+from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
-from pagoda.results.study_summary import SUMMARY
+from pagoda.results.study_tables import SUMMARY
 
 _MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
 _METHOD = (
-    f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: arms, "
+    f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: variants, "
     "metric, direction, limit and least number of seeds. The effect is one number a training seed, "
-    "from arms that share that seed; a ratio is averaged over logarithms. The interval is "
+    "from variants that share that seed; a ratio is averaged over logarithms. The interval is "
     f"Student's at {CONFIDENCE:.0%} over seeds "
     "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
     "the side that the rule names. **Not supported**: the whole interval is on the other side. "
@@ -42,11 +43,8 @@ _SCOPE = (
 
 def ledger_document(judgements: Sequence[Judgement], revision: str, folder: Path) -> Document:
     """The whole ledger as a document of its own, to be kept in ``folder``."""
-    return Document(
-        title="Claims",
-        summary=f"{counted(judgements)} {_SCOPE}",
-        sections=(Section("Verdicts", ledger_blocks(judgements, revision, folder)),),
-    )
+    verdicts = Section("Verdicts", ledger_blocks(judgements, revision, folder))
+    return Document("Claims", f"{counted(judgements)} {_SCOPE}", (verdicts,))
 
 
 def ledger_blocks(
@@ -67,59 +65,56 @@ def counted(judgements: Sequence[Judgement]) -> str:
 
 def verdict_table(judgements: Sequence[Judgement], revision: str, folder: Path) -> Table:
     """A line a claim, profile and protocol."""
-    rows = tuple(
-        (*_line(j), Cell(_judged_on(j, folder), f"results in {j.study.folder}" if j.study else ""))
-        for j in judgements
-    )
+    rows = []
+    for j in judgements:
+        where = f"`{j.profile}`" if j.study else "not run"
+        text = f"{where}, {study_links(j.claim.study, j.study, folder)}"
+        rows.append((*_line(j), Cell(text, f"results in {j.study.folder}" if j.study else "")))
     ran = {j.profile: j.study.card.data for j in judgements if j.study is not None}
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
-        "**Claims.** Effect: of the arms that the rule names (table below), its unit that of the "
-        "protocol, none for a ratio; the effect of each seed shows on hover and is in `claims.csv`."
-        f" Judged on {data}. Ledger made by code `{revision}`."
+        "**Claims.** Effect: of the variants that the rule names (table below), its unit that of "
+        "the protocol, none for a ratio; the effect of each seed shows on hover and is in "
+        f"`claims.csv`. Judged on {data}. Ledger made by code `{revision}`."
     )
-    return Table(caption, (*_HEADER, "Judged on, study"), rows, _ALIGN + "l")
+    return table(caption, (*_HEADER, "Judged on, study"), rows, _ALIGN + "l")
 
 
 def study_verdicts(judgements: Sequence[Judgement]) -> Table:
     """The verdicts on one study's claims."""
-    rows = tuple(_line(j) for j in judgements)
     caption = "**Claims of this study**, judged as the section on claims says."
-    return Table(caption, _HEADER, rows, _ALIGN)
+    return table(caption, _HEADER, map(_line, judgements), _ALIGN)
 
 
 def rule_table(judgements: Sequence[Judgement]) -> Table:
-    """What decides each claim, and what would refute it."""
-    claims = list(dict.fromkeys(j.claim.id for j in judgements))
-    first = {j.claim.id: j.claim for j in reversed(judgements)}
-    rows = tuple(
-        (Cell(f"`{c.id}`"), Cell(c.source), Cell(_rule(c)), Cell(" ".join(c.refuted.split())))
-        for c in (first[name] for name in claims)
-    )
-    caption = f"**Rules**, from `{FILE}`."
-    return Table(caption, ("Claim", "Source", "Rule", "What would refute it"), rows, "llll")
+    """What decides each claim, and what would refute it; what was known of late rules."""
+    claims = {j.claim.id: j.claim for j in judgements}
+    rows = [
+        (f"`{c.id}`", c.source,
+         c.rule() + (f". After the run: {c.after_run}" if c.after_run else ""),
+         " ".join(c.refuted.split()))
+        for c in claims.values()
+    ]  # fmt: skip
+    header = ("Claim", "Source", "Rule", "What would refute it")
+    return table(f"**Rules**, from `{FILE}`.", header, rows, "llll")
 
 
-def _rule(claim: Claim) -> str:
-    """The rule in words; one that came after a run says what was known then."""
-    return claim.rule() + (f". After the run: {claim.after_run}" if claim.after_run else "")
-
-
-def effect_text(judgement: Judgement) -> tuple[str, str]:
-    """Effect and interval as shown; empty where there are none."""
-    effect = judgement.effect
-    if effect is None:
-        return "", ""
-    sign = "×" if judgement.claim.effect == "ratio" else ""
-    if effect.low == effect.high and exact(judgement.claim):
-        return f"{sign}{number(effect.mean)}", "a count"
-    if effect.n == 1:
-        return f"{sign}{number(effect.mean)}", "one seed: none"
-    return f"{sign}{number(effect.mean)}", f"{_end(effect.low)} to {_end(effect.high)}"
-
-
-def _end(value: float) -> str:
-    return number(value) if math.isfinite(value) else "∞"
+def claims_csv(judgements: Sequence[Judgement]) -> str:
+    """Every judgement with the effect of each seed, unrounded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["claim", "profile", "protocol", "verdict", "reason", "effect", "mean", "low", "high",
+         "limit", "direction", "seeds", "effects", "study"]
+    )  # fmt: skip
+    for j in judgements:
+        ends = ("", "", "") if j.effect is None else (j.effect.mean, j.effect.low, j.effect.high)
+        writer.writerow(
+            [j.claim.id, j.profile, j.protocol, j.verdict, j.reason, j.claim.effect, *ends,
+             j.claim.limit, "below" if j.claim.below else "above",
+             " ".join(map(str, j.seeds)), " ".join(map(repr, j.seeds.values())), j.claim.study]
+        )  # fmt: skip
+    return stream.getvalue()
 
 
 def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
@@ -131,15 +126,17 @@ def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     return ", ".join(f"[{text}]({target})" for text, target in targets.items())
 
 
-def _judged_on(judgement: Judgement, folder: Path) -> str:
-    links = study_links(judgement.claim.study, judgement.study, folder)
-    return f"`{judgement.profile}`, {links}" if judgement.study else f"not run, {links}"
-
-
 def _line(judgement: Judgement) -> tuple[Cell, ...]:
-    claim = judgement.claim
+    claim, found = judgement.claim, judgement.effect
+    effect = interval = ""
+    if found is not None:
+        effect = "×" * (claim.effect == "ratio") + number(found.mean)
+        interval = f"{number(found.low)} to {number(found.high)}".replace("-∞", "∞")
+        if found.low == found.high and claim.exact:
+            interval = "a count"
+        elif found.n == 1:
+            interval = "one seed: none"
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
-    effect, interval = effect_text(judgement)
     reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
     late = " (Rule written after the run.)" if claim.after_run else ""
     return (
@@ -147,7 +144,7 @@ def _line(judgement: Judgement) -> tuple[Cell, ...]:
         Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),
-        Cell(claim.side),
+        Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),
         Cell(str(len(judgement.seeds))),
         Cell(f"`{judgement.protocol}`" if judgement.protocol else ""),
     )

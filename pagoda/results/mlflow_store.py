@@ -11,7 +11,7 @@ import textwrap
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,9 +23,7 @@ from pagoda.stages.root import project_root
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-IDENTITY = "identity"
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
+PARENT = "mlflow.parentRunId"
 _LOCK_SECONDS, _SQLITE_SECONDS, _SERVER_SECONDS = 120.0, 10.0, 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 for _name, _value in {
@@ -41,18 +39,11 @@ for _name, _value in {
 
 @dataclass(frozen=True)
 class Store:
-    """Where runs go.
+    """Where runs go."""
 
-    Attributes:
-        uri: MLflow tracking URI; a path in it is absolute. It may hold a password: print
-            :func:`shown` of it.
-        artifacts: URI of the folder for pictures, None where a server decides.
-        lock: file that only one writer of this project holds at a time.
-    """
-
-    uri: str
-    artifacts: str | None
-    lock: Path
+    uri: str  # a path in it is absolute; it may hold a password: print shown(uri)
+    artifacts: str | None  # URI of the folder for pictures, None where a server decides
+    lock: Path  # file that only one writer of this project holds at a time
 
 
 def find_store() -> Store:
@@ -130,13 +121,6 @@ def browse(uri: str) -> str:
     return f"mlflow ui --backend-store-uri {_typed(uri)}" if _is_database(uri) else ""
 
 
-def create_run(
-    client: MlflowClient, where: str, name: str, tags: dict[str, str], start: int | None = None
-) -> str:
-    """A new run; returns its id."""
-    return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
-
-
 def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     """The id of the experiment of that name, which is made or restored."""
     if (found := client.get_experiment_by_name(name)) is None:
@@ -145,37 +129,6 @@ def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     if found.lifecycle_stage != "active":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def finished(client: MlflowClient, where: str, identity: str) -> str | None:
-    """The finished run of that identity, None if there is none."""
-    rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
-    runs = client.search_runs([where], rule, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
-
-
-def clear(client: MlflowClient, where: str, rule: str) -> None:
-    """Delete the parent runs a rule finds, with their children."""
-    for run in client.search_runs([where], rule):
-        run_id = run.info.run_id
-        for child in client.search_runs([where], f"tags.`{PARENT}` = '{run_id}'"):
-            client.delete_run(child.info.run_id)
-        client.delete_run(run_id)
-
-
-def log_metrics(client: MlflowClient, run: str, metrics: list[Any]) -> None:
-    """Send metrics, as many at once as the API takes."""
-    for i in range(0, len(metrics), _METRICS_A_BATCH):
-        client.log_batch(run, metrics=metrics[i : i + _METRICS_A_BATCH], synchronous=True)
-
-
-def log_params(client: MlflowClient, run: str, values: Mapping[str, str]) -> None:
-    """Send parameters, as many at once as the API takes."""
-    from mlflow.entities import Param
-
-    params = [Param(key, value) for key, value in values.items()]
-    for i in range(0, len(params), _PARAMS_A_BATCH):
-        client.log_batch(run, params=params[i : i + _PARAMS_A_BATCH], synchronous=True)
 
 
 def _examine(uri: str) -> None:

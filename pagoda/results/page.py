@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
-from pagoda.results.document import Document, Figure, Table
+from pagoda.results.blocks import Document, Figure, Table
 
 _TEMPLATE = "page.html.j2"
 _WIDE_FROM, _PROSE_FROM = 4, 60  # columns, characters

@@ -8,92 +8,227 @@ measure the same thing, because evaluators differ. A cell without a value stays 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-from pagoda.results.document import Cell, Table
-from pagoda.results.experiment import Row
-from pagoda.results.measured import (
+from pagoda.results.blocks import Cell, Grid, Line, Table, table
+from pagoda.results.labels import (
     DISTANCES,
-    METRICS,
-    SPREAD,
     generator_label,
-    number,
+    generator_order,
+    metric_label,
     size_label,
-    value_cell,
-)  # fmt: skip
-from pagoda.results.published import PRIMARY, USER, Published
+)
+from pagoda.results.numbers import SPREAD, listed, number, value_cell
+from pagoda.results.published import PRIMARY, SECONDARY, USER, Published
 from pagoda.results.runs import Run
+from pagoda.rows import Row
 
-_MARKS = {PRIMARY: "", "secondary": "†", USER: "‡"}
+SIZES = (64, 128, 256, 512)
+_MARKS = {PRIMARY: "", SECONDARY: "†", USER: "‡"}
 _GRADES = "".join(_MARKS.values())
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
-_GUIDANCE_ORDER = {"no": 0, "": 1, "yes": 2}
+_GUIDANCE = {"no": 0, "": 1, "yes": 2}
+_LEFT = ("Method", "Row", "Guidance", "Generator", "Resolution", "Resolutions", "Way up")
 _KEY = (
     "† quoted by others than the authors; ‡ from a user's own file; empty: nobody could source it; "
     "two values in a cell: the sources differ. Guidance and NFE as the sources print them, empty "
     "where they do not say. Numbers of sources: the table of sources."
 )
+_BELOW = f"{_KEY} Scaled-down runs have tables of their own below."
 _SCALED = (
     "**Scaled down**: other data, sizes and features than the paper's; columns name their own "
-    "protocols and cannot be set against published ones."
+    "protocols and cannot be set against published ones. "
 )
 
 
-class Sources:
-    """Numbers of the places that published figures were read from."""
+class Paper:
+    """Published figures, the numbers of their sources, and full-size runs beside them."""
 
-    def __init__(self, published: Sequence[Published]) -> None:
-        self._all = list(dict.fromkeys((p.source, p.grade) for p in published))
-        self._number = {s: i for i, s in enumerate(dict.fromkeys(s for s, _ in self._all), 1)}
+    def __init__(self, published: Sequence[Published], runs: Sequence[Run] = ()) -> None:
+        self.published, self.runs = published, [run for run in runs if run.full_size]
+        sources = dict.fromkeys(p.source for p in published)
+        self.numbers = {source: i for i, source in enumerate(sources, 1)}
 
-    def __getitem__(self, source: str) -> int:
-        return self._number[source]
+    def tables(self) -> dict[str, Table]:
+        """Every table of published figures by the name of its files."""
+        return {
+            **{f"imagenet-{size}": self.imagenet(size) for size in SIZES},
+            **{f"fd-dinov2-{size}": self.dino(size) for size in (64, 512)},
+            "base-resolution": self.base_resolution(),
+            "upsampling": self.upsampling(),
+            "growth-baselines": self.growth_baselines(),
+            **{f"one-step-{size}": self.one_step(size) for size in SIZES},
+        }
 
-    def table(self) -> Table:
+    def sources(self) -> Table:
         """Every source once."""
-        grades = {s: [g for name, g in self._all if name == s] for s in self._number}
-        rows = tuple(
-            (Cell(str(i)), Cell(source), Cell(", ".join(sorted(grades[source]))))
-            for source, i in self._number.items()
-        )
+        rows = [
+            (
+                str(i),
+                source,
+                ", ".join(sorted({p.grade for p in self.published if p.source == source})),
+            )
+            for source, i in self.numbers.items()
+        ]
         caption = (
             "**Sources** of the published figures, data in `reports/published/`. Primary: the "
             "method's authors; secondary: quoted by others; user: a user's own file."
         )
-        return Table(caption, ("No.", "Source", "Grade"), rows, "rll")
+        return table(caption, ("No.", "Source", "Grade"), rows, "rll")
+
+    def imagenet(self, size: int) -> Table:
+        """FID, IS, recall and NFE at one resolution of ImageNet, with and without guidance."""
+        rows = [p for p in self._of("table1_imagenet") if p.resolution == size]
+        return self._methods(
+            rows, ("FID", "IS", "Recall", "Precision"), size,
+            f"**ImageNet {size}×{size}**, class-conditional, published, full size: FID, inception "
+            "score, recall and precision over 50,000 images by the evaluator of each source.",
+        )  # fmt: skip
+
+    def dino(self, size: int) -> Table:
+        """FID and FD-DINOv2 at 64 or 512."""
+        rows = self._of({64: "table6_fddino64", 512: "table7_fddino512"}[size])
+        ours = next(p for p in self.published if p.method == "PaGoDA" and p.resolution == size)
+        return self._methods(
+            [*rows, ours], ("FID", "FD-DINOv2"), size,
+            f"**FD-DINOv2 at {size}×{size}**, published, full size: Fréchet distance in DINOv2 "
+            "features, 50,000 images.",
+        )  # fmt: skip
+
+    def one_step(self, size: int) -> Table:
+        """One-step generators of ImageNet published since, with PaGoDA among them."""
+        since = self._of(f"in{size}_onestep", f"in{size}")
+        ours = [p for p in self._of("table1_imagenet") if p.method == "PaGoDA"]
+        shown = ("FID", "IS", "Recall")
+        rows = [
+            p for p in self.published if p in [*since, *ours] and p.resolution == size
+            and p.dataset == "ImageNet" and p.metric in shown and p.nfe in ("1", "1x2")
+        ]  # fmt: skip
+        return self._methods(
+            rows, shown, 0,
+            f"**One-step generators on ImageNet {size}×{size}**, published, full size, ordered by "
+            "guidance and FID. Not all are comparable: some use guidance, some train on the "
+            "features they are measured in.",
+        )  # fmt: skip
+
+    def base_resolution(self) -> Table:
+        """The paper's distance at every resolution, by the resolution of the teacher."""
+        grid = Grid("Method")
+        for base in (64, 32):
+            grid.line(f"PaGoDA, base {base}")
+        for p in (p for p in self.published if p.metric == "FID"):
+            name = p.method
+            if name == "PaGoDA" and p.table in ("table1_imagenet", "leaderboard"):
+                name = f"PaGoDA, base {32 if p.resolution == 32 else 64}"
+            elif p.table != "table2_base_resolution":
+                continue
+            self._add(grid.line(name), f"FID {p.resolution}×{p.resolution} ↓", p)
+        return grid.table(
+            "**Base resolution**, published, full size: the paper's FID at every resolution on the "
+            f"way from its base. {_BELOW}",
+            [f"FID {size}×{size} ↓" for size in (32, *SIZES)], _LEFT, _joined,
+        )  # fmt: skip
+
+    def upsampling(self) -> Table:
+        """From 64 to 512, against EDM2's step from pixels at 64 to latents at 512."""
+        grid = Grid("Method", "Resolutions")
+        for p in self._of("table3_upsampling"):
+            name = "EDM2" if p.method in ("EDM2 (pixel)", "EDM2 (latent)") else p.method
+            where = "base" if p.resolution == 64 else "target"
+            self._add(grid.line(name, "64 → 512"), f"FID at the {where} ↓", p)
+        return grid.table(
+            "**Upsampling**, published, full size: distance at the resolution of the diffusion "
+            "model and after the way up. EDM2 goes from a pixel model at 64 to a latent model at "
+            f"512. {_BELOW}", (), _LEFT, _joined,
+        )  # fmt: skip
+
+    def growth_baselines(self) -> Table:
+        """One generator grown to every resolution, against those of figures 4 and 7."""
+        named = {"PaGoDA": "table1_imagenet", "StyleGAN-XL": "fig4_styleganxl", "CDM": "fig7_cdm"}
+        sizes, grid = (16, 32, *SIZES), Grid("Method")
+        for name, of in named.items():
+            line = grid.line(name)
+            for p in self._of(of):
+                if p.metric == "FID" and p.method == name and p.resolution in sizes:
+                    self._add(line, f"FID {p.resolution}×{p.resolution} ↓", p)
+        return grid.table(
+            "**Growth against adversarial growing and a cascade** (figures 4 and 7), published, "
+            f"full size: ImageNet, FID at every resolution. {_KEY} The study of other ways to grow "
+            "has the scaled-down comparison.",
+            [f"FID {size}×{size} ↓" for size in sizes], _LEFT, _joined,
+        )  # fmt: skip
+
+    def _of(self, *tables: str) -> list[Published]:
+        return [p for p in self.published if p.table in tables]
+
+    def _add(self, line: Line, column: str, p: Published) -> None:
+        """A value, marked by its grade, with its source on hover and beside the line."""
+        title = f"{p.metric} {p.value:g}, {p.grade}: {p.source}"
+        line.add(column, Cell(f"{p.value:g}{_MARKS[p.grade]}", title))
+        line.sources.add(self.numbers[p.source])
+
+    def _methods(
+        self, rows: Sequence[Published], metrics: Sequence[str], size: int, caption: str
+    ) -> Table:
+        """A line a method, guidance and NFE; below them full-size runs measured at ``size``."""
+        best = f"{metrics[0]} {_ARROWS[metrics[0]]}"
+        measured = [run for run in self.runs if size in run.resolutions]
+        made = Grid("Method", "Row" if measured else "", "Guidance", "NFE")
+        for p in rows:
+            name = f"**{p.method}**" if p.method == "PaGoDA" else p.method
+            line = made.line(name, "published", p.guidance, p.nfe)
+            self._add(line, f"{p.metric} {_ARROWS[p.metric]}", p)
+            if p.params_millions is not None:
+                line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
+        lines = _without_doubles(list(made.lines.values()), best)
+        made.lines = {line.head: line for line in sorted(lines, key=lambda v: _rank(v, best))}
+        columns = Columns(measured)
+        for run in measured:
+            main = run.main(size)
+            line = made.line(f"**{run.label}**", "measured here", "no", _nfe(main))
+            for row in main:
+                line.add(columns.name(run, row), value_cell(row))
+        note = "" if measured else " No full-size run was measured here."
+        told = [f"{m} {_ARROWS[m]}" for m in metrics]
+        return made.table(f"{caption}{note} {_KEY}", told, _LEFT, _joined)
 
 
-@dataclass
-class Line:
-    """One row in the making: its first cells and the values by column."""
+def _shown(line: Line, column: str) -> set[str]:
+    """Numbers of a column, without marks."""
+    return {c.text.rstrip(_GRADES) for c in line.cells.get(column, [])}
 
-    head: tuple[str, ...]
-    rank: tuple[object, ...] = ()
-    sources: list[int] = field(default_factory=list)
-    cells: dict[str, list[Cell]] = field(default_factory=dict)
 
-    def add(self, column: str, cell: Cell) -> None:
-        """Put a value into a column; equal texts of several sources become one."""
-        self.cells.setdefault(column, []).append(cell)
+def _rank(line: Line, best: str) -> tuple[int, float, str]:
+    values = [float(text) for text in _shown(line, best)]
+    return _GUIDANCE.get(line.head[2], 2), min(values, default=math.inf), line.head[0]
 
-    def add_published(self, column: str, p: Published, sources: Sources) -> None:
-        """Put a published value into a column and its source beside the line."""
-        self.add(column, published_cell(p))
-        if (number := sources[p.source]) not in self.sources:
-            self.sources.append(number)
 
-    def shown(self, column: str) -> set[str]:
-        """Numbers of a column, without marks."""
-        return {c.text.rstrip(_GRADES) for c in self.cells.get(column, [])}
+def _joined(cells: list[Cell]) -> Cell:
+    """All values as one cell; of one value in two grades, the authors' own."""
+    plain = {c.text for c in cells if c.text == c.text.rstrip(_GRADES)}
+    texts = [t for t in dict.fromkeys(c.text for c in cells)
+             if t in plain or t.rstrip(_GRADES) not in plain]  # fmt: skip
+    return Cell(" / ".join(texts), listed((c.title for c in cells), "; "))
 
-    def cell(self, column: str) -> Cell:
-        """All values of a column as one cell; of one value in two grades, the authors' own."""
-        found = self.cells.get(column, [])
-        plain = {c.text for c in found if c.text == c.text.rstrip(_GRADES)}
-        texts = [t for t in dict.fromkeys(c.text for c in found)
-                 if t in plain or t.rstrip(_GRADES) not in plain]  # fmt: skip
-        return Cell(" / ".join(texts), "; ".join(dict.fromkeys(c.title for c in found)))
+
+def _without_doubles(lines: Sequence[Line], best: str) -> list[Line]:
+    """One line for a method that one source prints with NFE and another without.
+
+    A line without NFE joins the only line of the same method and guidance that has it, where both
+    show the same first metric.
+    """
+    kept = []
+    for line in lines:
+        others = [o for o in lines if o.head[:3] == line.head[:3] and o.head[3]]
+        alike = len(others) == 1 and _shown(line, best) == _shown(others[0], best) != set()
+        if line.head[3] or not alike:
+            kept.append(line)
+            continue
+        for column, cells in line.cells.items():
+            for cell in cells:
+                others[0].add(column, cell)
+        others[0].sources |= line.sources
+    return kept
 
 
 class Columns:
@@ -104,298 +239,111 @@ class Columns:
     reference's fingerprint, tells them apart.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Iterable[Run]) -> None:
         self._held: dict[tuple[str, int], dict[tuple[str, str], set[str]]] = {}
         for run in runs:
             for row in run.rows:
-                by_reference = self._held.setdefault((row.protocol, row.resolution), {})
+                by_reference = self._held.setdefault((row.protocol, row.size), {})
                 by_reference.setdefault((row.reference, row.features), set()).add(run.profile)
 
-    def name(self, label: str, run: Run, row: Row) -> str:
+    def name(self, run: Run, row: Row, label: str = "") -> str:
         """Name of the column for a row of a run."""
-        held = self._held[row.protocol, row.resolution]
+        held = self._held[row.protocol, row.size]
         more = "" if len(held) == 1 else f", {run.profile}"
         if sum(run.profile in profiles for profiles in held.values()) > 1:
             more += f", reference {row.reference[:6]}, features {row.features[:6]}"
-        return f"{label} `{row.protocol}`{more}"
+        return f"{label or metric_label(row.metric)} `{row.protocol}`{more}"
 
 
-def imagenet_table(
-    published: Sequence[Published], runs: Sequence[Run], resolution: int, sources: Sources
-) -> Table:
-    """FID, IS, recall and NFE at one resolution of ImageNet, with and without guidance."""
-    rows = [p for p in published if p.table == "table1_imagenet" and p.resolution == resolution]
-    return _method_table(
-        rows, ("FID", "IS", "Recall", "Precision"), runs, resolution, sources,
-        f"**ImageNet {resolution}×{resolution}**, class-conditional, published, full size: FID, "
-        "inception score, recall and precision over 50,000 images by the evaluator of each source.",
-    )  # fmt: skip
-
-
-def dino_table(
-    published: Sequence[Published], runs: Sequence[Run], resolution: int, sources: Sources
-) -> Table:
-    """FID and FD-DINOv2 at 64 or 512."""
-    name = {64: "table6_fddino64", 512: "table7_fddino512"}[resolution]
-    rows = [p for p in published if p.table == name]
-    paper = next(p for p in published if p.method == "PaGoDA" and p.resolution == resolution)
-    return _method_table(
-        [*rows, paper], ("FID", "FD-DINOv2"), runs, resolution, sources,
-        f"**FD-DINOv2 at {resolution}×{resolution}**, published, full size: Fréchet distance in "
-        "DINOv2 features, 50,000 images.",
-    )  # fmt: skip
-
-
-def one_step_table(published: Sequence[Published], resolution: int, sources: Sources) -> Table:
-    """One-step generators of ImageNet published since, with PaGoDA among them."""
-    groups = {f"in{resolution}_onestep", f"in{resolution}"}
-    rows = [p for p in published if p.resolution == resolution and p.dataset == "ImageNet"
-            and p.metric in ("FID", "IS", "Recall")
-            and (p.table in groups or (p.table == "table1_imagenet" and p.method == "PaGoDA"))
-            and p.nfe in ("1", "1x2")]  # fmt: skip
-    return _method_table(
-        rows, ("FID", "IS", "Recall"), (), resolution, sources,
-        f"**One-step generators on ImageNet {resolution}×{resolution}**, published, full size, "
-        "ordered by guidance and FID. Not all are comparable: some use guidance, some train on the "
-        "features they are measured in.",
-    )  # fmt: skip
-
-
-def base_resolution_table(published: Sequence[Published], sources: Sources) -> Table:
-    """The paper's distance at every resolution, by the resolution of the teacher."""
-    lines = {f"PaGoDA, base {base}": Line((f"PaGoDA, base {base}",)) for base in (64, 32)}
-    for p in (p for p in published if p.metric == "FID"):
-        name = p.method
-        if name == "PaGoDA" and p.table in ("table1_imagenet", "leaderboard"):
-            name = f"PaGoDA, base {32 if p.resolution == 32 else 64}"
-        elif p.table != "table2_base_resolution":
-            continue
-        line = lines.setdefault(name, Line((name,)))
-        line.add_published(f"FID {p.resolution}×{p.resolution} ↓", p, sources)
-    columns = [f"FID {size}×{size} ↓" for size in (32, 64, 128, 256, 512)]
-    caption = (
-        "**Base resolution**, published, full size: the paper's FID at every resolution on the way "
-        f"from its base. {_KEY} Scaled-down runs have tables of their own below."
-    )
-    return _table(caption, ("Method",), list(lines.values()), columns)
-
-
-def upsampling_table(published: Sequence[Published], sources: Sources) -> Table:
-    """From 64 to 512, against EDM2's step from pixels at 64 to latents at 512."""
-    ladder = {"EDM2 (pixel)": "EDM2", "EDM2 (latent)": "EDM2"}
-    lines: dict[str, Line] = {}
-    for p in (p for p in published if p.table == "table3_upsampling"):
-        name = ladder.get(p.method, p.method)
-        line = lines.setdefault(name, Line((name, "64 → 512")))
-        where = "base" if p.resolution == 64 else "target"
-        line.add_published(f"FID at the {where} ↓", p, sources)
-    caption = (
-        "**Upsampling**, published, full size: distance at the resolution of the diffusion model "
-        "and after the way up. EDM2 goes from a pixel model at 64 to a latent model at 512. "
-        f"{_KEY} Scaled-down runs have tables of their own below."
-    )
-    return _table(caption, ("Method", "Resolutions"), list(lines.values()))
-
-
-def growth_baselines_table(published: Sequence[Published], sources: Sources) -> Table:
-    """One generator grown to every resolution, against those of figures 4 and 7."""
-    named = {"fig4_styleganxl": "StyleGAN-XL", "fig7_cdm": "CDM", "table1_imagenet": "PaGoDA"}
-    sizes = (16, 32, 64, 128, 256, 512)
-    lines = {name: Line((name,)) for name in ("PaGoDA", "StyleGAN-XL", "CDM")}
-    for size in sizes:
-        for p in published:
-            same = p.metric == "FID" and p.resolution == size and named.get(p.table) == p.method
-            if same:
-                lines[p.method].add_published(f"FID {size}×{size} ↓", p, sources)
-    caption = (
-        "**Growth against adversarial growing and a cascade** (figures 4 and 7), published, full "
-        f"size: ImageNet, FID at every resolution. {_KEY} The study of other ways to grow has the "
-        "scaled-down comparison."
-    )
-    return _table(caption, ("Method",), list(lines.values()), [f"FID {s}×{s} ↓" for s in sizes])
+def measured_tables(runs: Sequence[Run]) -> dict[str, Table]:
+    """What was run on each profile, by the name of its files."""
+    made = {}
+    for profile in dict.fromkeys(run.profile for run in runs):
+        own = [run for run in runs if run.profile == profile]
+        made[f"measured-{profile}"] = measured_table(own)
+        made[f"base-resolution-{profile}"] = way_up_table(own)
+    return made
 
 
 def way_up_table(runs: Sequence[Run]) -> Table:
     """From base to target as measured on one profile, by base: growth and plain upsampling."""
-    lines, columns = [], Columns(runs)
-    for run in sorted(runs, key=lambda r: (r.base_res, -1 if r.seed is None else r.seed)):
-        for name in ("", "upsampled_base"):
-            ladder = f"{run.resolutions[0]} → {run.resolutions[-1]}"
-            rows = [r for r in run.rows if r.metric in DISTANCES and r.generator == name]
-            rows = rows if name else _distances(run)
-            who = "teacher, student, growth" if not name else generator_label(name).lower()
-            line = Line((run.label, ladder, who, _nfe(rows)))
-            if run.train_seconds is not None and not name:
-                told = f"{run.train_seconds!r} s of all stages; {run.origin.replace('`', '')}"
-                line.add("Training s", Cell(number(run.train_seconds), told))
+    grid = Grid("Run", "Resolutions", "Way up", "NFE", optional=("Run",))
+    columns = Columns(runs)
+    for run in sorted(runs, key=lambda r: (r.base_res, _seed(r))):
+        ladder = f"{run.resolutions[0]} → {run.resolutions[-1]}"
+        main = [r for size in run.resolutions for r in run.main(size)]
+        plain = [r for r in run.rows if r.generator == "upsampled_base"]
+        ways = {"teacher, student, growth": main, generator_label("upsampled_base").lower(): plain}
+        for who, rows in ways.items():
+            rows = [r for r in rows if r.metric in DISTANCES]
+            if not rows:
+                continue
+            key = run.profile, run.base_res, run.facts.seed, run.origin, who
+            line = grid.line(run.label, ladder, who, _nfe(rows), key=key)
+            if (seconds := run.facts.train_seconds) is not None and rows[
+                0
+            ].generator != "upsampled_base":
+                told = f"{seconds!r} s of all stages; {run.origin.replace('`', '')}"
+                line.add("Training s", Cell(number(seconds), told))
             for row in rows:
                 label = f"{row.metric.upper()} {row.resolution}×{row.resolution} ↓"
-                line.add(columns.name(label, run, row), value_cell(row))
-            lines += [line] * bool(rows)
-    caption = (
+                line.add(columns.name(run, row, label), value_cell(row))
+    return grid.table(
         f"**From base to target, measured here, {_sizes(runs)}**, {_data(runs)}: Fréchet distance "
         "at every resolution, each against real images of its own; NFE of the generator, seconds "
-        f"of all training stages on the run's machine. {_scaled(runs)}{_origins(runs)}"
-    )
-    return _table(caption, ("Run", "Resolutions", "Way up", "NFE"), lines)
+        f"of all training stages on the run's machine. {_scaled(runs)}{_origins(runs)}", (), _LEFT,
+    )  # fmt: skip
 
 
 def measured_table(runs: Sequence[Run]) -> Table:
     """What was run on one profile: main generators, teacher and floor at every resolution."""
-    lines, columns = [], Columns(runs)
-    for run in runs:
-        for resolution in run.resolutions:
-            main = run.main(resolution)
-            names = {r.generator for r in main} | {"teacher", "real"}
-            rows = [r for r in run.rows if r.resolution == resolution and r.generator in names]
-            found = sorted({r.generator for r in rows})
-            lines += [_measured_line(run, name, rows, columns) for name in found]
-    lines.sort(key=lambda line: line.rank)
+    grid = Grid("Run", "Resolution", "Generator", "NFE", "n", optional=("Run",))
+    columns = Columns(runs)
+    shown = ("teacher", "student", "grown", "real")
+    for run in sorted(runs, key=lambda r: (r.profile, r.base_res, _seed(r))):
+        for size in run.resolutions:
+            rows = [r for r in run.rows if r.resolution == size and r.generator in shown]
+            for name in sorted({r.generator for r in rows}, key=generator_order):
+                own = [r for r in rows if r.generator == name]
+                counts = ", ".join(f"{n:,}" for n in sorted({r.n for r in own}))
+                line = grid.line(run.label, f"{size}×{size}", generator_label(name), _nfe(own),
+                                 counts, key=(run.label, run.origin, size, name))  # fmt: skip
+                for row in own:
+                    line.add(columns.name(run, row), value_cell(row))
     caption = (
         f"**Measured here, {_sizes(runs)}**, {_data(runs)}. {_scaled(runs)}Values at two "
         "resolutions have two reference sets. One training seed a run, so no interval. Each "
         "value's n, seed, reference, features, code and device show on hover and stand in "
         f"`results.csv`. {_origins(runs)}"
-        + SPREAD
-        * any(row.sd is not None for run in runs for row in run.rows)
     )
-    return _table(caption, ("Run", "Resolution", "Generator", "NFE", "n"), lines)
+    spread = any(row.sd is not None for run in runs for row in run.rows)
+    return grid.table(caption + SPREAD * spread, (), _LEFT)
 
 
-def published_cell(p: Published) -> Cell:
-    """A published value, marked by its grade; the source on hover."""
-    return Cell(f"{p.value:g}{_MARKS[p.grade]}", f"{p.metric} {p.value:g}, {p.grade}: {p.source}")
-
-
-def _method_table(
-    rows: Sequence[Published],
-    metrics: Sequence[str],
-    runs: Sequence[Run],
-    resolution: int,
-    sources: Sources,
-    caption: str,
-) -> Table:
-    lines: dict[tuple[str, str, str], Line] = {}
-    for p in rows:
-        name = f"**{p.method}**" if p.method == "PaGoDA" else p.method
-        line = lines.setdefault(
-            (p.method, p.guidance, p.nfe), Line((name, "published", p.guidance, p.nfe))
-        )
-        line.add_published(f"{p.metric} {_ARROWS[p.metric]}", p, sources)
-        if p.params_millions is not None:
-            line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
-    best = f"{metrics[0]} {_ARROWS[metrics[0]]}"
-    joined = _joined(lines, best)
-    ordered = sorted(joined, key=lambda line: _published_rank(line, best))
-    measured, named = [], Columns(runs)
-    for run in (r for r in runs if r.full_size and resolution in r.resolutions):
-        main = run.main(resolution)
-        line = Line((f"**{run.label}**", "measured here", "no", _nfe(main)))
-        for row in main:
-            line.add(named.name(METRICS.get(row.metric, row.metric), run, row), value_cell(row))
-        measured.append(line)
-    columns = [f"{m} {_ARROWS[m]}" for m in metrics]
-    note = "" if measured else " No full-size run was measured here."
-    head = ("Method", "Row" if measured else "", "Guidance", "NFE")
-    return _table(f"{caption}{note} {_KEY}", head, [*ordered, *measured], columns)
-
-
-def _joined(lines: Mapping[tuple[str, str, str], Line], best: str) -> list[Line]:
-    """One line for a method that one source prints with NFE and another without, if its FID agrees.
-
-    A line without NFE joins the only line of the same method and guidance that has it, where both
-    show the same first metric.
-    """
-    kept = dict(lines)
-    for (method, guidance, nfe), line in lines.items():
-        others = [k for k in kept if k[:2] == (method, guidance) and k[2]]
-        if nfe or len(others) != 1:
-            continue
-        other = kept[others[0]]
-        if not line.shown(best) or line.shown(best) != other.shown(best):
-            continue
-        for column, cells in line.cells.items():
-            for cell in cells:
-                other.add(column, cell)
-        other.sources += [s for s in line.sources if s not in other.sources]
-        del kept[method, guidance, nfe]
-    return list(kept.values())
-
-
-def _published_rank(line: Line, column: str) -> tuple[int, float, str]:
-    values = [float(c.text.rstrip(_GRADES)) for c in line.cells.get(column, [])]
-    return (_GUIDANCE_ORDER.get(line.head[2], 2), min(values, default=math.inf), line.head[0])
-
-
-def _measured_line(run: Run, name: str, rows: Sequence[Row], columns: Columns) -> Line:
-    own = [r for r in rows if r.generator == name]
-    counts = ", ".join(f"{n:,}" for n in sorted({r.n for r in own}))
-    order = {"teacher": 0, "student": 1, "grown": 1, "real": 2}[name]
-    size = own[0].resolution
-    head = (run.label, f"{size}×{size}", generator_label(name), _nfe(own), counts)
-    seed = -1 if run.seed is None else run.seed
-    line = Line(head, (run.profile, run.base_res, seed, size, order))
-    for row in own:
-        line.add(columns.name(METRICS.get(row.metric, row.metric), run, row), value_cell(row))
-    return line
-
-
-def _table(
-    caption: str, head: Sequence[str], lines: Sequence[Line], first: Iterable[str] = ()
-) -> Table:
-    """Leading columns and columns of values that have anything, then sources.
-
-    A leading column "Run" that says the same everywhere is left to the caption.
-    """
-    columns = list(dict.fromkeys([*first, *(c for line in lines for c in line.cells)]))
-    used = [i for i, name in enumerate(head) if name and any(line.head[i] for line in lines)
-            and (name != "Run" or len({line.head[i] for line in lines}) > 1)]  # fmt: skip
-    cited = any(line.sources for line in lines)
-    rows = tuple(
-        (
-            *(Cell(line.head[i]) for i in used),
-            *(line.cell(c) for c in columns),
-            *([Cell(", ".join(map(str, sorted(line.sources))))] if cited else []),
-        )
-        for line in lines
-    )
-    header = (*(head[i] for i in used), *columns, *(["Source"] if cited else []))
-    text = {"Method", "Run", "Row", "Guidance", "Generator", "Resolution", "Resolutions", "Way up"}
-    return Table(caption, header, rows, "".join("l" if h in text else "r" for h in header))
-
-
-def _distances(run: Run) -> list[Row]:
-    rows = [row for res in run.resolutions for row in run.main(res)]
-    return [row for row in rows if row.metric in DISTANCES]
+def _seed(run: Run) -> int:
+    return -1 if run.facts.seed is None else run.facts.seed
 
 
 def _sizes(runs: Sequence[Run]) -> str:
-    return ", ".join(dict.fromkeys(size_label(run.profile) for run in runs))
+    return listed(size_label(run.profile) for run in runs)
 
 
 def _scaled(runs: Sequence[Run]) -> str:
-    return "" if all(run.full_size for run in runs) else f"{_SCALED} "
+    return "" if all(run.full_size for run in runs) else _SCALED
 
 
 def _data(runs: Sequence[Run]) -> str:
-    return "; ".join(
-        dict.fromkeys(f"`{run.profile}`: {run.data or 'data unknown'}" for run in runs)
-    )
+    return listed((f"`{r.profile}`: {r.facts.data or 'data unknown'}" for r in runs), "; ")
 
 
 def _nfe(rows: Sequence[Row]) -> str:
-    return ", ".join(dict.fromkeys("–" if r.nfe is None else str(r.nfe) for r in rows))
+    return listed("–" if r.nfe is None else r.nfe for r in rows)
 
 
 def _origins(runs: Sequence[Run]) -> str:
-    facts: list[tuple[str, Callable[[Run], Iterable[object]]]] = [
-        ("Runs", lambda run: [run.origin]),
-        ("code", lambda run: [f"`{row.revision}`" for row in run.rows]),
-        ("evaluation seed", lambda run: [row.seed for row in run.rows]),
-        ("n", lambda run: [f"{row.n:,}" for row in run.rows]),
-    ]
-    parts = [
-        f"{name} {', '.join(dict.fromkeys(str(v) for run in runs for v in values(run)))}"
-        for name, values in facts
-    ]
-    return f"{'; '.join(parts)}." if runs else "Nothing was run."
+    rows = [row for run in runs for row in run.rows]
+    return (
+        f"Runs {listed(run.origin for run in runs)}; "
+        f"code {listed(f'`{r.revision}`' for r in rows)}; "
+        f"evaluation seed {listed(r.seed for r in rows)}; n {listed(f'{r.n:,}' for r in rows)}."
+    )

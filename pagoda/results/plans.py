@@ -7,13 +7,14 @@ or the networks; so the page shows what was kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pagoda.errors import PagodaError
-from pagoda.results.document import Cell, Table
-from pagoda.results.measured import number
+from pagoda.results.blocks import Table, table
+from pagoda.results.numbers import number
+from pagoda.rows import read_text
 
 FOLDER = "plans"
 SCHEMA = 1
@@ -24,32 +25,24 @@ _COUNTED = (
 )
 
 
-def read_plans(reports: Path) -> dict[str, Mapping[str, Any]]:
-    """Plans by profile.
+def plan_tables(reports: Path) -> dict[str, Table]:
+    """Compute by stage, and growth beside diffusion, by the name of their files.
 
     Raises:
         PagodaError: one line for a file that is damaged or of another version.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    made: dict[str, Table] = {}
     for path in sorted((reports / FOLDER).glob("*.json")):
-        again = f"'pagoda plan --profile {path.stem} --json > {path}' makes it again"
+        profile = path.stem
+        again = f"'pagoda plan --profile {profile} --json > {path}' makes it again"
         try:
-            tree = json.loads(path.read_text("utf-8"))
-            schema = tree["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+            plan = json.loads(read_text(path))
+            if plan["schema"] != SCHEMA:
+                raise PagodaError(f"{path} is of version {plan['schema']}, not {SCHEMA}; {again}")
+            made[f"plan-{profile}-stages"] = _stages(profile, plan)
+            made[f"plan-{profile}-growth"] = _growth(profile, plan)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PagodaError(f"{path} is no plan; {again}") from error
-        if schema != SCHEMA:
-            raise PagodaError(f"{path} is of version {schema}, not {SCHEMA}; {again}")
-        found[path.stem] = tree
-    return found
-
-
-def plan_tables(plans: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
-    """Compute by stage, and growth beside diffusion, by the name of their files."""
-    made = {}
-    for profile, plan in plans.items():
-        made[f"plan-{profile}-stages"] = _stages(profile, plan)
-        made[f"plan-{profile}-growth"] = _growth(profile, plan)
     return made
 
 
@@ -69,14 +62,15 @@ def _stages(profile: str, plan: Mapping[str, Any]) -> Table:
     header = ("Stage", "Parameters, M", "Trained, M", "GFLOP an image", "PFLOP", "Precision",
               *(f"{card} hours" for card in cards))  # fmt: skip
     peaks = ", ".join(f"{card} {peak:g} TFLOP/s" for card, peak in plan["peak_tflops"].items())
-    ladder = " → ".join(map(str, plan["resolutions"]))
-    caption = (
-        f"**What `{profile}` would take**, {ladder}, {plan['train_images']:,} training images. "
+    return table(
+        f"**What `{profile}` would take**, {' → '.join(map(str, plan['resolutions']))}, "
+        f"{plan['train_images']:,} training images. "
         f"{_COUNTED} Hours: one card at {plan['utilisation']:.0%} of its dense bfloat16 peak "
         f"({peaks}). From `reports/plans/{profile}.json`; more, with disk: "
-        f"`pagoda plan --profile {profile}`."
+        f"`pagoda plan --profile {profile}`.",
+        header,
+        rows,
     )
-    return _table(caption, header, rows)
 
 
 def _growth(profile: str, plan: Mapping[str, Any]) -> Table:
@@ -88,21 +82,15 @@ def _growth(profile: str, plan: Mapping[str, Any]) -> Table:
              "" if step is None else f"{step / whole:.2%}", _in(d["reached_flops"], _PETA),
              f"{d['reached_flops'] / whole:.1%}")
         )  # fmt: skip
-    header = ("Resolution", "Diffusion there, PFLOP", "Growth step, PFLOP",
-              "of diffusion, our budgets",
-              "All stages so far, PFLOP", "of diffusion, our budgets")  # fmt: skip
-    caption = (
+    return table(
         f"**Growth beside diffusion, `{profile}`**: training the teacher's design directly at a "
         "resolution, levels added, on as many images as the teacher, against growing to it. "
-        "Our budgets: the shares rest on how many images the profile gives each stage; the paper "
-        f"states no length. {_COUNTED} From `reports/plans/{profile}.json`."
-    )
-    return _table(caption, header, rows)
-
-
-def _table(caption: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    cells = tuple(tuple(Cell(text) for text in row) for row in rows)
-    return Table(caption, tuple(header), cells, "l" + "r" * (len(header) - 1))
+        "Our budgets: the fractions rest on how many images the profile gives each stage; the "
+        f"paper states no length. {_COUNTED} From `reports/plans/{profile}.json`.",
+        ("Resolution", "Diffusion there, PFLOP", "Growth step, PFLOP",
+         "of diffusion, our budgets", "All stages so far, PFLOP", "of diffusion, our budgets"),
+        rows,
+    )  # fmt: skip
 
 
 def _in(value: float | None, unit: float) -> str:

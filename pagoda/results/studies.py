@@ -1,145 +1,75 @@
 """What a study leaves for the report: ``reports/<profile>/studies/<study>/``.
 
-The folder holds ``results.csv``, ``study.json`` and any PNG that ``study.json`` names. It is all
-that tables, figures, the claims ledger and MLflow know of a study, so it stands in git and the
-report can be made again without the study's artifacts.
-
-``results.csv``: one measured value a line, the columns those of :class:`StudyRow`; an empty field
-is "unknown" or "does not apply". Lines are sorted and floats printed in full, so that equal results
-give equal files. Any metric is welcome: the report shows what it finds. Quantities of an arm that
-no image evaluation gives are rows like others, with their unit in the name of the protocol, e.g.
-metric ``drift``, protocol ``drift_px_1k``; ``seconds_per_image``, ``seconds_per_image_b64``;
-``parameters``, ``parameters``; ``high_frequency``, ``high_frequency_ratio_1k``. Rules pair values
-by arm and seed. A teacher (generator ``teacher``) that several arms share may stand under an arm of
-its own with their place on the axis.
-
-``study.json``: the fields of :class:`StudyCard`.
-
-A claim in ``experiments/claims.yaml`` names arms, metric, generator and resolution; see
-:mod:`pagoda.results.claims`.
+The folder holds ``results.csv`` (a :class:`~pagoda.rows.Row` a line, sorted, so that equal results
+give equal files), ``study.json`` (a :class:`StudyCard`) and the PNGs that it names. It is all that
+tables, figures, the claims ledger and MLflow know of a study, so it stands in git and the report
+can be made again without the study's artifacts. Any metric is welcome. Rules pair values by variant
+and training seed. A teacher that several variants share may stand under a variant of its own with
+their place on the axis.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from pagoda import rows as files
 from pagoda.errors import PagodaError
+from pagoda.results.blocks import Figure
+from pagoda.results.labels import TOTALS
+from pagoda.rows import Row
 
 RESULTS, CARD = "results.csv", "study.json"
+AS_METRICS = ("nfe", "images_seen", "train_flops", "train_seconds")
+"""Columns that are metrics of their own, too."""
+
+EXACT = frozenset(
+    {"nfe", "images_seen", "train_flops", "stage_flops", "total_flops", "sampling_flops",
+     "parameters"}
+)  # fmt: skip
+"""Counts: the same for every seed, so one seed is enough to know them."""
+
+_ORDER = (
+    "variant", "axis", "training_seed", "base_res", "resolution", "generator", "nfe", "metric",
+    "protocol", "value", "n", "seed", "reference",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class StudyRow:
-    """One measured value of one arm and seed, with all that is needed to trace it.
+class Failure:
+    """A signature of failure that runs of a variant show in growth to a resolution."""
 
-    Attributes:
-        arm: name of the arm, as in ``study.yaml``.
-        axis: where the arm stands on the study's axis; None if it is not a number.
-        seed: training seed of the arm.
-        base_res: resolution of the arm's teacher.
-        resolution: of the images that were measured.
-        generator: ``teacher``, ``student``, ``grown``, ``cascade``, … or ``none`` for a quantity
-            of the arm itself.
-        nfe: network evaluations an image.
-        metric: what is measured: ``fd``, ``recall``, ``drift``, ``train_flops``, …
-        protocol: metric, features and n, or metric and unit; never compared with another protocol.
-        value: the number.
-        n: images, or what else was counted.
-        eval_seed: seed of the latents.
-        reference: fingerprint of the reference statistics.
-        reference_n: real images in them.
-        features: fingerprint of the feature network.
-        revision: code that measured.
-        device: where it was measured.
-        images_seen: training images of all stages of the arm up to this generator.
-        train_flops: floating-point operations of that training.
-        train_seconds: its wall time.
-    """
-
-    arm: str
-    axis: float | None
-    seed: int
-    base_res: int
+    variant: str
     resolution: int
-    generator: str
-    nfe: int | None
-    metric: str
-    protocol: str
-    value: float
-    n: int
-    eval_seed: int | None
-    reference: str
-    reference_n: int | None
-    features: str
-    revision: str
-    device: str
-    images_seen: int | None = None
-    train_flops: float | None = None
-    train_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class StudyFigure:
-    """A picture the study drew itself, e.g. a drift map.
-
-    Attributes:
-        file: name of a PNG in the study's folder.
-        caption: what it shows, with units, n, seed and protocol.
-        alt: short text for readers who cannot see it.
-        width: natural width in CSS pixels.
-    """
-
-    file: str
-    caption: str
-    alt: str
-    width: int
+    signature: str
+    seeds: int  # that show it
+    of: int  # that were run
 
 
 @dataclass(frozen=True)
 class StudyCard:
-    """What a study is about.
+    """What a study is about."""
 
-    Attributes:
-        study: name, the folder in ``experiments/``.
-        title: reader's name.
-        question: what it asks, one sentence.
-        rule: what decides, one sentence; the exact rules are in ``experiments/claims.yaml``.
-        profile: name of the profile it ran at.
-        data: the images, one sentence.
-        revision: code revision of the run.
-        axis_label: what :attr:`StudyRow.axis` is, with its unit; empty without a numeric axis.
-        axis_log: draw that axis logarithmically.
-        axis_metric: metric of the teacher to draw on the horizontal axis instead, e.g. ``fd`` for
-            student against teacher distance; empty for ``axis``.
-        arms: reader's name of each arm, in the order of the tables.
-        series: curve that an arm belongs to in the figure, by arm; empty for one curve.
-        metrics: metrics to draw and tabulate first, in this order.
-        findings: sentences computed from the results, e.g. failure signatures and where they show.
-        figures: pictures in the study's folder.
-    """
-
-    study: str
+    study: str  # the folder in experiments/
     title: str
-    question: str
-    rule: str
-    profile: str
-    data: str
-    revision: str
-    axis_label: str
-    axis_log: bool
-    axis_metric: str
-    arms: dict[str, str]
-    series: dict[str, str] = field(default_factory=dict)
-    metrics: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
-    figures: tuple[StudyFigure, ...] = ()
+    question: str  # one sentence
+    rule: str  # what decides, one sentence
+    profile: str  # it ran at
+    data: str  # the images, one sentence
+    revision: str  # code of the run
+    axis_label: str  # what Row.axis is, with its unit; empty without a numeric axis
+    axis_log: bool  # draw that axis logarithmically
+    axis_metric: str  # metric of the teacher to draw on the horizontal axis instead; or empty
+    variants: dict[str, str]  # reader's name of each, in the order of the tables
+    series: dict[str, str] = field(default_factory=dict)  # curve of the figure, by variant
+    metrics: tuple[str, ...] = ()  # to draw and tabulate first
+    failures: tuple[Failure, ...] = ()
+    figures: tuple[Figure, ...] = ()  # in the study's folder
 
 
 @dataclass(frozen=True)
@@ -147,8 +77,14 @@ class StudyResults:
     """A study that ran: its card, its rows and where they were read from."""
 
     card: StudyCard
-    rows: tuple[StudyRow, ...]
+    rows: tuple[Row, ...]
     folder: Path
+
+    def with_derived(self) -> StudyResults:
+        """With columns and sums over stages as rows; what was measured under such a name stays."""
+        measured = {row.metric for row in self.rows}
+        made = [row for row in _derived(self.rows) if row.metric not in measured]
+        return dataclasses.replace(self, rows=(*self.rows, *made))
 
 
 def study_folder(profile: str, study: str, reports: Path = Path("reports")) -> Path:
@@ -156,18 +92,15 @@ def study_folder(profile: str, study: str, reports: Path = Path("reports")) -> P
     return reports / profile / "studies" / study
 
 
-def write_study(folder: Path, card: StudyCard, rows: Iterable[StudyRow]) -> None:
+def write_study(folder: Path, card: StudyCard, rows: Iterable[Row]) -> None:
     """Write ``results.csv`` and ``study.json``; pictures are the caller's.
 
     Raises:
-        PagodaError: if a row names an arm that the card lacks, or a value is not finite.
+        PagodaError: if a row names a variant that the card lacks, or a value is not finite.
     """
-    lines = sorted({_fields(row) for row in rows})
+    lines = {tuple(_text(getattr(r, name)) for name in _ORDER): r for r in dict.fromkeys(rows)}
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / RESULTS).open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([f.name for f in dataclasses.fields(StudyRow)])
-        writer.writerows(lines)
+    (folder / RESULTS).write_text(files.to_csv(r for _, r in sorted(lines.items())), "utf-8")
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
     (folder / CARD).write_text(text, "utf-8")
     read_study(folder)
@@ -179,11 +112,18 @@ def read_study(folder: Path) -> StudyResults:
     Raises:
         PagodaError: one line for what is missing or damaged.
     """
-    card = _read_card(folder / CARD)
-    rows = tuple(_read_rows(folder / RESULTS))
-    if unknown := {row.arm for row in rows} - set(card.arms):
-        raise PagodaError(f"{folder / RESULTS}: arms {sorted(unknown)} are not in {CARD}")
-    return StudyResults(card, rows, folder)
+    path, again = folder / RESULTS, "; run the study again"
+    try:
+        card = _card(folder / CARD)
+        rows = files.from_csv(files.read_text(path), str(path))
+    except PagodaError as error:
+        raise PagodaError(f"{error}{again}") from error
+    for number, row in enumerate(rows, 2):
+        if row.value is None or row.training_seed is None or not row.resolution:
+            raise PagodaError(f"{path}, line {number} lacks value, training_seed or resolution")
+    if unknown := {row.variant for row in rows} - set(card.variants):
+        raise PagodaError(f"{path}: variants {sorted(unknown)} are not in {CARD}")
+    return StudyResults(card, tuple(rows), folder)
 
 
 def find_studies(reports: Path = Path("reports")) -> list[StudyResults]:
@@ -191,59 +131,59 @@ def find_studies(reports: Path = Path("reports")) -> list[StudyResults]:
     return [read_study(card.parent) for card in sorted(reports.glob(f"*/studies/*/{CARD}"))]
 
 
-def _fields(row: StudyRow) -> tuple[str, ...]:
-    values = dataclasses.astuple(row)
-    return tuple("" if v is None else repr(v) if isinstance(v, float) else str(v) for v in values)
+def _text(value: object) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
-def _read_card(path: Path) -> StudyCard:
-    tree = _json(path)
-    names = {f.name for f in dataclasses.fields(StudyCard)}
-    if wrong := names ^ set(tree):
-        raise PagodaError(f"{path}: missing or unknown entries: {', '.join(sorted(wrong))}")
-    figures = tuple(StudyFigure(**figure) for figure in tree.pop("figures"))
-    for key in ("metrics", "findings"):
-        tree[key] = tuple(tree[key])
-    return StudyCard(**tree, figures=figures)
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _card(path: Path) -> StudyCard:
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError as error:
-        raise PagodaError(f"{path} is missing; run the study again") from error
-    except ValueError as error:
-        raise PagodaError(f"{path} is not JSON ({error}); run the study again") from error
+        tree = json.loads(files.read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise PagodaError(f"{path} is not JSON ({error})") from error
+    card: StudyCard = _build(StudyCard, tree, str(path))
+    for name, value in vars(card).items():
+        kind = {"axis_log": bool, "variants": dict, "series": dict}.get(name, str)
+        if name in ("metrics", "failures", "figures"):
+            kind = list
+        if not isinstance(value, kind):
+            raise PagodaError(f"{path}: {name} = {value!r} is no {kind.__name__}")
+    return dataclasses.replace(
+        card,
+        metrics=tuple(map(str, card.metrics)),
+        failures=tuple(_build(Failure, found, f"{path}, failures") for found in card.failures),
+        figures=tuple(_build(Figure, found, f"{path}, figures") for found in card.figures),
+    )
 
 
-def _read_rows(path: Path) -> list[StudyRow]:
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-    except FileNotFoundError as error:
-        raise PagodaError(f"{path} is missing; run the study again") from error
-    return [_row(line, f"{path} line {number}") for number, line in enumerate(lines, 2)]
+def _build(kind: type, tree: Any, where: str) -> Any:
+    """An instance of a dataclass from a mapping of exactly its fields."""
+    if not isinstance(tree, dict):
+        raise PagodaError(f"{where} is not a mapping")
+    if wrong := {f.name for f in dataclasses.fields(kind)} ^ set(tree):
+        raise PagodaError(f"{where}: missing or unknown entries: {', '.join(sorted(wrong))}")
+    return kind(**tree)
 
 
-def _row(line: Mapping[str, str | None], where: str) -> StudyRow:
-    hints = get_type_hints(StudyRow)
-    if wrong := set(hints) ^ set(line):
-        raise PagodaError(f"{where}: missing or unknown columns: {sorted(map(str, wrong))}")
-    row = StudyRow(**{key: _value(line[key], hint, key, where) for key, hint in hints.items()})
-    if not math.isfinite(row.value):
-        raise PagodaError(f"{where}: value {row.value} is not a finite number")
-    return row
+def _derived(rows: Sequence[Row]) -> list[Row]:
+    found: dict[tuple[object, ...], Row] = {}
+    stages: dict[tuple[str, int | None, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        for name in AS_METRICS:
+            value = getattr(row, name)
+            if value is not None and row.generator not in ("none", "real"):
+                key = row.variant, row.training_seed, row.generator, row.resolution, name
+                found[key] = _bare(row, name, float(value))
+        if row.metric in TOTALS:
+            stages[row.variant, row.training_seed, row.metric].append(row)
+    for group, own in stages.items():
+        last = max(own, key=lambda r: r.size)
+        found[group] = _bare(last, TOTALS[last.metric], sum(r.number for r in own))
+    return list(found.values())
 
 
-def _value(text: str | None, hint: Any, key: str, where: str) -> Any:
-    kinds = getattr(hint, "__args__", (hint,))
-    if not text:
-        if type(None) in kinds:
-            return None
-        if str in kinds:
-            return ""
-        raise PagodaError(f"{where}: {key} is empty")
-    try:
-        return kinds[0](text)
-    except ValueError as error:
-        raise PagodaError(f"{where}: {key} = {text!r} is not {kinds[0].__name__}") from error
+def _bare(row: Row, name: str, value: float) -> Row:
+    """A quantity that no reference and no features enter."""
+    return dataclasses.replace(
+        row, metric=name, protocol=name, value=value, n=1, seed=None, reference="",
+        reference_n=None, features="",
+    )  # fmt: skip

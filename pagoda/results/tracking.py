@@ -1,8 +1,7 @@
-"""An experiment into MLflow, replayed from the files its stages left.
+"""Experiments and evaluations into MLflow, replayed from the files they left.
 
 Nothing that trains knows MLflow: stages append to ``history/<stage>.jsonl`` and evaluation writes
-JSON. :func:`track` turns them into one parent run an experiment and one child run a stage;
-:func:`follow` tails the histories of stages that are still running.
+JSON. Whatever is tracked describes itself as a :class:`Record`; :func:`send` makes runs of it.
 """
 
 from __future__ import annotations
@@ -10,71 +9,129 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pagoda import artifacts
+from pagoda import rows as files
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.results.experiment import (
     Experiment,
+    History,
     parameters_hash,
     read_experiment,
     stage_names,
 )
-from pagoda.results.history import History, read_history
-from pagoda.results.mlflow_store import (
-    IDENTITY,
-    NOTE,
-    PARENT,
-    Store,
-    clear,
-    connected,
-    create_run,
-    experiment_id,
-    find_store,
-    finished,
-    log_metrics,
-    log_params,
-    one_line,
-    shown,
-)
+from pagoda.results.mlflow_store import PARENT, connected, experiment_id, find_store
+from pagoda.rows import Row
 from pagoda.stages.paths import Paths
 from pagoda.stages.revision import code_revision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
-PARAMETERS, LIVE = "parameters_hash", "live"
-_COMMIT = "mlflow.source.git.commit"
+IDENTITY, PARAMETERS, LIVE, NOTE = "identity", "parameters_hash", "live", "mlflow.note.content"
+_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
+
+
+class Point(NamedTuple):
+    """A value of a metric at a step; ``time`` in ms since 1970, None for now."""
+
+    metric: str
+    value: float
+    step: int = 0
+    time: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as MLflow holds it, with its children."""
+
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    start: int | None = None  # ms since 1970; None for now
+    end: int | None = None
+    folder: Path | None = None  # goes into its artifacts as "report"
+    children: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """Where an experiment is in MLflow.
+    """Where an experiment is in MLflow."""
 
-    Attributes:
-        store: tracking URI.
-        experiment: name of the MLflow experiment.
-        experiment_id: its id in the store.
-        identity: hash of parameters and evaluations.
-        parent: id of the parent run.
-        children: ids of the child runs, by stage.
-        added: False if it was there already.
-    """
-
-    store: str
-    experiment: str
+    store: str  # tracking URI
+    experiment: str  # name of the MLflow experiment
     experiment_id: str
-    identity: str
-    parent: str
-    children: dict[str, str]
-    added: bool
+    identity: str  # hash of parameters and evaluations
+    parent: str  # id of the parent run
+    children: dict[str, str]  # ids of the child runs, by stage
+    added: bool  # False if it was there already
+
+
+def send(client: MlflowClient, where: str, record: Record) -> str:
+    """Make a record's runs; they are marked as failed if that does not work out.
+
+    Returns:
+        The id of the run.
+    """
+    made: list[str] = []
+    try:
+        return _send(client, where, record, made)
+    except BaseException:
+        for run in made:
+            with contextlib.suppress(Exception):
+                client.set_terminated(run, "FAILED")
+        raise
+
+
+def _send(client: MlflowClient, where: str, record: Record, made: list[str]) -> str:
+    run = begin(client, where, record)
+    made.append(run)
+    log_points(client, run, record.points)
+    if record.folder is not None:
+        client.log_artifacts(run, str(record.folder), "report")
+    for child in record.children:
+        _send(client, where, dataclasses.replace(child, tags=child.tags | {PARENT: run}), made)
+    client.set_terminated(run, "FINISHED", record.end)
+    return run
+
+
+def begin(client: MlflowClient, where: str, record: Record) -> str:
+    """A new run with the record's tags and parameters; returns its id."""
+    from mlflow.entities import Param
+
+    made = client.create_run(where, start_time=record.start, tags=record.tags, run_name=record.name)
+    run = str(made.info.run_id)
+    params = [Param(key, value) for key, value in record.params.items()]
+    for i in range(0, len(params), _PARAMS_A_BATCH):
+        client.log_batch(run, params=params[i : i + _PARAMS_A_BATCH], synchronous=True)
+    return run
+
+
+def log_points(client: MlflowClient, run: str, points: Iterable[Point]) -> None:
+    """Send values, as many at once as the API takes."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(p.metric, p.value, p.time or now, p.step) for p in points]
+    for i in range(0, len(metrics), _METRICS_A_BATCH):
+        client.log_batch(run, metrics=metrics[i : i + _METRICS_A_BATCH], synchronous=True)
+
+
+def clear(client: MlflowClient, where: str, rule: str) -> None:
+    """Delete the parent runs a rule finds, with their children."""
+    for run in client.search_runs([where], rule):
+        for child in client.search_runs([where], f"tags.`{PARENT}` = '{run.info.run_id}'"):
+            client.delete_run(child.info.run_id)
+        client.delete_run(run.info.run_id)
 
 
 def experiment_name(config: Config) -> str:
@@ -92,22 +149,20 @@ def track(config: Config) -> Tracked:
     experiment, report = read_experiment(config), Paths(config).report
     if not report.is_dir():
         raise PagodaError(f"{report} is missing; 'pagoda report' makes it")
-    store = find_store()
+    store, name = find_store(), experiment_name(config)
     with connected(store) as client:
-        where = experiment_id(client, store, experiment_name(config))
-        parent = finished(client, where, experiment.identity)
+        where = experiment_id(client, store, name)
+        parent = _finished(client, where, experiment.identity)
         added = parent is None
         if parent is None:
             clear(client, where, f"tags.{IDENTITY} = '{experiment.identity}'")
-            parent = _write(client, where, experiment, report)
-        live = f"tags.{PARAMETERS} = '{parameters_hash(config)}' and tags.{LIVE} = 'true'"
-        clear(client, where, live)
+            parent = send(client, where, _record(experiment, report))
+        clear(client, where, live_rule(config))
         children = {
             run.data.tags["stage"]: run.info.run_id
             for run in client.search_runs([where], f"tags.`{PARENT}` = '{parent}'")
         }
     ordered = {s: children[s] for s in stage_names(config) if s in children}
-    name = experiment_name(config)
     return Tracked(store.uri, name, where, experiment.identity, parent, ordered, added)
 
 
@@ -120,238 +175,118 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
     Returns:
         The store, the run's id, and whether it was added now.
     """
-    rows, store = tree["rows"], find_store()
-    identity, now = artifacts.digest(rows), int(time.time() * 1000)
+    rows, store = files.from_json(tree["rows"], "rows of the evaluation"), find_store()
+    identity, first = artifacts.digest(files.to_json(rows)), rows[0]
     with connected(store) as client:
         where = experiment_id(client, store, "pagoda-evaluate")
-        if (found := finished(client, where, identity)) is not None:
+        if (found := _finished(client, where, identity)) is not None:
             return store.uri, found, False
         same = ("generator", "resolution", "reference", "features", "revision", "device")
-        tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
-        run = create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
-        metrics = [_metrics(row["protocol"], row, now, row["seed"] or 0) for row in rows]
-        log_metrics(client, run, [metric for of_row in metrics for metric in of_row])
-        client.set_terminated(run, "FINISHED")
-    return store.uri, run, True
+        tags = {key: str(getattr(first, key)) for key in same} | {IDENTITY: identity}
+        points = [p for row in rows for p in _points(row.protocol, row, row.seed or 0)]
+        record = Record(f"{first.generator}-{identity[:8]}", tags, points=points)
+        return store.uri, send(client, where, record), True
 
 
-def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None:
-    """Send the curves of running stages to MLflow until Ctrl-C or until :func:`track` takes over.
-
-    Args:
-        config: the experiment that is running.
-        interval: seconds between two looks at the files.
-        tell: is told in one line where the live run is, and when a stage's curves begin.
-
-    Raises:
-        PagodaError: one line if the store is unreachable or a history is damaged.
-    """
-    store = find_store()
-    with connected(store) as client:
-        where = experiment_id(client, store, experiment_name(config))
-        hashed = parameters_hash(config)
-        clear(client, where, f"tags.{PARAMETERS} = '{hashed}' and tags.{LIVE} = 'true'")
-        tags = _common_tags(config) | {LIVE: "true"}
-        parent = create_run(client, where, f"{_run_name(config, hashed)} (live)", tags)
-        log_params(client, parent, flat_parameters(config))
-    tell(f"live run {parent} of experiment {experiment_name(config)} in {shown(store.uri)}")
-    live = _Live(config, store, client, where, parent)
-    try:
-        while live.wanted():
-            for stage in live.poll():
-                tell(f"following {stage}")
-            time.sleep(interval)
-        tell("the finished experiment is in MLflow now; nothing left to follow")
-    except KeyboardInterrupt:
-        with one_line(store.uri):
-            live.end()
-    except Exception:
-        with contextlib.suppress(Exception):
-            live.end()
-        raise
-
-
-def flat_parameters(config: Config) -> dict[str, str]:
+def flat_parameters(section: Any, prefix: str = "") -> dict[str, str]:
     """Every parameter by its dotted name; lists and mappings as JSON."""
-    return dict(_flat(config, ""))
+    return dict(_flat(section, prefix))
 
 
-@dataclass
-class _Stage:
-    """What of one running stage was sent: its run, its first row and how far."""
-
-    run: str
-    first: dict[str, Any]
-    start_ms: int
-    images: int = -1
-
-
-@dataclass
-class _Live:
-    """Live runs of one experiment."""
-
-    config: Config
-    store: Store
-    client: MlflowClient
-    experiment: str
-    parent: str
-    stages: dict[str, _Stage] = field(default_factory=dict)
-
-    def wanted(self) -> bool:
-        """False once the parent was deleted, which :func:`track` does when it is done."""
-        with one_line(self.store.uri):
-            return bool(self.client.get_run(self.parent).info.lifecycle_stage == "active")
-
-    def poll(self) -> list[str]:
-        """Send all complete rows that were not sent yet; returns the stages that began."""
-        begun = []
-        for name in stage_names(self.config):
-            path = Paths(self.config).history(name)
-            history = read_history(path, name, running=True)
-            if not history.rows:
-                continue
-            with one_line(self.store.uri):
-                begun += [name] * self._send(history, path)
-        return begun
-
-    def _send(self, history: History, path: Path) -> bool:
-        """True if the stage began, or began anew."""
-        stage = self.stages.get(history.stage)
-        anew = stage is None or stage.first != history.rows[0] or history.images < stage.images
-        if stage is None or anew:
-            if stage is not None:
-                self.client.delete_run(stage.run)
-            start = _start_ms(path, history)
-            tags = {PARENT: self.parent, "stage": history.stage, LIVE: "true"}
-            name = f"{history.stage} b{self.config.base_res} (live)"
-            run = create_run(self.client, self.experiment, name, tags, start)
-            stage = self.stages[history.stage] = _Stage(run, dict(history.rows[0]), start)
-        fresh = tuple(row for row in history.rows if row["images"] > stage.images)
-        _log_curves(self.client, stage.run, History(history.stage, fresh), stage.start_ms)
-        stage.images = history.images
-        return anew
-
-    def end(self) -> None:
-        """Close all runs."""
-        for run in (*(s.run for s in self.stages.values()), self.parent):
-            self.client.set_terminated(run, "FINISHED")
-
-
-def _write(client: MlflowClient, where: str, experiment: Experiment, report: Path) -> str:
-    """The parent run with everything in it; marked as failed if that does not work out."""
-    config = experiment.config
-    starts = {s: _start_ms(Paths(config).history(s), h) for s, h in experiment.histories.items()}
-    name, tags = _run_name(config, experiment.identity), _parent_tags(experiment)
-    runs = [create_run(client, where, name, tags, min(starts.values()))]
-    try:
-        parent = runs[0]
-        log_params(client, parent, flat_parameters(config))
-        _log_results(client, parent, experiment)
-        client.log_artifacts(parent, str(report), "report")
-        for stage, history in experiment.histories.items():
-            child_tags = {PARENT: parent, "stage": stage, "profile": config.name}
-            child = f"{stage} b{config.base_res}"
-            runs.append(create_run(client, where, child, child_tags, starts[stage]))
-            section = getattr(config, stage.split("-")[0])
-            log_params(client, runs[-1], dict(_flat(section, "")))
-            _log_curves(client, runs[-1], history, starts[stage])
-            end = starts[stage] + round(1000 * history.seconds)
-            client.set_terminated(runs[-1], "FINISHED", end)
-        client.set_terminated(parent, "FINISHED")
-    except BaseException:
-        for run in runs:
-            with contextlib.suppress(Exception):
-                client.set_terminated(run, "FAILED")
-        raise
-    return parent
-
-
-def _parent_tags(experiment: Experiment) -> dict[str, str]:
-    rows = experiment.rows
-    made = f"{' → '.join(str(r) for r in experiment.config.resolutions)}"
-    return _common_tags(experiment.config) | {
-        IDENTITY: experiment.identity,
-        "data_fingerprint": experiment.data_fingerprint,
-        "code_revision": ", ".join(sorted({r.revision for r in rows})),
-        "device": ", ".join(sorted({r.device for r in rows})),
-        NOTE: f"{experiment.config.name}, {made}. Tables, curves and sample sheets: "
-        "`report/index.html` among the artifacts.",
-    }
-
-
-def _common_tags(config: Config) -> dict[str, str]:
+def common_tags(config: Config) -> dict[str, str]:
+    """Tags of an experiment, finished or running."""
     revision = code_revision()
-    base_revision = os.environ.get("DVC_EXP_BASELINE_REV") or revision
     tags = {
         "profile": config.name,
         "base_res": str(config.base_res),
         "target_res": str(config.target_res),
         PARAMETERS: parameters_hash(config),
-        "base_revision": base_revision,
+        "base_revision": os.environ.get("DVC_EXP_BASELINE_REV") or revision,
         "mlflow.source.name": "pagoda track",
     }
     if revision != "unknown":
-        tags[_COMMIT] = revision.removesuffix("+dirty")
+        tags["mlflow.source.git.commit"] = revision.removesuffix("+dirty")
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_exp"] = name
     return tags
 
 
-def _run_name(config: Config, hashed: str) -> str:
+def live_rule(config: Config) -> str:
+    """Finds the live runs of an experiment."""
+    return f"tags.{PARAMETERS} = '{parameters_hash(config)}' and tags.{LIVE} = 'true'"
+
+
+def run_name(config: Config, hashed: str) -> str:
+    """Name of an experiment's parent run."""
     return os.environ.get("DVC_EXP_NAME") or f"b{config.base_res}-{hashed[:8]}"
 
 
-def _log_results(client: MlflowClient, run: str, experiment: Experiment) -> None:
+def curves(history: History, start: int) -> list[Point]:
+    """One metric a curve; the step is images seen, the time when the row was written."""
+    return [
+        Point(name, float(row[name]), int(row["images"]), start + round(1000 * row["seconds"]))
+        for row in history.rows
+        for name in history.names()
+        if name in row
+    ]
+
+
+def start_of(path: Path, history: History) -> int:
+    """When the stage would have begun, had it run without a break until its last row, in ms."""
+    return round(1000 * (path.stat().st_mtime - history.seconds))
+
+
+def _finished(client: MlflowClient, where: str, identity: str) -> str | None:
+    """The finished run of that identity, None if there is none."""
+    rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
+    runs = client.search_runs([where], rule, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _record(experiment: Experiment, report: Path) -> Record:
+    config, rows = experiment.config, experiment.rows
+    children = []
+    for stage, history in experiment.histories.items():
+        start = start_of(Paths(config).history(stage), history)
+        params = flat_parameters(getattr(config, stage.split("-")[0]))
+        children.append(Record(
+            f"{stage} b{config.base_res}", {"stage": stage, "profile": config.name}, params,
+            curves(history, start), start, start + round(1000 * history.seconds),
+        ))  # fmt: skip
+    tags = common_tags(config) | {
+        IDENTITY: experiment.identity,
+        "data_fingerprint": experiment.data_fingerprint,
+        "code_revision": ", ".join(sorted({r.revision for r in rows})),
+        "device": ", ".join(sorted({r.device for r in rows})),
+        NOTE: f"{config.name}, {' → '.join(map(str, config.resolutions))}. Tables, curves and "
+        "samples: `report/index.html` among the artifacts.",
+    }
+    start = min(child.start for child in children if child.start is not None)
+    return Record(run_name(config, experiment.identity), tags, flat_parameters(config),
+                  _results(experiment), start, None, report, tuple(children))  # fmt: skip
+
+
+def _results(experiment: Experiment) -> list[Point]:
     """``<protocol>/<resolution>`` for the main generator, ``<name>/…`` for all others.
 
     ``by_resolution/<protocol>`` holds the main generators over resolution as the step, for one
     curve an experiment.
     """
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    main: list[Metric] = []
-    others: list[Metric] = []
-    curves: list[Metric] = []
+    points = []
     for res, evaluation in experiment.evaluations.items():
         for row in evaluation.rows:
-            name = f"{row.protocol}/{res:04d}"
-            if row.generator == evaluation.main:
-                main += _metrics(name, dataclasses.asdict(row), now, 0)
-                curves.append(Metric(f"by_resolution/{row.protocol}", row.value, now, res))
-            else:
-                others += _metrics(f"{row.generator}/{name}", dataclasses.asdict(row), now, 0)
-    for stage, history in experiment.histories.items():
-        others.append(Metric(f"seconds/{stage}", history.seconds, now, 0))
-    log_metrics(client, run, main + curves + others)
+            name, main = f"{row.protocol}/{res:04d}", row.generator == evaluation.main
+            points += _points(name if main else f"{row.generator}/{name}", row)
+            if main and math.isfinite(row.number):
+                points.append(Point(f"by_resolution/{row.protocol}", row.number, res))
+    return points + [Point(f"seconds/{s}", h.seconds) for s, h in experiment.histories.items()]
 
 
-def _metrics(name: str, row: Mapping[str, Any], now: int, step: int) -> list[Metric]:
+def _points(name: str, row: Row, step: int = 0) -> list[Point]:
     """A row's value, and beside it what it has of ``sd``, ``low`` and ``high``."""
-    from mlflow.entities import Metric
-
-    more = {key: row.get(key) for key in ("sd", "low", "high")}
-    found = {name: row["value"]} | {f"{name}/{k}": v for k, v in more.items() if v is not None}
-    return [Metric(key, value, now, step) for key, value in found.items()]
-
-
-def _log_curves(client: MlflowClient, run: str, history: History, start_ms: int) -> None:
-    """One metric a curve; the step is images seen, the time when the row was written."""
-    from mlflow.entities import Metric
-
-    names = history.names()
-    metrics = [
-        Metric(name, float(row[name]), start_ms + round(1000 * row["seconds"]), int(row["images"]))
-        for row in history.rows
-        for name in names
-        if name in row
-    ]
-    log_metrics(client, run, metrics)
-
-
-def _start_ms(path: Path, history: History) -> int:
-    """When the stage would have begun, had it run without a break until its last row."""
-    return round(1000 * (path.stat().st_mtime - history.seconds))
+    more = {f"{name}/sd": row.sd, f"{name}/low": row.low, f"{name}/high": row.high}
+    found = {name: row.value} | more
+    return [Point(key, value, step) for key, value in found.items() if value is not None]
 
 
 def _flat(section: Any, prefix: str) -> Iterator[tuple[str, str]]:

@@ -24,10 +24,11 @@ from pagoda.results.claims import (
     judge_all,
     read_claims,
 )
-from pagoda.results.derived import COLUMNS, TOTALS
-from pagoda.results.intervals import t_interval
+from pagoda.results.labels import TOTALS
 from pagoda.results.ledger import rule_table, verdict_table
-from pagoda.results.studies import StudyResults, StudyRow
+from pagoda.results.numbers import t_interval
+from pagoda.results.studies import AS_METRICS, StudyResults
+from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_row, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def make_claim(tmp_path: Path, **overrides: Any) -> Claim:
     return read_claims(path)[0]
 
 
-def results(rows: Sequence[StudyRow], **card: Any) -> StudyResults:
+def results(rows: Sequence[Row], **card: Any) -> StudyResults:
     return StudyResults(make_card(**card), tuple(rows), Path("reports/tiny/studies/pairs"))
 
 
@@ -151,7 +152,7 @@ def test_every_protocol_is_judged_by_itself(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def _robustness(exponents: Mapping[str, float]) -> list[StudyRow]:
+def _robustness(exponents: Mapping[str, float]) -> list[Row]:
     """Students whose distance follows the teacher's by a power law."""
     rows = []
     for loss, exponent in exponents.items():
@@ -169,8 +170,8 @@ def test_the_slope_tells_who_follows_the_teacher(tmp_path: Path) -> None:
         tmp_path, effect="slope", value=arms["rec"], against=arms["dstl"], holds={"below": 0.0}
     )
     names = dict.fromkeys(arms["rec"] + arms["dstl"], "")
-    (robust,) = judge(claim, results(_robustness({"rec": 0.1, "dstl": 0.9}), arms=names))
-    (fragile,) = judge(claim, results(_robustness({"rec": 0.9, "dstl": 0.1}), arms=names))
+    (robust,) = judge(claim, results(_robustness({"rec": 0.1, "dstl": 0.9}), variants=names))
+    (fragile,) = judge(claim, results(_robustness({"rec": 0.9, "dstl": 0.1}), variants=names))
     assert (robust.verdict, fragile.verdict) == (SUPPORTED, REFUTED)
     assert robust.effect is not None
     assert robust.effect.mean == pytest.approx(-0.8)
@@ -178,10 +179,11 @@ def test_the_slope_tells_who_follows_the_teacher(tmp_path: Path) -> None:
 
 def test_students_may_share_a_teacher_of_one_seed(tmp_path: Path) -> None:
     rows = [
-        dataclasses.replace(r, axis=float(r.arm[-1]), arm=r.arm.replace("rec", "teacher")
-                            if r.generator == "teacher" else r.arm)
+        dataclasses.replace(r, axis=float(r.variant[-1]),
+                            variant=r.variant.replace("rec", "teacher")
+                            if r.generator == "teacher" else r.variant)
         for r in _robustness({"rec": 0.1, "dstl": 0.9})
-        if r.generator != "teacher" or (r.seed == 0 and r.arm.startswith("rec"))
+        if r.generator != "teacher" or (r.training_seed == 0 and r.variant.startswith("rec"))
     ]  # fmt: skip
     arms = {loss: [f"{loss}_{i}" for i in range(4)] for loss in ("rec", "dstl")}
     claim = make_claim(
@@ -228,7 +230,7 @@ def test_what_was_not_run_is_not_evidence(tmp_path: Path) -> None:
         ({"holds": {"near": 1.0}}, "holds must be"),
         ({"holds": {"below": 0.0}}, "limit of a ratio must be above 0"),
         ({"effect": "vibes"}, "effect must be one of"),
-        ({"against": ["a", "b"], "value": ["a", "b", "c"]}, "against must name one arm"),
+        ({"against": ["a", "b"], "value": ["a", "b", "c"]}, "against must name one variant"),
         ({"against": []}, "a comparison needs against"),
         ({"resolution": "large"}, "resolution must be"),
         ({"refuted": " "}, "refuted is empty"),
@@ -284,7 +286,7 @@ def test_the_projects_claims_name_arms_that_their_studies_have() -> None:
             assert {*claim.value, *claim.against} <= arms, claim.id
 
 
-def _held(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
+def _held(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     """Results of one seed that lie on one side of a claim's limit, by every arm it names."""
     factor = (0.5 if claim.below == right else 2.0) * (1 + 0.01 * seed)
     rows = []
@@ -297,7 +299,7 @@ def _held(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
     return rows
 
 
-def _followed(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
+def _followed(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     """Students that follow their teachers by a power law, more or less closely than the others."""
     rows = []
     for arms, exponent in ((claim.value, 0.2), (claim.against, 0.8)):
@@ -309,11 +311,11 @@ def _followed(claim: Claim, seed: int, *, right: bool) -> list[StudyRow]:
     return rows
 
 
-def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list[StudyRow]:
+def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list[Row]:
     """A value of an arm where the claim looks for it: in a row, a column or a sum over stages."""
     sizes = {"base": [8], "target": [8, 32], "grown": [16, 32]}[str(claim.resolution)]
     facts: dict[str, Any] = {"axis": None, "generator": generator}
-    if claim.metric in COLUMNS:
+    if claim.metric in AS_METRICS:
         number = round(value * 1000) if claim.metric == "nfe" else value * 1e12
         facts |= {claim.metric: number}
     elif claim.metric in TOTALS.values():
@@ -331,7 +333,7 @@ def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None
     arms = dict.fromkeys([*claim.value, *claim.against], "")
     for right, expected in ((True, SUPPORTED), (False, REFUTED)):
         rows = [row for seed in range(3) for row in make(claim, seed, right=right)]
-        (judged,) = judge_all([claim], [results(rows, study=claim.study, arms=arms)])
+        (judged,) = judge_all([claim], [results(rows, study=claim.study, variants=arms)])
         assert (judged.verdict, len(judged.seeds)) == (expected, 3), judged.reason
 
 

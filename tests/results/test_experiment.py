@@ -12,6 +12,7 @@ import pytest
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.results.experiment import parameters_hash, read_experiment
+from pagoda.rows import Row
 from pagoda.stages.paths import Paths
 from tests.results.synthetic import (
     CLASSES,
@@ -36,7 +37,7 @@ def test_everything_is_read(config: Config) -> None:
     assert list(experiment.evaluations) == [8, 16, 32]
     assert [e.main for e in experiment.evaluations.values()] == ["student", "grown", "grown"]
     written = [row for res in (8, 16, 32) for row in result_rows(config, res)]
-    assert [vars(row) for row in experiment.rows] == [row | {"sd": None} for row in written]
+    assert list(experiment.rows) == [Row(**row) for row in written]
     assert list(experiment.histories) == [
         "features", "teacher", "invert", "distill", "grow-16", "grow-32",
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def test_identity_follows_parameters_and_results(config: Config) -> None:
 
 def _change_row(config: Config) -> None:
     rows = result_rows(config, 16)
-    del rows[3]["seed"]
+    del rows[3]["protocol"]
     write_evaluation(config, 16, rows, columns=2)
 
 
@@ -92,7 +93,7 @@ BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
         ),
         "data/32 is a latents artifact, expected images",
     ),
-    "row": (_change_row, r"results\.json, row 4 lacks seed; run 'dvc repro"),
+    "row": (_change_row, r"results\.json, row 4 lacks protocol; run 'dvc repro"),
     "sheets": (_other_sheets, "do not fit samples of shape .* at 8"),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pagoda.config import Config
 from pagoda.results import tracking
+from pagoda.results.follow import follow
 from pagoda.stages.paths import Paths
 from tests.results.runs import all_runs, client_of
 from tests.results.synthetic import history_rows, write_history
@@ -72,6 +73,6 @@ def test_follow_ends_when_the_experiment_is_tracked(copy: Config, tmp_path: Path
         if line == "following distill":
             tracking.track(copy)
 
-    tracking.follow(copy, 0.01, tell)
+    follow(copy, 0.01, tell)
     assert said[-1].endswith("nothing left to follow")
     assert len(all_runs(client_of(tmp_path))) == 1 + 4

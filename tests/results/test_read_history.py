@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.results.history import read_history
+from pagoda.results.experiment import read_history
 from tests.results.synthetic import write_history
 
 ROWS = [
@@ -25,7 +25,6 @@ def test_curves_keep_the_rows_that_carry_them(tmp_path: Path) -> None:
     assert (images == [20, 40]).all()
     assert (values == [3, 2]).all()
     assert (history.images, history.steps, history.seconds) == (40, 4, 2.0)
-    assert history.images_per_second == 20.0
 
 
 def test_an_unfinished_last_line_waits(tmp_path: Path) -> None:

@@ -15,11 +15,10 @@ from PIL import Image
 
 from pagoda.config import Config, ReportConfig
 from pagoda.errors import PagodaError
-from pagoda.results import curves, sheets
-from pagoda.results.experiment import read_experiment
-from pagoda.results.history import History, read_history
+from pagoda.results import curves, grids
+from pagoda.results.experiment import History, read_experiment, read_history
 from pagoda.results.page import inline
-from pagoda.results.render import write_report
+from pagoda.results.report import write_report
 from pagoda.stages import report
 from pagoda.stages.paths import Paths
 from tests.results.synthetic import history_rows, make_config, pictures, write_experiment
@@ -45,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
 def test_the_folder_holds_all_parts(finished: tuple[Config, Path]) -> None:
     _, folder = finished
     files = {f.name for f in folder.iterdir()}
-    assert files == PNGS | {"report.md", "index.html", "results.csv"}
+    assert files == PNGS | {"report.md", "index.html", "results.csv", "facts.json"}
     assert sorted(f.name for f in folder.parent.iterdir()) == ["b8"]
     metrics = json.loads((folder.parents[2] / "metrics.json").read_text())
     assert metrics["final"]["fd_classifier_2k"] == 37.4
@@ -196,8 +195,8 @@ def test_neighbours_stand_right_of_their_samples(finished: tuple[Config, Path]) 
 
 
 def test_large_sheets_are_cut_not_squeezed(tmp_path: Path) -> None:
-    groups = [sheets.Group(str(r), np.zeros((40, 30, 3, r, r), np.uint8)) for r in (256, 512)]
-    sheet = sheets.draw(groups, tuple(f"class {i}" for i in range(40)), tmp_path / "s.png")
+    groups = [grids.Group(str(r), np.zeros((40, 30, 3, r, r), np.uint8)) for r in (256, 512)]
+    sheet = grids.draw(groups, tuple(f"class {i}" for i in range(40)), tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as image:
         assert image.width <= 1800
         assert image.height < 16 * 140 + 100

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagoda.results.document import Cell, Document, Section, Table
-from pagoda.results.experiment import Evaluation, Experiment, Row
-from pagoda.results.history import History
-from pagoda.results.markdown import to_markdown
-from pagoda.results.measured import DISTANCES, metrics_tree, number, results_csv, results_table
+from pagoda.results.blocks import Cell, Document, Section, Table, to_markdown
+from pagoda.results.experiment import Evaluation, Experiment, History
+from pagoda.results.labels import DISTANCES
+from pagoda.results.numbers import number
+from pagoda.results.report import metrics_tree, results_table
 from pagoda.results.runs import make_run
 from pagoda.results.verdicts import FAILS, HOLDS, NOT_MEASURED, verdict_table, verdicts
+from pagoda.rows import Row, to_csv
 from tests.results.synthetic import CLASSES, make_config, result_rows
 
 
@@ -28,7 +29,7 @@ def make_experiment(rows: dict[int, list[dict[str, Any]]] | None = None) -> Expe
         r: Evaluation(
             r, tuple(Row(**row) for row in rows[r]), ("student" if r == 8 else "grown",),
             np.zeros((1, 10, 1, 3, r, r), np.uint8), np.zeros((1, 10, 1, 3, r, r), np.uint8),
-            "f" * 64, {},
+            "f" * 64,
         )
         for r in config.resolutions
     }  # fmt: skip
@@ -89,7 +90,7 @@ def test_another_protocol_is_another_column() -> None:
 
 def test_several_seeds_are_rows_of_their_own() -> None:
     old = make_experiment().evaluations[16]
-    other = [dataclasses.replace(r, seed=8, value=r.value + 1) for r in old.rows]
+    other = [dataclasses.replace(r, seed=8, value=r.number + 1) for r in old.rows]
     table = results_table(dataclasses.replace(old, rows=(*old.rows, *other)))
     assert table.header[3] == "Seed"
     assert len(table.rows) == 8
@@ -98,7 +99,7 @@ def test_several_seeds_are_rows_of_their_own() -> None:
 
 def test_csv_returns_every_row_unrounded() -> None:
     experiment = make_experiment()
-    read = list(csv.DictReader(io.StringIO(results_csv(experiment))))
+    read = list(csv.DictReader(io.StringIO(to_csv(experiment.rows))))
     assert len(read) == len(experiment.rows)
     for line, row in zip(read, experiment.rows, strict=True):
         assert float(line["value"]) == row.value
@@ -110,14 +111,14 @@ def test_csv_returns_every_row_unrounded() -> None:
 def test_a_deviation_is_shown_and_kept() -> None:
     experiment = make_experiment()
     old = experiment.evaluations[32]
-    assert "sd" not in results_csv(experiment).splitlines()[0].split(",")
+    assert "sd" not in to_csv(experiment.rows).splitlines()[0].split(",")
     rows = tuple(dataclasses.replace(r, sd=0.5) if r.metric == "fd" else r for r in old.rows)
     new = dataclasses.replace(old, rows=rows)
     experiment = dataclasses.replace(experiment, evaluations=experiment.evaluations | {32: new})
     table = results_table(new)
     assert "37.4 ± 0.500" in {cell.text for line in table.rows for cell in line}
     assert "±" in table.caption and "±" not in results_table(old).caption
-    kept = make_run("smoke", results_csv(experiment), "", "", "results.csv").rows
+    kept = make_run("smoke", to_csv(experiment.rows), "", "", "results.csv").rows
     assert kept == experiment.rows
 
 

@@ -35,9 +35,9 @@ def test_unknown_fields_are_none_not_zero(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("few", "other", "are not in study.json"),
-        ("2.0", "nan", "line 2: value nan is not a finite number"),
-        ("2.0", "two", "line 2: value = 'two' is not float"),
-        ("2.0", "", "line 2: value is empty"),
+        ("2.0", "nan", "line 2: value = nan is not a finite number"),
+        ("2.0", "two", "line 2: value = 'two' is not a finite number"),
+        ("2.0", "", "line 2 lacks value"),
         ("protocol", "protokoll", "missing or unknown columns"),
     ],
 )

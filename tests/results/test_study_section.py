@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pagoda.results.document import Figure, Table
-from pagoda.results.figures import curves_of, panels_of
-from pagoda.results.quantities import COST
-from pagoda.results.studies import StudyFigure, StudyResults, StudyRow
-from pagoda.results.study_pictures import draw_parts
-from pagoda.results.study_section import nearest_tables, study_blocks
-from pagoda.results.study_tables import study_tables
+from pagoda.results.blocks import Figure, Table
+from pagoda.results.labels import COST
+from pagoda.results.studies import Failure, StudyResults
+from pagoda.results.study_figures import curves_of, draw_parts, panels_of
+from pagoda.results.study_tables import nearest_tables, study_tables
+from pagoda.results.suite import study_blocks
+from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_rows
 
-ARMS = {"few": "1 %", "many": "100 %", "all": "Everything"}
+VARIANTS = {"few": "1 %", "many": "100 %", "all": "Everything"}
 
 
-def study(rows: list[StudyRow], **card: Any) -> StudyResults:
+def study(rows: list[Row], **card: Any) -> StudyResults:
     return StudyResults(make_card(**card), tuple(rows), Path("reports/tiny/studies/pairs"))
 
 
@@ -30,7 +29,7 @@ def test_the_nearest_arm_is_the_one_of_the_lowest_mean_and_protocols_stay_apart(
     rows += make_rows({"few": [1.0], "many": [2.0]}, protocol="fid_clean_1k")
     rows += make_rows({"few": [0.1], "many": [0.2]}, generator="teacher")
     rows += make_rows({"few": [0.1]}, resolution=16)  # nothing to compare with
-    (table,) = nearest_tables(study(rows, arms=ARMS))
+    (table,) = nearest_tables(study(rows, variants=VARIANTS))
     lines = [tuple(cell.text for cell in row) for row in table.rows]
     assert [(*line[:2], line[3], line[5]) for line in lines] == [
         ("8×8", "100 %", "Everything", "1 %"), ("8×8", "1 %", "100 %", ""),
@@ -43,9 +42,9 @@ def test_the_nearest_arm_is_the_one_of_the_lowest_mean_and_protocols_stay_apart(
 
 
 def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) -> None:
-    findings = ("1 %, growth to 16×16: blur (2 of 3 seeds)",)
-    picture = StudyFigure("x.png", "A picture.", "alt", 10)
-    one = study(make_rows({"few": [1.0], "many": [2.0]}), findings=findings, figures=(picture,))
+    failures = (Failure("few", 16, "blur", 2, 3),)
+    picture = Figure("x.png", "A picture.", "alt", 10)
+    one = study(make_rows({"few": [1.0], "many": [2.0]}), failures=failures, figures=(picture,))
     blocks = study_blocks(one, [], {f"study-tiny-pairs-{k}": t for k, t in
                                     study_tables(one).items()}, tmp_path)  # fmt: skip
     captions = [b.caption for b in blocks if isinstance(b, Table | Figure)]
@@ -64,23 +63,23 @@ def test_an_arm_that_is_a_diffusion_model_is_drawn_beside_the_others(axis_metric
     assert [[v for values in c[""].values() for v in values] for c in drawn if c] == expected
 
 
-def _costs(seed: int, arm: str) -> list[dict[str, Any]]:
-    def row(metric: str, protocol: str, value: float) -> Mapping[str, Any]:
-        made = make_rows({arm: [value]}, metric=metric, protocol=protocol, resolution=16)[0]
-        return dataclasses.asdict(dataclasses.replace(made, seed=seed, n=64))
+def _costs(seed: int, variant: str) -> list[Row]:
+    def row(metric: str, protocol: str, value: float) -> Row:
+        made = make_rows({variant: [value]}, metric=metric, protocol=protocol, resolution=16)[0]
+        return dataclasses.replace(made, training_seed=seed, n=64)
 
     rows = [("stage_flops", "stage_flops_teacher", 1e12), ("stage_flops", "stage_flops_grow", 2e12),
             ("seconds_per_image", "seconds_per_image_b64", 0.01),
             ("part_seconds_trunk", "part_seconds_trunk_b64", 0.02)]  # fmt: skip
-    return [dict(row(*entry)) for entry in rows]
+    return [row(*entry) for entry in rows]
 
 
 def test_the_picture_of_costs_is_of_one_seed(tmp_path: Path) -> None:
-    arms = {"few": "1 %"}
+    variants = {"few": "1 %"}
     pictures = []
     for seeds in (1, 3):
         rows = [row for seed in range(seeds) for row in _costs(seed, "few")]
-        figure = draw_parts(rows, arms, tmp_path)
+        figure = draw_parts(rows, variants, tmp_path)
         pictures.append((tmp_path / figure.file).read_bytes())
         assert "Seed 0" in figure.caption and "batches of 64" in figure.caption
     assert pictures[0] == pictures[1]

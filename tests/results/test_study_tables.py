@@ -9,27 +9,27 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from pagoda.results.derived import with_derived
-from pagoda.results.document import Table
-from pagoda.results.intervals import Interval
-from pagoda.results.quantities import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
-from pagoda.results.studies import StudyResults, StudyRow, find_studies
-from pagoda.results.study_tables import rows_of, study_tables, with_half
+from pagoda.results.blocks import Table
+from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
+from pagoda.results.numbers import Interval, with_half
+from pagoda.results.studies import StudyResults, find_studies
+from pagoda.results.study_tables import rows_of, study_tables
+from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_row, make_rows
 
 ROOT = Path(__file__).parents[2]
 VALUES = {"few": [3.0, 3.1, 2.9], "many": [1.0]}
 
 
-def tables(rows: list[StudyRow], **card: Any) -> dict[str, Table]:
-    return study_tables(with_derived(StudyResults(make_card(**card), tuple(rows), Path())))
+def tables(rows: list[Row], **card: Any) -> dict[str, Table]:
+    return study_tables(StudyResults(make_card(**card), tuple(rows), Path()).with_derived())
 
 
 def column(table: Table, name: str) -> list[str]:
     return [row[table.header.index(name)].text for row in table.rows]
 
 
-def everything() -> list[StudyRow]:
+def everything() -> list[Row]:
     """A value of every group; costs and checks stand under the generator ``none``."""
     rows = make_rows(VALUES, train_flops=2e12)
     for metric in ("round_trip", "latent_std", "gradient_spread", "stage_flops"):
@@ -103,17 +103,19 @@ def test_a_shared_teacher_and_real_images_are_shown_once() -> None:
     rows = make_rows({"few": [3.0, 3.1], "many": [1.0, 1.1]})
     for who, nfe in (("teacher", 23), ("real", None)):
         rows += make_rows({"few": [0.5, 0.5], "many": [0.5, 0.5]}, generator=who, nfe=nfe)
-    arms = column(tables(rows)[QUALITY], "Arm")
+    arms = column(tables(rows)[QUALITY], "Variant")
     assert arms == ["1 %", "1 %: diffusion teacher", "100 %", "Real images, held out (floor)"]
-    other = [dataclasses.replace(r, value=0.7) if (r.arm, r.generator) == ("many", "teacher") else r
-             for r in rows]  # fmt: skip
-    assert "100 %: diffusion teacher" in column(tables(other)[QUALITY], "Arm")
+    other = [
+        dataclasses.replace(r, value=0.7) if (r.variant, r.generator) == ("many", "teacher") else r
+        for r in rows
+    ]
+    assert "100 %: diffusion teacher" in column(tables(other)[QUALITY], "Variant")
 
 
 def test_stages_are_summed_where_there_are_several() -> None:
     one = make_rows({"few": [2e12]}, metric="stage_flops", protocol="stage_flops_teacher",
                     generator="none")  # fmt: skip
-    assert [r.metric for r in rows_of(with_derived(StudyResults(make_card(), tuple(one), Path())),
+    assert [r.metric for r in rows_of(StudyResults(make_card(), tuple(one), Path()).with_derived(),
                                       STAGES)] == ["stage_flops"]  # fmt: skip
     more = [make_row("few", 0, 3e12, metric="stage_flops", protocol="stage_flops_grow",
                      generator="none", resolution=16)]  # fmt: skip
@@ -126,7 +128,7 @@ def test_stages_are_summed_where_there_are_several() -> None:
 def test_the_measured_studies_lose_no_value_and_have_no_mostly_empty_column(
     study: StudyResults,
 ) -> None:
-    made = study_tables(with_derived(study))
+    made = study_tables(study.with_derived())
     told = "\n".join(cell.title for t in made.values() for row in t.rows for cell in row)
     for row in study.rows:
         assert f": {row.value!r}" in told

@@ -13,13 +13,14 @@ import pytest
 
 from pagoda import cli
 from pagoda.errors import PagodaError
-from pagoda.results.studies import StudyRow, study_folder, write_study
+from pagoda.results.studies import study_folder, write_study
 from pagoda.results.study_tracking import track_studies
+from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_row, make_rows
 from tests.tiny import ROOT
 
 
-def study_rows() -> list[StudyRow]:
+def study_rows() -> list[Row]:
     """Two arms, two seeds, two resolutions; the teacher beside the student."""
     return [
         *make_rows({"few": [3.0, 3.5], "many": [1.0, 1.5]}, train_flops=2e9),
@@ -43,21 +44,21 @@ def client(blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
-def write_pairs(rows: list[StudyRow], **card: Any) -> None:
+def write_pairs(rows: list[Row], **card: Any) -> None:
     write_study(study_folder("tiny", "pairs"), make_card(**card), rows)
 
 
-def by_arm(client: Any, name: str = "pagoda-tiny-pairs") -> dict[tuple[str, str], Any]:
+def by_variant(client: Any, name: str = "pagoda-tiny-pairs") -> dict[tuple[str, str], Any]:
     """Runs that are not deleted, by arm and seed."""
     runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
-    found = {(r.data.params["arm"], r.data.params["seed"]): r for r in runs}
+    found = {(r.data.params["variant"], r.data.params["seed"]): r for r in runs}
     assert len(found) == len(runs)
     return found
 
 
 def test_a_study_is_an_experiment_and_an_arm_with_a_seed_a_run(client: Any) -> None:
     _, (tracked,) = track_studies()
-    runs = by_arm(client)
+    runs = by_variant(client)
     assert set(runs) == {("few", "0"), ("few", "1"), ("many", "0"), ("many", "1")}
     assert {key: run.info.run_id for key, run in runs.items()} == {
         (arm, str(seed)): run_id for (arm, seed), run_id in tracked.runs.items()
@@ -71,10 +72,10 @@ def test_a_study_is_an_experiment_and_an_arm_with_a_seed_a_run(client: Any) -> N
 
 def test_runs_differ_in_arm_axis_and_seed_and_compare_in_every_metric(client: Any) -> None:
     track_studies()
-    runs = by_arm(client)
+    runs = by_variant(client)
     few, many = runs["few", "0"].data, runs["many", "0"].data
     assert few.params == {
-        "arm": "few",
+        "variant": "few",
         "label": "1 %",
         "seed": "0",
         "axis": "0.01",
@@ -82,13 +83,13 @@ def test_runs_differ_in_arm_axis_and_seed_and_compare_in_every_metric(client: An
         "base_res": "8",
     }
     assert {k for k in few.params if few.params[k] != many.params[k]} == {
-        "arm", "label", "axis", "log10_axis",
+        "variant", "label", "axis", "log10_axis",
     }  # fmt: skip
     assert set(few.metrics) == set(many.metrics)
     for row in study_rows():
         name = f"{row.protocol}/{row.resolution:04d}"
         name = f"teacher/{name}" if row.generator == "teacher" else name
-        assert runs[row.arm, str(row.seed)].data.metrics[name] == row.value
+        assert runs[row.variant, str(row.training_seed)].data.metrics[name] == row.value
     assert few.metrics["train_flops/0008"] == 2e9
     assert few.metrics["nfe/0016"] == 1 and few.metrics["teacher/nfe/0008"] == 35
     curve = client.get_metric_history(
@@ -143,26 +144,26 @@ def test_arms_without_a_place_on_the_axis_have_bars_beside_the_others(client: An
 
 def test_twice_adds_nothing_and_changed_results_replace_their_own_runs_only(client: Any) -> None:
     track_studies()
-    before = {key: run.info.run_id for key, run in by_arm(client).items()}
+    before = {key: run.info.run_id for key, run in by_variant(client).items()}
     _, (again,) = track_studies()
     assert (again.added, again.replaced) == (0, 0)
-    assert {key: run.info.run_id for key, run in by_arm(client).items()} == before
-    changed = [r for r in study_rows() if (r.arm, r.seed) != ("many", 1)]
+    assert {key: run.info.run_id for key, run in by_variant(client).items()} == before
+    changed = [r for r in study_rows() if (r.variant, r.training_seed) != ("many", 1)]
     write_pairs([*changed, make_row("many", 1, 9.0)])
     _, (third,) = track_studies()
     assert (third.added, third.replaced) == (1, 1)
-    after = {key: run.info.run_id for key, run in by_arm(client).items()}
+    after = {key: run.info.run_id for key, run in by_variant(client).items()}
     assert {key for key in after if after[key] != before[key]} == {("many", "1")}
-    assert by_arm(client)["many", "1"].data.metrics["fd_classifier_1k/0008"] == 9.0
+    assert by_variant(client)["many", "1"].data.metrics["fd_classifier_1k/0008"] == 9.0
     assert client.get_run(before["many", "1"]).info.lifecycle_stage == "deleted"
 
 
 def test_a_seed_that_is_no_longer_in_the_results_leaves(client: Any) -> None:
     track_studies()
-    write_pairs([r for r in study_rows() if r.seed == 0])
+    write_pairs([r for r in study_rows() if r.training_seed == 0])
     _, (tracked,) = track_studies()
     assert (tracked.added, tracked.replaced) == (0, 2)
-    assert set(by_arm(client)) == {("few", "0"), ("many", "0")}
+    assert set(by_variant(client)) == {("few", "0"), ("many", "0")}
 
 
 def test_every_profile_and_study_has_an_experiment_of_its_own(client: Any) -> None:
@@ -175,7 +176,7 @@ def test_every_profile_and_study_has_an_experiment_of_its_own(client: Any) -> No
     assert [t.experiment for t in tracked] == [
         "pagoda-large-pairs", "pagoda-tiny-cost", "pagoda-tiny-pairs",
     ]  # fmt: skip
-    run = by_arm(client, "pagoda-tiny-cost")["few", "0"]
+    run = by_variant(client, "pagoda-tiny-cost")["few", "0"]
     assert "axis" not in run.data.params and run.data.params["series"] == "Student"
     assert run.data.metrics["parameters/0008"] == 1.5
 
@@ -186,15 +187,15 @@ def test_an_unfinished_run_is_made_again(client: Any, monkeypatch: pytest.Monkey
     with pytest.raises(PagodaError, match="not a name!") as caught:
         track_studies()
     assert "\n" not in str(caught.value)
-    assert {run.info.status for run in by_arm(client).values()} == {"FAILED"}
+    assert {run.info.status for run in by_variant(client).values()} == {"FAILED"}
     write_pairs(make_rows({"few": [3.0]}))
     _, (tracked,) = track_studies()
     assert (tracked.added, tracked.replaced) == (1, 1)
-    assert {run.info.status for run in by_arm(client).values()} == {"FINISHED"}
+    assert {run.info.status for run in by_variant(client).values()} == {"FINISHED"}
     client.set_terminated(tracked.runs["few", 0], "FAILED")
     _, (again,) = track_studies()
     assert (again.added, again.replaced) == (1, 1)
-    assert {run.info.status for run in by_arm(client).values()} == {"FINISHED"}
+    assert {run.info.status for run in by_variant(client).values()} == {"FINISHED"}
 
 
 def test_without_a_study_one_line_says_how_to_get_one(

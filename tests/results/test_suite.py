@@ -18,20 +18,18 @@ import yaml
 
 from pagoda.config import Config
 from pagoda.errors import PagodaError
-from pagoda.results import gather, study_tracking, tracking
-from pagoda.results import paper_tables as tables
+from pagoda.results import study_tracking, tracking
+from pagoda.results.blocks import Cell, Table, escape, to_csv, to_latex
 from pagoda.results.claims import FILE as CLAIM_RULES
 from pagoda.results.claims import judge_all, read_claims
-from pagoda.results.document import Cell, Table
-from pagoda.results.experiment import Row
-from pagoda.results.paper_tables import Sources
-from pagoda.results.plans import read_plans
-from pagoda.results.printers import escape, to_csv, to_latex
+from pagoda.results.paper_tables import Paper, measured_table, way_up_table
+from pagoda.results.plans import plan_tables
 from pagoda.results.published import FOLDER, read_published
-from pagoda.results.runs import Run, distinct, find_runs
-from pagoda.results.studies import find_studies, study_folder, write_study
-from pagoda.results.study_summary import write_summary
-from pagoda.results.suite import Material, paper_tables, write_suite
+from pagoda.results.runs import Facts, Run, distinct, experiments, find_runs, mlflow_runs
+from pagoda.results.studies import find_studies, read_study, study_folder, write_study
+from pagoda.results.study_tables import write_summary
+from pagoda.results.suite import Material, gather, suite_tables, write_suite
+from pagoda.rows import Row
 from pagoda.stages import report
 from pagoda.stages.paths import Paths
 from tests.results.synthetic import make_config, result_rows, write_experiment
@@ -52,16 +50,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, 
         rows = make_rows({"few": [3.0, 3.1, 2.9], "many": [1.0, 1.1, 0.9]})
         card = make_card(profile="smoke")
         write_study(study_folder("smoke", "pairs"), card, rows)
-        write_summary(study_folder("smoke", "pairs"), card, rows)
+        write_summary(read_study(study_folder("smoke", "pairs")))
         shutil.copytree(ROOT / FOLDER, FOLDER)
         shutil.copytree(ROOT / "experiments", "experiments", symlinks=True)
-        gather.gather()
+        gather()
         yield config, folder
 
 
 def make_run(config: Config, **overrides: object) -> Run:
     rows = tuple(Row(**row) for res in config.resolutions for row in result_rows(config, res))
-    run = Run(config.name, config.base_res, 0, "discs", 12.0, "`here`", rows)
+    facts = Facts(0, "discs", 12.0)
+    run = Run(config.name, config.base_res, facts, "`here`", rows)
     return dataclasses.replace(run, **overrides)  # type: ignore[arg-type]
 
 
@@ -80,7 +79,7 @@ def test_other_evaluations_of_a_generator_stand_in_its_line(
         json.dumps({"reference": {}, "rows": [row, row | {"base_res": None, "value": 9.0}]})
     )
     (run,) = find_runs(tmp_path)
-    table = tables.imagenet_table([], [run], top, Sources([]))
+    table = Paper([], [run]).imagenet(top)
     assert column(table, "FID ↓ `fid_legacy_tensorflow_50k`") == ["1.75"]
     file.write_text("{}")
     with pytest.raises(PagodaError, match="no rows of 'pagoda evaluate'"):
@@ -96,7 +95,7 @@ def test_tables_regenerate_byte_for_byte_from_results(project: tuple[Config, Pat
     before = {f: f.read_bytes() for f in (folder / "reports" / "suite").rglob("*") if f.is_file()}
     ledger = (folder / "reports" / "claims.md").read_bytes()
     shutil.rmtree(folder / "runs", ignore_errors=True)  # results alone, no artifacts
-    gather.gather()
+    gather()
     after = {f: f.read_bytes() for f in (folder / "reports" / "suite").rglob("*") if f.is_file()}
     assert after == before
     assert (folder / "reports" / "claims.md").read_bytes() == ledger
@@ -109,8 +108,8 @@ def test_the_projects_tables_are_those_of_its_results(monkeypatch: pytest.Monkey
     monkeypatch.chdir(ROOT)
     published, reports = read_published(), Path("reports")
     material = Material(published, find_runs(reports), find_studies(reports), read_claims(), "",
-                        reports, read_plans(reports))  # fmt: skip
-    made = paper_tables(material)
+                        reports, plan_tables(reports))  # fmt: skip
+    made = suite_tables(material)
     folder = reports / "suite" / "tables"
     assert {file.stem for file in folder.iterdir()} == set(made)
     for name, table in made.items():
@@ -209,9 +208,9 @@ def test_a_wrong_direction_is_printed_as_not_supported(
 
 def test_published_and_measured_never_share_a_column() -> None:
     run = make_run(make_config(), profile="imagenet")
-    rows = tuple(dataclasses.replace(r, resolution=r.resolution * 8) for r in run.rows)
+    rows = tuple(dataclasses.replace(r, resolution=r.size * 8) for r in run.rows)
     run = dataclasses.replace(run, rows=rows, base_res=64)
-    table = tables.imagenet_table(PUBLISHED, [run], 64, Sources(PUBLISHED))
+    table = Paper(PUBLISHED, [run]).imagenet(64)
     kinds = column(table, "Row")
     assert kinds.count("measured here") == 1
     for name in table.header[4:]:
@@ -221,14 +220,14 @@ def test_published_and_measured_never_share_a_column() -> None:
 
 def test_scaled_down_runs_are_labelled_and_stay_out_of_the_papers_columns() -> None:
     run = make_run(make_config())
-    for table in (tables.way_up_table([run]), tables.measured_table([run])):
+    for table in (way_up_table([run]), measured_table([run])):
         assert "measured here, scaled down" in table.caption.lower()
         assert not any(name.startswith(("FID", "Source")) for name in table.header)
     full = dataclasses.replace(run, profile="imagenet")
-    assert "scaled down" not in tables.measured_table([full]).caption.lower()
+    assert "scaled down" not in measured_table([full]).caption.lower()
     published = [
-        tables.base_resolution_table(PUBLISHED, Sources(PUBLISHED)),
-        tables.upsampling_table(PUBLISHED, Sources(PUBLISHED)),
+        Paper(PUBLISHED).base_resolution(),
+        Paper(PUBLISHED).upsampling(),
     ]
     assert all("published, full size" in table.caption for table in published)
 
@@ -237,13 +236,13 @@ def test_equal_protocols_of_different_references_get_columns_of_their_own() -> N
     first = make_run(make_config())
     rows = tuple(dataclasses.replace(r, reference="bb" * 32) for r in first.rows)
     second = dataclasses.replace(first, profile="other", rows=rows)
-    table = tables.way_up_table([first, second])
+    table = way_up_table([first, second])
     for name in table.header:
         if name.startswith("FD "):
             runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
             assert len(set(runs)) == 1
-    third = dataclasses.replace(second, profile=first.profile, seed=1)
-    table = tables.measured_table([first, third])
+    third = dataclasses.replace(second, profile=first.profile, facts=Facts(1))
+    table = measured_table([first, third])
     for name in (n for n in table.header if n.startswith("FD ")):
         runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
         assert len(set(runs)) == 1
@@ -252,7 +251,7 @@ def test_equal_protocols_of_different_references_get_columns_of_their_own() -> N
 def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Path) -> None:
     def inception_score(own: Path | None) -> str:
         published = read_published(own=own)
-        table = tables.imagenet_table(published, [], 64, Sources(published))
+        table = Paper(published).imagenet(64)
         row = next(r for r in table.rows if r[0].text == "**PaGoDA**")
         return row[table.header.index("IS ↑")].text
 
@@ -267,9 +266,9 @@ def test_a_users_file_fills_the_papers_table_of_base_resolutions(tmp_path: Path)
     own, head = tmp_path / "own.csv", (FOLDER / "one_step.csv").read_text().splitlines()[0]
     line = 'table2_base_resolution,ImageNet,64,"PaGoDA, base {}",no,FID,9.5,1,,,mine'
     own.write_text("\n".join([head, line.format(32), line.format(16)]))
-    before = tables.base_resolution_table(PUBLISHED, Sources(PUBLISHED))
+    before = Paper(PUBLISHED).base_resolution()
     published = read_published(ROOT / FOLDER, own=own)
-    table = tables.base_resolution_table(published, Sources(published))
+    table = Paper(published).base_resolution()
     assert column(before, "FID 64×64 ↓")[1] == ""
     assert column(table, "Method")[1:] == ["PaGoDA, base 32", "PaGoDA, base 16"]
     assert column(table, "FID 64×64 ↓")[1:] == ["9.5‡", "9.5‡"]
@@ -282,11 +281,11 @@ def test_the_documented_file_of_a_user_fills_the_cell_and_names_its_source(tmp_p
     own = tmp_path / "own.csv"
     own.write_text("\n".join(line.strip() for line in lines[start : start + 2]) + "\n")
     published = read_published(ROOT / FOLDER, own=own)
-    sources = Sources(published)
-    table = tables.imagenet_table(published, [], 64, sources)
+    paper = Paper(published)
+    table = paper.imagenet(64)
     (row,) = [r for r in table.rows if r[0].text == "**PaGoDA**"]
     assert row[table.header.index("IS ↑")].text.endswith("‡")
-    listed = {r[0].text: (r[1].text, r[2].text) for r in sources.table().rows}
+    listed = {r[0].text: (r[1].text, r[2].text) for r in paper.sources().rows}
     cited = row[table.header.index("Source")].text.split(", ")
     assert ("where I read it", "user") in {listed[number] for number in cited}
 
@@ -312,7 +311,7 @@ def test_every_table_of_the_paper_is_there_as_text_csv_latex_and_html(
 
 
 def test_sources_that_differ_are_both_shown() -> None:
-    table = tables.imagenet_table(PUBLISHED, [], 64, Sources(PUBLISHED))
+    table = Paper(PUBLISHED).imagenet(64)
     cells = [c for row in table.rows for c in row if " / " in c.text]
     assert cells
     assert all(";" in c.title for c in cells)
@@ -320,7 +319,7 @@ def test_sources_that_differ_are_both_shown() -> None:
 
 def test_runs_found_twice_are_one(project: tuple[Config, Path]) -> None:
     runs = find_runs(project[1] / "reports")
-    assert [r.seed for r in runs] == [project[0].seed]
+    assert [r.facts.seed for r in runs] == [project[0].seed]
     again = dataclasses.replace(runs[0], origin="elsewhere")
     assert distinct([*runs, again]) == runs
 
@@ -333,9 +332,9 @@ def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, P
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     with pytest.raises(PagodaError, match="--from-exp reads DVC's experiments from git"):
-        gather.experiments()
+        experiments()
     git("init", "-q")
-    assert gather.experiments() == []
+    assert experiments() == []
     git("commit", "-qm", "base", "--allow-empty")
     base = git("rev-parse", "HEAD")
     git("add", "reports")
@@ -345,8 +344,8 @@ def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, P
     git("update-ref", "refs/exps/stash", made)
     git("commit", "-qm", "later, of something else", "--allow-empty")
     git("update-ref", f"refs/exps/{made[:2]}/{made[2:]}/idle-dog", "HEAD")
-    (found,) = gather.experiments()
-    assert (found.profile, found.base_res, found.seed) == (config.name, 8, config.seed)
+    (found,) = experiments()
+    assert (found.profile, found.base_res, found.facts.seed) == (config.name, 8, config.seed)
     assert "tall-cat" in found.origin
     assert found.rows == find_runs(folder / "reports")[0].rows
     shutil.rmtree(folder / ".git")
@@ -364,9 +363,9 @@ def test_runs_of_mlflow_are_read_from_their_reports(
     tracking.track_rows({"rows": result_rows(config, 32)})  # no experiment, and no study is
     write_study(study_folder("smoke", "pairs"), make_card(), make_rows({"few": [3.0]}))
     study_tracking.track_studies()
-    (found,) = gather.mlflow_runs()
+    (found,) = mlflow_runs()
     (local,) = find_runs()
-    assert (found.rows, found.seed, found.data) == (local.rows, local.seed, local.data)
+    assert (found.rows, found.facts) == (local.rows, local.facts)
     assert distinct([local, found]) == [local]
 
 
@@ -374,7 +373,7 @@ def test_latex_is_escaped_and_balanced() -> None:
     assert escape("a_b & `x_1` **50 %** {↓}") == (
         r"a\_b \& \texttt{x\_1} \textbf{50 \%} \{$\downarrow$\}"
     )
-    table = tables.imagenet_table(PUBLISHED, [], 512, Sources(PUBLISHED))
+    table = Paper(PUBLISHED).imagenet(512)
     text = to_latex(table, "t")
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     width = len(re.findall(r"(?<!\\)&", text.split(r"\toprule")[1].split(r"\midrule")[0]))

@@ -211,7 +211,8 @@ def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    about = {"generator": "g", "resolution": 32, "reference": "a" * 64, "features": "b" * 64,
+    about = {"generator": "g", "metric": "fd", "n": 40, "resolution": 32,
+             "reference": "a" * 64, "features": "b" * 64,
              "revision": "r", "device": "cpu"}  # fmt: skip
     rows = [about | {"protocol": "fd_custom_x_40", "value": 1.5 + seed, "seed": seed}
             for seed in (0, 1)]  # fmt: skip
