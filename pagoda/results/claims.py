@@ -180,17 +180,19 @@ def judge(claim: Claim, study: StudyResults) -> list[Judgement]:
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
         return [Judgement(claim, OPEN, reason, profile, study=study)]
-    # Left out of Student's interval, failed runs make it too narrow: with one of five missing it
-    # holds 60 of 100 times instead of 95. A count has no such trouble.
     variants = {*claim.value, *claim.against}
-    tried = {r.training_seed for r in study.rows if r.variant in variants and not claim.exact}
     made = []
     for protocol in protocols:
         effects = _effects(claim, [r for r in rows if r.protocol == protocol])
         verdict, reason, effect = _decide(claim, effects)
-        if effect is not None and (
-            lacking := sorted(s for s in tried - set(effects) if s is not None)
-        ):
+        # Left out of Student's interval, failed runs make it too narrow: with one of five missing
+        # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants tell
+        # of a seed of which all of the claim's failed.
+        tried = {
+            r.training_seed or 0 for r in study.rows if verdict != OPEN or r.variant in variants
+        }
+        lacking = sorted(tried - set(effects))
+        if effect is not None and lacking and not claim.exact:
             named = ", ".join(map(str, lacking))
             verdict = OPEN
             reason = f"runs of seed {named} failed or are missing: what is left is no fair sample"

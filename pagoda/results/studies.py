@@ -112,17 +112,17 @@ def read_study(folder: Path) -> StudyResults:
     Raises:
         PagodaError: one line for what is missing or damaged.
     """
-    path, again = folder / RESULTS, "; run the study again"
+    path = folder / RESULTS
     try:
         card = _card(folder / CARD)
         rows = files.from_csv(files.read_text(path), str(path))
+        for number, row in enumerate(rows, 2):
+            if row.value is None or row.training_seed is None or not row.resolution:
+                raise PagodaError(f"{path}, line {number} lacks value, training_seed or resolution")
+            if row.variant not in card.variants:
+                raise PagodaError(f"{path}: variant {row.variant!r} is not in {CARD}")
     except PagodaError as error:
-        raise PagodaError(f"{error}{again}") from error
-    for number, row in enumerate(rows, 2):
-        if row.value is None or row.training_seed is None or not row.resolution:
-            raise PagodaError(f"{path}, line {number} lacks value, training_seed or resolution")
-    if unknown := {row.variant for row in rows} - set(card.variants):
-        raise PagodaError(f"{path}: variants {sorted(unknown)} are not in {CARD}")
+        raise PagodaError(f"{error}; run the study again") from error
     return StudyResults(card, tuple(rows), folder)
 
 

@@ -86,6 +86,9 @@ def test_a_failed_run_is_never_dropped_in_silence(tmp_path: Path) -> None:
     judged = verdict(make_claim(tmp_path), {"few": few, "many": many})
     assert judged.verdict == OPEN and "seed 4 failed or are missing" in judged.reason
     assert verdict(make_claim(tmp_path), {"few": few, "many": many[:4]}).verdict == SUPPORTED
+    rows = make_rows({"few": few, "many": many[:4], "other": many})
+    (judged,) = judge(make_claim(tmp_path), results(rows))
+    assert judged.verdict == OPEN and "seed 4 failed or are missing" in judged.reason
 
 
 @pytest.mark.parametrize("effect", ["ratio", "difference"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_unknown_fields_are_none_not_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("few", "other", "are not in study.json"),
+        ("few", "other", "is not in study.json"),
         ("2.0", "nan", "line 2: value = nan is not a finite number"),
         ("2.0", "two", "line 2: value = 'two' is not a finite number"),
         ("2.0", "", "line 2 lacks value"),
@@ -50,14 +51,33 @@ def test_damage_is_one_line(tmp_path: Path, old: str, new: str, message: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_without_results_or_with_a_broken_card_is_one_line(tmp_path: Path) -> None:
+def test_other_shapes_of_a_studys_files_are_one_line(tmp_path: Path) -> None:
     write_study(tmp_path, make_card(), make_rows({"few": [2.0]}))
-    (tmp_path / "results.csv").unlink()
+    results, card = tmp_path / "results.csv", tmp_path / "study.json"
+    whole, tree = results.read_text(), json.loads(card.read_text())
+    for text, message in {
+        whole + "\xff": "is not UTF-8 text",
+        whole.replace("few,", 'f"ew,'): "variant .* is not in study.json",
+        whole + "few\n": "line 3: not .* fields",
+        whole.replace(",0,", ",,", 1): "lacks value, training_seed or resolution",
+    }.items():
+        results.write_bytes(text.encode("latin-1"))
+        with pytest.raises(PagodaError, match=f"results.csv.*{message}.*run the study again"):
+            read_study(tmp_path)
+    results.unlink()
     with pytest.raises(PagodaError, match=r"results\.csv is missing"):
         read_study(tmp_path)
-    (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(PagodaError, match="missing or unknown entries"):
-        read_study(tmp_path)
-    (tmp_path / "study.json").write_text("{")
-    with pytest.raises(PagodaError, match="is not JSON"):
-        read_study(tmp_path)
+    shapes: dict[str, str] = {
+        "{": "is not JSON", "[]": "is not a mapping", "{}": "missing or unknown entries",
+        **{json.dumps(tree | {key: value}): told for key, value, told in (
+            ("variants", ["few"], "variants = .* is no dict"),
+            ("title", 7, "title = 7 is no str"),
+            ("figures", [{"file": "x.png"}], "figures: missing or unknown entries"),
+            ("failures", [3], "failures is not a mapping"),
+        )},
+    }  # fmt: skip
+    for text, message in shapes.items():
+        card.write_text(text)
+        with pytest.raises(PagodaError, match=f"study.json.*{message}") as caught:
+            read_study(tmp_path)
+        assert "\n" not in str(caught.value)

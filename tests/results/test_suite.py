@@ -387,3 +387,19 @@ def test_csv_keeps_provenance_beside_the_value() -> None:
     assert list(csv.reader(io.StringIO(to_csv(table)))) == [
         ["A", "B ↓ p", "B ↓ p provenance"], ["x", "1.0", "from y"],
     ]  # fmt: skip
+
+
+def test_a_reworded_report_changes_nothing(project: tuple[Config, Path], tmp_path: Path) -> None:
+    """Facts and figures of a run are data: its text may say anything, in any language."""
+    config, folder = project
+    shutil.copytree(folder / Paths(config).report, tmp_path / "smoke" / "b8")
+    (before,) = find_runs(tmp_path)
+    assert before.facts.train_seconds == 360.0 and "10 classes" in before.facts.data
+    assert {f.file for f in before.facts.figures} >= {"samples.png", "curves-teacher.png"}
+    (tmp_path / "smoke" / "b8" / "report.md").write_text("# Bericht\n\n| Startwert | keiner |\n")
+    assert find_runs(tmp_path) == [before]
+    (tmp_path / "smoke" / "b8" / "facts.json").write_text('{"seed": 1, "mood": "good"}')
+    with pytest.raises(PagodaError, match=r"facts\.json beside .*b8/results\.csv is damaged"):
+        find_runs(tmp_path)
+    (tmp_path / "smoke" / "b8" / "facts.json").unlink()
+    assert find_runs(tmp_path)[0].facts == Facts()
