@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pagoda.errors import PagodaError
 from pagoda.results.blocks import Cell, Document, Section, Table, to_markdown
 from pagoda.results.experiment import Evaluation, Experiment, History
 from pagoda.results.labels import DISTANCES
-from pagoda.results.numbers import number
+from pagoda.results.numbers import number, value_cell
 from pagoda.results.report import metrics_tree, results_table
 from pagoda.results.runs import make_run
 from pagoda.results.verdicts import FAILS, HOLDS, NOT_MEASURED, verdict_table, verdicts
-from pagoda.rows import Row, to_csv
+from pagoda.rows import Row, from_csv, from_json, to_csv, to_json
 from tests.results.synthetic import CLASSES, make_config, result_rows
 
 
@@ -120,6 +121,21 @@ def test_a_deviation_is_shown_and_kept() -> None:
     assert "±" in table.caption and "±" not in results_table(old).caption
     kept = make_run("smoke", to_csv(experiment.rows), "", "", "results.csv").rows
     assert kept == experiment.rows
+
+
+def test_rows_survive_json_and_csv_and_an_infinite_value_is_shown() -> None:
+    rows = [
+        Row(metric="psnr", protocol="psnr_pixels_2", value=None, n=2, interval="student_95"),
+        Row(metric="fd", protocol="fd_x_2", value=1 / 3, n=2, generator='a, "b"', axis=0.1, seed=0),
+    ]
+    for read in (from_json(to_json(rows), "x"), from_csv(to_csv(rows), "x")):
+        assert read == rows
+    assert set(to_json(rows)[0]) == {"metric", "protocol", "value", "n", "interval"}
+    assert value_cell(rows[0]).text == "∞"
+    with pytest.raises(PagodaError, match="x: missing or unknown columns: n, arm"):
+        from_csv("metric,protocol,value,arm\n", "x")
+    with pytest.raises(PagodaError, match="x, line 2: not 4 fields"):
+        from_csv("metric,protocol,value,n\na,b\n", "x")
 
 
 def test_metrics_line_up() -> None:

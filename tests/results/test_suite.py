@@ -352,9 +352,10 @@ def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, P
 
 
 def test_runs_of_mlflow_are_read_from_their_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(blank_store, tmp_path / "m.db")
     config = make_config(base_res=32)
     write_experiment(config, columns=1)
     report.run(config)

@@ -205,12 +205,15 @@ def test_the_report_comes_first(copy: Config) -> None:
         tracking.track(copy)
 
 
-def test_rows_of_any_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_any_evaluation(
+    blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One run with a metric a protocol; seeds are steps; a second time adds nothing."""
     from mlflow import MlflowClient
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(blank_store, tmp_path)
     about = {"generator": "g", "metric": "fd", "n": 40, "resolution": 32,
              "reference": "a" * 64, "features": "b" * 64,
              "revision": "r", "device": "cpu"}  # fmt: skip
