@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,16 +24,14 @@ _LOG_FROM = 4.0  # largest over smallest value, from which a positive loss gets 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     key: str
     label: str
     color: str
     dash: str | tuple[int, tuple[float, ...]] = "-"
 
 
-@dataclass(frozen=True)
-class _Panel:
+class _Panel(NamedTuple):
     title: str
     lines: tuple[_Line, ...]
     log: bool = False
@@ -42,41 +40,28 @@ class _Panel:
 
 _DASHED, _DOTTED = (0, (4.0, 1.5)), (0, (1.2, 1.2))
 _PANELS = (
-    _Panel(
-        "Loss",
-        (
-            _Line("loss", "total", BLACK),
-            _Line("loss_rec", "reconstruction", BLUE, _DASHED),
-            _Line("loss_dstl", "noise to data", VERMILION, _DASHED),
-            _Line("loss_features", "in features", GREEN, _DOTTED),
-        ),
-        log=True,
-    ),
-    _Panel(
-        "Adversarial losses",
-        (
-            _Line("loss_adv", "generator", ORANGE),
-            _Line("loss_d", "discriminator", PURPLE, _DASHED),
-        ),
-    ),
-    _Panel(
-        "Discriminator logits",
-        (
-            _Line("logit_real", "real", BLUE),
-            _Line("logit_fake", "generated", VERMILION, _DASHED),
-        ),
-    ),
-    _Panel(
-        "Accuracy",
-        (
-            _Line("accuracy", "training batch", GREEN),
-            _Line("test_accuracy", "held out", BLACK, _DASHED),
-        ),
-    ),
+    _Panel("Loss", (
+        _Line("loss", "total", BLACK),
+        _Line("loss_rec", "reconstruction", BLUE, _DASHED),
+        _Line("loss_dstl", "noise to data", VERMILION, _DASHED),
+        _Line("loss_features", "in features", GREEN, _DOTTED),
+    ), log=True),
+    _Panel("Adversarial losses", (
+        _Line("loss_adv", "generator", ORANGE),
+        _Line("loss_d", "discriminator", PURPLE, _DASHED),
+    )),
+    _Panel("Discriminator logits", (
+        _Line("logit_real", "real", BLUE),
+        _Line("logit_fake", "generated", VERMILION, _DASHED),
+    )),
+    _Panel("Accuracy", (
+        _Line("accuracy", "training batch", GREEN),
+        _Line("test_accuracy", "held out", BLACK, _DASHED),
+    )),
     _Panel("Gradient norm", (_Line("grad_norm", "generator or denoiser", GREEN),), log=True),
     _Panel("Adversarial weight λ", (_Line("lambda", "λ", ORANGE),), exact=True),
     _Panel("Learning rate", (_Line("lr", "learning rate", SKY),), exact=True),
-)
+)  # fmt: skip
 _COLORS = {
     "teacher": BLACK, "student": BLUE, "grown": BLUE, "real": GREEN,
     "upsampled_base": VERMILION, "ungrown": ORANGE,
@@ -94,7 +79,14 @@ def draw_history(history: History, path: Path) -> int | None:
         The figure's width in CSS pixels; None, and no file, for a stage without two points of
         any curve.
     """
-    drawn = [(panel, lines) for panel in _panels(history) if (lines := _present(panel, history))]
+    known = {line.key for panel in _PANELS for line in panel.lines} | {"images_per_second"}
+    others = [_Panel(key.replace("_", " ").capitalize(), (_Line(key, key, PURPLE),))
+              for key in history.names() if key not in known]  # fmt: skip
+    drawn = [
+        (panel, lines)
+        for panel in (*_PANELS, *others)
+        if (lines := [line for line in panel.lines if len(history.curve(line.key)[0]) > 1])
+    ]
     if not drawn:
         return None
     with style.applied():
@@ -137,20 +129,6 @@ def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
             ax.tick_params(axis="y", length=0)
             ax.set_xlabel("Fréchet distance, lower is better")
         return style.save(figure, path)
-
-
-def _panels(history: History) -> list[_Panel]:
-    known = {line.key for panel in _PANELS for line in panel.lines}
-    others = [k for k in history.names() if k not in known and k != "images_per_second"]
-    return [*_PANELS, *(_Panel(_title(k), (_Line(k, k, PURPLE),)) for k in others)]
-
-
-def _title(key: str) -> str:
-    return key.replace("_", " ").capitalize()
-
-
-def _present(panel: _Panel, history: History) -> list[_Line]:
-    return [line for line in panel.lines if len(history.curve(line.key)[0]) > 1]
 
 
 def _plot(

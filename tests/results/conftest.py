@@ -9,6 +9,8 @@ import pytest
 
 from pagoda.config import Config
 from pagoda.results.mlflow_store import Store, connected
+from pagoda.stages import report
+from pagoda.stages.paths import Paths
 from tests.results.runs import stand_in_report
 from tests.results.synthetic import make_config, write_experiment
 
@@ -20,6 +22,17 @@ def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(f"sqlite:///{root / 'mlflow.db'}", None, root / "lock")
     with connected(store):
         return root / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A reported experiment and its report's folder; tests only read it."""
+    folder, config = tmp_path_factory.mktemp("finished"), make_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_experiment(config)
+        report.run(config)
+    return config, folder / Paths(config).report
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,20 @@ def write_evaluation(
         shape = (len(sheets), len(CLASSES), columns)
         np.save(out / "samples.npy", pictures(shape, resolution, 1))
         np.save(out / "neighbours.npy", pictures((1, len(CLASSES), min(4, columns)), resolution, 2))
+
+
+class Page(HTMLParser):
+    """Everything a page refers to, and whether its tags are balanced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "wbr", "link", "br"):
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +20,13 @@ from pagoda.results.page import inline
 from pagoda.results.report import write_report
 from pagoda.stages import report
 from pagoda.stages.paths import Paths
-from tests.results.synthetic import history_rows, make_config, pictures, write_experiment
+from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
 
 PNGS = {
     "samples.png", "teacher_vs_student.png", "generators-16.png", "generators-32.png",
     "neighbours.png", "distances-fd_classifier_2k.png", "curves-features.png",
     "curves-teacher.png", "curves-distill.png", "curves-grow-16.png", "curves-grow-32.png",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
-    """A reported experiment and its folder; tests only read it."""
-    folder, config = tmp_path_factory.mktemp("finished"), make_config()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_experiment(config)
-        report.run(config)
-    return config, folder / Paths(config).report
 
 
 def test_the_folder_holds_all_parts(finished: tuple[Config, Path]) -> None:
@@ -60,27 +48,10 @@ def test_markdown_links_only_what_is_there(finished: tuple[Config, Path]) -> Non
     assert "seed 7" in text
 
 
-class _Links(HTMLParser):
-    """Everything a page refers to, and whether its tags are balanced."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "wbr", "link", "br"):
-            self.open.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_needs_nothing_else(finished: tuple[Config, Path]) -> None:
     _, folder = finished
     html = (folder / "index.html").read_text()
-    parser = _Links()
+    parser = Page()
     parser.feed(html)
     assert parser.open == []
     images = [link for link in parser.links if link.startswith("data:image/png;base64,")]

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ from pagoda.results.suite import Material, gather, suite_tables, write_suite
 from pagoda.rows import Row
 from pagoda.stages import report
 from pagoda.stages.paths import Paths
-from tests.results.synthetic import make_config, result_rows, write_experiment
+from tests.results.synthetic import Page, make_config, result_rows, write_experiment
 from tests.results.synthetic_study import make_card, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +39,15 @@ PUBLISHED = read_published(ROOT / FOLDER)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Path]]:
+def project(
+    finished: tuple[Config, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Config, Path]]:
     """A folder with one reported experiment, one study, claims and published figures."""
-    folder, config = tmp_path_factory.mktemp("project"), make_config()
+    config, reported = finished
+    folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_experiment(config, columns=2)
-        report.run(config)
+        shutil.copytree(reported, Paths(config).report)
         rows = make_rows({"few": [3.0, 3.1, 2.9], "many": [1.0, 1.1, 0.9]})
         card = make_card(profile="smoke")
         write_study(study_folder("smoke", "pairs"), card, rows)
@@ -145,26 +146,11 @@ def test_every_published_number_is_in_the_csv(project: tuple[Config, Path]) -> N
         assert values <= known
 
 
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "wbr", "br"):
-            self.open.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Config, Path]) -> None:
     _, folder = project
     suite = folder / "reports" / "suite"
     html = (suite / "index.html").read_text()
-    page = _Page()
+    page = Page()
     page.feed(html)
     assert page.open == []
     files = [link for link in page.links if not link.startswith(("data:image/", "#"))]

@@ -29,7 +29,9 @@ STAGES = ["features", "teacher", "invert", "distill", "grow-16", "grow-32"]
 
 
 @pytest.fixture(scope="module")
-def project(blank_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(
+    blank_store: Path, finished: tuple[Config, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A project with two finished experiments, b8 and b16, both tracked; tests only read it."""
     root = tmp_path_factory.mktemp("project")
     (root / ".dvc").mkdir()
@@ -38,9 +40,10 @@ def project(blank_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+        shutil.copytree(finished[1].parents[2], root, dirs_exist_ok=True)
+        write_experiment(make_config(base_res=16), columns=1)
+        report.run(make_config(base_res=16))
         for base in (8, 16):
-            write_experiment(make_config(base_res=base), columns=1)
-            report.run(make_config(base_res=base))
             patch.setenv("DVC_EXP_NAME", f"name-{base}")
             track.run(make_config(base_res=base))
     return root
