@@ -17,8 +17,8 @@ import yaml
 
 from benchmarks.comparison_sheets import draw_sheets
 from benchmarks.timing import versions
-from pagoda.report.intervals import t_interval
-from pagoda.report.results import generator_label
+from pagoda.results.labels import generator_label
+from pagoda.results.numbers import t_interval
 
 Row = dict[str, Any]
 Column = tuple[int, str]

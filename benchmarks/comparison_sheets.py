@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pagoda.report.results import generator_label
-from pagoda.report.sheets import Group, draw
+from pagoda.results.grids import Group, draw
+from pagoda.results.labels import generator_label
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pagoda.report.style import BLACK, BLUE, VERMILION, applied, panels, save
+from pagoda.results.style import BLACK, BLUE, VERMILION, applied, panels, save
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "benchmarks" / "measured"

@@ -19,7 +19,7 @@ from typing import Literal
 from pagoda.artifacts import MANIFEST
 from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_counts, load
 from pagoda.errors import PagodaError
-from pagoda.mlflow_store import find_store, shown, usable_store
+from pagoda.results.mlflow_store import find_store, shown, usable_store
 from pagoda.stages.revision import code_revision, revision_trouble
 from pagoda.stages.root import project_root
 

@@ -84,7 +84,7 @@ def report(
     With --all, or an option that implies it: one page of everything that was run, from reports/.
     """
     if everything or from_exp or from_mlflow or published is not None:
-        from pagoda.gather import gather
+        from pagoda.results.suite import gather
 
         gather(published=published, from_exp=from_exp, from_mlflow=from_mlflow)
     else:
@@ -107,7 +107,7 @@ def track(
     if follow and studies:
         raise PagodaError("--studies are finished, there is nothing to --follow; give one of them")
     if studies:
-        from pagoda.study_tracking import add_studies
+        from pagoda.results.study_tracking import add_studies
 
         add_studies()
         return

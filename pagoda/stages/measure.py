@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
+from pagoda import rows as rows_of
 from pagoda.config import ArmConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
@@ -43,9 +44,6 @@ METRICS = ("fd", "precision", "recall", "accuracy")
 _SHEET = 16  # samples kept of each generator, the same latents for all
 _WARM_UP = 1  # calls that are not timed
 _LATENTS = 4096  # latents whose law is looked at
-_EMPTY = {"generator": "none", "nfe": None, "eval_seed": None, "reference": "",
-          "reference_n": None, "images_seen": None, "train_flops": None,
-          "train_seconds": None}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -75,12 +73,13 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
                 sheets[f"below-{lower}"] = seen.below[:_SHEET]
     rows += [*curves.rows(), *_cost_rows(config, arm, judge.classes, counted, device)]
     failures = {str(e.resolution): _failures(rows, e.resolution) for e in made if e.name == "grown"}
-    facts = {"seed": config.seed, "base_res": config.base_res,
+    facts: dict[str, Any] = {"training_seed": config.seed, "base_res": config.base_res,
              "features": judge.features.fingerprint, "revision": code_revision(),
              "device": device_name(device)}  # fmt: skip
     identity = {"study": study.name, "arm": arm.name, "seed": config.seed, "name": config.name}
     with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
-        tree = {"rows": [_EMPTY | facts | row for row in rows], "failures": failures}
+        found = rows_of.to_json(rows_of.Row(**facts | row) for row in rows)
+        tree = {"rows": found, "failures": failures}
         artifacts.write_json(out / "rows.json", tree)
         for name, images in sheets.items():
             np.save(out / f"{name}.npy", images)
@@ -188,13 +187,13 @@ class Judge:
             moved = drift(seen.images, seen.below)
             values |= {"drift": (f"drift_px_{size(n)}", float(moved.pixels.mean())),
                        "drift_mse": (f"drift_mse_{size(n)}", float(moved.mse.mean()))}  # fmt: skip
-        facts = {"resolution": res, "n": n, "eval_seed": self.config.evaluate.seed,
+        facts = {"resolution": res, "n": n, "seed": self.config.evaluate.seed,
                  "reference": reference.fingerprint,
                  "reference_n": reference.n}  # fmt: skip
         rows = _rows(values, facts | {"generator": entry.name, "nfe": entry.nfe})
         if entry.name == "grown":  # what lost detail is held against
             floor = self._distances(real, labels, reference)
-            rows += _rows(floor, facts | {"generator": "real", "n": len(real), "eval_seed": None})
+            rows += _rows(floor, facts | {"generator": "real", "n": len(real), "seed": None})
         return rows
 
     def _distances(

@@ -1,4 +1,4 @@
-"""The report: tables, curves, sample sheets and ``metrics.json``."""
+"""The report: tables, curves, samples and ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from pagoda.config import Config
-from pagoda.report.experiment import read_experiment
-from pagoda.report.render import write_report
-from pagoda.report.results_files import results_table
+from pagoda.results.evaluations import evaluations_table
+from pagoda.results.experiment import read_experiment
+from pagoda.results.report import write_report
 from pagoda.stages.paths import Paths
 
 
@@ -21,6 +21,6 @@ def run(config: Config, results: tuple[Path, ...] = ()) -> None:
             own.
     """
     folder = Paths(config).report
-    others = results_table(results) if results else None
+    others = evaluations_table(results) if results else None
     write_report(read_experiment(config), folder, Path("metrics.json"), others)
     sys.stderr.write(f"report: {folder}/index.html (page), {folder}/report.md (text)\n")

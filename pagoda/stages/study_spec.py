@@ -29,6 +29,7 @@ from pagoda.stages.paths import Paths
 
 STUDIES = Path("experiments")
 _TRAINED = ("teacher", "distill", "grow")  # sections whose images a study's size scales
+_SIZES = ("usual", "costly")  # of params.yaml
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def load_study(name: str) -> Study:
         study = Study(name=name, arms=arms, **tree)
     except (AttributeError, KeyError, TypeError) as error:
         raise PagodaError(f"{file}: {error}; see an existing study for the keys") from error
+    if study.size not in _SIZES:
+        raise PagodaError(f"{file}: size is {study.size!r}; it must be {' or '.join(_SIZES)}")
     for arm in arms.values():
         if not is_name(arm.name):
             raise PagodaError(f"{file}: arm {arm.name!r}; an arm has {NAME_RULE}")
@@ -172,13 +175,41 @@ def load_study(name: str) -> Study:
     return study
 
 
-def _arm(name: str, tree: dict[str, Any]) -> Arm:
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "label": (lambda v: isinstance(v, str), "text"),
+    "steps": (_are_names, "a list of names"),
+    "counts": (_are_names, "a list of names"),
+    "of": (lambda v: v is None or isinstance(v, str), "the name of one arm"),
+    "set": (
+        lambda v: isinstance(v, dict) and _are_names(list(v)),
+        "keys of params.yaml with their values",
+    ),
+    "images": (
+        lambda v: isinstance(v, dict) and set(v) <= {*_TRAINED}
+        and all(_is_number(share) and share > 0 for share in v.values()),
+        f"a share above 0 for any of {', '.join(_TRAINED)}",
+    ),
+    "doublings": (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
+    "axis": (lambda v: v is None or _is_number(v), "a number"),
+}  # fmt: skip
+"""What an arm's entries must be, and that in words."""
+
+
+def _arm(name: str, tree: Any) -> Arm:
+    if not isinstance(tree, dict):
+        raise TypeError(f"arm {name} is {tree!r}; it must hold keys and values")
+    for key, (holds, what) in _SHAPES.items():
+        if key in tree and not holds(tree[key]):
+            raise TypeError(f"arm {name}: {key} is {tree[key]!r}; it must be {what}")
     steps, counts = (tuple(tree.pop(key, ())) for key in ("steps", "counts"))
-    for key in ("set", "images"):
-        if not isinstance(tree.get(key, {}), dict):
-            raise TypeError(f"{key} of arm {name} is {tree[key]!r}; it must hold keys and values")
-    if wrong := [v for v in tree.get("images", {}).values() if not isinstance(v, int | float)]:
-        raise TypeError(f"images of arm {name} holds {wrong[0]!r}; shares are numbers")
     return Arm(name=name, steps=steps, counts=counts, **tree)
 
 

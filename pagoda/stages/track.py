@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pagoda import artifacts, tracking
+from pagoda import artifacts
 from pagoda.config import Config
-from pagoda.mlflow_store import browse, page, shown
+from pagoda.results import tracking
+from pagoda.results.follow import follow as follow_running
+from pagoda.results.mlflow_store import browse, page, shown
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import tell
 
@@ -28,7 +30,7 @@ def run(config: Config) -> None:
 
 def follow(config: Config, interval: float) -> None:
     """Send the curves of running stages to MLflow every ``interval`` seconds, until Ctrl-C."""
-    tracking.follow(config, interval, tell)
+    follow_running(config, interval, tell)
 
 
 def add_rows(tree: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.evaluation.settings import Settings
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
-from pagoda.report.results_files import results_table
+from pagoda.results.evaluations import evaluations_table
 from pagoda.stages import score
 from pagoda.stages.request import Features, Request, Source, seed_list
 from tests.evaluation.features.stand_ins import publish, write_inception
@@ -178,7 +178,7 @@ def test_intervals_hold_their_values_and_name_their_method(folder: Path) -> None
     assert (rows["kd"]["low"], rows["kd"]["high"]) == (None, None)
     few = score.run(request(metrics="fd", intervals=True, n=12))  # n = d: no influence
     assert few is not None and few["rows"][0]["interval"] is None
-    assert results_table([Path("out.json")]).rows
+    assert evaluations_table([Path("out.json")]).rows
 
 
 def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixt
     assert distance["sd"] == pytest.approx(np.std(found, ddof=1))
     assert sharpness["score_custom_scorenet_embed_40_s2_best_of_3"] == sharpness["max"]
     assert "best_of_3" in capsys.readouterr().out
-    lines = {line[1].text: line[3] for line in results_table([Path("out.json")]).rows}
+    lines = {line[1].text: line[3] for line in evaluations_table([Path("out.json")]).rows}
     assert list(lines) == ["0", "1", "5", "mean", "sd", "least", "best of 3"]
     assert lines["best of 3"].title == lines["least"].title == repr(min(found))
     again = score.run(dataclasses.replace(asked, seeds=(1,), out=None))
@@ -386,12 +386,12 @@ def test_a_reference_never_replaces_something_else(folder: Path) -> None:
 def test_rows_of_different_references_share_no_column(folder: Path) -> None:
     score.run(request(name="first"))
     score.run(request(name="second", seeds=(3,), n=60, out=Path("second.json")))
-    table = results_table([Path("out.json"), Path("second.json")])
+    table = evaluations_table([Path("out.json"), Path("second.json")])
     assert [line[0].text for line in table.rows] == ["first", "second"]
     write_zip(Path("real.zip"), pictures(80, seed=9))
     score.run(request(name="third", out=Path("third.json")))
     with pytest.raises(PagodaError, match=r"do not compare: images \(.*, n \(90, 80\) differ"):
-        results_table([Path("out.json"), Path("third.json")])
+        evaluations_table([Path("out.json"), Path("third.json")])
 
 
 def test_seed_lists() -> None:

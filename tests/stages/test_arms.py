@@ -14,7 +14,8 @@ import safetensors.torch
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
-from pagoda.report.studies import StudyRow, read_study, study_folder
+from pagoda.results.studies import read_study, study_folder
+from pagoda.rows import Row
 from pagoda.stages import (
     arm,
     distill,
@@ -52,7 +53,7 @@ def _prepare(config: Config) -> None:
     invert.run(config)
 
 
-def _run(config: Config, name: str) -> tuple[StudyRow, ...]:
+def _run(config: Config, name: str) -> tuple[Row, ...]:
     found = load_study(name)
     for member in found.arms.values():
         for seed in found.seeds(config, member):
@@ -156,10 +157,10 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
     assert at_target["cascade"] == 7 + 2 * 15  # Heun on 4 levels, then on 8 twice
     assert {r.metric for r in rows} >= {"drift", "high_frequency", "recall", "stage_flops"}
     rows = _run(config, "robustness")
-    of_arm = [r for r in rows if r.arm == "dstl-eighth" and r.metric == "fd"]
+    of_arm = [r for r in rows if r.variant == "dstl-eighth" and r.metric == "fd"]
     assert {r.generator for r in of_arm} == {
         "teacher",
         "student",
     }  # its teacher's distance beside it
-    shares = {r.arm: r.value for r in _run(config, "pairs") if r.metric == "fd"}
+    shares = {r.variant: r.value for r in _run(config, "pairs") if r.metric == "fd"}
     assert len(shares) == 4

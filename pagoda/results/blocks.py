@@ -1,0 +1,227 @@
+"""A report as plain blocks, and its printers: Markdown, CSV and LaTeX; HTML is :mod:`.page`.
+
+Text is Markdown with three inline marks only: ``**strong**``, ````code```` and ``[text](file)``, a
+file relative to the report's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and its provenance (shown on hover)."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption: what it holds, under which protocol, n and seed."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    align: str  # l or r a column
+
+    def __post_init__(self) -> None:
+        widths = {len(self.header), len(self.align), *(len(row) for row in self.rows)}
+        if len(widths) != 1:
+            raise ValueError(f"table {self.caption!r}: rows of {sorted(widths)} cells")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG, relative to the report's folder."""
+
+    file: str
+    caption: str
+    alt: str  # for readers who cannot see it
+    width: int  # CSS pixels at which its text is readable
+
+
+Block = str | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed run of paragraphs, tables and figures."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    summary: str
+    sections: tuple[Section, ...]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every picture, in order."""
+        return [b for s in self.sections for b in s.blocks if isinstance(b, Figure)]
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Iterable[str | Cell]],
+          align: str = "") -> Table:  # fmt: skip
+    """A table of texts or cells; without ``align`` the first column is left, the others right."""
+    cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+    return Table(caption, tuple(header), cells, align or "l" + "r" * (len(header) - 1))
+
+
+@dataclass
+class Line:
+    """A line of a :class:`Grid`: leading texts, values by column, numbers of its sources."""
+
+    head: tuple[str, ...]
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    sources: set[int] = field(default_factory=set)
+
+    def add(self, column: str, cell: Cell) -> None:
+        """Put a value into a column; several become one cell."""
+        self.cells.setdefault(column, []).append(cell)
+
+
+class Grid:
+    """Values filled in by line and column, in the order in which those first appear.
+
+    Args:
+        heads: names of the leading columns; one without a name is not shown.
+        optional: those that are left out where every line has the same text.
+    """
+
+    def __init__(self, *heads: str, optional: Iterable[str] = ()) -> None:
+        self.heads, self.optional = heads, set(optional)
+        self.lines: dict[tuple[object, ...], Line] = {}
+
+    def line(self, *head: str, key: tuple[object, ...] = ()) -> Line:
+        """The line of that head (or key), made if there is none."""
+        return self.lines.setdefault(key or head, Line(head))
+
+    def table(
+        self,
+        caption: str,
+        first: Iterable[str] = (),
+        left: Iterable[str] = (),
+        joined: Callable[[list[Cell]], Cell] = lambda cells: cells[-1],
+    ) -> Table:
+        """Leading columns that say something, columns of values, and sources if there are any.
+
+        Args:
+            caption: of the table; ``{same}`` in it becomes what left-out columns say.
+            first: columns of values to begin with, even if empty.
+            left: leading columns that are texts.
+            joined: one cell of those that are in one place.
+        """
+        lines = list(self.lines.values())
+        columns = list(dict.fromkeys([*first, *(c for line in lines for c in line.cells)]))
+        texts = [{line.head[i] for line in lines} for i in range(len(self.heads))]
+        used = [
+            i for i, name in enumerate(self.heads)
+            if name and texts[i] != {""} and (len(texts[i]) > 1 or name not in self.optional)
+        ]  # fmt: skip
+        cited = any(line.sources for line in lines)
+        rows = [
+            (
+                *(line.head[i] for i in used),
+                *(joined(line.cells[c]) if c in line.cells else "" for c in columns),
+                *([", ".join(map(str, sorted(line.sources)))] if cited else []),
+            )
+            for line in lines
+        ]
+        header = [self.heads[i] for i in used] + columns + ["Source"] * cited
+        left = {*left, self.heads[0]}
+        same = [f"{name[0].lower() + name[1:] if name != 'NFE' else name} {lines[0].head[i]}"
+                for i, name in enumerate(self.heads)
+                if i not in used and name and lines and lines[0].head[i]]  # fmt: skip
+        told = f" In every line: {', '.join(same)}." if same else ""
+        caption = caption.replace("{same}", told)
+        return table(caption, header, rows, "".join("l" if h in left else "r" for h in header))
+
+
+def to_markdown(document: Document) -> str:
+    """The whole document; pictures are links to files."""
+    parts = [f"# {document.title}", document.summary]
+    for section in document.sections:
+        parts += [f"## {section.title}", *(block_text(block) for block in section.blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def block_text(block: Block) -> str:
+    """One block as Markdown, without an empty line at its end."""
+    match block:
+        case Figure():
+            return f"![{block.alt}]({block.file})\n\n*{block.caption}*"
+        case Table():
+            texts = [[c.text.replace("|", "\\|").replace("\n", " ") for c in r] for r in block.rows]
+            rule = ["---:" if a == "r" else "---" for a in block.align]
+            lines = ("| " + " | ".join(cells) + " |" for cells in [block.header, rule, *texts])
+            return "\n".join(lines) + f"\n\n*{block.caption}*"
+        case _:
+            return block
+
+
+def plain(text: str) -> str:
+    """Text without the marks for strong and code."""
+    return re.sub(r"`([^`]+)`", r"\1", re.sub(r"\*\*(.+?)\*\*", r"\1", text))
+
+
+def to_csv(table: Table) -> str:
+    """Header and rows as shown; a column of values is followed by their provenance."""
+    titled = [any(row[i].title for row in table.rows) for i in range(len(table.header))]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+
+    def write(cells: Iterable[tuple[str, str]]) -> None:
+        pairs = zip(cells, titled, strict=True)
+        writer.writerow([text for cell, more in pairs for text in (cell if more else cell[:1])])
+
+    write((plain(name), f"{plain(name)} provenance") for name in table.header)
+    for row in table.rows:
+        write((plain(cell.text), cell.title) for cell in row)
+    return stream.getvalue()
+
+
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "×": r"$\times$",
+    "†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}", "–": "--", "−": "$-$",
+    "α": r"$\alpha$", "λ": r"$\lambda$", "σ": r"$\sigma$", "≤": r"$\le$", "≥": r"$\ge$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "✓": r"$\checkmark$", "✗": r"$\times$", "∞": r"$\infty$",
+})  # fmt: skip
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A ``table`` with ``booktabs`` rules (``\\usepackage{booktabs,amssymb,graphicx}``)."""
+    lines = [table.header, *([cell.text for cell in row] for row in table.rows)]
+    header, *rows = (" & ".join(map(escape, texts)) + r" \\" for texts in lines)
+    return "\n".join([
+        r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{{table.align}}}", r"\toprule", header, r"\midrule", *rows,
+        r"\bottomrule", r"\end{tabular}}", rf"\caption{{{escape(table.caption)}}}",
+        rf"\label{{tab:{label}}}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """LaTeX of a text with the marks for strong and code."""
+    made = []
+    for part in re.split(r"(\*\*.+?\*\*|`[^`]+`)", text):
+        if part.startswith("**"):
+            made.append(rf"\textbf{{{escape(part[2:-2])}}}")
+        elif part.startswith("`"):
+            made.append(rf"\texttt{{{part[1:-1].translate(_LATEX)}}}")
+        else:
+            made.append(part.translate(_LATEX))
+    return "".join(made)

@@ -1,0 +1,155 @@
+"""What is measured, in a reader's words: names, units, and the table of a study it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pagoda.rows import Row
+
+# In the order of a table's lines. The main generator is "student" at the base, "grown" above it.
+GENERATORS = {
+    "teacher": "Diffusion teacher",
+    "student": "One-step student",
+    "grown": "Grown generator",
+    "ungrown": "Grown, new blocks untrained",
+    "upsampled_base": "Student, bilinear upsampling",
+    "untrained_teacher_weights": "Teacher's weights in one step",
+    "untrained": "Untrained generator",
+    "real": "Real images, held out (floor)",
+}
+DISTANCES = ("fd", "fid")
+"""Metrics that are Fréchet distances of pooled features."""
+
+OWN = frozenset({"student", "grown", "cascade", "none"})
+"""Generators that are a variant's own: it has at most one of them a resolution."""
+
+FULL_SIZE = frozenset({"imagenet", "official"})
+"""Profiles of the paper's own data and networks."""
+
+QUALITY, GROWTH, ROUND_TRIP, LATENTS, COST, STAGES, PARTS = (
+    "quality", "growth", "round-trip", "latents", "cost", "stages", "parts",
+)  # fmt: skip
+GROUPS = {
+    QUALITY: "distances and diversity",
+    GROWTH: "growth checks",
+    ROUND_TRIP: "round trip of the inversion",
+    LATENTS: "inverted latents against the prior",
+    COST: "training and sampling",
+    STAGES: "training by stage",
+    PARTS: "one step by part",
+}
+"""Tables of a study in their order, by the name of their files."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a metric is shown: an arrow in the label says which way is better."""
+
+    label: str
+    group: str = QUALITY
+    unit: str = ""  # of the value shown; empty for a ratio, fraction, count or distance
+    scale: float = 1.0  # value shown over value measured
+
+
+_MSE = "MSE, pixels in [-1, 1]"
+QUANTITIES = {
+    "fid": Quantity("FID ↓"),
+    "fd": Quantity("FD ↓"),
+    "sfid": Quantity("sFID ↓"),
+    "inception_score": Quantity("Inception score ↑"),
+    "classifier_score": Quantity("Classifier score ↑"),
+    "precision": Quantity("Precision ↑"),
+    "recall": Quantity("Recall ↑"),
+    "class_accuracy": Quantity("Class accuracy ↑"),
+    "fid_test": Quantity("FID to held-out images ↓"),
+    "fd_test": Quantity("FD to held-out images ↓"),
+    "train_share": Quantity("Nearer to training images (0.5: no copies)"),
+    "high_frequency": Quantity("High-frequency energy (real: 1)"),
+    "drift": Quantity("Drift ↓", GROWTH, "px of the lower resolution"),
+    "drift_mse": Quantity("Change of the lower picture ↓", GROWTH, _MSE),
+    "gradient_spread": Quantity("Gradient norm, largest over median", GROWTH),
+    "logit_gap": Quantity("Logits, real minus generated", GROWTH),
+    "round_trip": Quantity("Error ↓", ROUND_TRIP, _MSE),
+    "round_trip_hf": Quantity("Error above half Nyquist ↓", ROUND_TRIP, "MSE of luminance"),
+    "round_trip_hf_ratio": Quantity("High-frequency energy kept (all: 1)", ROUND_TRIP),
+    "latent_mean": Quantity("Mean (prior: 0)", LATENTS),
+    "latent_std": Quantity("Standard deviation (1)", LATENTS),
+    "latent_skewness": Quantity("Skewness (0)", LATENTS),
+    "latent_kurtosis": Quantity("Kurtosis (3)", LATENTS),
+    "latent_ks_entries": Quantity("KS distance of entries ↓", LATENTS),
+    "latent_ks_norms": Quantity("KS distance of norms ↓", LATENTS),
+    "latent_neighbour_correlation": Quantity("Correlation of neighbours (0)", LATENTS),
+    "parameters": Quantity("Parameters", COST, "M", 1e-6),
+    "seconds_per_image": Quantity("Time an image ↓", COST, "ms", 1e3),
+    "sampling_flops": Quantity("Compute an image ↓", COST, "GFLOP", 1e-9),
+    "train_flops": Quantity("Training compute of the variant ↓", COST, "TFLOP", 1e-12),
+    "images_seen": Quantity("Training images of the variant", COST, "thousands", 1e-3),
+    "train_seconds": Quantity("Training time of the variant ↓", COST, "s"),
+    "stage_flops": Quantity("Compute", STAGES, "TFLOP", 1e-12),
+    "stage_seconds": Quantity("Time", STAGES, "s"),
+    "part_seconds": Quantity("Time an image", PARTS, "ms", 1e3),
+    "part_flops": Quantity("Compute an image", PARTS, "GFLOP", 1e-9),
+}
+"""By metric, in the order of a table's columns."""
+
+TOTALS = {"stage_flops": "total_flops", "stage_seconds": "total_seconds"}
+"""Sums over stages, by the metric of one stage."""
+
+ALL_STAGES = "all stages"
+_ITEMS = ("teacher", "invert", "distill", "grow", "cascade", ALL_STAGES, "trunk")
+_PLACE = {metric: i for i, metric in enumerate(QUANTITIES)}
+
+
+def quantity(metric: str) -> Quantity:
+    """How a metric is shown; one that is not known here is shown as it is, beside the distances."""
+    known = QUANTITIES.get(column_of(metric))
+    return known or Quantity(metric.replace("_", " ").capitalize())
+
+
+def metric_label(metric: str) -> str:
+    """Head of a metric's column; its own name if it has no other."""
+    return QUANTITIES[metric].label if metric in QUANTITIES else metric
+
+
+def column_of(metric: str) -> str:
+    """The metric whose column holds it: sums stand under their stages, parts under one head."""
+    for part in ("part_seconds", "part_flops"):
+        if metric.startswith(f"{part}_"):
+            return part
+    return next((stage for stage, total in TOTALS.items() if total == metric), metric)
+
+
+def item_of(row: Row) -> str:
+    """The stage or part that a row is about; empty for all other metrics."""
+    if row.metric in TOTALS.values():
+        return ALL_STAGES
+    column = column_of(row.metric)
+    if column.startswith("part_"):
+        return row.metric.removeprefix(f"{column}_")
+    return row.protocol.removeprefix(f"{column}_") if column in TOTALS else ""
+
+
+def metric_order(metric: str) -> int:
+    """Place of a column among others of its table."""
+    return _PLACE.get(metric, len(_PLACE))
+
+
+def item_order(item: str) -> tuple[int, str]:
+    """Place of a stage or part among others of its table."""
+    return (_ITEMS.index(item) if item in _ITEMS else len(_ITEMS), item)
+
+
+def generator_label(name: str) -> str:
+    """Reader's name of a generator."""
+    return GENERATORS.get(name, name.replace("_", " ").capitalize())
+
+
+def generator_order(name: str) -> tuple[int, str]:
+    """Place of a generator among others; unknown ones beside the real images."""
+    order = list(GENERATORS)
+    return order.index(name) if name in order else len(order) - 1, name
+
+
+def size_label(profile: str) -> str:
+    """``full size`` or ``scaled down``, which every measured value is labelled with."""
+    return "full size" if profile in FULL_SIZE else "scaled down"

@@ -1,0 +1,150 @@
+"""The claims ledger: ``reports/claims.md``, ``claims.csv`` and the claims section of the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
+from pagoda.results.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement
+from pagoda.results.labels import size_label
+from pagoda.results.numbers import CONFIDENCE, number
+from pagoda.results.studies import StudyResults
+from pagoda.results.study_tables import SUMMARY
+
+_MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
+_METHOD = (
+    f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: variants, "
+    "metric, direction, limit and least number of seeds. The effect is one number a training seed, "
+    "from variants that share that seed; a ratio is averaged over logarithms. The interval is "
+    f"Student's at {CONFIDENCE:.0%} over seeds "
+    "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
+    "the side that the rule names. **Not supported**: the whole interval is on the other side. "
+    "**Not enough evidence**: the limit lies inside the interval, fewer seeds than the rule asks "
+    "for have every value, a run of a seed failed or is missing, or nothing was run; of one seed "
+    "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
+    "evaluations) do not depend on the seed and need one. A rule that changed after a run is in "
+    "`CHANGELOG.md`. Values of different protocols, references or feature networks are never "
+    "compared. No correction is made for judging many claims: of twenty effects that are exactly "
+    "at their limits, one interval is expected to miss it."
+)
+_HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
+_ALIGN = "llrrrrl"
+_SCOPE = (
+    "A verdict holds for the profile and data it was judged on. The scaled-down profiles say "
+    "whether a mechanism shows at their size; they neither confirm nor refute the paper's figures "
+    "on ImageNet."
+)
+
+
+def ledger_document(judgements: Sequence[Judgement], revision: str, folder: Path) -> Document:
+    """The whole ledger as a document of its own, to be kept in ``folder``."""
+    verdicts = Section("Verdicts", ledger_blocks(judgements, revision, folder))
+    return Document("Claims", f"{counted(judgements)} {_SCOPE}", (verdicts,))
+
+
+def ledger_blocks(
+    judgements: Sequence[Judgement], revision: str, folder: Path
+) -> tuple[Block, ...]:
+    """Method, verdicts and the rules behind them; links start at ``folder``."""
+    return (_METHOD, verdict_table(judgements, revision, folder), rule_table(judgements))
+
+
+def counted(judgements: Sequence[Judgement]) -> str:
+    """How many judgements came out how, in one sentence."""
+    counts = Counter(j.verdict for j in judgements)
+    idle = sum(not j.profile for j in judgements)
+    parts = [f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, OPEN)]
+    more = f" ({idle} of these because nothing was run)" if idle else ""
+    return f"**{len(judgements)} judgements: {', '.join(parts)}{more}.**"
+
+
+def verdict_table(judgements: Sequence[Judgement], revision: str, folder: Path) -> Table:
+    """A line a claim, profile and protocol."""
+    rows = []
+    for j in judgements:
+        where = f"`{j.profile}`" if j.study else "not run"
+        text = f"{where}, {study_links(j.claim.study, j.study, folder)}"
+        rows.append((*_line(j), Cell(text, f"results in {j.study.folder}" if j.study else "")))
+    ran = {j.profile: j.study.card.data for j in judgements if j.study is not None}
+    data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
+    caption = (
+        "**Claims.** Effect: of the variants that the rule names (table below), its unit that of "
+        "the protocol, none for a ratio; the effect of each seed shows on hover and is in "
+        f"`claims.csv`. Judged on {data}. Ledger made by code `{revision}`."
+    )
+    return table(caption, (*_HEADER, "Judged on, study"), rows, _ALIGN + "l")
+
+
+def study_verdicts(judgements: Sequence[Judgement]) -> Table:
+    """The verdicts on one study's claims."""
+    caption = "**Claims of this study**, judged as the section on claims says."
+    return table(caption, _HEADER, map(_line, judgements), _ALIGN)
+
+
+def rule_table(judgements: Sequence[Judgement]) -> Table:
+    """What decides each claim, and what would refute it; what was known of late rules."""
+    claims = {j.claim.id: j.claim for j in judgements}
+    rows = [
+        (f"`{c.id}`", c.source,
+         c.rule() + (f". After the run: {c.after_run}" if c.after_run else ""),
+         " ".join(c.refuted.split()))
+        for c in claims.values()
+    ]  # fmt: skip
+    header = ("Claim", "Source", "Rule", "What would refute it")
+    return table(f"**Rules**, from `{FILE}`.", header, rows, "llll")
+
+
+def claims_csv(judgements: Sequence[Judgement]) -> str:
+    """Every judgement with the effect of each seed, unrounded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["claim", "profile", "protocol", "verdict", "reason", "effect", "mean", "low", "high",
+         "limit", "direction", "seeds", "effects", "study"]
+    )  # fmt: skip
+    for j in judgements:
+        ends = ("", "", "") if j.effect is None else (j.effect.mean, j.effect.low, j.effect.high)
+        writer.writerow(
+            [j.claim.id, j.profile, j.protocol, j.verdict, j.reason, j.claim.effect, *ends,
+             j.claim.limit, "below" if j.claim.below else "above",
+             " ".join(map(str, j.seeds)), " ".join(map(repr, j.seeds.values())), j.claim.study]
+        )  # fmt: skip
+    return stream.getvalue()
+
+
+def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
+    """Links from ``folder`` to a study's README and, once it has run, to its summary."""
+    files = {name: FILE.parent / name / "README.md"}
+    if study is not None and (study.folder / SUMMARY).is_file():
+        files["results"] = study.folder / SUMMARY
+    targets = {text: Path(os.path.relpath(file, folder)).as_posix() for text, file in files.items()}
+    return ", ".join(f"[{text}]({target})" for text, target in targets.items())
+
+
+def _line(judgement: Judgement) -> tuple[Cell, ...]:
+    claim, found = judgement.claim, judgement.effect
+    effect = interval = ""
+    if found is not None:
+        effect = "×" * (claim.effect == "ratio") + number(found.mean)
+        interval = f"{number(found.low)} to {number(found.high)}".replace("-∞", "∞")
+        if found.low == found.high and claim.exact:
+            interval = "a count"
+        elif found.n == 1:
+            interval = "one seed: none"
+    seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
+    reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
+    late = " (Rule written after the run.)" if claim.after_run else ""
+    return (
+        Cell(f"`{claim.id}` {claim.claim}{late}"),
+        Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
+        Cell(effect, seeds),
+        Cell(interval, seeds),
+        Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),
+        Cell(str(len(judgement.seeds))),
+        Cell(f"`{judgement.protocol}`" if judgement.protocol else ""),
+    )

@@ -1,0 +1,122 @@
+"""Numbers as they are shown, with their spread over seeds and where they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+from pagoda.results.blocks import Cell
+from pagoda.rows import Row
+
+CONFIDENCE = 0.95
+SPREAD = " ±: standard deviation over the subsets or splits of the protocol."
+"""Of a caption, where a value has one."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its two-sided interval; infinite from one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval of a mean: m ± t(n − 1) s / √n, s with n − 1 in the denominator.
+
+    Args:
+        values: one a seed, at least one.
+        confidence: probability that the interval covers the mean of a normal distribution.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, 1)
+    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated: 6.13, 20.8, 1,887."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def with_half(found: Interval) -> str:
+    """A mean and half of its interval, to two digits of the half: ``1.630 ± 0.091``."""
+    half = found.high - found.mean
+    if not math.isfinite(half) or half <= 1e-12 * abs(found.mean):
+        return number(found.mean)
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    if decimals > 6:
+        return f"{number(found.mean)} ± {number(half)}"
+    return f"{found.mean:,.{decimals}f} ± {half:,.{decimals}f}"
+
+
+def short(fingerprint: str) -> str:
+    """First digits of a fingerprint, as code."""
+    return f"`{fingerprint[:10]}`"
+
+
+def listed(values: Iterable[object], joint: str = ", ") -> str:
+    """Each value once, in order of first appearance."""
+    return joint.join(dict.fromkeys(str(value) for value in values))
+
+
+def value_cell(row: Row) -> Cell:
+    """A value to three digits, with its deviation if it has one; its provenance on hover."""
+    title = (
+        f"{row.protocol} = {row.number!r}; n {row.n}, seed {row.seed}, NFE {row.nfe}, "
+        f"{row.resolution}×{row.resolution}; {_origin(row)}"
+    )
+    if row.interval:
+        title += f"; {row.interval} {row.low!r} to {row.high!r}"
+    return Cell(number(row.number) + ("" if row.sd is None else f" ± {number(row.sd)}"), title)
+
+
+def mean_cell(rows: Sequence[Row], scale: float = 1.0) -> Cell:
+    """``mean ± half`` over training seeds; every seed, unscaled, and its provenance on hover."""
+    seeds = "; ".join(f"seed {r.training_seed}: {r.number!r}" for r in rows)
+    first = rows[0]
+    title = f"{first.protocol}, n {first.n}, NFE {first.nfe}; {seeds}; {_origin(first)}"
+    return Cell(with_half(t_interval([r.number * scale for r in rows])), title)
+
+
+def _origin(row: Row) -> str:
+    compared = f"reference {row.reference[:10]} (n {row.reference_n}), " if row.reference else ""
+    features = f"features {row.features[:10]}; " if row.features else ""
+    return f"{compared}{features}code {row.revision}; {row.device}"
+
+
+def references(rows: Iterable[Row]) -> str:
+    """Each reference set once: its size, and the metrics that use fewer of its images."""
+    found: dict[tuple[int, str], dict[int, dict[str, None]]] = {}
+    for row in rows:
+        metrics = found.setdefault((row.size, row.reference), {})
+        metrics.setdefault(row.reference_n or 0, {})[row.metric.replace("_", " ")] = None
+    texts = []
+    for (size, fingerprint), metrics in sorted(found.items()):
+        most, *fewer = sorted(metrics, reverse=True)
+        images = f"{most:,} real images" if most else "real images"
+        text = f"{images} at {size}×{size} ({short(fingerprint)})"
+        texts.append(text + "".join(f", {' and '.join(metrics[n])} {n:,} of them" for n in fewer))
+    return "; ".join(texts)
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    """One sentence a fact: seed, reference set, feature network, code, device."""
+    return (
+        f"{'Seed' if len({r.seed for r in rows}) == 1 else 'Seeds'} "
+        f"{listed(r.seed for r in rows)}. Compared with {references(rows)}. "
+        f"Features {listed(short(r.features) for r in rows)}. "
+        f"Code {listed(f'`{r.revision}`' for r in rows)}, on {listed(r.device for r in rows)}."
+    )

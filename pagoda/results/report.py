@@ -1,0 +1,309 @@
+"""An experiment to a report folder: pictures, tables, ``report.md``, ``index.html``, data."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pagoda import artifacts, outputs
+from pagoda import rows as files
+from pagoda.config import NO_WEIGHTS, Config
+from pagoda.results import curves, grids
+from pagoda.results.blocks import Block, Document, Figure, Grid, Section, Table, table, to_markdown
+from pagoda.results.experiment import Evaluation, Experiment
+from pagoda.results.labels import (
+    DISTANCES,
+    generator_label,
+    generator_order,
+    metric_label,
+    metric_order,
+)
+from pagoda.results.numbers import SPREAD, listed, number, provenance, short, value_cell
+from pagoda.results.page import to_html
+from pagoda.results.runs import FACTS, RESULTS, Facts
+from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdict_table, verdicts
+from pagoda.rows import Row
+
+_FILES = (
+    "report.md", "index.html", RESULTS, FACTS, "samples.png", "neighbours.png",
+    "teacher_vs_student.png", "generators-*.png", "distances-*.png", "curves-*.png",
+)  # fmt: skip
+"""What a report's folder holds; another file there is the user's, and the folder stays."""
+
+_STAGES = {
+    "features": "Feature network (evaluation only)",
+    "teacher": "Stage 1, diffusion teacher",
+    "invert": "Stage 2, inversion",
+    "distill": "Stage 2, one-step student",
+}
+
+
+def write_report(
+    experiment: Experiment, folder: Path, metrics: Path, others: Table | None = None
+) -> None:
+    """Replace ``folder`` with the experiment's report and write ``metrics.json``.
+
+    The folder is replaced whole: an interrupted run leaves the old report. ``others`` is a table
+    of results that are not the experiment's own.
+
+    Raises:
+        PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
+    """
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        document = compose(experiment, partial, others)
+        seed, seconds = experiment.config.seed, round(experiment.seconds, 1)
+        facts = Facts(seed, _data(experiment), seconds, tuple(document.figures))
+        artifacts.write_json(partial / FACTS, dataclasses.asdict(facts))
+        (partial / "report.md").write_text(to_markdown(document), "utf-8")
+        (partial / "index.html").write_text(to_html(document, partial), "utf-8")
+        (partial / RESULTS).write_text(files.to_csv(experiment.rows), "utf-8")
+    artifacts.write_json(metrics, metrics_tree(experiment))
+
+
+def compose(experiment: Experiment, folder: Path, others: Table | None = None) -> Document:
+    """Draw the pictures into ``folder`` and put the document together."""
+    config = experiment.config
+    return Document(
+        title=f"{config.name}: {' → '.join(f'{r}×{r}' for r in config.resolutions)}",
+        summary=_summary(experiment),
+        sections=(
+            Section("What to look for", (verdict_table(experiment),)),
+            Section("What was run", (_run_table(experiment), _time_table(experiment))),
+            Section("Results", _results(experiment, folder) + ((others,) if others else ())),
+            Section("Samples", _samples(experiment, folder)),
+            Section("Training", _training(experiment, folder)),
+            Section("How to read the numbers", _reading(experiment)),
+        ),
+    )
+
+
+def results_table(evaluation: Evaluation) -> Table:
+    """Every generator at one resolution; a column holds one metric under one protocol."""
+    rows, res = evaluation.rows, evaluation.resolution
+    grid = Grid("Generator", "NFE", "n", "Seed", optional=("Seed",))
+    ordered = sorted(rows, key=lambda r: (metric_order(r.metric), r.metric, r.protocol))
+    columns = dict.fromkeys(_column(row) for row in ordered)
+    for row in sorted(rows, key=_line_order):
+        label = generator_label(row.generator)
+        label = f"**{label}**" if row.generator == evaluation.main else label
+        nfe = "–" if row.nfe is None else str(row.nfe)
+        grid.line(label, nfe, f"{row.n:,}", str(row.seed)).add(_column(row), value_cell(row))
+    caption = (
+        f"**Results at {res}×{res}.** NFE: network evaluations an image; n: images a generator. "
+        f"{provenance(rows)}"
+    )
+    return grid.table(caption + SPREAD * any(r.sd is not None for r in rows), columns)
+
+
+def _column(row: Row) -> str:
+    return f"{metric_label(row.metric)} `{row.protocol}`"
+
+
+def _line_order(row: Row) -> tuple[object, ...]:
+    return generator_order(row.generator), -1 if row.nfe is None else row.nfe, row.n, row.seed or 0
+
+
+def metrics_tree(experiment: Experiment) -> dict[str, Any]:
+    """``metrics.json``: what ``dvc metrics diff`` and ``dvc exp show`` line up.
+
+    ``final`` holds the generator at the target resolution, ``student`` the one at the base
+    resolution, ``resolution`` the main generator of each, keyed by four digits. The names are
+    protocols, so that values of different protocols stay in different columns.
+    """
+    main = {
+        f"{r:04d}": {row.protocol: row.value for row in e.rows if row.generator == e.main}
+        for r, e in experiment.evaluations.items()
+    }
+    config = experiment.config
+    return {
+        "final": main[f"{config.target_res:04d}"],
+        "student": main[f"{config.base_res:04d}"],
+        "resolution": main,
+    }
+
+
+def _summary(experiment: Experiment) -> str:
+    config = experiment.config
+    outcomes = [v.outcome for v in verdicts(experiment)]
+    held, judged = outcomes.count(HOLDS), outcomes.count(HOLDS) + outcomes.count(FAILS)
+    grown = " → ".join(f"{r}×{r}" for r in config.resolutions[1:])
+    made = f"then grown to {grown}" if grown else "with no growth: the base is the target"
+    minutes, seconds = divmod(round(experiment.seconds), 60)
+    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"Profile `{config.name}`: a diffusion teacher at {config.base_res}×{config.base_res}, "
+        f"distilled into a one-step generator, {made}. **{held} of {judged} rules hold.** "
+        f"The training stages took {time}."
+    )
+
+
+def _data(experiment: Experiment) -> str:
+    """The images, one phrase."""
+    config, card = experiment.config, experiment.data
+    return (
+        f"{config.data.source}, {len(experiment.classes)} classes, {card['n']['train']:,} "
+        f"training and {card['n']['test']:,} held-out images, `{card['recipe']}` downsampling "
+        f"({short(experiment.data_fingerprint)} at {config.target_res}×{config.target_res})"
+    )
+
+
+def _run_table(experiment: Experiment) -> Table:
+    config, rows, latents = experiment.config, experiment.rows, experiment.latents
+    facts = {
+        "Profile": f"`{config.name}`",
+        "Data": _data(experiment),
+        "Resolutions": " → ".join(str(r) for r in config.resolutions),
+        "Imported, not trained here": _imported(config),
+        "Training seed": str(config.seed),
+        "Evaluation seed": _seeds(experiment),
+        "Images a generator": listed(f"{n:,}" for n in sorted({r.n for r in experiment.main_rows})),
+        "Inversion": f"{latents['solver']}, {latents['nfe']} NFE; round-trip error "
+        f"{number(latents['round_trip_mse'])} (MSE, pixels in [-1, 1])",
+        "Inverted latents": f"mean {latents['latent_mean']:.3f}, standard deviation "
+        f"{latents['latent_std']:.3f}, kurtosis {latents['latent_kurtosis']:.2f} "
+        f"(standard normal: 0, 1, 3)",
+        "Device": listed(sorted({r.device for r in rows})),
+        "Code": listed(sorted({f"`{r.revision}`" for r in rows})),
+    }
+    caption = (
+        "**What was run.** Networks, data and budgets are the profile's; figures of a profile "
+        "smaller than the paper's are not comparable with the paper's."
+    )
+    return table(caption, ("", ""), [(k, v) for k, v in facts.items() if v], "ll")
+
+
+def _imported(config: Config) -> str:
+    """Where weights came from that were not trained here; nothing if all were."""
+    folders = {
+        "teacher": config.teacher.imported,
+        "distill": config.distill.imported,
+        "grow": config.grow.imported,
+    }
+    return ", ".join(f"{k} from `{path}`" for k, path in folders.items() if path != NO_WEIGHTS)
+
+
+def _time_table(experiment: Experiment) -> Table:
+    lines = []
+    for stage, h in experiment.histories.items():
+        rate = f"{h.images / h.seconds:,.0f}" if h.seconds > 0 else ""
+        lines.append((stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
+    lines.append(("**Sum**", "", f"{experiment.seconds:,.1f}", ""))
+    caption = (
+        "**Time of the training stages**, from their histories: loading, evaluation and this "
+        "report are not in it. Times vary between runs of one machine; nothing else here does."
+    )
+    return table(caption, ("Stage", "Images seen", "Seconds", "Images/s"), lines)
+
+
+def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
+    blocks: list[Block] = [results_table(e) for e in experiment.evaluations.values()]
+    for protocol in distance_protocols(experiment):
+        file = f"distances-{protocol}.png"
+        width = curves.draw_distances(experiment, protocol, folder / file)
+        rows = [r for r in experiment.rows if r.protocol == protocol and r.metric in DISTANCES]
+        caption = (
+            f"**Fréchet distances**, `{protocol}`, logarithmic; every panel is compared with real "
+            f"images of its own resolution. {provenance(rows)}"
+        )
+        blocks.append(Figure(file, caption, f"Distances under {protocol}", width))
+    return tuple(blocks)
+
+
+def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
+    evaluations, classes = experiment.evaluations, experiment.classes
+    shown = grids.draw_resolutions(experiment, folder / "samples.png")
+    blocks: list[Block] = [
+        Figure(
+            "samples.png",
+            f"**One row a class, the same latents at every resolution**, in the same order. "
+            f"Enlarged to one size, nearest neighbour. {_uncurated(experiment, shown)}",
+            "Samples, one row a class, a group of columns a resolution",
+            shown.width,
+        )
+    ]
+    for res, found in evaluations.items():
+        if len(found.names) > 1:
+            base = res == min(evaluations)
+            file = "teacher_vs_student.png" if base else f"generators-{res}.png"
+            shown = grids.draw_generators(found, classes, folder / file)
+            names = " | ".join(_lower(name) for name in found.names)
+            caption = (
+                f"**The same latents through different generators** at {res}×{res}: {names}. "
+                f"{_uncurated(experiment, shown)}"
+            )
+            alt = f"Samples at {res} by {res}: {names}"
+            blocks.append(Figure(file, caption, alt, shown.width))
+    if experiment.config.report.real_images:
+        last = evaluations[max(evaluations)]
+        shown = grids.draw_neighbours(last, classes, folder / "neighbours.png")
+        caption = (
+            f"**Nearest real images.** In each pair: left, a sample of the {_lower(last.main)} at "
+            f"{last.resolution}×{last.resolution}; right, the training image nearest to it in "
+            "pixels (Euclidean). "
+            f"{_uncurated(experiment, shown, pairs=len(last.neighbours[0][0]))}"
+        )
+        alt = "Samples beside training images"
+        blocks.append(Figure("neighbours.png", caption, alt, shown.width))
+    return tuple(blocks)
+
+
+def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    config = experiment.config
+    for stage, history in experiment.histories.items():
+        file = f"curves-{stage}.png"
+        if (width := curves.draw_history(history, folder / file)) is not None:
+            seed = config.features.seed if stage == "features" else config.seed
+            caption = (
+                f"**{stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
+                f"training seed {seed}. Thin: every row logged; thick: running mean over 5 % of "
+                "the rows, where there are at least 40. Schedules as they are."
+            )
+            blocks.append(Figure(file, caption, f"Learning curves of {stage}", width))
+    return tuple(blocks)
+
+
+def _reading(experiment: Experiment) -> tuple[Block, ...]:
+    lines = [
+        "A metric's name is its protocol: what is measured, in which features, on how many images. "
+        "Values of different protocols are never compared or put into one column. Distances at "
+        "different resolutions have different real images to compare with.",
+        "FD is the Fréchet distance between Gaussians fitted to features of real and generated "
+        "images. These are features of a small classifier trained on this data, not Inception: it "
+        "is not FID and cannot be set against published FID. The floor is the distance of held-out "
+        "real images; no generator can be expected to go below it.",
+        "All values, unrounded and with their provenance, are in `results.csv`; hovering over a "
+        "value on the HTML page shows its own.",
+    ]
+    rows = [("images", f"`{experiment.data_fingerprint}`")]
+    rows += [(f"evaluation at {r}×{r}", f"`{e.fingerprint}`")
+             for r, e in experiment.evaluations.items()]  # fmt: skip
+    caption = "**Fingerprints** (SHA-256) of the artifacts that this report was made from."
+    return (*lines, table(caption, ("Artifact", "Fingerprint"), rows, "ll"))
+
+
+def stage_label(stage: str) -> str:
+    """Reader's name of a stage: ``grow-16`` -> ``Stage 3, growth to 16×16``."""
+    if stage.startswith("grow-"):
+        size = stage.removeprefix("grow-")
+        return f"Stage 3, growth to {size}×{size}"
+    return _STAGES[stage]
+
+
+def _uncurated(experiment: Experiment, shown: grids.Shown, pairs: int | None = None) -> str:
+    columns = shown.columns if pairs is None else pairs
+    more = "" if shown.classes == len(experiment.classes) else f" of the first {shown.classes}"
+    return (
+        f"The first {columns} latents of each class{more} (seed {_seeds(experiment)}), "
+        "not selected."
+    )
+
+
+def _seeds(experiment: Experiment) -> str:
+    return listed(sorted({str(r.seed) for r in experiment.rows}))
+
+
+def _lower(name: str) -> str:
+    label = generator_label(name)
+    return label[0].lower() + label[1:]

@@ -1,0 +1,207 @@
+"""Finished experiments: measured rows and the facts beside them, wherever they are kept.
+
+``reports/<profile>/b<base>/`` holds ``results.csv`` and ``facts.json``. DVC's experiments keep them
+in their commits, MLflow's runs as artifacts. Equal results found twice are one experiment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pagoda import rows as files
+from pagoda.errors import PagodaError
+from pagoda.results.blocks import Figure
+from pagoda.results.evaluations import read_evaluation
+from pagoda.results.labels import FULL_SIZE
+from pagoda.rows import Row
+
+RESULTS, FACTS, EVALUATIONS = "results.csv", "facts.json", "evaluations"
+_EXPERIMENTS = "refs/exps/"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report of an experiment knows beside its rows: ``facts.json``."""
+
+    seed: int | None = None  # of training
+    data: str = ""  # the images, one phrase
+    train_seconds: float | None = None  # wall time of all training stages
+    figures: tuple[Figure, ...] = ()  # in the report's folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment."""
+
+    profile: str
+    base_res: int  # of its teacher
+    facts: Facts
+    origin: str  # where its rows were read: a folder, a DVC experiment or an MLflow run
+    rows: tuple[Row, ...]
+    folder: Path | None = None  # of its figures; None if they are not at hand
+
+    @property
+    def label(self) -> str:
+        """Reader's name."""
+        seed = "" if self.facts.seed is None else f", seed {self.facts.seed}"
+        return f"`{self.profile}`, base {self.base_res}{seed}"
+
+    @property
+    def full_size(self) -> bool:
+        """True for the paper's own data and networks."""
+        return self.profile in FULL_SIZE
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Where it was measured, ascending."""
+        return sorted({row.size for row in self.rows})
+
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """Place among other runs."""
+        return self.profile, self.base_res, self.origin
+
+    def main(self, resolution: int) -> list[Row]:
+        """Rows of the generator the experiment is about at one resolution."""
+        name = "student" if resolution == self.base_res else "grown"
+        return [r for r in self.rows if r.resolution == resolution and r.generator == name]
+
+
+def find_runs(reports: Path = Path("reports")) -> list[Run]:
+    """Every experiment whose report is below ``reports``, with evaluations of its generators.
+
+    Those are files of ``pagoda evaluate --images`` in ``../evaluations``, e.g. FID against
+    published statistics.
+
+    Raises:
+        PagodaError: one line for what is damaged.
+    """
+    found = []
+    for path in reports.glob(f"*/b*/{RESULTS}"):
+        folder = path.parent
+        facts = folder / FACTS
+        text = files.read_text(facts) if facts.is_file() else ""
+        run = make_run(folder.parent.name, files.read_text(path), text, f"`{folder}`", str(path))
+        other = tuple(_evaluated(folder.parent / EVALUATIONS, run.base_res))
+        found.append(dataclasses.replace(run, folder=folder, rows=run.rows + other))
+    return sorted(found, key=lambda run: run.order)
+
+
+def _evaluated(folder: Path, base_res: int) -> Iterator[Row]:
+    """Rows of the files in ``folder`` that are of generators with this base resolution."""
+    for file in sorted(folder.glob("*.json")):
+        for row in read_evaluation(file).rows:
+            if row.base_res == base_res:
+                main = "student" if row.resolution == base_res else "grown"
+                yield dataclasses.replace(row, generator=main)
+
+
+def make_run(profile: str, results: str, facts: str, origin: str, where: str) -> Run:
+    """A run from the texts of its ``results.csv`` and ``facts.json`` (empty: none is known).
+
+    Raises:
+        PagodaError: one line for what is damaged.
+    """
+    rows = files.from_csv(results, where)
+    if not rows:
+        raise PagodaError(f"{where} has no rows; 'pagoda report' makes it again")
+    if len(bases := {row.base_res or 0 for row in rows}) > 1:
+        raise PagodaError(f"{where} mixes base resolutions {sorted(bases)}")
+    return Run(profile, bases.pop(), _facts(facts, where), origin, tuple(rows))
+
+
+def _facts(text: str, where: str) -> Facts:
+    if not text:
+        return Facts()
+    try:
+        tree: dict[str, Any] = json.loads(text)
+        return Facts(**tree | {"figures": tuple(Figure(**f) for f in tree.get("figures", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        beside = f"{FACTS} beside {where}"
+        raise PagodaError(
+            f"{beside} is damaged ({error}); 'pagoda report' makes it again"
+        ) from error
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """Runs without those that were found twice: equal rows are one experiment."""
+    return list({(run.profile, run.rows): run for run in reversed(list(runs))}.values())[::-1]
+
+
+def experiments() -> list[Run]:
+    """The reports in the commits of DVC's experiments, by profile and base resolution.
+
+    Raises:
+        PagodaError: if this is no git repository.
+    """
+    lines = _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS).splitlines()
+    found = []
+    for line in lines:
+        commit, ref = line.split(" ", 1)
+        first, *rest = ref.removeprefix(_EXPERIMENTS).split("/")
+        if len(first) == 2:  # the base commit, cut in two; others are DVC's own: stash, exec
+            found += list(_committed(commit, first + rest[0], rest[-1]))
+    return sorted(found, key=lambda run: run.order)
+
+
+def _committed(commit: str, base: str, name: str) -> Iterator[Run]:
+    """Reports that the experiment wrote; those that it found in its base are not its own."""
+    there = set(_git("ls-tree", "-r", "--name-only", commit, "--", "reports/").splitlines())
+    changed = _git("diff", "--name-only", "--no-renames", base, commit, "--", "reports/")
+    for file in sorted(there & set(changed.splitlines())):
+        parts = Path(file).parts
+        if len(parts) == 4 and parts[2].startswith("b") and parts[3] == RESULTS:
+            beside = str(Path(file).parent / FACTS)
+            facts = _git("show", f"{commit}:{beside}") if beside in there else ""
+            where, origin = f"experiment {name}: {file}", f"DVC experiment `{name}`"
+            yield make_run(parts[1], _git("show", f"{commit}:{file}"), facts, origin, where)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PagodaError(
+            "--from-exp reads DVC's experiments from git, which did not answer; run it inside the "
+            "project's repository"
+        ) from error
+    return done.stdout
+
+
+def mlflow_runs() -> list[Run]:
+    """The finished experiments of the store, from the reports they keep.
+
+    Raises:
+        PagodaError: if the store is unreachable or a report is damaged.
+    """
+    from pagoda.results.mlflow_store import connected, find_store
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar a small file
+    store, found = find_store(), []
+    with connected(store) as client, tempfile.TemporaryDirectory() as folder:
+        # Evaluations of any images have no parameters, studies no identity.
+        wanted = (
+            "attributes.status = 'FINISHED' and tags.identity != '' and tags.parameters_hash != ''"
+        )
+        where = [e.experiment_id for e in client.search_experiments()]
+        for run in client.search_runs(where, wanted) if where else ():
+            run_id = run.info.run_id
+            kept = {file.path for file in client.list_artifacts(run_id, "report")}
+            results, facts = (
+                files.read_text(Path(client.download_artifacts(run_id, f"report/{name}", folder)))
+                if f"report/{name}" in kept else ""
+                for name in (RESULTS, FACTS)
+            )  # fmt: skip
+            origin, told = f"MLflow run `{run_id[:8]}`", f"MLflow run {run_id}"
+            found.append(make_run(run.data.tags["profile"], results, facts, origin, told))
+    return sorted(found, key=lambda run: run.order)

@@ -1,0 +1,324 @@
+"""Figures of a study: small multiples by group of quantities, the same latents, costs by part."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from pagoda.results import style
+from pagoda.results.blocks import Figure
+from pagoda.results.labels import OWN, PARTS, STAGES, generator_label, item_order, quantity
+from pagoda.results.numbers import listed, t_interval
+from pagoda.results.studies import StudyResults
+from pagoda.rows import Row
+
+_INKS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY,
+         style.BLACK)  # fmt: skip
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-", (0, (4.0, 1.5)), (0, (1.2, 1.2)), (0, (6.0, 1.5, 1.2, 1.5)),
+)  # fmt: skip
+_BARS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION, "#8c8c8c")
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||")  # in black and white
+_LOG_FROM = 8.0  # largest over smallest value of a positive metric
+_PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
+_MAX_PANELS = 12
+_NOT_DRAWN = frozenset({STAGES, PARTS})  # the study's own picture shows them as bars
+_TITLE = 31  # characters of a panel's title at full size
+_LONG = 34  # characters of an axis label that fit one line
+_COLUMNS = 10  # latents of a sheet
+_CELL, _GAP = 0.55, 0.24  # inches of a picture in a sheet, and between two rows
+
+Panel = tuple[str, str, str, int]  # metric, protocol, generator (empty: the variant's), resolution
+Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed
+
+
+def draw_study(study: StudyResults, group: str, path: Path) -> int | None:
+    """Small multiples, a panel a metric, generator and resolution of one group of quantities.
+
+    Args:
+        study: with derived rows.
+        group: of :data:`pagoda.results.labels.GROUPS`.
+        path: of the PNG.
+
+    Returns:
+        The figure's width in CSS pixels; None, and no file, if no panel has two variants.
+    """
+    drawn = [(p, curves_of(study, p)) for p in drawn_panels(study, group)]
+    if not drawn:
+        return None
+    ticks: dict[float, str] | None = None  # places and names of variants, without a numeric axis
+    if not _numeric(study) and not study.card.axis_metric:
+        panels = [panel for panel, _ in drawn]
+        shown = {r.variant for r in _shown(study) if panel_of(r) in panels}
+        variants = enumerate(study.card.variants.items())
+        ticks = {float(i): label for i, (variant, label) in variants if variant in shown}
+    with style.applied():
+        size = (2.55, 2.15) if ticks is None else (2.55, 1.0 + 0.22 * len(ticks))
+        room = 0.0 if ticks is None else 0.15 + 0.056 * max(map(len, ticks.values()))
+        figure, axes = style.panels(len(drawn), 3, size, 0.48 if ticks is None else 0.12, room)
+        for column, (ax, (panel, curves)) in enumerate(zip(axes, drawn, strict=True)):
+            title = panel_title(panel)
+            font = max(5.8, 7.8 * min(1.0, _TITLE / len(title)))
+            ax.set_title(title, loc="left", fontweight="bold", fontsize=font)
+            if ticks is None:
+                _over_axis(ax, study, panel, curves)
+            else:
+                _by_variant(ax, panel, curves, ticks, named=column % 3 == 0)
+        return style.save(figure, path)
+
+
+def drawn_panels(study: StudyResults, group: str) -> list[Panel]:
+    """The panels that have at least two variants, as many as fit a figure."""
+    return [p for p in panels_of(study, group) if curves_of(study, p)][:_MAX_PANELS]
+
+
+def panels_of(study: StudyResults, group: str) -> list[Panel]:
+    """What of a group the card asks for, in its order; no panel of teachers or real images."""
+    first = {metric: i for i, metric in enumerate(study.card.metrics)}
+    found = {panel_of(r) for r in _shown(study) if r.generator not in ("teacher", "real")}
+    chosen = {p for p in found if p[0] in first and quantity(p[0]).group == group}
+    return [] if group in _NOT_DRAWN else sorted(chosen, key=lambda p: (first[p[0]], p))
+
+
+def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[float]]]:
+    """Values of a panel by series and place on the axis; empty with fewer than two variants."""
+    rows = [r for r in _shown(study) if panel_of(r) == panel]
+    if len({r.variant for r in rows}) < 2:
+        return {}
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if (place := _place(study, row)) is not None:
+            series = study.card.series.get(row.variant, "")
+            curves[series][place].append(row.number * quantity(row.metric).scale)
+    return {name: dict(sorted(points.items())) for name, points in curves.items()}
+
+
+def panel_of(row: Row) -> Panel:
+    """The panel, and the column, that a row belongs to."""
+    generator = "" if row.generator in OWN else row.generator
+    return row.metric, row.protocol, generator, row.size
+
+
+def panel_title(panel: Panel) -> str:
+    """Metric and size, and the generator if it is not the variant's own: ``FD ↓ 16×16``."""
+    metric, _, generator, resolution = panel
+    who = f" {generator_label(generator).lower()}," if generator else ""
+    return f"{quantity(metric).label}{who} {resolution}×{resolution}"
+
+
+def _place(study: StudyResults, row: Row) -> float | None:
+    """Where a row stands: on the axis, at its teacher's metric, or at its variant's number."""
+    card = study.card
+    if not card.axis_metric:
+        return row.axis if _numeric(study) else float(list(card.variants).index(row.variant))
+    teachers = [r for r in study.rows if r.generator == "teacher" and r.metric == card.axis_metric
+                and (r.metric != row.metric or r.protocol == row.protocol)]  # fmt: skip
+    own = [r for r in teachers if r.variant == row.variant]
+    values = [r.number for r in own or [r for r in teachers if r.axis == row.axis]]
+    return math.fsum(values) / len(values) if values else None
+
+
+def _shown(study: StudyResults) -> list[Row]:
+    """The rows; a variant that is a diffusion model and nothing else has that as its own."""
+    if study.card.axis_metric:  # its teachers are places on the axis
+        return list(study.rows)
+    others = {r.variant for r in study.rows if r.generator not in ("teacher", "real", "none")}
+    return [
+        dataclasses.replace(r, generator="none")
+        if r.generator == "teacher" and r.variant not in others else r
+        for r in study.rows
+    ]  # fmt: skip
+
+
+def _numeric(study: StudyResults) -> bool:
+    known = {r.variant: r.axis for r in study.rows}
+    return bool(study.card.axis_label) and all(axis is not None for axis in known.values())
+
+
+def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> None:
+    card = study.card
+    for i, (series, points) in enumerate(sorted(curves.items())):
+        ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
+        seeds = [(place, v) for place, values in points.items() for v in values]
+        ax.plot(*zip(*seeds, strict=True), marker, color=ink, markersize=3.2, alpha=0.55,
+                markeredgewidth=0)  # fmt: skip
+        mean = [t_interval(values).mean for values in points.values()]
+        dash = _DASHES[i % len(_DASHES)]
+        ax.plot(list(points), mean, color=ink, linestyle=dash, linewidth=1.4, label=series or None)
+    places = [place for points in curves.values() for place in points]
+    if card.axis_log and min(places) > 0:
+        ax.set_xscale("log")
+        _log_ticks(ax.xaxis, places)
+    else:
+        whole = all(place == int(place) for place in places)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+    ax.xaxis.set_major_formatter(_PLAIN)
+    label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
+    long = len(label) > _LONG
+    ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=6.5 if long else 8, linespacing=0.95)
+    ax.set_ylabel(quantity(panel[0]).unit, fontsize=6.5, labelpad=1)
+    _scale(ax, curves, vertical=True)
+    if any(curves):
+        ax.legend(loc="best", handlelength=2.4)
+
+
+def _by_variant(
+    ax: Axes, panel: Panel, curves: Curves, ticks: Mapping[float, str], *, named: bool
+) -> None:
+    at = {place: line for line, place in enumerate(ticks)}
+    for i, points in enumerate(curves.values()):
+        ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
+        for place, values in points.items():
+            y = at[place]
+            ax.plot(values, [y] * len(values), marker, color=ink, markersize=3.6,
+                    alpha=0.6, markeredgewidth=0)  # fmt: skip
+            ax.plot([t_interval(values).mean] * 2, [y - 0.28, y + 0.28], color=ink, linewidth=1.8)
+    ax.set_ylim(len(ticks) - 0.5, -0.5)
+    ax.set_yticks(range(len(ticks)), list(ticks.values()) if named else [""] * len(ticks))
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(quantity(panel[0]).unit or panel[1])
+    _scale(ax, curves, vertical=False)
+
+
+def _scale(ax: Axes, curves: Curves, *, vertical: bool) -> None:
+    values = [v for points in curves.values() for line in points.values() for v in line]
+    axis = ax.yaxis if vertical else ax.xaxis
+    if min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        (ax.set_yscale if vertical else ax.set_xscale)("log")
+        _log_ticks(axis, values)
+    else:
+        axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(_PLAIN)
+
+
+def _log_ticks(axis: Axis, values: Sequence[float]) -> None:
+    near = max(values) < 100 * min(values)  # powers of ten alone might leave one tick, or none
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=6))
+    axis.set_minor_locator(NullLocator())
+
+
+def draw_same_latents(
+    blocks: Mapping[str, Sequence[np.ndarray]], folder: Path, samples: int
+) -> Figure:
+    """A block a variant, a row a resolution, a column a latent; every picture at the same size.
+
+    Args:
+        blocks: by variant, (n, 3, r, r) uint8 of each resolution, lowest first, same latents.
+        folder: of the picture.
+        samples: images of the measurement that the first ones are shown of.
+    """
+    lines = [(name, images) for name, block in blocks.items() for images in block]
+    count = min(_COLUMNS, *(len(images) for _, images in lines))
+    side = max(block[-1].shape[-1] for block in blocks.values())
+    with style.applied():
+        size = count * _CELL, len(lines) * (_CELL + _GAP)
+        figure = Drawing(figsize=size)
+        FigureCanvasAgg(figure)
+        for i, (name, images) in enumerate(lines):
+            bottom = 1 - (i + 1) * (_CELL + _GAP) / size[1]
+            axis = figure.add_axes((0, bottom, 1, _CELL / size[1]))
+            k = side // images.shape[-1]
+            large = images[:count].repeat(k, axis=2).repeat(k, axis=3).transpose(0, 2, 3, 1)
+            strip = np.concatenate(list(large), axis=1)
+            axis.imshow(strip, interpolation="nearest", aspect="equal")
+            axis.axis("off")
+            axis.set_title(f"{name}, {images.shape[-1]}×{images.shape[-1]}", loc="left", pad=2)
+        width = style.save(figure, folder / "same_latents.png")
+    return Figure(
+        "same_latents.png",
+        f"The same {count} prior latents through the resolutions, by variant: the first {count} of "
+        f"{samples} samples, uncurated, one class a column, first training seed, evaluation seed "
+        "of the profile. Objects that stay where they are from row to row show growth without "
+        "drift.",
+        "Samples of every variant at every resolution, the same latents in the same columns",
+        width,
+    )
+
+
+def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -> Figure:
+    """Training compute by stage, time of every sampler, and of one step by part; first seed."""
+    first = min(row.training_seed or 0 for row in rows)
+    rows = [row for row in rows if row.training_seed == first]
+    timed = [row for row in rows if row.metric == "seconds_per_image"]
+    top = max(row.size for row in timed)
+    samplers = {r.variant: {r.generator: 1e3 * r.number} for r in timed if r.size == top}
+    drawn: list[tuple[str, str, Mapping[str, Mapping[str, float]], Callable[..., None]]] = [
+        ("Training compute by stage", "TFLOP", _summed(rows, "stage_flops", 1e-12), _bars),
+        ("Sampling at the target", "ms an image, logarithmic", samplers, _dots),
+        ("One step, by part", "ms an image", _summed(rows, "part_seconds", 1e3), _bars),
+    ]
+    with style.applied():
+        figure, axes = style.panels(3, 1, (6.2, 1.75), left=2.3)
+        for axis, (title, unit, table, draw) in zip(axes, drawn, strict=True):
+            draw(axis, {label: table[v] for v, label in variants.items() if v in table})
+            axis.set_title(title, loc="left")
+            axis.set_xlabel(unit)
+        width = style.save(figure, folder / "cost.png")
+    return Figure(
+        "cost.png",
+        "Training compute by stage, counted on the networks (convolutions, matrix products and "
+        "attention; optimiser and data not); time of an image at the target by sampler, and of "
+        "one-step sampling by part of the generator (median of 5 batches of "
+        f"{listed(sorted({r.n for r in timed}))}; times vary between machines and runs). "
+        f"Seed {first}; code `{rows[0].revision}`, on {rows[0].device}.",
+        "Stacked bars of training compute by stage and of sampling time by part",
+        width,
+    )
+
+
+def _summed(rows: Sequence[Row], metric: str, scale: float) -> dict[str, dict[str, float]]:
+    """{variant: {stage or part: value}} of one kind of metric; growth by resolution."""
+    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in rows:
+        if row.metric != metric and not row.metric.startswith(f"{metric}_"):
+            continue
+        part = row.metric.removeprefix(f"{metric}_")
+        if part == metric:
+            part = row.protocol.removeprefix(f"{metric}_")
+            part += f" {row.resolution}" * (part in ("grow", "cascade"))
+        found[row.variant][part] += scale * row.number
+    return found
+
+
+def _bars(axis: Axes, table: Mapping[str, Mapping[str, float]]) -> None:
+    def order(name: str) -> tuple[int, int]:  # as stages run, and as an image passes the parts
+        stem, _, size = name.replace("-", " ").partition(" ")
+        return item_order(stem)[0] + (stem == "head"), int(size or 0)
+
+    names = sorted({part for parts in table.values() for part in parts}, key=order)
+    looks = itertools.cycle(zip(_BARS, _HATCHES, strict=True))
+    start = np.zeros(len(table))
+    for name, (colour, hatch) in zip(names, looks, strict=False):
+        values = np.array([parts.get(name, 0.0) for parts in table.values()])
+        axis.barh(list(table), values, left=start, color=colour, hatch=hatch, edgecolor="white",
+                  linewidth=0.0, label=name, height=0.6)  # fmt: skip
+        start += values
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(0, 1.45 * float(start.max()))  # room for the legend
+    axis.legend(loc="center right", handlelength=2.0, labelspacing=0.3)
+
+
+def _dots(axis: Axes, table: Mapping[str, Mapping[str, float]]) -> None:
+    """Points with their values: a bar on a logarithmic axis would have no true length."""
+    times = {name: value for name, values in table.items() for value in values.values()}
+    axis.plot(list(times.values()), list(times), "o", color=style.BLUE)
+    for name, value in times.items():
+        axis.annotate(f"{value:.3g}", (value, name), (6, 0), textcoords="offset points",
+                      va="center", fontsize=7)  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(min(times.values()) / 3, max(times.values()) * 3)
+    axis.set_ylim(len(times) - 0.5, -0.5)

@@ -1,0 +1,187 @@
+"""Studies into MLflow, replayed from the results in ``reports/<profile>/studies/<study>/``.
+
+A study is an experiment, a variant with one seed is a run of it. Only the folder is read, so a
+study can be tracked from a fresh clone, without its artifacts and without running anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pagoda import artifacts
+from pagoda.errors import PagodaError
+from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
+from pagoda.results.studies import StudyCard, StudyResults, find_studies
+from pagoda.results.tracking import NOTE, Point, Record, send
+from pagoda.rows import Row
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STUDY_IDENTITY = "study_identity"
+_VIEW = "study"
+_CHARTS = f"?compareRunsMode=CHART&viewStateShareKey={_VIEW}"
+_MAX_CHARTS = 12
+_SHARED = frozenset({"teacher", "real"})  # measured beside the variant's own generator
+
+
+@dataclass(frozen=True)
+class TrackedStudy:
+    """Where a study is in MLflow."""
+
+    experiment: str  # name of the MLflow experiment
+    experiment_id: str
+    runs: dict[tuple[str, int], str]  # ids by variant and seed
+    added: int  # of them, made now
+    replaced: int  # earlier runs, of other results, that went to MLflow's trash
+
+
+def track_studies(reports: Path = Path("reports")) -> tuple[str, list[TrackedStudy]]:
+    """Put every study below ``reports`` into MLflow; what is there already stays as it is.
+
+    The experiment ends up with one run for each variant and seed of the results. A run of results
+    that have changed since is deleted as MLflow deletes: it can be restored until ``mlflow gc``.
+
+    Returns:
+        The store's URI, and the studies by profile and name.
+
+    Raises:
+        PagodaError: one line; there is no study, one is damaged, or the store is unreachable.
+    """
+    studies = find_studies(reports)
+    if not studies:
+        raise PagodaError(f"no study has results below {reports}; 'dvc repro -P -k' runs them")
+    store = find_store()
+    with connected(store) as client:
+        return store.uri, [_track(client, store, study.with_derived()) for study in studies]
+
+
+def add_studies(reports: Path = Path("reports")) -> None:
+    """Track every study and say where each is."""
+    uri, studies = track_studies(reports)
+    for study in studies:
+        replaced = f", {study.replaced} replaced" if study.replaced else ""
+        sys.stderr.write(
+            f"{study.experiment}: {len(study.runs)} runs, {study.added} added now{replaced}; "
+            f"{page(uri, study.experiment_id)}{_CHARTS}\n"
+        )
+    if command := browse(uri):
+        sys.stderr.write(f"to look at them: {command}\n")
+
+
+def comparison(study: StudyResults) -> dict[str, Any]:
+    """What MLflow's **Share** would save of a charts page: the study's metrics over its axis.
+
+    Metrics of variants that have no place on a numeric axis are bars. The keys are those that
+    MLflow 3 reads from the tag ``mlflow.sharedViewState.<name>`` of an experiment; a version that
+    does not know them shows its own choice of charts.
+    """
+    card, charts = study.card, []
+    order = {metric: i for i, metric in enumerate(card.metrics)}
+    variants: dict[tuple[int, str], set[str]] = {}  # that have a metric of the card
+    for row in study.rows:
+        if row.metric in order and row.generator not in _SHARED:
+            variants.setdefault((order[row.metric], _name(row)), set()).add(row.variant)
+    named = [name for (_, name), found in sorted(variants.items()) if len(found) > 1]
+    teachers = sorted(_name(r) for r in study.rows
+                      if r.generator == "teacher" and r.metric == card.axis_metric)  # fmt: skip
+    axis = {"key": "log10_axis" if card.axis_log else "axis", "type": "PARAM"}
+    if teachers:
+        axis = {"key": teachers[0], "type": "METRIC"}
+    for i, name in enumerate(named[:_MAX_CHARTS]):
+        placed = any(row.axis is not None for row in study.rows if _name(row) == name)
+        chart: dict[str, Any] = {"type": "BAR", "metricKey": name}
+        if teachers or placed:
+            chart = {"type": "SCATTER", "xaxis": axis, "yaxis": {"key": name, "type": "METRIC"}}
+        charts.append(chart | {
+            "runsCountToCompare": 100, "deleted": False, "isGenerated": False,
+            "uuid": f"chart-{i}", "metricSectionId": _VIEW,
+        })  # fmt: skip
+    section = {"uuid": _VIEW, "name": card.title, "display": True, "isReordered": True}
+    return {
+        "compareRunCharts": charts,
+        "compareRunSections": [section],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+    }
+
+
+def _name(row: Row) -> str:
+    """``<protocol>/<resolution>``, so that variants compare; after ``teacher/`` or ``real/``."""
+    name = f"{row.protocol}/{row.size:04d}"
+    return f"{row.generator}/{name}" if row.generator in _SHARED else name
+
+
+def _track(client: MlflowClient, store: Store, study: StudyResults) -> TrackedStudy:
+    card = study.card
+    name = f"pagoda-{card.profile}-{card.study}"
+    where = experiment_id(client, store, name)
+    for tag, value in {
+        NOTE: _note(study),
+        "mlflow.experimentKind": "custom_model_development",  # the pages of model training
+        f"mlflow.sharedViewState.{_VIEW}": json.dumps(comparison(study)),
+    }.items():
+        client.set_experiment_tag(where, tag, value)
+    records = {}
+    for variant in card.variants:
+        own = [r for r in study.rows if r.variant == variant]
+        for seed in sorted({r.training_seed or 0 for r in own}):
+            rows = [r for r in own if r.training_seed == seed]
+            records[variant, seed] = _record(card, variant, seed, rows)
+    wanted = {record.tags[STUDY_IDENTITY]: key for key, record in records.items()}
+    there: dict[tuple[str, int], str] = {}
+    replaced = added = 0
+    for run in client.search_runs([where], f"tags.{STUDY_IDENTITY} != ''", max_results=50_000):
+        key = wanted.get(run.data.tags[STUDY_IDENTITY])
+        if key is None or key in there or run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+            replaced += 1
+        else:
+            there[key] = str(run.info.run_id)
+    for key, record in records.items():
+        if key not in there:
+            there[key] = send(client, where, record)
+            added += 1
+    return TrackedStudy(name, where, {key: there[key] for key in records}, added, replaced)
+
+
+def _record(card: StudyCard, variant: str, seed: int, rows: Sequence[Row]) -> Record:
+    """Parameters are what differs between runs; ``axis`` is the place on the study's axis."""
+    axis = next((r.axis for r in rows if r.axis is not None), None)
+    params = {"variant": variant, "label": card.variants[variant], "seed": str(seed)}
+    params |= {"series": card.series[variant]} if variant in card.series else {}
+    params |= {} if axis is None else {"axis": f"{axis:g}"}
+    if axis is not None and card.axis_log:  # MLflow has no logarithmic axis for parameters
+        params["log10_axis"] = f"{math.log10(axis):.4g}"
+    params["base_res"] = ", ".join(map(str, sorted({r.base_res or 0 for r in rows})))
+    points = [Point(_name(row), row.number) for row in rows]
+    points += [Point(f"by_resolution/{row.protocol}", row.number, row.size)
+               for row in rows if row.generator not in _SHARED]  # fmt: skip
+    lines = sorted(repr(row) for row in rows)
+    tags = {
+        STUDY_IDENTITY: artifacts.digest([card.profile, card.study, variant, seed, lines]),
+        "profile": card.profile,
+        "study": card.study,
+        "mlflow.source.name": "pagoda track --studies",
+    }
+    of = {"code_revision": "revision", "device": "device", "reference": "reference",
+          "features": "features"}  # fmt: skip
+    for tag, name in of.items():
+        if values := sorted({getattr(r, name) for r in rows} - {""}):
+            tags[tag] = ", ".join(values)
+    return Record(f"{variant}, seed {seed}", tags, params, points)
+
+
+def _note(study: StudyResults) -> str:
+    card = study.card
+    axis = f"\n\nParameter `axis`: {card.axis_label}." if card.axis_label else ""
+    return (
+        f"**{card.title}.** {card.question}\n\n**Rule, fixed before the run.** {card.rule}{axis}"
+        f"\n\nProfile `{card.profile}`; {card.data}. Tables and pictures: `{study.folder}`."
+    )

@@ -1,0 +1,293 @@
+"""Everything that was run, on one page: the paper's tables, the studies, the claims, the runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pagoda import outputs
+from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
+from pagoda.results.blocks import (
+    Block,
+    Document,
+    Figure,
+    Section,
+    Table,
+    table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from pagoda.results.claims import Claim, Judgement, judge_all, read_claims
+from pagoda.results.labels import GROUPS
+from pagoda.results.ledger import (
+    claims_csv,
+    counted,
+    ledger_blocks,
+    ledger_document,
+    study_links,
+    study_verdicts,
+)
+from pagoda.results.numbers import listed
+from pagoda.results.page import to_html
+from pagoda.results.paper_tables import Paper, measured_tables
+from pagoda.results.plans import plan_tables
+from pagoda.results.published import Published, read_published
+from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_runs
+from pagoda.results.studies import StudyResults, find_studies
+from pagoda.results.study_figures import draw_study, drawn_panels, panels_of
+from pagoda.results.study_tables import nearest_tables, ran, study_tables
+from pagoda.stages.revision import code_revision
+
+FOLDER, CLAIMS = "suite", "claims.md"
+_FILES = (
+    "report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex"
+)  # fmt: skip
+_THRESHOLDS = (
+    f"Blur: less than {BLUR:g} of real images' high-frequency energy. Lost detail: less than "
+    f"{LOST_DETAIL:g} of the recall of held-out real images. Unstable gradients: largest norm "
+    f"beyond {GRADIENT_SPREAD:g} medians. Discriminator wins: mean logit gap beyond {LOGIT_GAP:g}. "
+    "Conventions, fixed before the runs."
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the page is made from."""
+
+    published: Sequence[Published]  # figures of the paper and of others
+    runs: Sequence[Run]  # from reports, MLflow or DVC
+    studies: Sequence[StudyResults]  # by profile and name
+    claims: Sequence[Claim]
+    revision: str  # of the code that makes the page
+    reports: Path  # folder that the page's files go to
+    plans: Mapping[str, Table] = field(default_factory=dict)  # by the name of their files
+
+
+def gather(
+    *,
+    published: Path | None = None,
+    from_exp: bool = False,
+    from_mlflow: bool = False,
+    reports: Path = Path("reports"),
+) -> None:
+    """Write the page of everything and the claims ledger.
+
+    Args:
+        published: a user's CSV of published figures, to fill empty cells.
+        from_exp: add the experiments of ``dvc exp run`` that are still there.
+        from_mlflow: add the finished runs of MLflow.
+        reports: folder of the reports.
+
+    Raises:
+        PagodaError: one line for what is missing, damaged or unreachable.
+    """
+    found = {f"{reports}/": find_runs(reports)}
+    found |= {"DVC": experiments()} if from_exp else {}
+    found |= {"MLflow": mlflow_runs()} if from_mlflow else {}
+    runs = distinct(run for part in found.values() for run in part)
+    figures, studies = read_published(own=published), find_studies(reports)
+    claims, plans = read_claims(), plan_tables(reports)
+    material = Material(figures, runs, studies, claims, code_revision(), reports, plans)
+    folder = write_suite(material)
+    counts = ", ".join(f"{len(part)} from {where}" for where, part in found.items())
+    sys.stderr.write(
+        f"experiments: {counts}; {len(runs)} with results of their own\n"
+        f"everything: {folder}/index.html (page), {folder}/report.md (text), "
+        f"{reports / CLAIMS} (claims)\n"
+    )
+
+
+def write_suite(material: Material) -> Path:
+    """Write ``<reports>/suite/`` and ``<reports>/claims.md``.
+
+    The folder holds ``index.html``, ``report.md``, ``claims.csv``, the pictures, and every table as
+    CSV and LaTeX. It is replaced whole.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
+    """
+    folder = material.reports / FOLDER
+    judgements = judge_all(material.claims, material.studies)
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        (partial / "tables").mkdir()
+        named = suite_tables(material)
+        for name, made in named.items():
+            (partial / "tables" / f"{name}.csv").write_text(to_csv(made), "utf-8")
+            (partial / "tables" / f"{name}.tex").write_text(to_latex(made, name), "utf-8")
+        document = compose(material, judgements, named, partial)
+        (partial / "report.md").write_text(to_markdown(document), "utf-8")
+        (partial / "index.html").write_text(to_html(document, partial, dense=True), "utf-8")
+        (partial / "claims.csv").write_text(claims_csv(judgements), "utf-8")
+    ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
+    outputs.write_text(material.reports / CLAIMS, ledger)
+    return folder
+
+
+def suite_tables(material: Material) -> dict[str, Table]:
+    """Every table by the name of its files."""
+    paper = Paper(material.published, material.runs)
+    made = paper.tables() | measured_tables(material.runs)
+    for study in material.studies:
+        tables = study_tables(study.with_derived())
+        made |= {_file_name(study, group): found for group, found in tables.items()}
+    return made | dict(material.plans) | {"sources": paper.sources()}
+
+
+def compose(
+    material: Material, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
+) -> Document:
+    """Draw the pictures into ``folder`` and put the document together."""
+
+    def tables(*starts: str) -> tuple[Table, ...]:
+        return tuple(found for name, found in named.items() if name.startswith(starts))
+
+    ways = ("base-resolution", "upsampling", "growth-baselines")
+    measured = [
+        named[f"base-resolution-{p}"] for p in dict.fromkeys(r.profile for r in material.runs)
+    ]
+    sections = [
+        Section("Claims", ledger_blocks(judgements, material.revision, folder)),
+        Section("Measured here", (_runs(material), *tables("measured-"))),
+        Section("Base resolution and growth", (*(named[name] for name in ways), *measured)),
+    ]
+    for study in (study.with_derived() for study in material.studies):
+        title = f"Study: {study.card.title.lower()} ({study.card.profile})"
+        sections.append(Section(title, study_blocks(study, judgements, named, folder)))
+    for run in (run for run in material.runs if run.folder and run.facts.figures):
+        title = f"Pictures: {run.profile}, base {run.base_res}"
+        sections.append(Section(title, _pictures(run, folder)))
+    sections += [
+        Section("The paper's tables", tables("imagenet-", "fd-dinov2-")),
+        Section("One-step generators since", tables("one-step-")),
+        *([Section("What the paper's size would take", tables("plan-"))] if material.plans else []),
+        Section("Sources", (named["sources"],)),
+        Section("How to read the numbers", _reading(material)),
+    ]
+    return Document("The reproduction so far", _summary(material, judgements), tuple(sections))
+
+
+def study_blocks(
+    study: StudyResults, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
+) -> tuple[Block, ...]:
+    """Question, verdicts, and for every kind of quantity the figure and the table.
+
+    Args:
+        study: with derived rows.
+        judgements: of all studies.
+        named: every table by the name of its files.
+        folder: of the page; figures are drawn into it.
+    """
+    card = study.card
+    mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
+    links = study_links(card.study, study, folder)
+    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
+    blocks += [study_verdicts(mine)] if mine else []
+    blocks += [*nearest_tables(study), *_failures(study)]
+    for group, what in GROUPS.items():
+        name = _file_name(study, group)
+        if (width := draw_study(study, group, folder / f"{name}.png")) is not None:
+            alt = f"Results of the study {card.study}: {what}"
+            blocks.append(Figure(f"{name}.png", _drawn(study, group, named[name]), alt, width))
+        blocks += [named[name]] if name in named else []
+    for figure in card.figures:
+        file = os.path.relpath(study.folder / figure.file, folder)
+        blocks.append(replace(figure, file=file, caption=f"{figure.caption} {ran(card)}"))
+    return tuple(blocks)
+
+
+def _file_name(study: StudyResults, group: str) -> str:
+    return f"study-{study.card.profile}-{study.card.study}-{group}"
+
+
+def _failures(study: StudyResults) -> list[Table]:
+    """Signatures of failure, a line a variant and resolution."""
+    failures = study.card.failures
+    if not failures:
+        return []
+    signatures = list(dict.fromkeys(f.signature for f in failures))
+    seen = {(f.variant, f.resolution, f.signature): f"{f.seeds} of {f.of}" for f in failures}
+    rows = [
+        (study.card.variants.get(variant, variant), f"{size}×{size}",
+         *(seen.get((variant, size, name), "–") for name in signatures))
+        for variant, size in dict.fromkeys((f.variant, f.resolution) for f in failures)
+    ]  # fmt: skip
+    caption = (
+        "**Signatures of failure**, training seeds that show one. Variants and resolutions that "
+        f"show none are left out. {_THRESHOLDS} The values are in the tables below. "
+        f"{ran(study.card)}"
+    )
+    return [table(caption, ("Variant", "Growth to", *(n.capitalize() for n in signatures)), rows)]
+
+
+def _drawn(study: StudyResults, group: str, table: Table) -> str:
+    """The table's caption, and how it is drawn."""
+    metric = study.card.axis_metric
+    how = f"every student over its teacher's {metric}; " if metric else ""
+    left_out = len(panels_of(study, group)) - len(drawn_panels(study, group))
+    more = " The intervals are in the table." if "±" in table.caption else ""
+    more += f" Panels that are in the table only: {left_out}." if left_out else ""
+    return (
+        f"{table.caption} Drawn: {how}a point a training seed, lines or bars at their means, "
+        f"logarithmic where values span 8×.{more}"
+    )
+
+
+def _summary(material: Material, judgements: Sequence[Judgement]) -> str:
+    profiles = listed(f"`{run.profile}`" for run in material.runs) or "none"
+    full = sum(run.full_size for run in material.runs)
+    size = (
+        f"{full} of them at the paper's full size."
+        if full
+        else "**None is at the paper's full size**: measured values are of scaled-down runs on "
+        "other data and are never set against published figures."
+    )
+    return (
+        f"Experiments: {len(material.runs)} (profiles {profiles}); studies: "
+        f"{len(material.studies)}. {size} {counted(judgements)}"
+    )
+
+
+def _runs(material: Material) -> str:
+    if not material.runs:
+        return "Nothing was run yet: `dvc repro`, then `pagoda report`."
+    lines = [
+        f"{run.label}: {run.facts.data or 'data not recorded'}; {run.origin}; code "
+        + listed(f"`{row.revision}`" for row in run.rows)
+        for run in material.runs
+    ]
+    return "Experiments, one run each: " + ". ".join(lines) + "."
+
+
+def _pictures(run: Run, folder: Path) -> tuple[Block, ...]:
+    """The run's own pictures: distances, grids, nearest real images, learning curves."""
+    assert run.folder is not None
+    blocks: list[Block] = [f"Profile {run.label}; as in the report of this run, {run.origin}."]
+    for figure in run.facts.figures:
+        if (run.folder / figure.file).is_file():
+            file = os.path.relpath(run.folder / figure.file, folder)
+            blocks.append(replace(figure, file=file))
+    return tuple(blocks)
+
+
+def _reading(material: Material) -> tuple[Block, ...]:
+    return (
+        "A measured column is a metric under one protocol: what is measured, in which features, on "
+        "how many images. FD in the features of a small classifier is not FID. Values of different "
+        "protocols or feature networks never share a column; where lines are resolutions, each is "
+        "compared with real images of its own.",
+        "Hovering over a number, or tapping it, shows where it comes from: seed by seed, n, "
+        "reference, features, code and device; of a published figure, its source. The same stands "
+        "in the CSV of the table.",
+        "Published figures are data with a source and a grade each. Ours and theirs are never "
+        "blended, and an empty cell means that nobody could source it: "
+        "`pagoda report --published FILE` adds a file of your own.",
+        f"Every table is here as CSV and LaTeX too, under `tables/`. Page made by code "
+        f"`{material.revision}`.",
+    )

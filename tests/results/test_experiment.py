@@ -1,0 +1,107 @@
+"""Reading an experiment back: all of it, and one line when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pagoda.config import Config
+from pagoda.errors import PagodaError
+from pagoda.results.experiment import parameters_hash, read_experiment
+from pagoda.rows import Row
+from pagoda.stages.paths import Paths
+from tests.results.synthetic import (
+    CLASSES,
+    make_config,
+    result_rows,
+    write_evaluation,
+    write_experiment,
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    config = make_config()
+    write_experiment(config, columns=2)
+    return config
+
+
+def test_everything_is_read(config: Config) -> None:
+    experiment = read_experiment(config)
+    assert experiment.classes == tuple(CLASSES)
+    assert list(experiment.evaluations) == [8, 16, 32]
+    assert [e.main for e in experiment.evaluations.values()] == ["student", "grown", "grown"]
+    written = [row for res in (8, 16, 32) for row in result_rows(config, res)]
+    assert list(experiment.rows) == [Row(**row) for row in written]
+    assert list(experiment.histories) == [
+        "features", "teacher", "invert", "distill", "grow-16", "grow-32",
+    ]  # fmt: skip
+
+
+def test_no_growth_at_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=2)
+    experiment = read_experiment(config)
+    assert list(experiment.evaluations) == [32]
+    assert list(experiment.histories) == ["features", "teacher", "invert", "distill"]
+
+
+def test_identity_follows_parameters_and_results(config: Config) -> None:
+    identity = read_experiment(config).identity
+    assert read_experiment(config).identity == identity
+    other = make_config(seed=1)
+    assert parameters_hash(other) != parameters_hash(config)
+    assert read_experiment(other).identity != identity
+    rows = result_rows(config, 16)
+    rows[0]["value"] += 1e-9
+    write_evaluation(config, 16, rows, columns=2)
+    assert read_experiment(config).identity != identity
+
+
+def _change_row(config: Config) -> None:
+    rows = result_rows(config, 16)
+    del rows[3]["protocol"]
+    write_evaluation(config, 16, rows, columns=2)
+
+
+def _other_sheets(config: Config) -> None:
+    path = Paths(config).evaluation(8)
+    shutil.rmtree(path)
+    shutil.copytree(Paths(config).evaluation(16), path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["config"]["resolution"] = 8
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
+    "evaluation": (lambda c: shutil.rmtree(Paths(c).evaluation(16)), "evaluate/16 is missing"),
+    "history": (lambda c: Paths(c).history("invert").unlink(), "invert.jsonl is missing"),
+    "latents": (lambda c: shutil.rmtree(Paths(c).latents), "latents is missing"),
+    "card": (
+        lambda c: (Paths(c).data(32) / "card.json").write_text("{"),
+        "data/32/card.json is damaged .*'dvc repro'",
+    ),
+    "kind": (
+        lambda c: (Paths(c).data(32) / "manifest.json").write_text(
+            (Paths(c).latents / "manifest.json").read_text()
+        ),
+        "data/32 is a latents artifact, expected images",
+    ),
+    "row": (_change_row, r"results\.json, row 4 lacks protocol; run 'dvc repro"),
+    "sheets": (_other_sheets, "do not fit samples of shape .* at 8"),
+}
+
+
+@pytest.mark.parametrize("case", BREAKAGES)
+def test_what_is_wrong_is_one_line(config: Config, case: str) -> None:
+    breakage, said = BREAKAGES[case]
+    breakage(config)
+    with pytest.raises(PagodaError, match=said) as caught:
+        read_experiment(config)
+    assert "\n" not in str(caught.value)

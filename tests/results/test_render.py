@@ -1,0 +1,206 @@
+"""The report folder: complete, self-contained, equal for equal experiments, pixels as they are."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pagoda.config import Config, ReportConfig
+from pagoda.errors import PagodaError
+from pagoda.results import curves, grids
+from pagoda.results.experiment import History, read_experiment, read_history
+from pagoda.results.page import inline
+from pagoda.results.report import write_report
+from pagoda.stages import report
+from pagoda.stages.paths import Paths
+from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
+
+PNGS = {
+    "samples.png", "teacher_vs_student.png", "generators-16.png", "generators-32.png",
+    "neighbours.png", "distances-fd_classifier_2k.png", "curves-features.png",
+    "curves-teacher.png", "curves-distill.png", "curves-grow-16.png", "curves-grow-32.png",
+}  # fmt: skip
+
+
+def test_the_folder_holds_all_parts(finished: tuple[Config, Path]) -> None:
+    _, folder = finished
+    files = {f.name for f in folder.iterdir()}
+    assert files == PNGS | {"report.md", "index.html", "results.csv", "facts.json"}
+    assert sorted(f.name for f in folder.parent.iterdir()) == ["b8"]
+    metrics = json.loads((folder.parents[2] / "metrics.json").read_text())
+    assert metrics["final"]["fd_classifier_2k"] == 37.4
+
+
+def test_markdown_links_only_what_is_there(finished: tuple[Config, Path]) -> None:
+    _, folder = finished
+    text = (folder / "report.md").read_text()
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert sorted(linked) == sorted(PNGS)
+    assert text.count("not selected") == 5
+    assert "4 of 6 rules hold" in text
+    assert "seed 7" in text
+
+
+def test_the_page_needs_nothing_else(finished: tuple[Config, Path]) -> None:
+    _, folder = finished
+    html = (folder / "index.html").read_text()
+    parser = Page()
+    parser.feed(html)
+    assert parser.open == []
+    images = [link for link in parser.links if link.startswith("data:image/png;base64,")]
+    embedded = {base64.b64decode(link.split(",")[1]) for link in images}
+    assert embedded == {(folder / name).read_bytes() for name in PNGS}
+    anchors = [link for link in parser.links if not link.startswith("data:")]
+    assert all(link.startswith("#") and f'id="{link[1:]}"' in html for link in anchors)
+    assert "http" not in re.sub(r"base64,[^\"]+", "", html)
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_text_is_escaped_before_it_is_marked_up() -> None:
+    assert inline("a < b & **c** `<first_long>` `fd_classifier`") == (
+        "a &lt; b &amp; <strong>c</strong> <code>&lt;first_<wbr>long&gt;</code> "
+        "<code>fd_classifier</code>"
+    )
+
+
+def test_equal_experiments_give_equal_reports(
+    finished: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = finished
+    monkeypatch.chdir(tmp_path)
+    write_experiment(config)
+    report.run(config)
+    for file in folder.iterdir():
+        assert (tmp_path / Paths(config).report / file.name).read_bytes() == file.read_bytes()
+
+
+def test_an_old_report_stays_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    folder, metrics = Paths(config).report, tmp_path / "metrics.json"
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("old")
+    experiment = read_experiment(config)
+    with pytest.raises(KeyError):
+        write_report(dataclasses.replace(experiment, latents={}), folder, metrics)
+    assert (folder / "report.md").read_text() == "old"
+    assert [f.name for f in folder.parent.iterdir()] == ["b32"]
+    write_report(experiment, folder, metrics)
+    assert (folder / "report.md").read_text().startswith("# smoke: 32×32\n")
+    assert [f.name for f in folder.parent.iterdir()] == ["b32"]
+    (folder / "curves of mine.ods").write_text("mine")
+    with pytest.raises(PagodaError, match=r"b32 holds curves of mine\.ods, which pagoda did not"):
+        write_report(experiment, folder, metrics)
+    assert (folder / "curves of mine.ods").read_text() == "mine"
+    with pytest.raises(PagodaError, match=r"cannot write .*metrics.json is no folder"):
+        write_report(experiment, metrics / "b32", metrics)
+
+
+def test_a_report_shows_no_real_image_where_terms_forbid_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    experiment = read_experiment(config)
+    hidden = dataclasses.replace(config, report=ReportConfig(real_images=False))
+    folder = Paths(config).report
+    for shown in (config, hidden):
+        experiment = dataclasses.replace(experiment, config=shown)
+        write_report(experiment, folder, tmp_path / "metrics.json")
+        assert (folder / "neighbours.png").exists() == shown.report.real_images
+        text = (folder / "report.md").read_text() + (folder / "index.html").read_text()
+        assert ("Nearest real images" in text) == shown.report.real_images
+
+
+def _cells(path: Path, expected: np.ndarray, cell: int) -> tuple[int, int]:
+    """Where an enlarged image is in a picture; fails if it is not there exactly once a pixel."""
+    page = np.asarray(Image.open(path).convert("RGB"))
+    big = expected.transpose(1, 2, 0).repeat(cell // expected.shape[-1], 0)
+    big = big.repeat(cell // expected.shape[-1], 1)
+    height, width = page.shape[0] - cell + 1, page.shape[1] - cell + 1
+    corners = np.argwhere((page[:height, :width] == big[0, 0]).all(-1))
+    hits = [(y, x) for y, x in corners if (page[y : y + cell, x : x + cell] == big).all()]
+    assert len(hits) == 1
+    return int(hits[0][0]), int(hits[0][1])
+
+
+def test_samples_are_the_arrays_pixel_by_pixel(finished: tuple[Config, Path]) -> None:
+    """Same class, same row; same latent, same column of its group; resolutions left to right."""
+    _, folder = finished
+    sheet = folder / "samples.png"
+    arrays = {r: pictures((2, 10, 8), r, 1)[0] for r in (8, 16, 32)}
+    places = {r: _cells(sheet, array[3, 2], 64) for r, array in arrays.items()}
+    assert len({y for y, _ in places.values()}) == 1
+    assert places[8][1] < places[16][1] < places[32][1]
+    for r, array in arrays.items():
+        y, x = _cells(sheet, array[4, 3], 64)
+        assert (y - places[r][0], x - places[r][1]) == (67, 67)
+
+
+def test_the_teacher_stands_beside_its_student(finished: tuple[Config, Path]) -> None:
+    _, folder = finished
+    student, teacher = pictures((2, 10, 8), 8, 1)
+    left = _cells(folder / "teacher_vs_student.png", student[0, 0], 56)
+    right = _cells(folder / "teacher_vs_student.png", teacher[0, 0], 56)
+    assert left[0] == right[0]
+    assert left[1] < right[1]
+
+
+def test_neighbours_stand_right_of_their_samples(finished: tuple[Config, Path]) -> None:
+    _, folder = finished
+    samples, nearest = pictures((2, 10, 8), 32, 1)[0], pictures((1, 10, 4), 32, 2)[0]
+    for label, column in ((0, 0), (7, 3)):
+        y, x = _cells(folder / "neighbours.png", samples[label, column], 64)
+        assert _cells(folder / "neighbours.png", nearest[label, column], 64) == (y, x + 67)
+
+
+def test_large_sheets_are_cut_not_squeezed(tmp_path: Path) -> None:
+    groups = [grids.Group(str(r), np.zeros((40, 30, 3, r, r), np.uint8)) for r in (256, 512)]
+    sheet = grids.draw(groups, tuple(f"class {i}" for i in range(40)), tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as image:
+        assert image.width <= 1800
+        assert image.height < 16 * 140 + 100
+    assert sheet.classes == 16
+    assert 1 < sheet.columns < 10
+
+
+def test_a_stage_without_curves_has_no_figure(tmp_path: Path) -> None:
+    path = tmp_path / "c.png"
+    rows = tuple(history_rows("invert", 4096))
+    assert curves.draw_history(History("invert", rows), path) is None
+    assert not path.exists()
+    assert curves.draw_history(History("teacher", ()), path) is None
+
+
+@pytest.mark.parametrize("rows", [2, 39, 40, 500])
+def test_curves_of_any_length_are_drawn(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "c.png"
+    history = History("distill", tuple(history_rows("distill", 19200, rows)))
+    width = curves.draw_history(history, path)
+    assert width is not None
+    with Image.open(path) as image:
+        assert image.width > width  # more pixels than CSS pixels: sharp in print
+
+
+def test_the_running_mean_keeps_a_line_and_flattens_noise() -> None:
+    line = np.linspace(1, 2, 50)
+    assert np.allclose(curves._running_mean(line, 5)[3:-3], line[3:-3])
+    noise = np.random.default_rng(0).normal(size=400)
+    assert curves._running_mean(noise, 20).std() < noise.std() / 3
+
+
+def test_histories_of_an_experiment_round_trip(finished: tuple[Config, Path]) -> None:
+    config, folder = finished
+    path = folder.parents[2] / Paths(config).history("grow-16")
+    assert read_history(path, "grow-16").rows == tuple(history_rows("grow-16", 12000))

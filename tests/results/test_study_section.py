@@ -1,0 +1,85 @@
+"""A study on the page: who is nearest to the data, what failed and how, what is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagoda.results.blocks import Figure, Table
+from pagoda.results.labels import COST
+from pagoda.results.studies import Failure, StudyResults
+from pagoda.results.study_figures import curves_of, draw_parts, panels_of
+from pagoda.results.study_tables import nearest_tables, study_tables
+from pagoda.results.suite import study_blocks
+from pagoda.rows import Row
+from tests.results.synthetic_study import make_card, make_rows
+
+VARIANTS = {"few": "1 %", "many": "100 %", "all": "Everything"}
+
+
+def study(rows: list[Row], **card: Any) -> StudyResults:
+    return StudyResults(make_card(**card), tuple(rows), Path("reports/tiny/studies/pairs"))
+
+
+def test_the_nearest_arm_is_the_one_of_the_lowest_mean_and_protocols_stay_apart() -> None:
+    rows = make_rows({"few": [9.0, 1.0], "many": [3.0, 3.0], "all": [4.0, 4.1]})
+    rows += make_rows({"few": [1.0], "many": [2.0]}, protocol="fid_clean_1k")
+    rows += make_rows({"few": [0.1], "many": [0.2]}, generator="teacher")
+    rows += make_rows({"few": [0.1]}, resolution=16)  # nothing to compare with
+    (table,) = nearest_tables(study(rows, variants=VARIANTS))
+    lines = [tuple(cell.text for cell in row) for row in table.rows]
+    assert [(*line[:2], line[3], line[5]) for line in lines] == [
+        ("8×8", "100 %", "Everything", "1 %"), ("8×8", "1 %", "100 %", ""),
+    ]  # fmt: skip
+    assert lines[0][2] == "3.00"
+    assert "seed 0: 9.0; seed 1: 1.0" in table.rows[0][6].title
+    (pair,) = nearest_tables(study(make_rows({"few": [1.0], "many": [2.0]})))
+    assert "Furthest" not in pair.header
+    assert nearest_tables(study(make_rows({"few": [1.0]}))) == []
+
+
+def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) -> None:
+    failures = (Failure("few", 16, "blur", 2, 3),)
+    picture = Figure("x.png", "A picture.", "alt", 10)
+    one = study(make_rows({"few": [1.0], "many": [2.0]}), failures=failures, figures=(picture,))
+    blocks = study_blocks(one, [], {f"study-tiny-pairs-{k}": t for k, t in
+                                    study_tables(one).items()}, tmp_path)  # fmt: skip
+    captions = [b.caption for b in blocks if isinstance(b, Table | Figure)]
+    (failed,) = [c for c in captions if c.startswith("**Signatures of failure**")]
+    assert "less than 0.7 of real images' high-frequency energy" in failed
+    assert all("`tiny` (scaled down), made up, 8 images" in c for c in captions)
+
+
+@pytest.mark.parametrize("axis_metric", ["", "fd"])
+def test_an_arm_that_is_a_diffusion_model_is_drawn_beside_the_others(axis_metric: str) -> None:
+    rows = make_rows({"few": [1.0]}) + make_rows({"many": [2.0]}, generator="teacher")
+    rows = [dataclasses.replace(r, metric="seconds_per_image", protocol="s") for r in rows]
+    found = study(rows, metrics=("seconds_per_image",), axis_metric=axis_metric)
+    drawn = [curves_of(found, panel) for panel in panels_of(found, COST)]
+    expected = [] if axis_metric else [[1e3, 2e3]]
+    assert [[v for values in c[""].values() for v in values] for c in drawn if c] == expected
+
+
+def _costs(seed: int, variant: str) -> list[Row]:
+    def row(metric: str, protocol: str, value: float) -> Row:
+        made = make_rows({variant: [value]}, metric=metric, protocol=protocol, resolution=16)[0]
+        return dataclasses.replace(made, training_seed=seed, n=64)
+
+    rows = [("stage_flops", "stage_flops_teacher", 1e12), ("stage_flops", "stage_flops_grow", 2e12),
+            ("seconds_per_image", "seconds_per_image_b64", 0.01),
+            ("part_seconds_trunk", "part_seconds_trunk_b64", 0.02)]  # fmt: skip
+    return [row(*entry) for entry in rows]
+
+
+def test_the_picture_of_costs_is_of_one_seed(tmp_path: Path) -> None:
+    variants = {"few": "1 %"}
+    pictures = []
+    for seeds in (1, 3):
+        rows = [row for seed in range(seeds) for row in _costs(seed, "few")]
+        figure = draw_parts(rows, variants, tmp_path)
+        pictures.append((tmp_path / figure.file).read_bytes())
+        assert "Seed 0" in figure.caption and "batches of 64" in figure.caption
+    assert pictures[0] == pictures[1]

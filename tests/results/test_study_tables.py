@@ -1,0 +1,138 @@
+"""A study's tables: what shares a line, what shares a column, and what a cell says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from pagoda.results.blocks import Table
+from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
+from pagoda.results.numbers import Interval, with_half
+from pagoda.results.studies import StudyResults, find_studies
+from pagoda.results.study_tables import rows_of, study_tables
+from pagoda.rows import Row
+from tests.results.synthetic_study import make_card, make_row, make_rows
+
+ROOT = Path(__file__).parents[2]
+VALUES = {"few": [3.0, 3.1, 2.9], "many": [1.0]}
+
+
+def tables(rows: list[Row], **card: Any) -> dict[str, Table]:
+    return study_tables(StudyResults(make_card(**card), tuple(rows), Path()).with_derived())
+
+
+def column(table: Table, name: str) -> list[str]:
+    return [row[table.header.index(name)].text for row in table.rows]
+
+
+def everything() -> list[Row]:
+    """A value of every group; costs and checks stand under the generator ``none``."""
+    rows = make_rows(VALUES, train_flops=2e12)
+    for metric in ("round_trip", "latent_std", "gradient_spread", "stage_flops"):
+        protocol = {"stage_flops": "stage_flops_grow"}.get(metric, metric)
+        rows += make_rows(VALUES, metric=metric, protocol=protocol, generator="none")
+    return rows
+
+
+def test_every_group_has_a_table_of_its_own_without_empty_columns() -> None:
+    made = tables(everything())
+    assert list(made) == [QUALITY, GROWTH, ROUND_TRIP, LATENTS, COST, STAGES]
+    for table in made.values():
+        for i, _ in enumerate(table.header):
+            assert any(row[i].text for row in table.rows)
+
+
+def test_a_cell_is_the_mean_with_half_of_students_interval() -> None:
+    cells = column(tables(make_rows(VALUES))[QUALITY], "FD ↓ `fd_classifier_1k`")
+    half = stats.t.ppf(0.975, 2) * stats.sem(VALUES["few"])
+    assert cells == [f"3.00 ± {half:.2f}", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (1.627, 0.0908, "1.627 ± 0.091"),
+        (45.0, 46.9, "45 ± 47"),
+        (46.1, 151.0, "46 ± 151"),
+        (1234.5, 12.0, "1,234 ± 12"),
+        (2.0, 0.0, "2.00"),
+        (1.0, float("inf"), "1.00"),
+    ],
+)
+def test_a_mean_is_printed_to_the_digits_that_its_interval_allows(
+    mean: float, half: float, text: str
+) -> None:
+    assert with_half(Interval(mean, mean - half, mean + half, 3)) == text
+
+
+def test_units_are_scaled_and_named_and_the_provenance_keeps_the_measured_value() -> None:
+    rows = make_rows({"few": [0.0125]}, metric="seconds_per_image", protocol="seconds_b64")
+    table = tables(rows)[COST]
+    (cell,) = [row[-1] for row in table.rows]
+    assert table.header[-1] == "Time an image ↓, ms `seconds_b64`"
+    assert cell.text == "12.5"
+    assert "seed 0: 0.0125" in cell.title
+
+
+def test_the_caption_tells_what_a_reviewer_asks_for() -> None:
+    caption = tables(make_rows(VALUES))[QUALITY].caption
+    for fact in (
+        "`tiny` (scaled down)", "made up, 8 images", "training seeds 0, 1, 2", "Student's 95%",
+        "n 1,024 images", "evaluation seed 7", "8,192 real images at 8×8", "features `fefe",
+        "code `0123456789ab`", "on cpu", "NFE 1",
+    ):  # fmt: skip
+        assert fact in caption
+    alone = tables(make_rows({"few": [1.0], "many": [2.0]}))[QUALITY].caption
+    assert "training seed 0 alone: no interval" in alone
+    full = tables(make_rows(VALUES), profile="imagenet")[QUALITY].caption
+    assert "`imagenet` (full size)" in full
+
+
+def test_values_of_two_protocols_stand_in_two_columns() -> None:
+    rows = make_rows({"few": [1.0]}) + make_rows({"many": [2.0]}, protocol="fid_clean_1k")
+    table = tables(rows)[QUALITY]
+    assert column(table, "FD ↓ `fd_classifier_1k`") == ["1.00", ""]
+    assert column(table, "FD ↓ `fid_clean_1k`") == ["", "2.00"]
+
+
+def test_a_shared_teacher_and_real_images_are_shown_once() -> None:
+    rows = make_rows({"few": [3.0, 3.1], "many": [1.0, 1.1]})
+    for who, nfe in (("teacher", 23), ("real", None)):
+        rows += make_rows({"few": [0.5, 0.5], "many": [0.5, 0.5]}, generator=who, nfe=nfe)
+    arms = column(tables(rows)[QUALITY], "Variant")
+    assert arms == ["1 %", "1 %: diffusion teacher", "100 %", "Real images, held out (floor)"]
+    other = [
+        dataclasses.replace(r, value=0.7) if (r.variant, r.generator) == ("many", "teacher") else r
+        for r in rows
+    ]
+    assert "100 %: diffusion teacher" in column(tables(other)[QUALITY], "Variant")
+
+
+def test_stages_are_summed_where_there_are_several() -> None:
+    one = make_rows({"few": [2e12]}, metric="stage_flops", protocol="stage_flops_teacher",
+                    generator="none")  # fmt: skip
+    assert [r.metric for r in rows_of(StudyResults(make_card(), tuple(one), Path()).with_derived(),
+                                      STAGES)] == ["stage_flops"]  # fmt: skip
+    more = [make_row("few", 0, 3e12, metric="stage_flops", protocol="stage_flops_grow",
+                     generator="none", resolution=16)]  # fmt: skip
+    table = tables(one + more)[STAGES]
+    assert column(table, "Stage") == ["teacher", "grow", "all stages"]
+    assert column(table, "Compute, TFLOP") == ["2.00", "3.00", "5.00"]
+
+
+@pytest.mark.parametrize("study", find_studies(ROOT / "reports"), ids=lambda s: s.card.study)
+def test_the_measured_studies_lose_no_value_and_have_no_mostly_empty_column(
+    study: StudyResults,
+) -> None:
+    made = study_tables(study.with_derived())
+    told = "\n".join(cell.title for t in made.values() for row in t.rows for cell in row)
+    for row in study.rows:
+        assert f": {row.value!r}" in told
+    for table in made.values():
+        for i, name in enumerate(table.header):
+            filled = sum(bool(row[i].text) for row in table.rows)
+            assert 2 * filled >= len(table.rows), name
