@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import ArmConfig, Config, parse
+from pagoda.config import VariantConfig, Config, parse
 from pagoda.errors import PagodaError
 from pagoda.paper.claims import read_claims
 from pagoda.stages.code import ROOT, closure
@@ -62,7 +62,7 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def _runs(study: Study, config: Config) -> Iterator[tuple[Arm, int, ArmConfig]]:
+def _runs(study: Study, config: Config) -> Iterator[tuple[Arm, int, VariantConfig]]:
     for arm in study.arms.values():
         for seed in study.seeds(config, arm):
             yield arm, seed, arm_config(config, study, arm, seed)
@@ -116,7 +116,7 @@ def test_every_section_that_a_step_reads_is_a_parameter(
         watched = {k for dep in stage.deps if hasattr(dep, "params") for k in dep.params}
         steps = (*arm.steps, *arm.counts)
         needed = {section for step in steps for section in STEPS[step].sections}
-        needed |= {f"arms.{arm.name}", f"studies.{study.size}.share", "studies.samples", "evaluate"}
+        needed |= {f"arms.{arm.name}", f"studies.{study.size}.fraction", "studies.samples", "evaluate"}
         assert needed <= watched, f"{arm.name} would not rerun for {sorted(needed - watched)}"
 
 
@@ -169,7 +169,7 @@ def test_an_arm_sees_its_share_of_the_images(config: Config) -> None:
     study = load_study("robustness")
     half = arm_config(config, study, study.arms["teacher-half"], 0)
     assert half.teacher.optim.images == pytest.approx(config.teacher.optim.images / 2, abs=64)
-    share = config.studies.usual.share
+    share = config.studies.usual.fraction
     student = arm_config(config, study, study.arms["rec-half"], 0).distill.optim
     assert student.images == pytest.approx(config.distill.optim.images * share, abs=student.batch)
     assert student.images % student.batch == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda import artifacts, distributed
-from pagoda.config import ArmConfig, Config
+from pagoda.config import VariantConfig, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.stages import distill, grow, invert, measure, super_resolution, teacher
@@ -30,20 +30,20 @@ def run(config: Config, study: Study, arm: Arm, seed: int) -> None:
         measure.run(made, study, arm)
 
 
-def _grow(config: ArmConfig) -> None:
+def _grow(config: VariantConfig) -> None:
     """Grow the arm's own generator, doubling by doubling."""
     for step in config.growth.values():
         grow.run(config, step["from"], step["to"])
         distributed.barrier()
 
 
-def _grow_each(config: ArmConfig) -> None:
+def _grow_each(config: VariantConfig) -> None:
     """Grow each of the main pipeline's generators by one doubling."""
     for step in config.growth.values():
         grow.run(without(config, f"gen/{step['from']}"), step["from"], step["to"])
 
 
-def _cascade(config: ArmConfig) -> None:
+def _cascade(config: VariantConfig) -> None:
     for step in config.growth.values():
         super_resolution.run(config, step["from"], step["to"])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
-from pagoda.config import ArmConfig, Config
+from pagoda.config import VariantConfig, Config
 from pagoda.data.noise import standard_normal
 from pagoda.diffusion.solver import edm_grid, nfe, sample
 from pagoda.networks.denoiser import load_denoiser
@@ -43,7 +43,7 @@ class Entry:
     parameters: int
 
 
-def entries(config: ArmConfig, steps: tuple[str, ...], device: torch.device) -> list[Entry]:
+def entries(config: VariantConfig, steps: tuple[str, ...], device: torch.device) -> list[Entry]:
     """Everything that the steps of an arm have made, lowest resolution first."""
     found = []
     if "teacher" in steps or "score_teacher" in steps:
@@ -59,13 +59,13 @@ def entries(config: ArmConfig, steps: tuple[str, ...], device: torch.device) -> 
     return found
 
 
-def without(config: ArmConfig, *keys: str) -> ArmConfig:
+def without(config: VariantConfig, *keys: str) -> VariantConfig:
     """The arm with some artifacts read where the main pipeline left them."""
     return replace(config, places={k: v for k, v in config.places.items() if k not in keys})
 
 
 def _one_step(
-    config: ArmConfig, resolution: int, device: torch.device, each: bool = False
+    config: VariantConfig, resolution: int, device: torch.device, each: bool = False
 ) -> Entry:
     name = "student" if resolution == config.base_res else "grown"
     make, parameters = _generator(config, resolution, device)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
-from pagoda.config import ArmConfig
+from pagoda.config import VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
@@ -50,7 +50,7 @@ _EMPTY = {"generator": "none", "nfe": None, "eval_seed": None, "reference": "",
 Row = dict[str, Any]
 
 
-def run(config: ArmConfig, study: Study, arm: Arm) -> None:
+def run(config: VariantConfig, study: Study, arm: Arm) -> None:
     """Score every generator of the arm, its latents and its training curves.
 
     ``rows.json`` holds one entry a value, in the columns of a study's results; ``failures`` names
@@ -123,7 +123,7 @@ class _Held:
 class Judge:
     """Real images and the feature network that an arm is held against."""
 
-    def __init__(self, config: ArmConfig, device: torch.device) -> None:
+    def __init__(self, config: VariantConfig, device: torch.device) -> None:
         self.config, self.device, self.paths = config, device, Paths(config)
         where = {"name": config.name, "target_res": config.target_res}
         self.features = artifacts.open_artifact(self.paths.features, "features", where)
@@ -219,7 +219,7 @@ class Judge:
 class Curves:
     """Seconds, compute and stability of every training step of an arm, from its curves."""
 
-    def __init__(self, config: ArmConfig, flops: dict[str, float]) -> None:
+    def __init__(self, config: VariantConfig, flops: dict[str, float]) -> None:
         self.base, self.flops = config.base_res, flops
         paths = Paths(config)
         self.curves = {stage: _history(paths.history(stage)) for stage in self.flops}
@@ -262,7 +262,7 @@ def _rows(values: Mapping[str, tuple[str, float]], facts: Row) -> list[Row]:
     ]
 
 
-def _latent_rows(config: ArmConfig, arm: Arm) -> list[Row]:
+def _latent_rows(config: VariantConfig, arm: Arm) -> list[Row]:
     """Round-trip errors and normality of the latents that the arm made."""
     if not {"invert", "pair_randomly"} & set(arm.steps):
         return []
@@ -285,7 +285,7 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def _cost_rows(
-    config: ArmConfig, arm: Arm, classes: int, counted: dict[str, float], device: torch.device
+    config: VariantConfig, arm: Arm, classes: int, counted: dict[str, float], device: torch.device
 ) -> list[Row]:
     """Training compute and sampling cost of the steps that the arm only counts."""
     if not arm.counts:

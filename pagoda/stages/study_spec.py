@@ -17,7 +17,7 @@ from typing import Any
 from pagoda.config import (
     NAME_RULE,
     NO_WEIGHTS,
-    ArmConfig,
+    VariantConfig,
     Config,
     is_name,
     parse,
@@ -193,7 +193,7 @@ def find_arm(study: Study, name: str) -> Arm:
     return study.arms[name]
 
 
-def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
+def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> VariantConfig:
     """The profile with the study's size and the arm's keys, and where its artifacts live.
 
     Raises:
@@ -201,7 +201,7 @@ def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
     """
     where = f"{STUDIES / study.name / 'study.yaml'}, arm {arm.name}"
     tree = dataclasses.asdict(config)
-    share = getattr(config.studies, study.size).share
+    share = getattr(config.studies, study.size).fraction
     for section in _TRAINED:
         _scale(tree[section]["optim"], arm.images.get(section, share))
         tree[section]["imported"] = NO_WEIGHTS  # an arm trains what it compares
@@ -211,7 +211,7 @@ def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
     tree["base_res"] = min(tree["base_res"] << arm.doublings, tree["target_res"])
     made = parse(with_lists(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
-    return ArmConfig(**values, places=_places(config, study, arm, seed, made))
+    return VariantConfig(**values, places=_places(config, study, arm, seed, made))
 
 
 def _scale(optim: dict[str, Any], share: float) -> None:
