@@ -161,9 +161,7 @@ def _dvc() -> Finding:
     version = metadata.version("dvc")
     try:
         with Repo(str(project_root())) as repo:
-            main = str(Path(repo.root_dir, "dvc.yaml"))  # studies have files of their own
-            stages = sum(str(stage.path) == main for stage in repo.index.stages)
-            changed = len(repo.status([main]))
+            stages, changed = len(repo.index.stages), len(repo.status())
     except NotDvcRepoError:
         return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
     except LockError:

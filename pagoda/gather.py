@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pagoda.errors import PagodaError
-from pagoda.paper.claims import FILE, read_claims
+from pagoda.paper.claims import read_claims
 from pagoda.paper.plans import read_plans
 from pagoda.paper.published import read_published
 from pagoda.paper.runs import RESULTS, TEXT, Run, distinct, find_runs, make_run
@@ -55,7 +55,7 @@ def gather(
         published=read_published(own=published),
         runs=runs,
         studies=find_studies(reports),
-        claims=read_claims(FILE),
+        claims=read_claims(),
         plans=read_plans(reports),
         revision=code_revision(),
         reports=reports,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,12 @@ def _base() -> dict[str, Any]:
 def smoke_tree(**overrides: Any) -> dict[str, Any]:
     """The tree of the default profile with dotted keys replaced; both derived lists follow."""
     return with_lists(override(_base(), overrides))
+
+
+def copy_studies(folder: Path) -> None:
+    """The project's studies, in a folder of their own: they keep their runs beside them."""
+    away = shutil.ignore_patterns("runs", ".dvc", "pagoda", "dvc.*")
+    shutil.copytree(ROOT / "experiments", folder / "experiments", symlinks=True, ignore=away)
 
 
 def tiny_tree(**overrides: Any) -> dict[str, Any]:

@@ -118,19 +118,19 @@ def track(
         run("track", config)
 
 
-def arm(
+def variant(
     ctx: typer.Context,
     study: Annotated[str, typer.Argument(help="Folder of the study in experiments/.")],
-    arm: Annotated[str, typer.Argument(help="One of its arms.")],
+    variant: Annotated[str, typer.Argument(help="One of its variants.")],
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Training seed.")],
 ) -> None:
-    """Train and measure one arm of a study with one seed."""
-    from pagoda.stages.study_spec import find_arm, load_study
+    """Train and measure one variant of a study with one seed."""
+    from pagoda.stages.study_spec import load_study
 
     config, found = parameters(ctx), load_study(study)
-    member = find_arm(found, arm)
+    member = found.variant(variant)
     if not others_ran():
-        run("arm", config, found, member, seed)
+        run("variant", config, found, member, seed)
 
 
 def study(

@@ -98,11 +98,19 @@ def derive(
     reset: Annotated[
         bool, typer.Option("--reset", help="With --profile: drop values that no profile has.")
     ] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Write what dvc.yaml files say of code and studies.")
+    ] = False,
 ) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
     from pagoda.derive import choose, rewrite
     from pagoda.stages.root import project_root
 
+    if stages:
+        from pagoda.dvc_stages import write_stages
+
+        typer.echo(f"written: {', '.join(write_stages()) or 'nothing, all is up to date'}")
+        return
     if profile is None:
         found, what = rewrite(ctx.obj), "resolutions and growth now follow"
     else:

@@ -1,8 +1,8 @@
 """``params.yaml`` -> frozen, typed, validated dataclasses. The only reader of that file.
 
-Numbers live in ``params.yaml``, which ``experiments/`` composes; a key whose field has a default may
-be missing there. A wrong key, type or value raises :class:`pagoda.errors.PagodaError` with one line
-that names the key, the value, what is allowed and the file.
+Numbers live in ``params.yaml``, which ``experiments/`` composes; a key whose field has a default
+may be missing there. A wrong key, type or value raises :class:`pagoda.errors.PagodaError` with one
+line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
 :mod:`fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of pagoda

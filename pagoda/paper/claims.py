@@ -1,11 +1,10 @@
-"""Claims and their rules, fixed in ``experiments/claims.yaml`` before the runs, and their verdicts.
+"""Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs; verdicts.
 
 A claim reads::
 
     - id: pairs.one_percent            # unique; its part before the dot names nothing
       claim: One percent of the pairs gives the same quality.
       source: paper, section 5.1       # or: study
-      study: pairs                     # folder in experiments/
       metric: fd                       # StudyRow.metric; every protocol of it is judged by itself
       generator: student               # StudyRow.generator
       resolution: base                 # base, target, grown (all above the base) or pixels
@@ -53,7 +52,8 @@ from pagoda.report.derived import EXACT, with_derived
 from pagoda.report.intervals import Interval, t_interval
 from pagoda.report.studies import StudyResults, StudyRow
 
-FILE = Path("experiments/claims.yaml")
+FOLDER = Path("experiments")
+FILE = "experiments/<study>/study.yaml"
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
 EFFECTS = ("ratio", "difference", "slope", "value")
 MIN_SEEDS = 3
@@ -147,21 +147,23 @@ class Judgement:
     study: StudyResults | None = None
 
 
-def read_claims(path: Path = FILE) -> list[Claim]:
-    """Read and check the claims.
+def read_claims(folder: Path = FOLDER) -> list[Claim]:
+    """Read and check the claims of every study in a folder.
 
     Raises:
         PagodaError: one line that names the claim and what is wrong with its rule.
     """
-    if not path.is_file():
-        raise PagodaError(f"{path} is missing; 'git checkout -- {path}'")
-    try:
-        trees = list(read_yaml(path)["claims"])
-    except (KeyError, TypeError) as error:
-        raise PagodaError(f"{path} has no list 'claims'; 'git checkout -- {path}'") from error
-    claims = [_claim(tree, f"{path}, claim {n}") for n, tree in enumerate(trees, 1)]
+    claims = []
+    for file in sorted(folder.glob("*/study.yaml")):
+        tree = read_yaml(file)
+        trees = tree.get("claims", []) if isinstance(tree, dict) else None
+        if not isinstance(trees, list):
+            raise PagodaError(f"{file}: claims = {trees!r}; it must be a list of claims")
+        claims += [
+            _claim(c, f"{file}, claim {n}", file.parent.name) for n, c in enumerate(trees, 1)
+        ]
     if len({c.id for c in claims}) < len(claims):
-        raise PagodaError(f"{path}: two claims have one id")
+        raise PagodaError(f"{folder}: two claims have one id")
     return claims
 
 
@@ -335,9 +337,10 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _claim(tree: Any, where: str) -> Claim:
+def _claim(tree: Any, where: str, study: str) -> Claim:
     if not isinstance(tree, dict):
         raise PagodaError(f"{where} is not a mapping")
+    tree = tree | {"study": study}
     where = f"{where} ({tree.get('id', 'no id')})"
     names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Claim)}
     missing = [n for n, needed in names.items() if needed and n not in tree]

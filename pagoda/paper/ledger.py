@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pagoda.paper.claims import FILE, OPEN, REFUTED, SUPPORTED, Claim, Judgement, exact
+from pagoda.paper.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Claim, Judgement, exact
 from pagoda.report.document import Block, Cell, Document, Section, Table
 from pagoda.report.intervals import CONFIDENCE
 from pagoda.report.results import number, size_label
@@ -124,7 +124,7 @@ def _end(value: float) -> str:
 
 def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     """Links from ``folder`` to a study's README and, once it has run, to its summary."""
-    files = {name: FILE.parent / name / "README.md"}
+    files = {name: FOLDER / name / "README.md"}
     if study is not None and (study.folder / SUMMARY).is_file():
         files["results"] = study.folder / SUMMARY
     targets = {text: Path(os.path.relpath(file, folder)).as_posix() for text, file in files.items()}

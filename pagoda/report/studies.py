@@ -15,7 +15,7 @@ its own with their place on the axis.
 
 ``study.json``: the fields of :class:`StudyCard`.
 
-A claim in ``experiments/claims.yaml`` names arms, metric, generator and resolution; see
+A claim in ``study.yaml`` names arms, metric, generator and resolution; see
 :mod:`pagoda.paper.claims`.
 """
 
@@ -110,7 +110,7 @@ class StudyCard:
         study: name, the folder in ``experiments/``.
         title: reader's name.
         question: what it asks, one sentence.
-        rule: what decides, one sentence; the exact rules are in ``experiments/claims.yaml``.
+        rule: what decides, one sentence; the exact rules are the study's claims.
         profile: name of the profile it ran at.
         data: the images, one sentence.
         revision: code revision of the run.

@@ -34,6 +34,10 @@ EXEMPT = frozenset(
 )
 
 
+APART = ("stages", "methods")
+"""Packages of files that have nothing to do with each other."""
+
+
 @cache
 def closure(module: str) -> frozenset[str]:
     """Files (relative to the root) that importing ``module`` and calling it can execute.
@@ -53,6 +57,16 @@ def closure(module: str) -> frozenset[str]:
         pending += _parents(name)
     files = {str(f.relative_to(ROOT)) for f in found.values() if f.stem != "__init__"}
     return frozenset(files - EXEMPT)
+
+
+def dependencies(module: str) -> list[str]:
+    """The code that a stage of ``dvc.yaml`` depends on: folders of the library, else files.
+
+    Files of :data:`APART` stand for themselves, so that an edit of one stage or method reruns no
+    other.
+    """
+    parts = (Path(file).parts for file in closure(module))
+    return sorted({"/".join(p if len(p) < 3 or p[1] in APART else p[:2]) for p in parts})
 
 
 def versions(module: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an arm of a study has made, as functions from latents to images."""
+"""What a variant of a study has made, as functions from latents to images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
-from pagoda.config import VariantConfig, Config
+from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.diffusion.solver import edm_grid, nfe, sample
 from pagoda.networks.denoiser import load_denoiser
@@ -24,7 +24,7 @@ Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class Entry:
-    """A generator that an arm made, at one resolution.
+    """A generator that a variant made, at one resolution.
 
     Attributes:
         name: ``teacher``, ``student``, ``grown`` or ``cascade``.
@@ -44,7 +44,7 @@ class Entry:
 
 
 def entries(config: VariantConfig, steps: tuple[str, ...], device: torch.device) -> list[Entry]:
-    """Everything that the steps of an arm have made, lowest resolution first."""
+    """Everything that the steps of a variant have made, lowest resolution first."""
     found = []
     if "teacher" in steps or "score_teacher" in steps:
         found.append(_teacher(config, device))
@@ -60,7 +60,7 @@ def entries(config: VariantConfig, steps: tuple[str, ...], device: torch.device)
 
 
 def without(config: VariantConfig, *keys: str) -> VariantConfig:
-    """The arm with some artifacts read where the main pipeline left them."""
+    """The variant with some artifacts read where the main pipeline left them."""
     return replace(config, places={k: v for k, v in config.places.items() if k not in keys})
 
 

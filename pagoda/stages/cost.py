@@ -26,7 +26,7 @@ Values = dict[str, tuple[str, float]]
 def sampling_costs(
     config: VariantConfig, counts: tuple[str, ...], classes: int, device: torch.device
 ) -> list[tuple[str, int, int | None, Values]]:
-    """(generator, resolution, NFE, values) of every sampler of an arm.
+    """(generator, resolution, NFE, values) of every sampler of a variant.
 
     The time of a many-step sampler is that of one evaluation times its number of evaluations.
     """

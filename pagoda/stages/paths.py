@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pagoda.config import VariantConfig, Config
+from pagoda.config import Config, VariantConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Last stage of a study: the measurements of its arms as results, pictures and a summary."""
+"""Last stage of a study: the measurements of its variants as results, pictures and a summary."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from pagoda.report.study_pictures import draw_parts, draw_same_latents
 from pagoda.report.study_summary import write_summary
 from pagoda.stages.paths import Paths
 from pagoda.stages.revision import code_revision
-from pagoda.stages.study_spec import Arm, Study
+from pagoda.stages.study_spec import Study, Variant
 
 _FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "cost.png")
 
 Measured = dict[tuple[str, int], Artifact]
-"""By arm and seed."""
+"""By variant and seed."""
 
 
 def run(config: Config, study: Study) -> None:
     """Write ``results.csv``, ``study.json``, pictures and ``summary.md`` of a study.
 
     Raises:
-        PagodaError: if a run of an arm is missing or damaged, or the folder holds anything else.
+        PagodaError: if a run of a variant is missing or damaged, or the folder holds anything else.
     """
     measured = {
-        (arm.name, seed): artifacts.open_artifact(
-            study.folder(config, arm, seed) / "measured", "measurement",
-            {"study": study.name, "arm": arm.name, "seed": seed, "name": config.name},
+        (variant.name, seed): artifacts.open_artifact(
+            study.folder(config, variant, seed) / "measured", "measurement",
+            {"study": study.name, "variant": variant.name, "seed": seed, "name": config.name},
         )
-        for arm in study.arms.values()
-        for seed in study.seeds(config, arm)
+        for variant in study.variants.values()
+        for seed in study.seeds(config, variant)
     }  # fmt: skip
     rows = [row for key in measured for row in _rows(study, measured, *key)]
     folder = study_folder(config.name, study.name)
@@ -49,23 +49,23 @@ def run(config: Config, study: Study) -> None:
 
 
 def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[StudyRow]:
-    """Rows of one run, the teacher that it read among them: rules pair values by arm and seed."""
-    arm = study.arms[name]
+    """Rows of one run, with the teacher that it read: rules pair values by variant and seed."""
+    variant = study.variants[name]
     trees = list(measured[name, seed].json("rows")["rows"])
-    if arm.of is not None:
-        parent = study.arms[arm.of]
+    if variant.of is not None:
+        parent = study.variants[variant.of]
         first = seed if (parent.name, seed) in measured else _first(measured, parent.name)
         above = measured[parent.name, first].json("rows")["rows"]
         trees += [row for row in above if row["generator"] == "teacher"]
-    return [StudyRow(arm=name, axis=_axis(arm), **(tree | {"seed": seed})) for tree in trees]
+    return [StudyRow(arm=name, axis=_axis(variant), **(tree | {"seed": seed})) for tree in trees]
 
 
-def _first(measured: Measured, arm: str) -> int:
-    return min(seed for name, seed in measured if name == arm)
+def _first(measured: Measured, variant: str) -> int:
+    return min(seed for name, seed in measured if name == variant)
 
 
-def _axis(arm: Arm) -> float | None:
-    return None if arm.axis is None else float(arm.axis)
+def _axis(variant: Variant) -> float | None:
+    return None if variant.axis is None else float(variant.axis)
 
 
 def _card(
@@ -73,7 +73,7 @@ def _card(
 ) -> StudyCard:
     data = artifacts.open_artifact(Paths(config).data(config.target_res), "images").card()
     images = ", ".join(f"{n:,} {split}" for split, n in sorted(data["n"].items(), reverse=True))
-    series = {arm.name: arm.series for arm in study.arms.values() if arm.series}
+    series = {variant.name: variant.series for variant in study.variants.values() if variant.series}
     return StudyCard(
         study=study.name,
         title=study.title,
@@ -85,7 +85,7 @@ def _card(
         axis_label=study.axis_label,
         axis_log=study.axis_log,
         axis_metric=study.axis_metric,
-        arms={arm.name: arm.label for arm in study.arms.values()},
+        arms={variant.name: variant.label for variant in study.variants.values()},
         series=series,
         metrics=study.metrics,
         findings=tuple(_failures(study, measured)),
@@ -94,7 +94,7 @@ def _card(
 
 
 def _failures(study: Study, measured: Measured) -> list[str]:
-    """A sentence for each signature of failure: arm, resolution, how many of its seeds."""
+    """A sentence for each signature of failure: variant, resolution, how many of its seeds."""
     seen: dict[tuple[str, str, str], int] = {}
     runs: dict[str, int] = {}
     for (name, _), artifact in measured.items():
@@ -104,23 +104,23 @@ def _failures(study: Study, measured: Measured) -> list[str]:
                 key = name, resolution, signature
                 seen[key] = seen.get(key, 0) + 1
     return [
-        f"{study.arms[name].label}, growth to {res}×{res}: {signature} "
+        f"{study.variants[name].label}, growth to {res}×{res}: {signature} "
         f"({count} of {runs[name]} seeds)"
         for (name, res, signature), count in seen.items()
     ]
 
 
 def _sheets(study: Study, measured: Measured, config: Config, folder: Path) -> list[StudyFigure]:
-    """The same latents through the resolutions, an arm a block; first seed, uncurated."""
+    """The same latents through the resolutions, a variant a block; first seed, uncurated."""
     blocks: dict[str, list[np.ndarray]] = {}
-    for arm in study.arms.values():
-        artifact = measured[arm.name, study.seeds(config, arm)[0]]
+    for variant in study.variants.values():
+        artifact = measured[variant.name, study.seeds(config, variant)[0]]
         kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
         names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
         own = [n for n in names if not n.startswith("samples-teacher-")]
         if len(names) > 1:
             teachers = [n for n in names if n not in own]
-            sheets = {arm.label: own, f"{arm.label}: teacher": teachers}
+            sheets = {variant.label: own, f"{variant.label}: teacher": teachers}
             blocks |= {k: [artifact.array(n) for n in v] for k, v in sheets.items() if v}
     if not blocks:
         return []
@@ -130,5 +130,5 @@ def _sheets(study: Study, measured: Measured, config: Config, folder: Path) -> l
 def _parts(study: Study, rows: list[StudyRow], folder: Path) -> list[StudyFigure]:
     if not any(row.metric.startswith("part_seconds") for row in rows):
         return []
-    arms = {arm.name: arm.label for arm in study.arms.values()}
-    return [draw_parts([dataclasses.asdict(row) for row in rows], arms, folder)]
+    variants = {variant.name: variant.label for variant in study.variants.values()}
+    return [draw_parts([dataclasses.asdict(row) for row in rows], variants, folder)]
