@@ -24,6 +24,10 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 	@echo 'Numbers for other programs:   metrics.json, $(REPORT)/results.csv'
 	@echo 'Compare runs in MLflow:       make ui'
 
+.PHONY: studies
+studies: reproduce ## Run every study too; what fails does not stop the others
+	$(RUN) dvc --cd experiments repro -P -k
+
 .PHONY: test
 test: .venv/.synced ## Run the tests
 	$(RUN) pytest
