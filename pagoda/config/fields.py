@@ -11,6 +11,7 @@ made. Two hooks are open to such a class:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import reprlib
@@ -89,7 +90,7 @@ def build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:
         raise refusal(prefix.rstrip(".") or "the file", tree, "a mapping of keys", where)
     if select := getattr(cls, "select", None):
         cls = select(tree)
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if "doc" in f.metadata}
     for key in tree:
         if key not in fields:
@@ -117,6 +118,9 @@ def hold(checks: Iterable[Check], where: str) -> None:
 def refusal(key: str, value: Any, allowed: str, where: str) -> PagodaError:
     """The line for a value that is not allowed."""
     return PagodaError(f"{where}: {key} = {_SHOWN.repr(value)}; it must be {allowed}")
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _value(hint: Any, value: Any, key: str, rules: Mapping[str, Any], where: str) -> Any:
