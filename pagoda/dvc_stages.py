@@ -42,7 +42,7 @@ def with_code(text: str) -> str:
 
     def renewed(stage: re.Match[str]) -> str:
         command = re.search(r"python -m pagoda (\w+)", stage[0])
-        lines = re.search(r"(?:^ +- pagoda/\S+\n)+", stage[0], re.MULTILINE)
+        lines = re.search(r"(?:^ +- pagoda/[^\s$]+\n)+", stage[0], re.MULTILINE)
         if command is None or lines is None:
             return stage[0]
         indent = lines[0].partition("-")[0]

@@ -84,7 +84,7 @@ def test_impossible_value(key: str, value: Any, allowed: str) -> None:
 
 @pytest.mark.parametrize(("key", "hint"), [(k, h) for k, h, _ in LEAVES])
 def test_wrong_type(key: str, hint: Any) -> None:
-    wrong = [7 if key == "growth" else {"not": [True]}]
+    wrong: list[Any] = [7 if key == "growth" else {"not": [True]}]
     wrong += [True, "many"] if bare(hint) in (int, float) else []
     for value in wrong:
         line = error_line(override(smoke_tree(), {key: value}))

@@ -79,7 +79,7 @@ def report(
         typer.Option(metavar="FILE", help="With --all: your own CSV of published figures."),
     ] = None,
 ) -> None:
-    """Write tables, curves, sample sheets and metrics.json.
+    """Write tables, curves, sample grids and metrics.json.
 
     With --all, or an option that implies it: one page of everything that was run, from reports/.
     """

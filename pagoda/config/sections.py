@@ -30,7 +30,7 @@ class DataConfig:
     train_images: int | None = opt("first training images, classes in turn; null = all", ge=1)
     test_images: int | None = opt("first held-out images, classes in turn; null = all", ge=1)
     test_share: float | None = opt(
-        "share of each class to hold out where the source has no test split; null = it must",
+        "fraction of each class to hold out where the source has no test split; null = it must",
         gt=0,
         lt=1,
     )
@@ -335,12 +335,12 @@ class EvaluateConfig:
     teacher_steps: int = opt("Heun grid of the teacher's samples", ge=2)
     neighbours: int = opt("k of precision and recall", ge=1)
     score_splits: int = opt("splits of the classifier score", ge=1)
-    grid_per_class: int = opt("samples a class kept for the sample sheets", ge=1)
+    grid_per_class: int = opt("samples a class kept for the sample grids", ge=1)
 
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Super-resolution diffusion, the cascade that growth is held against (CDM)."""
+    """Super-resolution diffusion, the cascade that growth is compared with (CDM)."""
 
     channels: int = opt("width at the highest resolution", ge=8)
     steps: int = opt("Heun grid of each super-resolution model", ge=2)

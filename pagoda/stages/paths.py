@@ -61,7 +61,7 @@ class Paths:
         return self._place(f"gen/{resolution}", self.base / "gen" / str(resolution))
 
     def evaluation(self, resolution: int) -> Path:
-        """Results and sample sheets at one resolution."""
+        """Results and sample grids at one resolution."""
         return self.base / "evaluate" / str(resolution)
 
     def history(self, stage: str) -> Path:
