@@ -32,7 +32,7 @@ Count = Annotated[
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
 Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
-Download = Annotated[bool, typer.Option("--download", help="Download weights that are not on this machine.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not here.")]
 
 
 def reference(
