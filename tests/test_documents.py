@@ -64,6 +64,10 @@ def test_a_name_is_a_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(smoke_tree() | {"name": name}))
     assert f"name = {name!r}; it must be a name" in line_of(path) or len(name) > 100
+
+
+def test_names_that_are_good(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
     for good in ("night-1", "2024-01-01", "_x", "A.b_c-9", "7"):
         path.write_text(yaml.safe_dump(smoke_tree() | {"name": good}))
         assert load(path).name == good
