@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pagoda.errors import PagodaError
-from pagoda.stages.code import dependencies
+from pagoda.stages.code import ROOT, dependencies
 from pagoda.stages.study_spec import STEPS, STUDIES, Study, Variant, load_study, studies
 
 _SHARED = ("name", "base_res", "target_res", "data", "evaluate", "studies.samples",
@@ -46,10 +46,27 @@ def with_code(text: str) -> str:
         if command is None or lines is None:
             return stage[0]
         indent = lines[0].partition("-")[0]
-        code = "".join(f"{indent}- {d}\n" for d in dependencies(f"pagoda.stages.{command[1]}"))
+        by_method = "pagoda/methods/${" in stage[0]
+        code = "".join(f"{indent}- {d}\n" for d in code_of(command[1], by_method))
         return stage[0][: lines.start()] + code + stage[0][lines.end() :]
 
     return re.sub(r"^  \w+:\n(?:^(?:    .*)?\n)*", renewed, text, flags=re.MULTILINE)
+
+
+def code_of(stage: str, by_method: bool = False) -> list[str]:
+    """The code that a stage depends on.
+
+    Args:
+        stage: its name.
+        by_method: a parameter names its method, and another dependency that method's file: here
+            are the folders that any method imports, and no method.
+    """
+    found = set(dependencies(f"pagoda.stages.{stage}"))
+    if by_method:
+        files = (ROOT / "pagoda" / "methods").glob("[!_]*.py")
+        found |= {d for f in files for d in dependencies(f"pagoda.methods.{f.stem}")}
+        found = {d for d in found if not d.startswith("pagoda/methods/")}
+    return sorted(found)
 
 
 def study_text(study: Study) -> str:

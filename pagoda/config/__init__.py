@@ -5,7 +5,7 @@ may be missing there. A wrong key, type or value raises :class:`pagoda.errors.Pa
 line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
-:mod:`fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of pagoda
+:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of pagoda
 imports from this page alone.
 """
 
@@ -22,7 +22,6 @@ from pagoda.config.experiment import (
     parse,
     with_lists,
 )
-from pagoda.config.fields import NAME_RULE, Check, build, is_name, opt
 from pagoda.config.sections import (
     NO_WEIGHTS,
     DiscriminatorConfig,
@@ -35,6 +34,7 @@ from pagoda.config.sections import (
     ReferenceConfig,
     ReportConfig,
 )
+from pagoda.fields import NAME_RULE, Check, build, is_name, opt
 
 __all__ = [
     "NAME_RULE",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.config.documents import read_yaml
-from pagoda.config.fields import Check, build, hold, opt
 from pagoda.config.sections import (
     DataConfig,
     DiffusionConfig,
@@ -26,6 +25,7 @@ from pagoda.config.sections import (
     TeacherConfig,
 )
 from pagoda.errors import PagodaError
+from pagoda.fields import Check, build, hold, opt
 
 
 @dataclass(frozen=True)

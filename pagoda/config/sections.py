@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pagoda.config.fields import Check, opt
+from pagoda.fields import Check, opt
 
 NO_WEIGHTS = "weights/none"
 """The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""

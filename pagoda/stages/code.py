@@ -23,6 +23,7 @@ EXEMPT = frozenset(
         "pagoda/__main__.py",
         "pagoda/cli.py",
         "pagoda/errors.py",
+        "pagoda/fields.py",
         "pagoda/outputs.py",
         "pagoda/distributed.py",
         "pagoda/stages/code.py",
