@@ -5,8 +5,8 @@ may be missing there. A wrong key, type or value raises :class:`pagoda.errors.Pa
 line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
-:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of pagoda
-imports from this page alone.
+:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of
+pagoda imports from this page alone.
 """
 
 from __future__ import annotations
