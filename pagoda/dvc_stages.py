@@ -58,14 +58,14 @@ def code_of(stage: str, by_method: bool = False) -> list[str]:
 
     Args:
         stage: its name.
-        by_method: a parameter names its method, and another dependency that method's file: here
+        by_method: a parameter names its method, and another dependency that method's file: added
             are the folders that any method imports, and no method.
     """
     found = set(dependencies(f"pagoda.stages.{stage}"))
     if by_method:
         files = (ROOT / "pagoda" / "methods").glob("[!_]*.py")
-        found |= {d for f in files for d in dependencies(f"pagoda.methods.{f.stem}")}
-        found = {d for d in found if not d.startswith("pagoda/methods/")}
+        several = {d for f in files for d in dependencies(f"pagoda.methods.{f.stem}")}
+        found |= {d for d in several if not d.startswith("pagoda/methods/")}
     return sorted(found)
 
 
@@ -104,7 +104,10 @@ def _collect(study: Study) -> dict[str, Any]:
 
 
 def _code(stage: str) -> list[str]:
-    return [f"../{dep}" for dep in dependencies(f"pagoda.stages.{stage}")]
+    """All methods for a variant: which ones train it can be a parameter twice, a path only once."""
+    code = code_of(stage, by_method=stage == "variant")
+    folders = ("pagoda/methods" if d.startswith("pagoda/methods/") else d for d in code)
+    return [f"../{dep}" for dep in dict.fromkeys(folders)]
 
 
 def _folder(study: Study, variant: Variant) -> str:

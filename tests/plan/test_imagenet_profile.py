@@ -22,6 +22,8 @@ _TAG = re.compile(r"  # \[(paper|code|both|ours)\](.*)$")
 def _leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
+        if key.value == "defaults":  # what it builds on
+            continue
         name = f"{prefix}{key.value}"
         if isinstance(value, yaml.MappingNode):
             yield from _leaves(value, f"{name}.")
