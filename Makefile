@@ -24,6 +24,10 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 	@echo 'Numbers for other programs:   metrics.json, $(REPORT)/results.csv'
 	@echo 'Compare runs in MLflow:       make ui'
 
+.PHONY: studies
+studies: reproduce ## Run every study too; what fails does not stop the others
+	$(RUN) dvc --cd experiments repro -P -k
+
 .PHONY: test
 test: .venv/.synced ## Run the tests
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist loadfile
@@ -50,14 +54,12 @@ ui: .venv/.synced ## Browse the tracked runs
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" ;; esac
 
 .PHONY: smoke-profile
-smoke-profile: ## Copy params.yaml, tuned by hand, to the profile that it is published as
-	@{ sed '/^[^#]/,$$d' experiments/profile/smoke.yaml; \
-	   awk '/^[^ #-]/ {skip = /^(resolutions|growth):/} !skip' params.yaml; } > .smoke.yaml
-	@mv .smoke.yaml experiments/profile/smoke.yaml
+smoke-profile: .venv/.synced ## Publish params.yaml, tuned by hand, as the profile smoke
+	$(RUN) python -c 'import pathlib, pagoda.derive as d; d.save("params.yaml", "smoke", pathlib.Path())'
 
 .PHONY: clean
 clean: ## Remove runs, scratch and caches of tools; 'dvc checkout' brings the runs back
-	rm -rf runs .scratch .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf runs experiments/runs .scratch .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)

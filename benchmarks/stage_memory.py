@@ -3,14 +3,15 @@
 The experiment is the smoke profile cut short. Memory is the peak resident memory of a stage's
 largest process, read when it ends; on a GPU, what was in use there at most, looked at twice a
 second. :func:`more_images` runs the stages with four times as many images, which shows whether
-memory grows with the data. :func:`studies` runs an arm of each kind of step (the largest of the
-kind), all arms of the study of cost, and what puts that one's results together.
+memory grows with the data. :func:`studies` runs a variant of each kind of step (the largest of the
+kind), all variants of the study of cost, and what puts that one's results together.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ SMALL = {
 _COUNTS = ("data.train_images", "data.test_images", "invert.images", "evaluate.samples")
 _TIMES = 4
 _STUDIES = {"studies.samples": 256, "studies.usual.seeds": "[0]", "studies.costly.seeds": "[0]"}
-_WHOLE = "cost"  # a study that trains nothing, so that all its arms are run
+_WHOLE = "cost"  # a study that trains nothing, so that all its variants are run
 
 Row = dict[str, Any]
 
@@ -57,26 +58,28 @@ def more_images(_quick: bool) -> dict[str, Any]:
 
 
 def studies(quick: bool) -> dict[str, Any]:
-    """Arms of studies, beside the stages that they read from."""
+    """Variants of studies, beside the stages that they read from."""
     folder = Path(_folder().name)
     if not (folder / "params.yaml").is_file():
         stages(quick)
     settings = SMALL | _STUDIES
     _write(settings, folder)
-    (folder / "experiments").symlink_to(ROOT / "experiments")
-    commands = [["arm", study, arm, "--seed", "0"] for study, arm in arms()]
+    for file in (ROOT / "experiments").glob("*/study.yaml"):  # runs are kept beside them
+        (folder / "experiments" / file.parent.name).mkdir(parents=True)
+        shutil.copy(file, folder / "experiments" / file.parent.name)
+    commands = [["variant", study, variant, "--seed", "0"] for study, variant in variants()]
     rows = [peak(command, folder) for command in [*commands, ["study", _WHOLE]]]
     return {"settings": _STUDIES, "rows": rows}
 
 
-def arms() -> list[tuple[str, str]]:
-    """Study and arm: the last of each kind of steps, after the one that it reads from."""
+def variants() -> list[tuple[str, str]]:
+    """Study and variant: the last of each kind of steps, after the one that it reads from."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for file in sorted((ROOT / "experiments").glob("*/study.yaml")):
-        study, tree = file.parent.name, yaml.safe_load(file.read_text())["arms"]
-        for name, arm in tree.items():
-            parent = [(study, arm["of"])] if "of" in arm else []
-            steps = tuple(arm.get("steps", ()))
+        study, tree = file.parent.name, yaml.safe_load(file.read_text())["variants"]
+        for name, variant in tree.items():
+            parent = [(study, variant["of"])] if "of" in variant else []
+            steps = tuple(variant.get("steps", ()))
             kind = (study, name) if study == _WHOLE else steps
             found[kind] = [*parent, (study, name)]
     return list(dict.fromkeys(one for chain in found.values() for one in chain))

@@ -153,7 +153,7 @@ for _command in (  # in the order of the help page
     scoring.compare,
     pipeline.report,
     pipeline.track,
-    pipeline.arm,
+    pipeline.variant,
     pipeline.study,
     tools.ema,
     tools.plan,

@@ -70,6 +70,31 @@ def choose(path: str | Path, name: str, root: Path, reset: bool = False) -> list
     return list(tree["resolutions"])
 
 
+def save(path: str | Path, name: str, root: Path) -> None:
+    """Make the profile ``name`` the values of a parameters file, as differences from the base.
+
+    The comment at the head of the profile's file stays.
+
+    Raises:
+        PagodaError: if the parameters are not valid, or a file cannot be read or written.
+    """
+    tree = read_yaml(path)
+    parse(tree, str(path))
+    file, base = root / "experiments" / "profile" / f"{name}.yaml", root / "experiments/base.yaml"
+    head = file.read_text(encoding="utf-8").partition("defaults:")[0]
+    known, changed = _leaves(read_yaml(base)), {"name": name}
+    changed |= {k: v for k, v in _leaves(tree).items() if k != "name" and known.get(k, ...) != v}
+    nested: dict[str, Any] = {}
+    for dotted, value in changed.items():
+        *path_to, last = dotted.split(".")
+        node = nested
+        for key in path_to:
+            node = node.setdefault(key, {})
+        node[last] = value
+    body = yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
+    _write(file, f"{head}defaults: [/base, _self_]\n{body}")
+
+
 def profile_tree(name: str, root: Path) -> dict[str, Any]:
     """The parameters of ``experiments/profile/<name>.yaml`` with the lists that follow.
 

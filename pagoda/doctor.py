@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import urllib.error
@@ -72,27 +73,25 @@ def show(findings: list[Finding]) -> None:
 
 def _python() -> Finding:
     state = f"{platform.python_version()} in {sys.prefix}"
-    if sys.prefix == sys.base_prefix:
-        return Finding(
-            "python", state, "note", "no virtual environment: 'uv sync --frozen' makes one in .venv"
-        )
-    return Finding("python", state)
+    if sys.prefix != sys.base_prefix:
+        return Finding("python", state)
+    remedy = "no virtual environment: 'uv sync --frozen' makes one in .venv"
+    return Finding("python", state, "note", remedy)
 
 
 def _torch() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding(
-            "torch", f"does not load ({error})", "broken", "delete .venv, then 'uv sync --frozen'"
-        )
+        remedy = "delete .venv, then 'uv sync --frozen'"
+        return Finding("torch", f"does not load ({error})", "broken", remedy)
     if torch.cuda.is_available():
         return Finding("torch", f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
     state = f"{torch.__version__}, no CUDA device: stages run on the CPU"
-    if shutil.which("nvidia-smi"):
-        remedy = "there is an NVIDIA driver: compare its CUDA version (nvidia-smi) with torch's"
-        return Finding("torch", state, "note", remedy)
-    return Finding("torch", state)
+    if not shutil.which("nvidia-smi"):
+        return Finding("torch", state)
+    remedy = "there is an NVIDIA driver: compare its CUDA version (nvidia-smi) with torch's"
+    return Finding("torch", state, "note", remedy)
 
 
 def _threads() -> Finding:
@@ -100,43 +99,39 @@ def _threads() -> Finding:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch, load = sys.modules.get("torch"), os.getloadavg()[0]
     threads = torch.get_num_threads() if torch else cores
-    state = f"{threads} threads on {cores} cores, load {load:.1f}"
+    remedy = ""
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
         remedy = "unset OMP_WAIT_POLICY: PASSIVE makes training 1.6x slower on an idle machine"
-        return Finding("cpu", state, "note", remedy)
-    if threads > cores:
-        return Finding("cpu", state, "note", "more threads than cores: unset OMP_NUM_THREADS")
-    if load > cores and threads > 1:
+    elif threads > cores:
+        remedy = "more threads than cores: unset OMP_NUM_THREADS"
+    elif load > cores and threads > 1:
         remedy = "busy: several threads then wait for each other; OMP_NUM_THREADS=1 is faster"
-        return Finding("cpu", state, "note", remedy)
-    if threads == 1 and cores > 1 and load < cores - 1:
-        return Finding("cpu", state, "note", "one thread only: unset OMP_NUM_THREADS")
-    return Finding("cpu", state)
+    elif threads == 1 and cores > 1 and load < cores - 1:
+        remedy = "one thread only: unset OMP_NUM_THREADS"
+    state = f"{threads} threads on {cores} cores, load {load:.1f}"
+    return Finding("cpu", state, "note" if remedy else "ok", remedy)
 
 
 def _memory() -> Finding:
-    free = _available_memory() / _GIB
-    if free < _MEMORY_GIB:
-        remedy = f"the default profile takes up to {_MEMORY_GIB} GiB: close other programs"
-        return Finding("memory", f"{free:.1f} GiB available", "note", remedy)
-    return Finding("memory", f"{free:.1f} GiB available")
-
-
-def _available_memory() -> int:
     meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text("utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = meminfo.read_text("utf-8") if meminfo.is_file() else ""
+    if found := re.search(r"^MemAvailable: +(\d+)", text, re.MULTILINE):
+        free = int(found[1]) * 1024 / _GIB
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    if free >= _MEMORY_GIB:
+        return Finding("memory", f"{free:.1f} GiB available")
+    remedy = f"the default profile takes up to {_MEMORY_GIB} GiB: close other programs"
+    return Finding("memory", f"{free:.1f} GiB available", "note", remedy)
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(".").free / _GIB
-    if free < _DISK_GIB:
-        remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
-        return Finding("disk", f"{free:.1f} GiB free here", "broken", remedy)
-    return Finding("disk", f"{free:.1f} GiB free here")
+    state = f"{free:.1f} GiB free here"
+    if free >= _DISK_GIB:
+        return Finding("disk", state)
+    remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
+    return Finding("disk", state, "broken", remedy)
 
 
 def _git() -> Finding:
@@ -144,10 +139,13 @@ def _git() -> Finding:
     if why:
         return Finding("git", f"{why}: results would carry no revision", "broken", remedy)
     revision = code_revision()
-    if revision.endswith("+dirty"):
-        return Finding("git", f"{revision}: uncommitted changes under pagoda/", "note",
-                       "commit them, so that results name their code")  # fmt: skip
-    return Finding("git", revision)
+    if not revision.endswith("+dirty"):
+        return Finding("git", revision)
+    state, remedy = (
+        f"{revision}: uncommitted changes under pagoda/",
+        "so that results name their code",
+    )
+    return Finding("git", state, "note", f"commit them, {remedy}")
 
 
 def _dvc() -> Finding:
@@ -161,18 +159,14 @@ def _dvc() -> Finding:
     version = metadata.version("dvc")
     try:
         with Repo(str(project_root())) as repo:
-            main = str(Path(repo.root_dir, "dvc.yaml"))  # studies have files of their own
-            stages = sum(str(stage.path) == main for stage in repo.index.stages)
-            changed = len(repo.status([main]))
+            stages, changed = len(repo.index.stages), len(repo.status())
     except NotDvcRepoError:
         return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
     except LockError:
         return Finding("dvc", f"{version}, another DVC command is at work here")
     except DvcException as error:
-        why = " ".join(str(error).split())
-        return Finding(
-            "dvc", f"{version}: {why}", "broken", "mend dvc.yaml or .dvc, see 'dvc status'"
-        )
+        why, remedy = " ".join(str(error).split()), "mend dvc.yaml or .dvc, see 'dvc status'"
+        return Finding("dvc", f"{version}: {why}", "broken", remedy)
     state = f"{changed} of {stages} stages to run" if changed else f"{stages} stages, up to date"
     return Finding("dvc", f"{version}, {state}")
 
@@ -224,27 +218,23 @@ def _networks(config: Config) -> list[Finding]:
                  section.download)
         for text in section.extractors[1:]
     ]  # fmt: skip
-    critics = {
-        critic
-        for stage in (config.distill, config.grow)
-        if stage.imported == NO_WEIGHTS and (stage is config.distill or config.growth)
-        for critic in _critics(stage)
-        if critic[1] != RANDOM
-    }
+    stages: list[DistillConfig | GrowConfig] = [config.distill]
+    stages += [config.grow] if config.growth else []
+    named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in _networks_of(stage)}
     return found + [
-        _network(name, partial(_open_critic, name, weights), weights == PRETRAINED)
-        for name, weights in sorted(critics)
-    ]
+        _network(name, partial(_open_network, name, weights), weights == PRETRAINED)
+        for name, weights in sorted(named) if weights != RANDOM
+    ]  # fmt: skip
 
 
 def _network(name: str, opener: Callable[[], object], fetched: bool) -> Finding:
     try:
         opener()
     except PagodaError as error:
-        if fetched:
-            return Finding("weights", f"{name}: not here; the stage that needs it fetches it",
-                           "note", "fetch it before where the machine has no network")  # fmt: skip
-        return Finding("weights", str(error), "broken", "a stage would end there")
+        if not fetched:
+            return Finding("weights", str(error), "broken", "a stage would end there")
+        state = f"{name}: not here; the stage that needs it fetches it"
+        return Finding("weights", state, "note", "fetch it before where the machine has no network")
     return Finding("weights", f"{name}: found")
 
 
@@ -256,18 +246,18 @@ def _open_extractor(config: Config, text: str) -> None:
     open_published(config.reference, text, torch.device("cpu"), download=False)
 
 
-def _critics(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
+def _networks_of(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
     """Published networks of a stage's losses, and where their weights come from."""
-    loss, judge = stage.loss, stage.discriminator
-    if loss.adversarial != "none" and judge.kind == "projected":
-        yield from ((name, judge.weights) for name in judge.backbones)
+    loss, discriminator = stage.loss, stage.discriminator
+    if loss.adversarial != "none" and discriminator.kind == "projected":
+        yield from ((name, discriminator.weights) for name in discriminator.backbones)
     if loss.regression != "none" and loss.distance == "projected":
         yield from ((name, loss.weights) for name in loss.backbones)
     if loss.regression != "none" and loss.distance == "lpips":
         yield _LPIPS, loss.weights
 
 
-def _open_critic(name: str, weights: str) -> None:
+def _open_network(name: str, weights: str) -> None:
     import torch
 
     from pagoda.losses.distances import LpipsDistance

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import Config, load, parse
-from pagoda.derive import choose
+from pagoda.config import Check, Config, build, load, opt, parse
+from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
 
@@ -45,6 +45,11 @@ def fields(
             yield from fields(hints[field.name], f"{prefix}{field.name}.")
 
 
+def needed(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 LEAVES = [(k, h, f) for k, h, f in fields() if not dataclasses.is_dataclass(h)]
 
 
@@ -65,34 +70,34 @@ def forbidden() -> Iterator[tuple[str, Any, str]]:
             yield key, 12, "a power of two"
             yield key, 0, "a power of two"
             continue
+        many = typing.get_origin(kind) is list
+        kind = typing.get_args(kind)[0] if many else kind
         step = 1 if kind is int else 0.001
         for rule, outside in (("ge", -step), ("gt", 0), ("le", step), ("lt", 0)):
             if (bound := rules[rule]) is not None:
-                yield key, kind(bound + outside), f"{bound:g}"
+                value = kind(bound + outside)
+                yield key, [value] if many else value, f"{bound:g}"
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), list(forbidden()))
 def test_impossible_value(key: str, value: Any, allowed: str) -> None:
     line = error_line(override(smoke_tree(), {key: value}))
-    assert f"{key} = {value!r}; it must be" in line
+    shown = f"{key}[0] = {value[0]!r}" if isinstance(value, list) else f"{key} = {value!r}"
+    assert f"{shown}; it must be" in line
     assert allowed in line
 
 
-@pytest.mark.parametrize("key", [k for k, _, _ in LEAVES])
-def test_wrong_type(key: str) -> None:
-    wrong = 7 if key == "growth" else {"not": [True]}
-    assert f"{key} = {wrong!r}; it must be" in error_line(override(smoke_tree(), {key: wrong}))
-
-
-@pytest.mark.parametrize("key", [k for k, h, _ in LEAVES if bare(h) in (int, float)])
-def test_truth_and_text_are_no_numbers(key: str) -> None:
-    for value in (True, "many"):
+@pytest.mark.parametrize(("key", "hint"), [(k, h) for k, h, _ in LEAVES])
+def test_wrong_type(key: str, hint: Any) -> None:
+    wrong: list[Any] = [7 if key == "growth" else {"not": [True]}]
+    wrong += [True, "many"] if bare(hint) in (int, float) else []
+    for value in wrong:
         line = error_line(override(smoke_tree(), {key: value}))
-        assert f"{key} = {value!r}" in line
-        assert "number" in line
+        assert f"{key} = {value!r}; it must be" in line
+        assert "number" in line or not isinstance(value, str | bool)
 
 
-@pytest.mark.parametrize("key", [k for k, _, _ in fields()])
+@pytest.mark.parametrize("key", [k for k, _, f in fields() if needed(f)])
 def test_missing_key(key: str) -> None:
     tree = smoke_tree()
     *path, last = key.split(".")
@@ -209,6 +214,44 @@ def test_configuration_is_frozen() -> None:
             owner.seed = 1  # type: ignore[union-attr, misc]
 
 
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A section of which one key may be missing."""
+
+    kind: str = opt("kind of thing", choices=("plain", "long"))
+    size: int = opt("its size", default=3, ge=1)
+    parts: list[int] = opt("its parts", default=[1, 2])
+    place: str = "no key"
+
+    @classmethod
+    def select(cls, tree: dict[str, Any]) -> type:
+        return Long if tree.get("kind") == "long" else cls
+
+    def checks(self, at: str) -> Iterator[Check]:
+        yield self.size != 7, f"{at}size", self.size, "another"
+
+
+@dataclasses.dataclass(frozen=True)
+class Long(Plain):
+    """What one of its keys makes of it."""
+
+    length: float = opt("its length", default=None)
+
+
+def test_a_key_with_a_default_may_be_missing_and_a_key_chooses_the_class() -> None:
+    assert build(Plain, {"kind": "plain"}, FILE) == Plain("plain", size=3, parts=[1, 2])
+    assert build(Plain, {"kind": "plain", "size": 5}, FILE).size == 5
+    assert build(Plain, {"kind": "long", "length": 2}, FILE) == Long("long", length=2.0)
+    for tree, words in (
+        ({}, "missing key a.kind"), ({"kind": "plain", "length": 2}, "unknown key a.length"),
+        ({"kind": "plain", "place": "x"}, "unknown key a.place"),
+        ({"kind": "long", "size": 0}, "a.size = 0; it must be >= 1"),
+        ({"kind": "plain", "size": 7}, "a.size = 7; it must be another"),
+    ):  # fmt: skip
+        with pytest.raises(PagodaError, match=words):
+            build(Plain, tree, FILE, "a.")
+
+
 def test_every_field_is_documented() -> None:
     for key, hint, field in fields():
         assert len(field.metadata["doc"]) > 3, key
@@ -233,24 +276,17 @@ def test_params_reach_the_composition_through_a_relative_link() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_composes_and_loads(profile: str, tmp_path: Path) -> None:
-    tree = compose(tmp_path, smoke_tree(), f"profile={profile}")
+def test_a_profile_composes_whatever_was_there_and_takes_another_base(
+    profile: str, tmp_path: Path
+) -> None:
+    """Nothing of the last experiment survives; 'pagoda derive --profile' writes the same."""
+    odd = tiny_tree(base_res=16, seed=99, **{"grow.loss.regression": "none", "data.pad_to": 40})
+    tree = compose(tmp_path, odd, f"profile={profile}")
     assert parse(tree).name == profile
-    file = tmp_path / "chosen.yaml"
-    choose(file, profile, ROOT)
-    assert yaml.safe_load(file.read_text()) == tree
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_takes_every_base_resolution(profile: str, tmp_path: Path) -> None:
-    start = compose(tmp_path, smoke_tree(), f"profile={profile}")
-    for base in start["resolutions"]:
-        tree = compose(tmp_path, start, f"base_res={base}")
-        config = parse(tree)
-        assert config.resolutions[0] == base
-        assert len(config.growth) == len(config.resolutions) - 1
-        changed = {k for k in tree if tree[k] != start[k]}
-        assert changed <= {"base_res", "resolutions", "growth"}
+    assert tree == profile_tree(profile, ROOT)
+    top = tree["resolutions"][-1]
+    other = compose(tmp_path, tree, f"base_res={top}")
+    assert parse(other) and other == tree | {"base_res": top, "resolutions": [top], "growth": {}}
 
 
 def keys(tree: dict[str, Any], prefix: str = "") -> set[str]:
@@ -261,22 +297,17 @@ def keys(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-def profile_tree(profile: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "experiments/profile" / f"{profile}.yaml").read_text()))
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_all_profiles_set_the_same_keys(profile: str) -> None:
+def test_the_base_sets_every_key_of_every_profile() -> None:
     """params.yaml, as the last experiment left it, is the base of the next composition."""
-    assert keys(profile_tree(profile)) == keys(profile_tree("smoke"))
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_nothing_of_the_last_experiment_survives_a_profile(profile: str, tmp_path: Path) -> None:
-    odd = tiny_tree(base_res=16, seed=99, **{"grow.loss.regression": "none", "data.pad_to": 40})
-    assert compose(tmp_path, odd, f"profile={profile}") == compose(
-        tmp_path, smoke_tree(), f"profile={profile}"
-    )
+    base = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())
+    derived = keys({k: smoke_tree()[k] for k in ("resolutions", "growth")})
+    assert keys(base) == keys(smoke_tree()) - derived
+    for profile in PROFILES:
+        file = ROOT / "experiments/profile" / f"{profile}.yaml"
+        own = yaml.safe_load(file.read_text())
+        parent = own.pop("defaults")[0]
+        assert parent == "/base" or parent in PROFILES
+        assert keys(own) <= keys(base), profile
 
 
 def test_hand_edits_survive_an_experiment(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pagoda.config import load
-from pagoda.derive import choose, profile_tree, rewrite
+from pagoda.derive import choose, profile_tree, rewrite, save
 from pagoda.errors import PagodaError
 from tests.test_config import compose
 from tests.tiny import ROOT, smoke_tree, tiny_tree
@@ -99,6 +99,21 @@ def test_a_new_file_is_simply_written_and_a_device_never_is(project: Path) -> No
     os.mkfifo(project / "pipe")
     with pytest.raises(PagodaError, match="is no file"):
         choose(project / "pipe", "smoke", project, reset=True)
+
+
+def test_what_was_tuned_becomes_the_profile(project: Path) -> None:
+    params, file = project / "params.yaml", project / "experiments/profile/smoke.yaml"
+    head = file.read_text().partition("defaults:")[0]
+    tuned = smoke_tree(base_res=16, **{"diffusion.rho": 6.0, "data.path": "x"})
+    params.write_text(yaml.safe_dump(tuned))
+    save(params, "smoke", project)
+    assert profile_tree("smoke", project) == tuned
+    assert file.read_text().startswith(head + "defaults: [/base, _self_]\nname: smoke\n")
+    assert len(file.read_text().splitlines()) < 12
+    params.write_text(yaml.safe_dump(tuned | {"seed": -1}))
+    with pytest.raises(PagodaError, match="seed = -1"):
+        save(params, "smoke", project)
+    assert profile_tree("smoke", project) == tuned
 
 
 def test_lists_that_cannot_be_put_into_the_text_change_nothing(tmp_path: Path) -> None:

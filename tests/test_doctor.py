@@ -88,14 +88,12 @@ def test_too_few_images_are_said_before_anything_is_trained(
     assert done.returncode == 1 and words in done.stderr and not Path("runs").exists()
 
 
-def test_stages_of_studies_are_not_counted(
-    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stages_of_the_main_pipeline_are_counted(tiny_config: Make, tmp_path: Path) -> None:
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    study = "experiments/growth_loss"
-    shutil.copytree(ROOT / study, tmp_path / study)
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc/config").touch()
+    shutil.copytree(ROOT / "experiments/growth_loss", tmp_path / "experiments/growth_loss")
+    for folder in (".dvc", "experiments/.dvc"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config").touch()
     git(tmp_path, "init", "-q")
     (dvc,) = findings(tiny_config, "dvc")
     # downsample, reference, evaluate x 3, grow x 2, and the six others

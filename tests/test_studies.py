@@ -1,7 +1,8 @@
-"""``experiments/<study>/``: what ``dvc.yaml`` declares against what ``study.yaml`` says."""
+"""Studies: what their DVC stages declare, what ``study.yaml`` may say, where artifacts live."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import shutil
@@ -12,18 +13,19 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import ArmConfig, Config, parse
+from pagoda.config import Config, VariantConfig, parse
+from pagoda.dvc_stages import study_text
 from pagoda.errors import PagodaError
 from pagoda.results.claims import read_claims
 from pagoda.stages.code import ROOT, closure
 from pagoda.stages.study_spec import (
     STEPS,
-    Arm,
     Study,
-    arm_config,
-    find_arm,
+    Variant,
+    artifacts_of,
     load_study,
     locate,
+    variant_config,
 )
 from tests.tiny import smoke_tree
 
@@ -36,25 +38,22 @@ def config() -> Config:
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
-    """By study, its stages as DVC resolves them beside the main pipeline."""
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Stages of all studies by command, as DVC resolves them in their own project."""
     from dvc.repo import Repo
 
     folder = tmp_path_factory.mktemp("studies")
     (folder / "params.yaml").write_text(yaml.safe_dump(smoke_tree()))
-    shutil.copy(ROOT / "dvc.yaml", folder)
     for name in NAMES:
         (folder / "experiments" / name).mkdir(parents=True)
         for file in ("dvc.yaml", "study.yaml"):
             shutil.copy(ROOT / "experiments" / name / file, folder / "experiments" / name)
-    with Repo.init(str(folder), no_scm=True) as repo:
+    (folder / "experiments/params.yaml").symlink_to("../params.yaml")
+    (folder / "experiments/pagoda").symlink_to(ROOT / "pagoda")
+    with Repo.init(str(folder / "experiments"), no_scm=True) as repo:
         repo.index.check_graph()
-        found: dict[str, list[Any]] = {name: [] for name in NAMES}
-        for stage in repo.index.stages:
-            parent = Path(stage.path_in_repo).parent.name
-            if parent in found:
-                found[parent].append(stage)
-        yield found
+        yield {stage.cmd.removeprefix("cd ../.. && python -m pagoda "): stage
+               for stage in repo.index.stages}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +61,17 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def _runs(study: Study, config: Config) -> Iterator[tuple[Arm, int, ArmConfig]]:
-    for arm in study.arms.values():
-        for seed in study.seeds(config, arm):
-            yield arm, seed, arm_config(config, study, arm, seed)
+def _runs(name: str, config: Config) -> Iterator[tuple[Study, Variant, int, VariantConfig]]:
+    study = load_study(name)
+    for variant in study.variants.values():
+        for seed in study.seeds(config, variant):
+            yield study, variant, seed, variant_config(config, study, variant, seed)
 
 
-def _paths(entries: Any) -> list[str]:
-    return [str(Path(entry.def_path)) for entry in entries]
+def _paths(entries: Any) -> list[Path]:
+    """Relative to the project's root."""
+    names = (str(entry.def_path).removeprefix("../") for entry in entries)
+    return [Path(name[3:] if name.startswith("../") else f"experiments/{name}") for name in names]
 
 
 def test_all_studies_are_there() -> None:
@@ -78,72 +80,60 @@ def test_all_studies_are_there() -> None:
     assert set(NAMES) == wanted
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_matrix_holds_every_arm_and_seed(
-    name: str, config: Config, stages: dict[str, list[Any]]
-) -> None:
-    wanted = {
-        f"python -m pagoda arm {name} {arm.name} --seed {seed}"
-        for arm, seed, _ in _runs(load_study(name), config)
-    }
-    wanted.add(f"python -m pagoda study {name}")
-    assert {stage.cmd for stage in stages[name]} == wanted
+def test_every_variant_and_seed_is_a_stage(config: Config, stages: dict[str, Any]) -> None:
+    runs = [run for name in NAMES for run in _runs(name, config)]
+    wanted = {f"variant {s.name} {v.name} --seed {seed}" for s, v, seed, _ in runs}
+    assert set(stages) == wanted | {f"study {name}" for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_run_declares_what_it_reads_and_makes(
-    name: str, config: Config, stages: dict[str, list[Any]]
+def test_the_stages_are_those_of_the_study(name: str) -> None:
+    text = (ROOT / "experiments" / name / "dvc.yaml").read_text()
+    assert text == study_text(load_study(name)), "run 'pagoda derive --stages'"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_declares_what_it_reads_makes_and_depends_on(
+    name: str, config: Config, stages: dict[str, Any]
 ) -> None:
-    study, by_cmd = load_study(name), {stage.cmd: stage for stage in stages[name]}
-    for arm, seed, made in _runs(study, config):
-        stage = by_cmd[f"python -m pagoda arm {name} {arm.name} --seed {seed}"]
+    for study, variant, seed, made in _runs(name, config):
+        stage = stages[f"variant {name} {variant.name} --seed {seed}"]
         deps, outs = _paths(stage.deps), _paths(stage.outs)
-        assert outs == [str(study.folder(config, arm, seed))]
-        own = {key for step in arm.steps for key in STEPS[step].makes(made)}
-        read = {key for step in arm.steps for key in STEPS[step].reads(made)} - own
-        for key in sorted(read | {"features"}):
-            path = locate(made, key)
-            assert any(path.is_relative_to(dep) for dep in deps), f"{arm.name}: {key} at {path}"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_section_that_a_step_reads_is_a_parameter(
-    name: str, config: Config, stages: dict[str, list[Any]]
-) -> None:
-    study, by_cmd = load_study(name), {stage.cmd: stage for stage in stages[name]}
-    for arm, seed, _ in _runs(study, config):
-        stage = by_cmd[f"python -m pagoda arm {name} {arm.name} --seed {seed}"]
+        assert outs == [study.folder(config, variant, seed)]
+        own: set[str] = set()
+        each = "grow_each" in variant.steps  # which reads the main pipeline's generators
+        read = {"features"}
+        for step in variant.steps:
+            kinds = [k for k in STEPS[step].reads if k not in own]
+            read |= {key for kind in kinds for key in artifacts_of(made, kind)}
+            own |= set(STEPS[step].makes)
+        for key in sorted(read):
+            path = locate(config if key[:3] == "gen" and each else made, key)
+            assert any(path.is_relative_to(d) for d in deps), f"{variant.name}: {key} at {path}"
         watched = {k for dep in stage.deps if hasattr(dep, "params") for k in dep.params}
-        steps = (*arm.steps, *arm.counts)
-        needed = {section for step in steps for section in STEPS[step].sections}
-        needed |= {f"arms.{arm.name}", f"studies.{study.size}.share", "studies.samples", "evaluate"}
-        assert needed <= watched, f"{arm.name} would not rerun for {sorted(needed - watched)}"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_code_dependencies_cover_the_imports(name: str, stages: dict[str, list[Any]]) -> None:
-    for stage in stages[name]:
-        module = "pagoda.stages." + stage.cmd.split()[3]
-        deps = [Path(d) for d in _paths(stage.deps) if d.startswith("pagoda")]
-        missed = [f for f in closure(module) if not any(Path(f).is_relative_to(d) for d in deps)]
-        assert not missed, f"{stage.addressing}: a change of {missed} would not rerun it"
-
-
-def test_the_code_of_reports_never_trains_an_arm_again() -> None:
-    assert not [f for f in closure("pagoda.stages.arm") if f.startswith("pagoda/results")]
+        needed = {s for step in (*variant.steps, *variant.counts) for s in STEPS[step].sections}
+        needed |= {f"variants.{variant.name}", f"studies.{study.size}.fraction",
+                   "studies.samples", "evaluate", "data"}  # fmt: skip
+        assert needed <= watched, f"{variant.name} would not rerun for {needed - watched}"
+        code = [
+            d.relative_to("experiments") for d in deps if d.parts[:2] == ("experiments", "pagoda")
+        ]
+        files = closure("pagoda.stages.variant")
+        assert not [f for f in files if not any(Path(f).is_relative_to(d) for d in code)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_study_has_its_half_page(name: str) -> None:
     text = (ROOT / "experiments" / name / "README.md").read_text()
-    for part in ("**Question.**", "**Rule.**", "| Arm |", "**Cost.**", "dvc repro", "dvc exp run"):
+    for part in ("**Question.**", "**Rule.**", "| Variant |", "**Cost.**",
+                 f"repro -k {name}/dvc.yaml", f"exp run {name}/dvc.yaml"):  # fmt: skip
         assert part in text
-    assert all(f"`{arm}`" in text for arm in load_study(name).arms)
+    assert all(f"`{variant}`" in text for variant in load_study(name).variants)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_and_the_card_state_the_rules_that_judge(name: str) -> None:
-    """As many claims as claims.yaml has for the study, and every limit of theirs."""
+    """As many claims as the study has, and every limit of theirs."""
     rule = " ".join(load_study(name).rule.split())
     page = (ROOT / "experiments" / name / "README.md").read_text()
     assert f"**Rule.** {rule} " in page
@@ -153,24 +143,29 @@ def test_the_page_and_the_card_state_the_rules_that_judge(name: str) -> None:
     assert {claim.limit for claim in claims} <= named
 
 
-def test_an_arm_reads_its_parents_artifacts_and_the_profiles_for_the_rest(config: Config) -> None:
+def test_a_variant_reads_its_parents_artifacts_and_the_profiles_for_the_rest(
+    config: Config,
+) -> None:
     study = load_study("robustness")
-    student = arm_config(config, study, study.arms["rec-half"], 2)
-    teacher = study.folder(config, study.arms["teacher-half"], config.studies.usual.seeds[0])
+    half, full = study.variants["rec-half"], study.variants["rec-full"]
+    student = variant_config(config, study, half, 2)
+    first = config.studies.usual.seeds[0]
+    teacher = study.folder(config, study.variants["teacher-half"], first)
     assert locate(student, "teacher") == teacher / "teacher"
-    assert locate(student, "gen/8") == study.folder(config, study.arms["rec-half"], 2) / "gen/8"
-    whole = arm_config(config, study, study.arms["rec-full"], 2)
+    assert locate(student, "gen/8") == study.folder(config, half, 2) / "gen/8"
+    whole = variant_config(config, study, full, 2)
     assert locate(whole, "teacher") == locate(config, "teacher")
     assert locate(whole, "data/8") == locate(config, "data/8")
 
 
-def test_an_arm_sees_its_share_of_the_images(config: Config) -> None:
+def test_a_variant_sees_its_fraction_of_the_images(config: Config) -> None:
     study = load_study("robustness")
-    half = arm_config(config, study, study.arms["teacher-half"], 0)
+    half = variant_config(config, study, study.variants["teacher-half"], 0)
     assert half.teacher.optim.images == pytest.approx(config.teacher.optim.images / 2, abs=64)
-    share = config.studies.usual.share
-    student = arm_config(config, study, study.arms["rec-half"], 0).distill.optim
-    assert student.images == pytest.approx(config.distill.optim.images * share, abs=student.batch)
+    fraction = config.studies.usual.fraction
+    student = variant_config(config, study, study.variants["rec-half"], 0).distill.optim
+    wanted = config.distill.optim.images * fraction
+    assert student.images == pytest.approx(wanted, abs=student.batch)
     assert student.images % student.batch == 0
 
 
@@ -178,11 +173,70 @@ def test_trouble_is_one_line(config: Config) -> None:
     study = load_study("pairs")
     with pytest.raises(PagodaError, match="no study nonsense"):
         load_study("nonsense")
-    with pytest.raises(PagodaError, match="has no arm nonsense"):
-        find_arm(study, "nonsense")
-    wrong = dataclasses.replace(study.arms["share-1"], set={"distill.nonsense": 1})
-    with pytest.raises(PagodaError, match="which is no key of params"):
-        arm_config(config, study, wrong, 0)
-    bad = dataclasses.replace(study.arms["share-1"], set={"distill.pair_share": 2.0})
-    with pytest.raises(PagodaError, match="pair_share"):
-        arm_config(config, study, bad, 0)
+    with pytest.raises(PagodaError, match="has no variant nonsense"):
+        study.variant("nonsense")
+    one = study.variants["share-1"]
+    for keys, words in (({"distill.nonsense": 1}, "which is no key of params"),
+                        ({"seed.nonsense": 1}, "which is no key of params"),
+                        ({"distill.pair_share": 2.0}, "pair_share")):  # fmt: skip
+        with pytest.raises(PagodaError, match=words):
+            variant_config(config, study, dataclasses.replace(one, set=keys), 0)
+
+
+def test_a_variant_of_another_base_cannot_read_the_main_pipeline() -> None:
+    study = load_study("pairs")
+    doubled = dataclasses.replace(study.variants["store"], doublings=1)
+    with pytest.raises(PagodaError, match="store doubles the base resolution and reads"):
+        study_text(dataclasses.replace(study, variants={"store": doubled}))
+
+
+GOOD: dict[str, Any] = {
+    "title": "a", "question": "b", "rule": "c", "size": "usual",
+    "variants": {"x": {"label": "X", "steps": ["distill"]}, "y": {"label": "Y", "of": "x"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("", [1], "the file = [1]; it must be a mapping of keys"),
+        ("size", "huge", "size = 'huge'; it must be one of usual, costly"),
+        ("tilte", "a", "unknown key tilte"),
+        ("axis_log", "yes", "axis_log = 'yes'; it must be true or false"),
+        ("metrics", "fd", "metrics = 'fd'; it must be a list"),
+        ("claims", {}, "claims = {}; it must be a list"),
+        ("variants", [], "variants = []; it must be a mapping"),
+        ("variants", {"../up": {"label": "x"}}, "variants = '../up'; it must be of keys"),
+        ("variants.x", None, "variants.x = None; it must be a mapping of keys"),
+        ("variants.x.step", ["grow"], "unknown key variants.x.step"),
+        ("variants.x.name", "z", "unknown key variants.x.name"),
+        ("variants.x.steps", "distill", "variants.x.steps = 'distill'; it must be a list"),
+        ("variants.x.steps", ["fly"], "variants.x.steps[0] = 'fly'; it must be one of teacher,"),
+        ("variants.x.counts", [1], "variants.x.counts[0] = 1; it must be text"),
+        ("variants.x.of", "z", "variants.x.of = 'z'; it must be another variant"),
+        ("variants.x.of", "y", "variants.x.of = 'y'; it must be another variant"),
+        ("variants.x.doublings", -1, "variants.x.doublings = -1; it must be >= 0"),
+        ("variants.x.doublings", "one", "variants.x.doublings = 'one'; it must be a whole"),
+        ("variants.x.axis", "left", "variants.x.axis = 'left'; it must be a number"),
+        ("variants.x.set", ["a"], "variants.x.set = ['a']; it must be a mapping"),
+        ("variants.x.images", {"grow": "all"}, "variants.x.images.grow = 'all'; it must be a"),
+        ("variants.x.images", {"invert": 1}, "variants.x.images = 'invert'; it must be one of"),
+    ],
+)
+def test_what_a_study_may_not_say_is_one_line(
+    where: str, value: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = copy.deepcopy(GOOD)
+    *path, last = where.split(".")
+    node = tree
+    for key in path:
+        node = node[key]
+    node[last] = value
+    file = Path("experiments/mine/study.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(tree if where else value), encoding="utf-8")
+    with pytest.raises(PagodaError) as caught:
+        load_study("mine")
+    assert f"experiments/mine/study.yaml: {words}" in str(caught.value)
+    assert "\n" not in str(caught.value)

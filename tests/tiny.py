@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pagoda.config import derive_growth, derive_resolutions
+from pagoda.config import with_lists
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,15 +66,19 @@ def override(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
 
 
 @cache
-def _profile(name: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "experiments" / "profile" / f"{name}.yaml").read_text()))
+def _base() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "experiments" / "base.yaml").read_text()))
 
 
 def smoke_tree(**overrides: Any) -> dict[str, Any]:
     """The tree of the default profile with dotted keys replaced; both derived lists follow."""
-    tree = override(_profile("smoke"), overrides)
-    ends = tree["base_res"], tree["target_res"]
-    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
+    return with_lists(override(_base(), overrides))
+
+
+def copy_studies(folder: Path) -> None:
+    """The project's studies, in a folder of their own: they keep their runs beside them."""
+    away = shutil.ignore_patterns("runs", ".dvc", "pagoda", "dvc.*")
+    shutil.copytree(ROOT / "experiments", folder / "experiments", symlinks=True, ignore=away)
 
 
 def tiny_tree(**overrides: Any) -> dict[str, Any]:

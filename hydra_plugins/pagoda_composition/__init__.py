@@ -96,7 +96,7 @@ def _check_python() -> None:
 
 
 def _derived(key: str, *, _root_: DictConfig) -> Container:
-    """One of the two derived lists, after the whole composition was held against the rules."""
+    """One of the two derived lists, after the whole composition was checked."""
     with _refusals(Refused):
         whole = copy.deepcopy(_root_)
         lists = with_lists({end: whole.get(end) for end in ("base_res", "target_res")})

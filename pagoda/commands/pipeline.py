@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated as An
 
 import typer
 
-from pagoda.commands.running import known, others_ran, parameters, run, run_first, run_shared
+from pagoda.commands.running import (
+    known,
+    option,
+    others_ran,
+    parameters,
+    run,
+    run_first,
+    run_shared,
+)
 from pagoda.errors import PagodaError
+
+StudyName = An[str, typer.Argument(help="Folder of the study in experiments/.")]
 
 
 def downsample(
     ctx: typer.Context,
-    resolution: Annotated[int, typer.Option(metavar="PIXELS", help="One of the experiment's.")],
+    resolution: An[int, option("PIXELS", "One of the experiment's.")],
 ) -> None:
     """Cut every image to one resolution, each from the original."""
     config = parameters(ctx)
@@ -42,8 +52,8 @@ def distill(ctx: typer.Context) -> None:
 
 def grow(
     ctx: typer.Context,
-    from_res: Annotated[int, typer.Option("--from", metavar="PIXELS", help="Where it ends now.")],
-    to_res: Annotated[int, typer.Option("--to", metavar="PIXELS", help="Twice that.")],
+    from_res: An[int, option("PIXELS", "Where it ends now.", "--from")],
+    to_res: An[int, option("PIXELS", "Twice that.", "--to")],
 ) -> None:
     """Grow the generator by one doubling of the resolution."""
     config = parameters(ctx)
@@ -58,28 +68,24 @@ def grow(
 
 def report(
     ctx: typer.Context,
-    results: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Rows of 'pagoda evaluate --out FILE' to add; repeat."),
+    results: An[
+        list[Path] | None, option("FILE", "Rows of 'pagoda evaluate --out FILE' to add; repeat.")
     ] = None,
-    everything: Annotated[
+    everything: An[
         bool,
-        typer.Option(
-            "--all", help="The paper's tables, studies and claims instead: reports/suite/."
-        ),
+        option(None, "The paper's tables, studies and claims instead: reports/suite/.", "--all"),
     ] = False,
-    from_exp: Annotated[
-        bool, typer.Option("--from-exp", help="With --all: add the experiments of 'dvc exp run'.")
+    from_exp: An[
+        bool, option(None, "With --all: add the experiments of 'dvc exp run'.", "--from-exp")
     ] = False,
-    from_mlflow: Annotated[
-        bool, typer.Option("--from-mlflow", help="With --all: add the runs of MLflow.")
+    from_mlflow: An[
+        bool, option(None, "With --all: add the runs of MLflow.", "--from-mlflow")
     ] = False,
-    published: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="With --all: your own CSV of published figures."),
+    published: An[
+        Path | None, option("FILE", "With --all: your own CSV of published figures.")
     ] = None,
 ) -> None:
-    """Write tables, curves, sample sheets and metrics.json.
+    """Write tables, curves, sample grids and metrics.json.
 
     With --all, or an option that implies it: one page of everything that was run, from reports/.
     """
@@ -93,15 +99,9 @@ def report(
 
 def track(
     ctx: typer.Context,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Keep up with running stages until Ctrl-C.")
-    ] = False,
-    interval: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Pause between two looks.")
-    ] = 5.0,
-    studies: Annotated[
-        bool, typer.Option("--studies", help="All studies below reports/ instead.")
-    ] = False,
+    follow: An[bool, option(None, "Keep up with running stages until Ctrl-C.", "--follow")] = False,
+    interval: An[float, option("SECONDS", "Pause between two looks.", min=0.1)] = 5.0,
+    studies: An[bool, option(None, "All studies below reports/ instead.", "--studies")] = False,
 ) -> None:
     """Put the experiment into MLflow; doing it twice adds nothing."""
     if follow and studies:
@@ -118,25 +118,22 @@ def track(
         run("track", config)
 
 
-def arm(
+def variant(
     ctx: typer.Context,
-    study: Annotated[str, typer.Argument(help="Folder of the study in experiments/.")],
-    arm: Annotated[str, typer.Argument(help="One of its arms.")],
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Training seed.")],
+    study: StudyName,
+    variant: An[str, typer.Argument(help="One of its variants.")],
+    seed: An[int, option("N", "Training seed.", min=0)],
 ) -> None:
-    """Train and measure one arm of a study with one seed."""
-    from pagoda.stages.study_spec import find_arm, load_study
+    """Train and measure one variant of a study with one seed."""
+    from pagoda.stages.study_spec import load_study
 
     config, found = parameters(ctx), load_study(study)
-    member = find_arm(found, arm)
+    member = found.variant(variant)
     if not others_ran():
-        run("arm", config, found, member, seed)
+        run("variant", config, found, member, seed)
 
 
-def study(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Folder of the study in experiments/.")],
-) -> None:
+def study(ctx: typer.Context, name: StudyName) -> None:
     """Put a study's measurements together: table, figures, summary."""
     from pagoda.stages.study_spec import load_study
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pagoda.config import Config
 
 
+def option(metavar: str | None, about: str, *flags: str, **rules: Any) -> Any:
+    """An option of a command: what its value is called (None: a flag), and what it does."""
+    return typer.Option(*flags, metavar=metavar, help=about, **rules)
+
+
 def parameters(ctx: typer.Context) -> Config:
     """The experiment that ``--params`` names."""
     from pagoda.config import load

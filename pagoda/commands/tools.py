@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated as An
 
 import typer
 
-from pagoda.commands.running import interruptible_after, run
+from pagoda.commands.running import interruptible_after, option, run
 from pagoda.errors import PagodaError
+
+Text = str | None
 
 
 def ema(
-    artifact: Annotated[Path, typer.Argument(help="A teacher or generator with snapshots.")],
-    sigma_rel: Annotated[
-        float, typer.Option("--sigma-rel", metavar="WIDTH", help="Relative width of the average.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new artifact goes.")],
+    artifact: An[Path, typer.Argument(help="A teacher or generator with snapshots.")],
+    sigma_rel: An[float, option("WIDTH", "Relative width of the average.", "--sigma-rel")],
+    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
 ) -> None:
     """Make the average of weights of another width, after training."""
     from pagoda.training.post_hoc import synthesise
@@ -26,22 +26,13 @@ def ema(
 
 def plan(
     ctx: typer.Context,
-    profile: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of experiments/profile; otherwise the parameters."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
-    utilisation: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of the cards' peak that is reached.")
-    ] = 0.35,
-    tflops: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak of your own card, as one more column.")
-    ] = None,
-    images: Annotated[
-        str | None, typer.Option(metavar="TRAIN,TEST", help="How many there are, if unknown.")
-    ] = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Time a few steps here: hours on this machine.")
+    profile: An[Text, option("NAME", "Of experiments/profile; otherwise the parameters.")] = None,
+    as_json: An[bool, option(None, "JSON instead of tables.", "--json")] = False,
+    utilisation: An[float, option("FRACTION", "Of the cards' peak that is reached.")] = 0.35,
+    tflops: An[float | None, option("X", "Peak of your own card, as one more column.")] = None,
+    images: An[Text, option("TRAIN,TEST", "How many there are, if unknown.")] = None,
+    probe: An[
+        bool, option(None, "Time a few steps here: hours on this machine.", "--probe")
     ] = False,
 ) -> None:
     """Parameters, FLOPs, disk and hours of an experiment, not run."""
@@ -53,25 +44,16 @@ def plan(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the artifact goes.")],
-    kind: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="teacher or generator, where the file does not tell."),
-    ] = None,
-    resolution: Annotated[
-        int, typer.Option(metavar="PIXELS", min=4, help="Of the U-Net, for a .pt.")
-    ] = 64,
-    head_channels: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Channels a head of attention, for a .pt.")
-    ] = 64,
-    growth_blocks: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Blocks after each up-sampling one, for a .pt.")
-    ] = 2,
-    sigma_data: Annotated[float, typer.Option(help="Of EDM's preconditioning, for a .pt.")] = 0.5,
-    sigma_max: Annotated[float, typer.Option(help="Of the latents that a generator maps.")] = 80.0,
-    allow_unused: Annotated[
-        bool, typer.Option("--allow-unused", help="Even if some weights have no place.")
+    file: An[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
+    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
+    kind: An[Text, option("KIND", "teacher or generator, where the file does not tell.")] = None,
+    resolution: An[int, option("PIXELS", "Of the U-Net, for a .pt.", min=4)] = 64,
+    head_channels: An[int, option("N", "Channels a head of attention, for a .pt.", min=1)] = 64,
+    growth_blocks: An[int, option("N", "Blocks after each up-sampling one, for a .pt.", min=0)] = 2,
+    sigma_data: An[float, option(None, "Of EDM's preconditioning, for a .pt.")] = 0.5,
+    sigma_max: An[float, option(None, "Of the latents that a generator maps.")] = 80.0,
+    allow_unused: An[
+        bool, option(None, "Even if some weights have no place.", "--allow-unused")
     ] = False,
 ) -> None:
     """Turn released weights into an artifact, running none of it.
@@ -91,18 +73,23 @@ def import_(
 
 def derive(
     ctx: typer.Context,
-    profile: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="First replace params.yaml by this profile."),
-    ] = None,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="With --profile: drop values that no profile has.")
+    profile: An[Text, option("NAME", "First replace params.yaml by this profile.")] = None,
+    reset: An[
+        bool, option(None, "With --profile: drop values that no profile has.", "--reset")
+    ] = False,
+    stages: An[
+        bool, option(None, "Write what dvc.yaml files say of code and studies.", "--stages")
     ] = False,
 ) -> None:
     """Mend the lists of params.yaml that follow from base_res."""
     from pagoda.derive import choose, rewrite
     from pagoda.stages.root import project_root
 
+    if stages:
+        from pagoda.dvc_stages import write_stages
+
+        typer.echo(f"written: {', '.join(write_stages()) or 'nothing, all is up to date'}")
+        return
     if profile is None:
         found, what = rewrite(ctx.obj), "resolutions and growth now follow"
     else:

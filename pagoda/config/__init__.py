@@ -1,23 +1,27 @@
 """``params.yaml`` -> frozen, typed, validated dataclasses. The only reader of that file.
 
-There are no defaults here: every number lives in ``params.yaml``, which ``experiments/`` composes.
-A wrong key, type or value raises :class:`pagoda.errors.PagodaError` with one line that names the
-key, the value, what is allowed and the file.
+Numbers live in ``params.yaml``, which ``experiments/`` composes; a key whose field has a default
+may be missing there. A wrong key, type or value raises :class:`pagoda.errors.PagodaError` with one
+line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
-:mod:`fields`, :mod:`relations` what they demand of each other, :mod:`ladder` what follows from
-others; :mod:`documents` reads YAML, :mod:`reading` puts them together. The rest of pagoda imports
-from this page alone.
+:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of
+pagoda imports from this page alone.
 """
 
 from __future__ import annotations
 
 from pagoda.config.documents import parse_yaml, read_yaml
-from pagoda.config.experiment import ArmConfig, Config
-from pagoda.config.fields import NAME_RULE, is_name
-from pagoda.config.ladder import derive_growth, derive_resolutions, with_lists
-from pagoda.config.reading import load, parse
-from pagoda.config.relations import check_counts
+from pagoda.config.experiment import (
+    Config,
+    VariantConfig,
+    check_counts,
+    derive_growth,
+    derive_resolutions,
+    load,
+    parse,
+    with_lists,
+)
 from pagoda.config.sections import (
     NO_WEIGHTS,
     DiscriminatorConfig,
@@ -30,11 +34,12 @@ from pagoda.config.sections import (
     ReferenceConfig,
     ReportConfig,
 )
+from pagoda.fields import NAME_RULE, Check, build, is_name, opt
 
 __all__ = [
     "NAME_RULE",
     "NO_WEIGHTS",
-    "ArmConfig",
+    "Check",
     "Config",
     "DiscriminatorConfig",
     "DistillConfig",
@@ -45,11 +50,14 @@ __all__ = [
     "OptimConfig",
     "ReferenceConfig",
     "ReportConfig",
+    "VariantConfig",
+    "build",
     "check_counts",
     "derive_growth",
     "derive_resolutions",
     "is_name",
     "load",
+    "opt",
     "parse",
     "parse_yaml",
     "read_yaml",

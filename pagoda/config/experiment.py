@@ -1,12 +1,15 @@
-"""A whole experiment: ``params.yaml`` from its name to its studies."""
+"""A whole experiment: ``params.yaml`` -> :class:`Config`, or one line that says what is wrong."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pagoda.config.fields import opt
+from pagoda.config.documents import read_yaml
 from pagoda.config.sections import (
     DataConfig,
     DiffusionConfig,
@@ -15,11 +18,14 @@ from pagoda.config.sections import (
     FeaturesConfig,
     GrowConfig,
     InvertConfig,
+    OptimConfig,
     ReferenceConfig,
     ReportConfig,
     StudiesConfig,
     TeacherConfig,
 )
+from pagoda.errors import PagodaError
+from pagoda.fields import Check, build, hold, opt
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Config:
     data: DataConfig = opt("data")
     features: FeaturesConfig = opt("embedded feature network")
     reference: ReferenceConfig = opt("reference statistics")
-    diffusion: DiffusionConfig = opt("noise law and grid")
+    diffusion: DiffusionConfig = opt("noise schedule and grid")
     teacher: TeacherConfig = opt("stage 1")
     invert: InvertConfig = opt("stage 2, inversion")
     distill: DistillConfig = opt("stage 2, distillation")
@@ -44,10 +50,47 @@ class Config:
     report: ReportConfig = opt("report")
     studies: StudiesConfig = opt("studies")
 
+    def checks(self, _: str) -> Iterator[Check]:
+        """What sections demand of each other."""
+        base, target = self.base_res, self.target_res
+        yield base <= target, "base_res", base, f"at most target_res = {target}"
+        lists = {"resolutions": derive_resolutions(base, target),
+                 "growth": derive_growth(base, target)}  # fmt: skip
+        for key, wanted in lists.items():
+            yield (
+                getattr(self, key) == wanted, key, getattr(self, key),
+                f"{wanted}, as base_res {base} and target_res {target} say; both lists are "
+                f"derived: run 'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={base}'"
+            )  # fmt: skip
+        rendered = self.data.render_res
+        yield (self.data.source != "embedded" or rendered >= target, "data.render_res", rendered,
+               f"at least target_res = {target}")  # fmt: skip
+        sigma_max, noise = self.diffusion.sigma_max, self.invert.noise
+        yield noise < sigma_max, "invert.noise", noise, f"below diffusion.sigma_max = {sigma_max:g}"
+        net = self.teacher.network
+        levels = (base // net.lowest_res).bit_length()
+        yield (net.lowest_res <= base, "teacher.network.lowest_res", net.lowest_res,
+               f"at most base_res = {base}")  # fmt: skip
+        yield (
+            len(net.channel_mult) >= levels and all(m >= 1 for m in net.channel_mult),
+            "teacher.network.channel_mult", net.channel_mult,
+            f"{levels} or more whole numbers >= 1, a level each from base_res {base} down to "
+            f"lowest_res {net.lowest_res}"
+        )  # fmt: skip
+        yield from _training_checks(self)
+        k, samples = self.evaluate.neighbours, self.evaluate.samples
+        sizes = {"reference.manifold_images": self.reference.manifold_images,
+                 "evaluate.samples": samples, "studies.samples": self.studies.samples}  # fmt: skip
+        for key, n in sizes.items():
+            yield k < n, "evaluate.neighbours", k, f"below {key} = {n}"
+        splits = self.evaluate.score_splits
+        yield (splits <= samples, "evaluate.score_splits", splits,
+               f"at most evaluate.samples = {samples}")  # fmt: skip
+
 
 @dataclass(frozen=True)
-class ArmConfig(Config):
-    """One arm of a study: an experiment some of whose artifacts live elsewhere.
+class VariantConfig(Config):
+    """One variant of a study: an experiment some of whose artifacts live elsewhere.
 
     Attributes:
         places: folders that replace those of the main pipeline, by artifact: ``teacher``,
@@ -55,3 +98,111 @@ class ArmConfig(Config):
     """
 
     places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _training_checks(c: Config) -> Iterator[Check]:
+    sections: dict[str, OptimConfig | FeaturesConfig] = {
+        "teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
+        "grow.optim": c.grow.optim, "features": c.features,
+    }  # fmt: skip
+    for key, s in sections.items():
+        yield (s.images % s.batch == 0, f"{key}.batch", s.batch,
+               f"a divisor of {key}.images = {s.images}")  # fmt: skip
+        if isinstance(s, OptimConfig):
+            yield (all(0 < width < 0.28 for width in s.ema_profiles), f"{key}.ema_profiles",
+                   s.ema_profiles, "a list of relative widths above 0 and below 0.28")  # fmt: skip
+    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
+        yield (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
+               loss.regression, "something other than none while adversarial is none")  # fmt: skip
+        yield (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes",
+               loss.fakes, "prior while there is no regression, and so no "
+               "reconstructions")  # fmt: skip
+        apart = loss.regression != "none" and loss.fakes == "prior" and loss.weighting == "fixed"
+        yield (not loss.separate_update or apart, f"{stage}.loss.separate_update",
+               loss.separate_update,
+               "false unless there is a regression, fakes are prior and weighting is "
+               "fixed")  # fmt: skip
+        yield (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
+               f"at most {stage}.loss.weight_max")  # fmt: skip
+    regression = c.grow.loss.regression
+    yield (regression != "noise_to_data", "grow.loss.regression", regression,
+           "reconstruction or none: the teacher has no high-resolution samples")  # fmt: skip
+
+
+def check_counts(c: Config, images: Mapping[str, int], where: str = "params.yaml") -> None:
+    """Hold an experiment against how many images there are, before anything is trained on them.
+
+    Args:
+        c: the experiment.
+        images: how many each split has, ``train`` and ``test``.
+        where: the file, for messages.
+
+    Raises:
+        PagodaError: one line naming the key, its value, what is allowed, and the file.
+    """
+    k, splits, kept = c.evaluate.neighbours, c.evaluate.score_splits, c.reference.manifold_images
+    there = c.reference.split
+    held_out = "test" if there == "train" else "train"
+    real, scored = min(kept, images[there]), min(c.evaluate.samples, images[held_out])
+    checks: list[Check] = [
+        *((images[split] >= 2, f"data.{split}_images", images[split],
+           f"2 or more; there are no more {split} images") for split in ("train", "test")),
+        (splits <= scored, "evaluate.score_splits", splits,
+         f"at most {scored}, the number of {held_out} images that are scored"),
+        (k < real, "evaluate.neighbours", k,
+         f"below {real}, the number of {there} images that are kept for precision and recall"),
+        (k < scored, "evaluate.neighbours", k,
+         f"below {scored}, the number of {held_out} images that are scored"),
+    ]  # fmt: skip
+    hold(checks, where)
+
+
+def load(path: str | Path = "params.yaml") -> Config:
+    """Read and check ``params.yaml``.
+
+    Raises:
+        PagodaError: one line naming the key, its value, what is allowed, and the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PagodaError(f"no {path} here; run pagoda from the folder that holds params.yaml")
+    return parse(read_yaml(path), str(path))
+
+
+def parse(tree: Any, where: str = "params.yaml") -> Config:
+    """Check a plain tree of dicts and lists and turn it into a :class:`Config`."""
+    config: Config = build(Config, tree, where)
+    return config
+
+
+def derive_resolutions(base_res: int, target_res: int) -> list[int]:
+    """``base_res``, doubled until ``target_res``: 8, 32 -> [8, 16, 32].
+
+    Raises:
+        PagodaError: if either is no power of two or base_res exceeds target_res.
+    """
+    for key, value in (("base_res", base_res), ("target_res", target_res)):
+        if not isinstance(value, int) or value < 4 or value & (value - 1):
+            raise PagodaError(f"{key} = {value!r}; it must be a power of two of at least 4")
+    if base_res > target_res:
+        raise PagodaError(f"base_res = {base_res}; it must be at most target_res = {target_res}")
+    return [base_res << i for i in range((target_res // base_res).bit_length())]
+
+
+def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
+    """The growth steps, keyed by the resolution each reaches (as text: DVC needs text keys)."""
+    ladder = derive_resolutions(base_res, target_res)
+    return {str(b): {"from": a, "to": b} for a, b in itertools.pairwise(ladder)}
+
+
+def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with the lists that follow from its ends.
+
+    Raises:
+        PagodaError: if one of the ends is missing or impossible.
+    """
+    for key in ("base_res", "target_res"):
+        if not isinstance(tree, dict) or key not in tree:
+            raise PagodaError(f"missing key {key}")
+    ends = tree["base_res"], tree["target_res"]
+    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pagoda.config.fields import opt
+from pagoda.fields import Check, opt
 
 NO_WEIGHTS = "weights/none"
 """The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""
@@ -29,7 +30,7 @@ class DataConfig:
     train_images: int | None = opt("first training images, classes in turn; null = all", ge=1)
     test_images: int | None = opt("first held-out images, classes in turn; null = all", ge=1)
     test_share: float | None = opt(
-        "share of each class to hold out where the source has no test split; null = it must",
+        "fraction of each class to hold out where the source has no test split; null = it must",
         gt=0,
         lt=1,
     )
@@ -40,6 +41,16 @@ class DataConfig:
     encode_from: int | None = opt(
         "resolutions from this one on are stored as lossless WebP, half the size; null = none", ge=1
     )
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """What a source needs to be found."""
+        embedded, fetched = self.source == "embedded", self.source in ("torchvision", "hub")
+        yield (not embedded or self.num_classes == 10, f"{at}num_classes", self.num_classes,
+               "10 for the embedded set")  # fmt: skip
+        yield (embedded or fetched or self.path is not None, f"{at}path", self.path,
+               f"the path of a {self.source} source, e.g. -S {at}path=FILE")  # fmt: skip
+        yield (not fetched or self.hub is not None, f"{at}hub", self.hub,
+               f"the name of the set for source {self.source}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class FeaturesConfig:
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """Statistics of real images that generated ones are held against."""
+    """Statistics of real images that generated ones are compared with."""
 
     split: str = opt("split the statistics describe", choices=("train", "test"))
     manifold_images: int = opt("real images kept for precision and recall", ge=4)
@@ -66,7 +77,18 @@ class ReferenceConfig:
     )
     weights: str | None = opt("folder of their published weights; null: the usual places")
     code: str | None = opt("checkout of DINOv2's repository; null: the cache of torch.hub")
-    download: bool = opt("fetch weights and code that are nowhere")
+    download: bool = opt("fetch weights and code that are not on this machine")
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """The classifier first; each name once."""
+        families = [text.partition(":")[0] for text in self.extractors]
+        others = set(families[1:]) <= {"inception", "dinov2", "custom"}
+        yield (
+            self.extractors[:1] == ["classifier"] and others
+            and len(set(self.extractors)) == len(self.extractors),
+            f"{at}extractors", self.extractors,
+            "a list of different names, classifier first, then inception, dinov2 or custom:..."
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """EDM noise law and grid (Karras et al. 2022, table 1)."""
+    """EDM noise schedule and grid (Karras et al. 2022, table 1)."""
 
     sigma_data: float = opt("standard deviation of the data", gt=0)
     sigma_min: float = opt("smallest noise level of the grid", gt=0)
@@ -126,6 +148,11 @@ class DiffusionConfig:
     rho: float = opt("exponent of the grid", gt=0)
     p_mean: float = opt("mean of ln sigma in training")
     p_std: float = opt("standard deviation of ln sigma in training", gt=0)
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """The grid has two ends."""
+        yield (self.sigma_min < self.sigma_max, f"{at}sigma_min", self.sigma_min,
+               f"below {at}sigma_max = {self.sigma_max:g}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -308,12 +335,12 @@ class EvaluateConfig:
     teacher_steps: int = opt("Heun grid of the teacher's samples", ge=2)
     neighbours: int = opt("k of precision and recall", ge=1)
     score_splits: int = opt("splits of the classifier score", ge=1)
-    grid_per_class: int = opt("samples a class kept for the sample sheets", ge=1)
+    grid_per_class: int = opt("samples a class kept for the sample grids", ge=1)
 
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Super-resolution diffusion, the cascade that growth is held against (CDM)."""
+    """Super-resolution diffusion, the cascade that growth is compared with (CDM)."""
 
     channels: int = opt("width at the highest resolution", ge=8)
     steps: int = opt("Heun grid of each super-resolution model", ge=2)
@@ -323,10 +350,15 @@ class CascadeConfig:
 
 @dataclass(frozen=True)
 class StudySizeConfig:
-    """How much of the profile's work the arms of a study do."""
+    """How much of the profile's work the variants of a study do."""
 
-    seeds: list[int] = opt("training seeds of an arm; a verdict needs three")
-    share: float = opt("share of the profile's training images that an arm sees", gt=0, le=1)
+    seeds: list[int] = opt("training seeds of a variant; a verdict needs three", ge=0)
+    fraction: float = opt("fraction of the profile's training images of a variant", gt=0, le=1)
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """Seeds differ."""
+        yield (bool(self.seeds) and len(set(self.seeds)) == len(self.seeds), f"{at}seeds",
+               self.seeds, "a list of different seeds, none negative, at least one")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -334,6 +366,6 @@ class StudiesConfig:
     """The studies in ``experiments/``; each says which size it takes."""
 
     usual: StudySizeConfig = opt("size of the studies of one training stage")
-    costly: StudySizeConfig = opt("size of the studies that train several networks an arm")
+    costly: StudySizeConfig = opt("size of the studies that train several networks a variant")
     samples: int = opt("images a generator in their evaluation", ge=16)
     cascade: CascadeConfig = opt("the cascade that is trained as a baseline")

@@ -1,11 +1,10 @@
-"""Claims and their rules, written down before the runs, and their verdicts.
+"""Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs; verdicts.
 
 A claim in ``experiments/claims.yaml`` reads::
 
     - id: pairs.one_percent            # unique
       claim: One percent of the pairs gives the same quality.
       source: paper, section 5.1       # or: study
-      study: pairs                     # folder in experiments/
       metric: fd                       # every protocol of it is judged by itself
       generator: student
       resolution: base                 # base, target, grown (all above the base) or pixels
@@ -52,7 +51,8 @@ from pagoda.results.numbers import Interval, t_interval
 from pagoda.results.studies import EXACT, StudyResults
 from pagoda.rows import Row
 
-FILE = Path("experiments/claims.yaml")
+FOLDER = Path("experiments")
+FILE = "experiments/<study>/study.yaml"
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
 EFFECTS = ("ratio", "difference", "slope", "value")
 MIN_SEEDS = 3
@@ -134,29 +134,23 @@ class Judgement:
     study: StudyResults | None = None  # what the values come from
 
 
-def read_claims(path: Path = FILE) -> list[Claim]:
-    """Read and check the claims of a file.
+def read_claims(folder: Path = FOLDER) -> list[Claim]:
+    """Read and check the claims of every study in a folder.
 
     Raises:
         PagodaError: one line that names the claim and what is wrong with its rule.
     """
-    if not path.is_file():
-        raise PagodaError(f"{path} is missing; 'git checkout -- {path}'")
-    tree = read_yaml(path)
-    if not isinstance(tree, dict) or not isinstance(tree.get("claims"), list):
-        raise PagodaError(f"{path} has no list 'claims'; 'git checkout -- {path}'")
-    return claims_of(tree["claims"], str(path))
-
-
-def claims_of(trees: Iterable[Any], where: str) -> list[Claim]:
-    """Claims of mappings of their fields.
-
-    Raises:
-        PagodaError: as :func:`read_claims`.
-    """
-    claims = [_claim(tree, f"{where}, claim {n}") for n, tree in enumerate(trees, 1)]
+    claims = []
+    for file in sorted(folder.glob("*/study.yaml")):
+        tree = read_yaml(file)
+        trees = tree.get("claims", []) if isinstance(tree, dict) else None
+        if not isinstance(trees, list):
+            raise PagodaError(f"{file}: claims = {trees!r}; it must be a list of claims")
+        claims += [
+            _claim(c, f"{file}, claim {n}", file.parent.name) for n, c in enumerate(trees, 1)
+        ]
     if len({c.id for c in claims}) < len(claims):
-        raise PagodaError(f"{where}: two claims have one id")
+        raise PagodaError(f"{folder}: two claims have one id")
     return claims
 
 
@@ -308,9 +302,10 @@ def _unlike(a: Row, b: Row) -> bool:
     return (a.reference, a.features) != (b.reference, b.features)
 
 
-def _claim(tree: Any, where: str) -> Claim:
+def _claim(tree: Any, where: str, study: str) -> Claim:
     if not isinstance(tree, dict):
         raise PagodaError(f"{where} is not a mapping")
+    tree = tree | {"study": study}
     where = f"{where} ({tree.get('id', 'no id')})"
     names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Claim)}
     missing = [n for n, needed in names.items() if needed and n not in tree]

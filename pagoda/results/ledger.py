@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claims import FILE, OPEN, REFUTED, SUPPORTED, Judgement
+from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Judgement
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
@@ -119,7 +119,7 @@ def claims_csv(judgements: Sequence[Judgement]) -> str:
 
 def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     """Links from ``folder`` to a study's README and, once it has run, to its summary."""
-    files = {name: FILE.parent / name / "README.md"}
+    files = {name: FOLDER / name / "README.md"}
     if study is not None and (study.folder / SUMMARY).is_file():
         files["results"] = study.folder / SUMMARY
     targets = {text: Path(os.path.relpath(file, folder)).as_posix() for text, file in files.items()}

@@ -23,6 +23,7 @@ EXEMPT = frozenset(
         "pagoda/__main__.py",
         "pagoda/cli.py",
         "pagoda/errors.py",
+        "pagoda/fields.py",
         "pagoda/outputs.py",
         "pagoda/distributed.py",
         "pagoda/stages/code.py",
@@ -32,6 +33,10 @@ EXEMPT = frozenset(
         *(str(file.relative_to(ROOT)) for file in ROOT.glob("pagoda/config/*.py")),
     }
 )
+
+
+APART = ("stages", "methods")
+"""Packages of files that have nothing to do with each other."""
 
 
 @cache
@@ -53,6 +58,16 @@ def closure(module: str) -> frozenset[str]:
         pending += _parents(name)
     files = {str(f.relative_to(ROOT)) for f in found.values() if f.stem != "__init__"}
     return frozenset(files - EXEMPT)
+
+
+def dependencies(module: str) -> list[str]:
+    """The code that a stage of ``dvc.yaml`` depends on: folders of the library, else files.
+
+    Files of :data:`APART` stand for themselves, so that an edit of one stage or method reruns no
+    other.
+    """
+    parts = (Path(file).parts for file in closure(module))
+    return sorted({"/".join(p if len(p) < 3 or p[1] in APART else p[:2]) for p in parts})
 
 
 def versions(module: str) -> dict[str, str]:

@@ -37,13 +37,13 @@ _META = torch.device("meta")
 def training_compute(
     config: Config, steps: tuple[str, ...], classes: int, images: int
 ) -> dict[str, float]:
-    """FLOPs of each training step of an arm, by the name of what it trains.
+    """FLOPs of each training step of a variant, by the name of what it trains.
 
     Counted on the networks themselves, forward and backward, and multiplied by the images seen.
     Data loading, optimisers and evaluation are not in it.
 
     Args:
-        steps: steps of an arm (``pagoda.stages.study_spec.STEPS``).
+        steps: steps of a variant (``pagoda.stages.study_spec.STEPS``).
         classes: number of classes.
         images: training images there are.
     """

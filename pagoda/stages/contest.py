@@ -1,4 +1,4 @@
-"""What an arm of a study has made, as functions from latents to images."""
+"""What a variant of a study has made, as functions from latents to images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pagoda import artifacts
-from pagoda.config import ArmConfig, Config
+from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.diffusion.solver import edm_grid, nfe, sample
 from pagoda.networks.denoiser import load_denoiser
@@ -24,7 +24,7 @@ Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class Entry:
-    """A generator that an arm made, at one resolution.
+    """A generator that a variant made, at one resolution.
 
     Attributes:
         name: ``teacher``, ``student``, ``grown`` or ``cascade``.
@@ -43,8 +43,8 @@ class Entry:
     parameters: int
 
 
-def entries(config: ArmConfig, steps: tuple[str, ...], device: torch.device) -> list[Entry]:
-    """Everything that the steps of an arm have made, lowest resolution first."""
+def entries(config: VariantConfig, steps: tuple[str, ...], device: torch.device) -> list[Entry]:
+    """Everything that the steps of a variant have made, lowest resolution first."""
     found = []
     if "teacher" in steps or "score_teacher" in steps:
         found.append(_teacher(config, device))
@@ -59,13 +59,13 @@ def entries(config: ArmConfig, steps: tuple[str, ...], device: torch.device) -> 
     return found
 
 
-def without(config: ArmConfig, *keys: str) -> ArmConfig:
-    """The arm with some artifacts read where the main pipeline left them."""
+def without(config: VariantConfig, *keys: str) -> VariantConfig:
+    """The variant with some artifacts read where the main pipeline left them."""
     return replace(config, places={k: v for k, v in config.places.items() if k not in keys})
 
 
 def _one_step(
-    config: ArmConfig, resolution: int, device: torch.device, each: bool = False
+    config: VariantConfig, resolution: int, device: torch.device, each: bool = False
 ) -> Entry:
     name = "student" if resolution == config.base_res else "grown"
     make, parameters = _generator(config, resolution, device)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pagoda.config import ArmConfig
+from pagoda.config import VariantConfig
 from pagoda.diffusion.solver import nfe
 from pagoda.networks.flops import forward_flops, parameters
 from pagoda.networks.generator import Generator
@@ -24,9 +24,9 @@ Values = dict[str, tuple[str, float]]
 
 
 def sampling_costs(
-    config: ArmConfig, counts: tuple[str, ...], classes: int, device: torch.device
+    config: VariantConfig, counts: tuple[str, ...], classes: int, device: torch.device
 ) -> list[tuple[str, int, int | None, Values]]:
-    """(generator, resolution, NFE, values) of every sampler of an arm.
+    """(generator, resolution, NFE, values) of every sampler of a variant.
 
     The time of a many-step sampler is that of one evaluation times its number of evaluations.
     """
@@ -58,7 +58,7 @@ def scaled(values: Values, factor: float) -> Values:
 
 
 def _cascade(
-    config: ArmConfig, classes: int, device: torch.device, base: Values, steps: int
+    config: VariantConfig, classes: int, device: torch.device, base: Values, steps: int
 ) -> list[tuple[str, int, int | None, Values]]:
     found: list[tuple[str, int, int | None, Values]] = [("cascade", config.base_res, steps, base)]
     more = nfe(config.studies.cascade.steps, "heun")
@@ -73,7 +73,7 @@ def _cascade(
 
 
 def _call(
-    config: ArmConfig,
+    config: VariantConfig,
     network: torch.nn.Module,
     resolution: int,
     device: torch.device,
@@ -113,7 +113,7 @@ def timed(network: Callable[..., Tensor], inputs: list[Tensor]) -> float:
     return sorted(seconds[1:])[_REPEATS // 2]
 
 
-def _parts(config: ArmConfig, generator: Generator, device: torch.device) -> Values:
+def _parts(config: VariantConfig, generator: Generator, device: torch.device) -> Values:
     """Seconds and FLOPs an image of the trunk, every level and the head."""
     n = config.evaluate.batch
     emb = torch.zeros(n, generator.trunk.embedding, device=device)

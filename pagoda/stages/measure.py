@@ -1,4 +1,4 @@
-"""Measures what an arm of a study has made and writes its ``measurement`` artifact."""
+"""Measures what a variant of a study has made and writes its ``measurement`` artifact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pagoda import artifacts
 from pagoda import rows as rows_of
-from pagoda.config import ArmConfig
+from pagoda.config import VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
@@ -38,7 +38,7 @@ from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.revision import code_revision
 from pagoda.stages.round_trip import round_trip_errors
-from pagoda.stages.study_spec import Arm, Study
+from pagoda.stages.study_spec import Study, Variant
 
 METRICS = ("fd", "precision", "recall", "accuracy")
 _SHEET = 16  # samples kept of each generator, the same latents for all
@@ -48,8 +48,8 @@ _LATENTS = 4096  # latents whose law is looked at
 Row = dict[str, Any]
 
 
-def run(config: ArmConfig, study: Study, arm: Arm) -> None:
-    """Score every generator of the arm, its latents and its training curves.
+def run(config: VariantConfig, study: Study, variant: Variant) -> None:
+    """Score every generator of the variant, its latents and its training curves.
 
     ``rows.json`` holds one entry a value, in the columns of a study's results; ``failures`` names
     the signatures of failure by resolution.
@@ -57,10 +57,12 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
     artifacts.check_out(config.places["measured"], "measurement")
     device = pick_device()
     judge = Judge(config, device)
-    made = entries(config, arm.steps, device)
-    counted = training_compute(config, arm.steps or arm.counts, judge.classes, judge.train_images)
-    curves = Curves(config, counted if arm.steps else {})
-    rows, sheets = _latent_rows(config, arm), {}
+    made = entries(config, variant.steps, device)
+    counted = training_compute(
+        config, variant.steps or variant.counts, judge.classes, judge.train_images
+    )
+    curves = Curves(config, counted if variant.steps else {})
+    rows, sheets = _latent_rows(config, variant), {}
     with track(config.studies.samples * len(made), "measure") as bar:
         for entry in made:
             seen = judge.observe(entry)
@@ -71,12 +73,17 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
             lower = entry.resolution // 2
             if seen.below is not None and lower not in {e.resolution for e in made}:
                 sheets[f"below-{lower}"] = seen.below[:_SHEET]
-    rows += [*curves.rows(), *_cost_rows(config, arm, judge.classes, counted, device)]
+    rows += [*curves.rows(), *_cost_rows(config, variant, judge.classes, counted, device)]
     failures = {str(e.resolution): _failures(rows, e.resolution) for e in made if e.name == "grown"}
     facts: dict[str, Any] = {"training_seed": config.seed, "base_res": config.base_res,
              "features": judge.features.fingerprint, "revision": code_revision(),
              "device": device_name(device)}  # fmt: skip
-    identity = {"study": study.name, "arm": arm.name, "seed": config.seed, "name": config.name}
+    identity = {
+        "study": study.name,
+        "variant": variant.name,
+        "seed": config.seed,
+        "name": config.name,
+    }
     with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
         found = rows_of.to_json(rows_of.Row(**facts | row) for row in rows)
         tree = {"rows": found, "failures": failures}
@@ -120,9 +127,9 @@ class _Held:
 
 
 class Judge:
-    """Real images and the feature network that an arm is held against."""
+    """Real images and the feature network that a variant is held against."""
 
-    def __init__(self, config: ArmConfig, device: torch.device) -> None:
+    def __init__(self, config: VariantConfig, device: torch.device) -> None:
         self.config, self.device, self.paths = config, device, Paths(config)
         where = {"name": config.name, "target_res": config.target_res}
         self.features = artifacts.open_artifact(self.paths.features, "features", where)
@@ -216,9 +223,9 @@ class Judge:
 
 
 class Curves:
-    """Seconds, compute and stability of every training step of an arm, from its curves."""
+    """Seconds, compute and stability of every training step of a variant, from its curves."""
 
-    def __init__(self, config: ArmConfig, flops: dict[str, float]) -> None:
+    def __init__(self, config: VariantConfig, flops: dict[str, float]) -> None:
         self.base, self.flops = config.base_res, flops
         paths = Paths(config)
         self.curves = {stage: _history(paths.history(stage)) for stage in self.flops}
@@ -227,7 +234,7 @@ class Curves:
         return int(stage.rpartition("-")[2]) if "-" in stage else self.base
 
     def up_to(self, resolution: int) -> Row:
-        """Images, FLOPs and seconds of all training of the arm up to a resolution."""
+        """Images, FLOPs and seconds of all training of the variant up to a resolution."""
         stages = [s for s in self.flops if self._resolution(s) <= resolution]
         last = [self.curves[s][-1] for s in stages]
         if not last:
@@ -261,9 +268,9 @@ def _rows(values: Mapping[str, tuple[str, float]], facts: Row) -> list[Row]:
     ]
 
 
-def _latent_rows(config: ArmConfig, arm: Arm) -> list[Row]:
-    """Round-trip errors and normality of the latents that the arm made."""
-    if not {"invert", "pair_randomly"} & set(arm.steps):
+def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
+    """Round-trip errors and normality of the latents that the variant made."""
+    if not {"invert", "pair_randomly"} & set(variant.steps):
         return []
     identity = {"name": config.name, "base_res": config.base_res}
     latents = artifacts.open_artifact(Paths(config).latents, "latents", identity)
@@ -284,17 +291,23 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def _cost_rows(
-    config: ArmConfig, arm: Arm, classes: int, counted: dict[str, float], device: torch.device
+    config: VariantConfig,
+    variant: Variant,
+    classes: int,
+    counted: dict[str, float],
+    device: torch.device,
 ) -> list[Row]:
-    """Training compute and sampling cost of the steps that the arm only counts."""
-    if not arm.counts:
+    """Training compute and sampling cost of the steps that the variant only counts."""
+    if not variant.counts:
         return []
     rows = []
     for stage, flops in counted.items():
         kind, _, at = stage.partition("-")
         values = {"stage_flops": (f"stage_flops_{kind}", flops)}
         rows += _rows(values, {"resolution": int(at or config.base_res), "n": 1})
-    for name, resolution, evaluations, costs in sampling_costs(config, arm.counts, classes, device):
+    for name, resolution, evaluations, costs in sampling_costs(
+        config, variant.counts, classes, device
+    ):
         facts = {"generator": name, "resolution": resolution, "nfe": evaluations}
         rows += _rows(costs, facts | {"n": config.evaluate.batch})
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pagoda.config import ArmConfig, Config
+from pagoda.config import Config, VariantConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Paths:
         return self.shared / f"b{self.config.base_res}"
 
     def _place(self, key: str, usual: Path) -> Path:
-        places = self.config.places if isinstance(self.config, ArmConfig) else {}
+        places = self.config.places if isinstance(self.config, VariantConfig) else {}
         return Path(places[key]) if key in places else usual
 
     def data(self, resolution: int) -> Path:
@@ -61,7 +61,7 @@ class Paths:
         return self._place(f"gen/{resolution}", self.base / "gen" / str(resolution))
 
     def evaluation(self, resolution: int) -> Path:
-        """Results and sample sheets at one resolution."""
+        """Results and sample grids at one resolution."""
         return self.base / "evaluate" / str(resolution)
 
     def history(self, stage: str) -> Path:

@@ -36,19 +36,19 @@ def run(config: Config, study: Study) -> None:
             else.
     """
     measured = {
-        (arm.name, seed): artifacts.open_artifact(
-            study.folder(config, arm, seed) / "measured", "measurement",
-            {"study": study.name, "arm": arm.name, "seed": seed, "name": config.name},
+        (variant.name, seed): artifacts.open_artifact(
+            study.folder(config, variant, seed) / "measured", "measurement",
+            {"study": study.name, "variant": variant.name, "seed": seed, "name": config.name},
         )
-        for arm in study.arms.values()
-        for seed in study.seeds(config, arm)
+        for variant in study.variants.values()
+        for seed in study.seeds(config, variant)
     }  # fmt: skip
     rows = [row for key in measured for row in _rows(study, measured, *key)]
     folder = study_folder(config.name, study.name)
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         figures = _same_latents(study, measured, config, partial)
         if any(row.metric.startswith("part_seconds") for row in rows):
-            labels = {arm.name: arm.label for arm in study.arms.values()}
+            labels = {variant.name: variant.label for variant in study.variants.values()}
             figures.append(draw_parts(rows, labels, partial))
         card = _card(config, study, measured, tuple(figures))
         write_study(partial, card, rows)
@@ -58,13 +58,13 @@ def run(config: Config, study: Study) -> None:
 
 def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[Row]:
     """Rows of one run, with the teacher that it read: rules pair values by variant and seed."""
-    arm = study.arms[name]
+    variant = study.variants[name]
     rows = _read(measured[name, seed])
-    if arm.of is not None:
-        first = min(s for variant, s in measured if variant == arm.of)
-        above = measured[arm.of, seed if (arm.of, seed) in measured else first]
+    if variant.of is not None:
+        first = min(s for other, s in measured if other == variant.of)
+        above = measured[variant.of, seed if (variant.of, seed) in measured else first]
         rows += [row for row in _read(above) if row.generator == "teacher"]
-    axis = None if arm.axis is None else float(arm.axis)
+    axis = None if variant.axis is None else float(variant.axis)
     return [dataclasses.replace(r, variant=name, axis=axis, training_seed=seed) for r in rows]
 
 
@@ -95,8 +95,10 @@ def _card(
         axis_label=study.axis_label,
         axis_log=study.axis_log,
         axis_metric=study.axis_metric,
-        variants={arm.name: arm.label for arm in study.arms.values()},
-        series={arm.name: arm.series for arm in study.arms.values() if arm.series},
+        variants={v.name: v.label for v in study.variants.values()},
+        series={
+            variant.name: variant.series for variant in study.variants.values() if variant.series
+        },
         metrics=study.metrics,
         failures=tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items()),
         figures=figures,
@@ -106,13 +108,13 @@ def _card(
 def _same_latents(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:
     """The same latents through the resolutions, a variant a block; first seed, uncurated."""
     blocks: dict[str, list[np.ndarray]] = {}
-    for arm in study.arms.values():
-        artifact = measured[arm.name, study.seeds(config, arm)[0]]
+    for variant in study.variants.values():
+        artifact = measured[variant.name, study.seeds(config, variant)[0]]
         kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
         names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
         own = [n for n in names if not n.startswith("samples-teacher-")]
         if len(names) > 1:
             teachers = [n for n in names if n not in own]
-            grids = {arm.label: own, f"{arm.label}: teacher": teachers}
+            grids = {variant.label: own, f"{variant.label}: teacher": teachers}
             blocks |= {k: [artifact.array(n) for n in v] for k, v in grids.items() if v}
     return [draw_same_latents(blocks, folder, config.studies.samples)] if blocks else []

@@ -1,25 +1,27 @@
-"""A study: arms that differ from the profile in a few keys, and where their artifacts live.
+"""A study: variants that differ from the profile in a few keys, and where their artifacts live.
 
-``experiments/<study>/study.yaml`` names the arms; ``params.yaml`` gives everything else, so that a
-study is as large as its profile. An arm makes its artifacts in a folder of its own and reads the
-rest from its parent arm (``of``) or from the main pipeline.
+``experiments/<study>/study.yaml`` names the variants and states the claims; ``params.yaml`` gives
+everything else, so that a study is as large as its profile. A variant makes its artifacts in a
+folder of its own and reads the rest from its parent variant (``of``) or from the main pipeline.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pagoda.config import (
     NAME_RULE,
     NO_WEIGHTS,
-    ArmConfig,
+    Check,
     Config,
+    VariantConfig,
+    build,
     is_name,
+    opt,
     parse,
     read_yaml,
     with_lists,
@@ -33,242 +35,165 @@ _SIZES = ("usual", "costly")  # of params.yaml
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One arm of a study.
+class Step:
+    """What a step of a variant reads and makes: ``teacher``, ``latents``, ``data/base`` ...
 
-    Attributes:
-        name: as the matrix of ``dvc.yaml`` has it.
-        label: reader's name, for figures and tables.
-        steps: what it does, in order (:data:`STEPS`).
-        of: arm whose artifacts it reads instead of the main pipeline's.
-        once: it is made with the first seed only, and shared by the other arms.
-        set: dotted keys of ``params.yaml`` and their values in this arm.
-        images: share of the profile's training images, by section, instead of the study's size.
-        doublings: of the base resolution, at most up to the target.
-        counts: steps whose cost is counted without doing them.
-        axis: where the arm stands on the axis of the study's figure, if it is a number.
-        series: curve that it belongs to in the figure.
+    ``/base`` is at the base resolution, ``/above`` at every resolution above it.
     """
 
-    name: str
-    label: str
-    steps: tuple[str, ...]
-    of: str | None = None
-    once: bool = False
-    set: Mapping[str, Any] = field(default_factory=dict)
-    images: Mapping[str, float] = field(default_factory=dict)
-    doublings: int = 0
-    counts: tuple[str, ...] = ()
-    axis: float | None = None
-    series: str = ""
+    sections: tuple[str, ...]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...] = ()
+
+
+_GROWTH = ("latents", "gen/base", "data/above")
+STEPS = {
+    "teacher": Step(("diffusion", "teacher"), ("data/base",), ("teacher",)),
+    "score_teacher": Step(("diffusion",), ("teacher",)),
+    "invert": Step(("diffusion", "invert"), ("data/base", "teacher"), ("latents",)),
+    "pair_randomly": Step(("diffusion", "invert"), ("data/base",), ("latents",)),
+    "distill": Step(
+        ("diffusion", "invert", "distill"), ("data/base", "teacher", "latents"), ("gen/base",)
+    ),
+    "grow": Step(("diffusion", "distill", "grow"), _GROWTH, ("gen/above",)),
+    "grow_each": Step(
+        ("diffusion", "distill", "grow"), (*_GROWTH, "gen/above"), ("gen/above",)
+    ),
+    "cascade": Step(
+        ("diffusion", "teacher"), ("data/base", "teacher", "data/above"), ("sr/above",)
+    ),
+}  # fmt: skip
+"""``score_teacher`` measures a teacher that another made. ``grow_each`` grows the main pipeline's
+generators, each by one doubling; ``grow`` grows the variant's own, doubling by doubling."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of a study."""
+
+    label: str = opt("reader's name, for figures and tables")
+    steps: tuple[str, ...] = opt("what it does, in order", default=(), choices=tuple(STEPS))
+    of: str | None = opt("variant whose artifacts it reads, not the main pipeline's", default=None)
+    once: bool = opt("made with the first seed only, shared by other variants", default=False)
+    set: dict[str, Any] = opt("dotted keys of params.yaml and their values here", default={})
+    images: dict[str, float] = opt(
+        "fraction of the profile's training images, by section, not the size's", default={}, gt=0
+    )
+    doublings: int = opt("of the base resolution, at most up to the target", default=0, ge=0)
+    counts: tuple[str, ...] = opt(
+        "steps whose cost is counted without doing them", default=(), choices=tuple(STEPS)
+    )
+    axis: float | None = opt("place on the axis of the study's figure", default=None)
+    series: str = opt("curve that it belongs to in the figure", default="")
+    name: str = ""
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """Only what trains has images."""
+        for section in self.images:
+            yield section in _TRAINED, f"{at}images", section, "one of " + ", ".join(_TRAINED)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What ``study.yaml`` says.
+    """What ``study.yaml`` says."""
 
-    Attributes:
-        name: the study's folder.
-        title: reader's name.
-        question: what it asks, one sentence.
-        rule: what decides, written before the run.
-        size: which size of ``params.yaml`` it takes, ``usual`` or ``costly``.
-        arms: by name, in the order of the file.
-        axis_label: what the arms' ``axis`` is, with its unit; empty without a numeric axis.
-        axis_log: draw that axis logarithmically.
-        axis_metric: metric of the teacher to draw on the horizontal axis instead.
-        metrics: metrics to draw and tabulate first.
-    """
+    title: str = opt("reader's name")
+    question: str = opt("what it asks, one sentence")
+    rule: str = opt("what decides, in words, written before the run")
+    size: str = opt("which size of params.yaml it takes", choices=("usual", "costly"))
+    variants: dict[str, Variant] = opt("by name, in the order of tables")
+    claims: list[dict[str, Any]] = opt("what it claims, see pagoda/paper/claims.py", default=[])
+    axis_label: str = opt("what the variants' axis is, with its unit", default="")
+    axis_log: bool = opt("draw that axis logarithmically", default=False)
+    axis_metric: str = opt("metric of the teacher to draw on the axis instead", default="")
+    metrics: tuple[str, ...] = opt("metrics to draw and tabulate first", default=("fd",))
+    name: str = ""
 
-    name: str
-    title: str
-    question: str
-    rule: str
-    size: str
-    arms: Mapping[str, Arm]
-    axis_label: str = ""
-    axis_log: bool = False
-    axis_metric: str = ""
-    metrics: tuple[str, ...] = ("fd",)
+    def checks(self, _: str) -> Iterator[Check]:
+        """Variants can be folders, and read of variants that are there."""
+        for name, variant in self.variants.items():
+            yield is_name(name), "variants", name, f"of keys that are each {NAME_RULE}"
+            above, seen = variant.of, {name}
+            while above in self.variants and above not in seen:
+                seen.add(above)
+                above = self.variants[above].of
+            yield (above is None, f"variants.{name}.of", variant.of,
+                   "another variant of the study, and not one that reads from this")  # fmt: skip
 
-    def seeds(self, config: Config, arm: Arm) -> list[int]:
-        """The training seeds of an arm."""
+    def variant(self, name: str) -> Variant:
+        """A variant by its name.
+
+        Raises:
+            PagodaError: if the study has none of that name.
+        """
+        if name not in self.variants:
+            known = ", ".join(self.variants)
+            raise PagodaError(f"study {self.name} has no variant {name}; it has {known}")
+        return self.variants[name]
+
+    def seeds(self, config: Config, variant: Variant) -> list[int]:
+        """The training seeds of a variant."""
         seeds: list[int] = getattr(config.studies, self.size).seeds
-        return seeds[:1] if arm.once else seeds
+        return seeds[:1] if variant.once else seeds
 
-    def folder(self, config: Config, arm: Arm, seed: int) -> Path:
-        """Where one run of an arm keeps its artifacts."""
-        return Paths(config).shared / "studies" / self.name / arm.name / f"s{seed}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step of an arm reads and makes, as keys of :func:`locate`."""
-
-    sections: tuple[str, ...]
-    reads: Callable[[Config], list[str]]
-    makes: Callable[[Config], list[str]]
-
-
-def _data(c: Config) -> str:
-    return f"data/{c.base_res}"
-
-
-def _above(c: Config, kind: str) -> list[str]:
-    return [f"{kind}/{r}" for r in c.resolutions[1:]]
-
-
-def _growth(c: Config) -> list[str]:
-    return ["latents", f"gen/{c.base_res}", *_above(c, "data")]
-
-
-STEPS: dict[str, Step] = {
-    "teacher": Step(("diffusion", "teacher"), lambda c: [_data(c)], lambda c: ["teacher"]),
-    "score_teacher": Step(("diffusion",), lambda c: ["teacher"], lambda c: []),
-    "invert": Step(("diffusion", "invert"), lambda c: [_data(c), "teacher"], lambda c: ["latents"]),
-    "pair_randomly": Step(("invert",), lambda c: [_data(c)], lambda c: ["latents"]),
-    "distill": Step(
-        ("diffusion", "invert", "distill"),
-        lambda c: [_data(c), "teacher", "latents"],
-        lambda c: [f"gen/{c.base_res}"],
-    ),
-    "grow": Step(("grow",), _growth, lambda c: _above(c, "gen")),
-    "grow_each": Step(
-        ("grow",),
-        lambda c: [*_growth(c), *_above(c, "gen")[:-1]],
-        lambda c: _above(c, "gen"),
-    ),
-    "cascade": Step(
-        ("diffusion", "teacher"),
-        lambda c: [_data(c), "teacher", *_above(c, "data")],
-        lambda c: _above(c, "sr"),
-    ),
-}
-"""``score_teacher`` measures a teacher that another made. ``grow_each`` grows the main pipeline's
-generators, each by one doubling; ``grow`` grows the arm's own, doubling by doubling."""
+    def folder(self, config: Config, variant: Variant, seed: int) -> Path:
+        """Where one run of a variant keeps its artifacts: in the studies' own DVC project."""
+        return STUDIES / "runs" / config.name / self.name / variant.name / f"s{seed}"
 
 
 def load_study(name: str) -> Study:
     """Read ``experiments/<name>/study.yaml``.
 
     Raises:
-        PagodaError: if there is no such study, or a key or step of it is unknown or missing.
+        PagodaError: there is no such study, or one line that names what is wrong in its file.
     """
     file = STUDIES / name / "study.yaml"
     if not is_name(name) or not file.is_file():
-        known = ", ".join(sorted(f.parent.name for f in STUDIES.glob("*/study.yaml")))
-        raise PagodaError(f"no study {name}; experiments/ has {known or 'none'}")
-    tree = read_yaml(file)
-    try:
-        arms = {key: _arm(key, value) for key, value in tree.pop("arms").items()}
-        tree["metrics"] = tuple(tree.get("metrics", ("fd",)))
-        study = Study(name=name, arms=arms, **tree)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise PagodaError(f"{file}: {error}; see an existing study for the keys") from error
-    if study.size not in _SIZES:
-        raise PagodaError(f"{file}: size is {study.size!r}; it must be {' or '.join(_SIZES)}")
-    for arm in arms.values():
-        if not is_name(arm.name):
-            raise PagodaError(f"{file}: arm {arm.name!r}; an arm has {NAME_RULE}")
-        if unknown := {*arm.steps, *arm.counts} - set(STEPS) or ({arm.of} - {None, *arms}):
-            raise PagodaError(f"{file}: arm {arm.name} names {unknown}, which is not there")
-    return study
+        raise PagodaError(f"no study {name}; experiments/ has {', '.join(studies()) or 'none'}")
+    study: Study = build(Study, read_yaml(file), str(file))
+    named = {key: dataclasses.replace(v, name=key) for key, v in study.variants.items()}
+    return dataclasses.replace(study, name=name, variants=named)
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+def studies() -> list[str]:
+    """Names of the studies that are there."""
+    return sorted(file.parent.name for file in STUDIES.glob("*/study.yaml"))
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "label": (lambda v: isinstance(v, str), "text"),
-    "steps": (_are_names, "a list of names"),
-    "counts": (_are_names, "a list of names"),
-    "of": (lambda v: v is None or isinstance(v, str), "the name of one arm"),
-    "set": (
-        lambda v: isinstance(v, dict) and _are_names(list(v)),
-        "keys of params.yaml with their values",
-    ),
-    "images": (
-        lambda v: isinstance(v, dict) and set(v) <= {*_TRAINED}
-        and all(_is_number(share) and share > 0 for share in v.values()),
-        f"a share above 0 for any of {', '.join(_TRAINED)}",
-    ),
-    "doublings": (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
-    "axis": (lambda v: v is None or _is_number(v), "a number"),
-}  # fmt: skip
-"""What an arm's entries must be, and that in words."""
-
-
-def _arm(name: str, tree: Any) -> Arm:
-    if not isinstance(tree, dict):
-        raise TypeError(f"arm {name} is {tree!r}; it must hold keys and values")
-    for key, (holds, what) in _SHAPES.items():
-        if key in tree and not holds(tree[key]):
-            raise TypeError(f"arm {name}: {key} is {tree[key]!r}; it must be {what}")
-    steps, counts = (tuple(tree.pop(key, ())) for key in ("steps", "counts"))
-    return Arm(name=name, steps=steps, counts=counts, **tree)
-
-
-def find_arm(study: Study, name: str) -> Arm:
-    """An arm by its name.
+def variant_config(config: Config, study: Study, variant: Variant, seed: int) -> VariantConfig:
+    """The profile with the study's size and the variant's keys, and where its artifacts live.
 
     Raises:
-        PagodaError: if the study has none of that name.
+        PagodaError: if the variant sets a key that is not there, or a value that is not allowed.
     """
-    if name not in study.arms:
-        raise PagodaError(f"study {study.name} has no arm {name}; it has {', '.join(study.arms)}")
-    return study.arms[name]
-
-
-def arm_config(config: Config, study: Study, arm: Arm, seed: int) -> ArmConfig:
-    """The profile with the study's size and the arm's keys, and where its artifacts live.
-
-    Raises:
-        PagodaError: if the arm sets a key that is not there, or a value that is not allowed.
-    """
-    where = f"{STUDIES / study.name / 'study.yaml'}, arm {arm.name}"
+    where = f"{STUDIES / study.name / 'study.yaml'}, variant {variant.name}"
     tree = dataclasses.asdict(config)
-    share = getattr(config.studies, study.size).share
+    usual = getattr(config.studies, study.size).fraction
     for section in _TRAINED:
-        _scale(tree[section]["optim"], arm.images.get(section, share))
-        tree[section]["imported"] = NO_WEIGHTS  # an arm trains what it compares
-    for key, value in arm.set.items():
-        _set(tree, key, value, where)
+        optim = tree[section]["optim"]
+        steps = round(variant.images.get(section, usual) * optim["images"] / optim["batch"])
+        optim["images"] = max(1, steps) * optim["batch"]
+        tree[section]["imported"] = NO_WEIGHTS  # a variant trains what it compares
+    for dotted, value in variant.set.items():
+        *path, last = dotted.split(".")
+        node: Any = tree
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise PagodaError(f"{where} sets {dotted}, which is no key of params.yaml")
+        node[last] = value
     tree["seed"] = seed
-    tree["base_res"] = min(tree["base_res"] << arm.doublings, tree["target_res"])
+    tree["base_res"] = min(tree["base_res"] << variant.doublings, tree["target_res"])
     made = parse(with_lists(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
-    return ArmConfig(**values, places=_places(config, study, arm, seed, made))
+    return VariantConfig(**values, places=_places(config, study, variant, seed, made))
 
 
-def _scale(optim: dict[str, Any], share: float) -> None:
-    steps = max(1, round(share * optim["images"] / optim["batch"]))
-    optim["images"] = steps * optim["batch"]
-
-
-def _set(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
-    *path, last = dotted.split(".")
-    for key in path:
-        tree = tree.get(key, {}) if isinstance(tree, dict) else {}
-    if not isinstance(tree, dict) or last not in tree:
-        raise PagodaError(f"{where} sets {dotted}, which is no key of params.yaml")
-    tree[last] = value
-
-
-def _places(config: Config, study: Study, arm: Arm, seed: int, made: Config) -> dict[str, str]:
-    """Folders of what the arm and its ancestors make; the nearest maker wins."""
-    places: dict[str, str] = {}
-    if arm.of is not None:
-        parent = study.arms[arm.of]
-        first = study.seeds(config, parent)[0] if parent.once else seed
-        places = _places(config, study, parent, first, made)
-    folder = study.folder(config, arm, seed)
-    own = itertools.chain(*(STEPS[step].makes(made) for step in arm.steps))
-    return places | {key: str(folder / key) for key in (*own, "history", "measured")}
+def artifacts_of(config: Config, kind: str) -> list[str]:
+    """Keys of :func:`locate` that ``gen/base``, ``gen/above``, ``teacher`` ... stand for."""
+    what, _, where = kind.partition("/")
+    at = {"base": [config.base_res], "above": config.resolutions[1:]}
+    return [f"{what}/{r}" for r in at[where]] if where else [what]
 
 
 def locate(config: Config, key: str) -> Path:
@@ -276,3 +201,18 @@ def locate(config: Config, key: str) -> Path:
     kind, _, resolution = key.partition("/")
     found = getattr(Paths(config), {"gen": "generator", "sr": "super_resolver"}.get(kind, kind))
     return Path(found(int(resolution))) if resolution else Path(found)
+
+
+def _places(
+    config: Config, study: Study, variant: Variant, seed: int, made: Config
+) -> dict[str, str]:
+    """Folders of what the variant and its ancestors make; the nearest maker wins."""
+    places: dict[str, str] = {}
+    if variant.of is not None:
+        parent = study.variants[variant.of]
+        first = study.seeds(config, parent)[0] if parent.once else seed
+        places = _places(config, study, parent, first, made)
+    folder = study.folder(config, variant, seed)
+    own = [key for step in variant.steps for kind in STEPS[step].makes
+           for key in artifacts_of(made, kind)]  # fmt: skip
+    return places | {key: str(folder / key) for key in (*own, "history", "measured")}

@@ -94,10 +94,10 @@ def test_the_committed_page_is_that_of_the_committed_measurements() -> None:
         assert page.read_text() == cost_page.page(*found)
 
 
-def test_an_arm_of_every_kind_is_measured_after_what_it_reads() -> None:
-    arms = stage_memory.arms()
+def test_a_variant_of_every_kind_is_measured_after_what_it_reads() -> None:
+    arms = stage_memory.variants()
     trees = {
-        file.parent.name: yaml.safe_load(file.read_text())["arms"]
+        file.parent.name: yaml.safe_load(file.read_text())["variants"]
         for file in (ROOT / "experiments").glob("*/study.yaml")
     }
     kinds = {tuple(arm.get("steps", ())) for tree in trees.values() for arm in tree.values()}

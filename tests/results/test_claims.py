@@ -14,7 +14,7 @@ from scipy import stats
 
 from pagoda.errors import PagodaError
 from pagoda.results.claims import (
-    FILE,
+    FOLDER,
     OPEN,
     REFUTED,
     SUPPORTED,
@@ -33,7 +33,7 @@ from tests.results.synthetic_study import make_card, make_row, make_rows
 
 ROOT = Path(__file__).parents[2]
 RULE: dict[str, Any] = {
-    "id": "pairs.few", "claim": "Few pairs are enough.", "source": "paper", "study": "pairs",
+    "id": "pairs.few", "claim": "Few pairs are enough.", "source": "paper",
     "metric": "fd", "generator": "student", "resolution": "base", "value": ["few"],
     "against": ["many"], "effect": "ratio", "holds": {"below": 1.1}, "seeds": 3,
     "refuted": "few pairs are more than a tenth worse",
@@ -41,9 +41,10 @@ RULE: dict[str, Any] = {
 
 
 def make_claim(tmp_path: Path, **overrides: Any) -> Claim:
-    path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump({"claims": [RULE | overrides]}))
-    return read_claims(path)[0]
+    (tmp_path / "pairs").mkdir(exist_ok=True)
+    text = yaml.safe_dump({"claims": [RULE | overrides]})
+    (tmp_path / "pairs/study.yaml").write_text(text)
+    return read_claims(tmp_path)[0]
 
 
 def results(rows: Sequence[Row], **card: Any) -> StudyResults:
@@ -285,7 +286,7 @@ def test_the_projects_claims_name_arms_that_their_studies_have() -> None:
     for claim in claims:
         file = Path("experiments") / claim.study / "study.yaml"
         if file.is_file():
-            arms = set(yaml.safe_load(file.read_text())["arms"])
+            arms = set(yaml.safe_load(file.read_text())["variants"])
             assert {*claim.value, *claim.against} <= arms, claim.id
 
 
@@ -330,7 +331,7 @@ def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list
     return [make_row(arm, seed, value, resolution=res, **facts) for res in sizes]
 
 
-@pytest.mark.parametrize("claim", read_claims(ROOT / FILE), ids=lambda c: c.id)
+@pytest.mark.parametrize("claim", read_claims(ROOT / FOLDER), ids=lambda c: c.id)
 def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None:
     make = _followed if claim.effect == "slope" else _held
     arms = dict.fromkeys([*claim.value, *claim.against], "")

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.results import study_tracking, tracking
 from pagoda.results.blocks import Cell, Table, escape, to_csv, to_latex
-from pagoda.results.claims import FILE as CLAIM_RULES
+from pagoda.results.claims import FOLDER as STUDIES
 from pagoda.results.claims import judge_all, read_claims
 from pagoda.results.paper_tables import Paper, measured_table, way_up_table
 from pagoda.results.plans import plan_tables
@@ -118,9 +117,9 @@ def test_the_projects_tables_are_those_of_its_results(monkeypatch: pytest.Monkey
         assert (folder / f"{name}.tex").read_text() == to_latex(table, name), name
     lines = csv.DictReader((reports / "suite" / "claims.csv").open())
     judged = judge_all(material.claims, material.studies)
-    assert [(r["claim"], r["profile"], r["verdict"], r["reason"]) for r in lines] == [
+    assert {(r["claim"], r["profile"], r["verdict"], r["reason"]) for r in lines} == {
         (j.claim.id, j.profile, j.verdict, j.reason) for j in judged
-    ]
+    }
 
 
 def test_every_measured_number_is_in_the_results(project: tuple[Config, Path]) -> None:
@@ -155,7 +154,7 @@ def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Confi
     assert page.open == []
     files = [link for link in page.links if not link.startswith(("data:image/", "#"))]
     assert set(files) == {
-        *(f"../../experiments/{c.study}/README.md" for c in read_claims(ROOT / CLAIM_RULES)),
+        *(f"../../experiments/{c.study}/README.md" for c in read_claims(ROOT / STUDIES)),
         "../smoke/studies/pairs/summary.md",
     }
     assert all((suite / link).is_file() for link in files)
@@ -170,7 +169,7 @@ def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Confi
 def test_the_ledger_says_what_the_results_say(project: tuple[Config, Path]) -> None:
     _, folder = project
     text = (folder / "reports" / "claims.md").read_text()
-    assert all(f"`{claim.id}`" in text for claim in read_claims(ROOT / "experiments/claims.yaml"))
+    assert all(f"`{claim.id}`" in text for claim in read_claims(ROOT / STUDIES))
     assert "not enough evidence: the study was not run" in text
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert {"../experiments/cost/README.md", "smoke/studies/pairs/summary.md"} <= set(links)
@@ -182,12 +181,9 @@ def test_the_ledger_says_what_the_results_say(project: tuple[Config, Path]) -> N
 def test_a_wrong_direction_is_printed_as_not_supported(
     project: tuple[Config, Path], tmp_path: Path
 ) -> None:
-    rule = yaml.safe_load((ROOT / "experiments/claims.yaml").read_text())["claims"]
-    pairs = next(r for r in rule if r["id"] == "pairs.one_percent_quality")
-    pairs |= {"value": ["few"], "against": ["many"]}
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [pairs]}))
+    (claim,) = (c for c in read_claims(ROOT / STUDIES) if c.id == "pairs.one_percent_quality")
     studies = find_studies(project[1] / "reports")
-    claims = read_claims(tmp_path / "claims.yaml")
+    claims = [dataclasses.replace(claim, value=("few",), against=("many",))]
     write_suite(Material(read_published(), [], studies, claims, "abc", tmp_path))
     assert "✗ not supported" in (tmp_path / "claims.md").read_text()
 

@@ -1,4 +1,4 @@
-"""What a study's arm cost is read from the last row of every curve."""
+"""What a study's variant cost is read from the last row of every curve."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from pagoda.config import Config
 from pagoda.stages.measure import Curves
 from pagoda.stages.paths import Paths
-from pagoda.stages.study_spec import arm_config, load_study
-from tests.tiny import ROOT
+from pagoda.stages.study_spec import load_study, variant_config
+from tests.tiny import copy_studies
 
 
 def test_cost_is_that_of_the_whole_training(tiny_config: Callable[..., Config]) -> None:
     """Images and seconds are running totals: the last row has them, and none is left out."""
     config = tiny_config()
-    Path("experiments").symlink_to(ROOT / "experiments")
+    copy_studies(Path())
     study = load_study("pairs")
-    arm = next(iter(study.arms.values()))
-    own = arm_config(config, study, arm, 0)
+    variant = next(iter(study.variants.values()))
+    own = variant_config(config, study, variant, 0)
     curves = {
         "distill": [(100, 2.0), (250, 5.0), (300, 6.5)],
         "grow-16": [(40, 1.0), (90, 3.0)],

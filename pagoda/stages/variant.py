@@ -1,49 +1,49 @@
-"""One run of one arm of a study: its training steps, then its measurements."""
+"""One run of one variant of a study: its training steps, then its measurements."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pagoda import artifacts, distributed
-from pagoda.config import ArmConfig, Config
+from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.stages import distill, grow, invert, measure, super_resolution, teacher
 from pagoda.stages.contest import without
 from pagoda.stages.paths import Paths
-from pagoda.stages.study_spec import Arm, Study, arm_config
+from pagoda.stages.study_spec import Study, Variant, variant_config
 
 
-def run(config: Config, study: Study, arm: Arm, seed: int) -> None:
-    """Do the steps of an arm with one training seed and write its ``measurement``.
+def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
+    """Do the steps of a variant with one training seed and write its ``measurement``.
 
-    Every step is the stage of that name of the main pipeline, given the arm's configuration.
+    Every step is the stage of that name of the main pipeline, given the variant's configuration.
     Processes of a group share the steps; the first one measures alone, so that nothing else is
     timed.
     """
-    made = arm_config(config, study, arm, seed)
+    made = variant_config(config, study, variant, seed)
     with distributed.group():
-        for step in arm.steps:
+        for step in variant.steps:
             _STEPS[step](made)
             distributed.barrier()  # until the first has written what the next step reads
     if distributed.is_main_process():
-        measure.run(made, study, arm)
+        measure.run(made, study, variant)
 
 
-def _grow(config: ArmConfig) -> None:
-    """Grow the arm's own generator, doubling by doubling."""
+def _grow(config: VariantConfig) -> None:
+    """Grow the variant's own generator, doubling by doubling."""
     for step in config.growth.values():
         grow.run(config, step["from"], step["to"])
         distributed.barrier()
 
 
-def _grow_each(config: ArmConfig) -> None:
+def _grow_each(config: VariantConfig) -> None:
     """Grow each of the main pipeline's generators by one doubling."""
     for step in config.growth.values():
         grow.run(without(config, f"gen/{step['from']}"), step["from"], step["to"])
 
 
-def _cascade(config: ArmConfig) -> None:
+def _cascade(config: VariantConfig) -> None:
     for step in config.growth.values():
         super_resolution.run(config, step["from"], step["to"])
 

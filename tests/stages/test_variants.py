@@ -1,4 +1,4 @@
-"""Arms of studies, run for real at a tiny size."""
+"""Variants of studies, run for real at a tiny size."""
 
 from __future__ import annotations
 
@@ -16,21 +16,13 @@ from pagoda import artifacts
 from pagoda.config import Config, parse
 from pagoda.results.studies import read_study, study_folder
 from pagoda.rows import Row
-from pagoda.stages import (
-    arm,
-    distill,
-    downsample,
-    grow,
-    invert,
-    study,
-    teacher,
-)
+from pagoda.stages import distill, downsample, grow, invert, study, teacher, variant
 from pagoda.stages.compute import training_compute
-from pagoda.stages.study_spec import arm_config, load_study
+from pagoda.stages.study_spec import load_study, variant_config
 from pagoda.training.sharding import SHARD
 from tests.group import log, run_group
 from tests.stages.prepared import prepare
-from tests.tiny import ROOT, tiny_tree
+from tests.tiny import copy_studies, tiny_tree
 
 _SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
 
@@ -41,7 +33,7 @@ def tiny_study(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
 
     def make(**overrides: object) -> Config:
         config = tiny_config(**(_SEEDS | overrides))
-        Path("experiments").symlink_to(ROOT / "experiments")
+        copy_studies(Path())
         return config
 
     return make
@@ -55,9 +47,9 @@ def _prepare(config: Config) -> None:
 
 def _run(config: Config, name: str) -> tuple[Row, ...]:
     found = load_study(name)
-    for member in found.arms.values():
+    for member in found.variants.values():
         for seed in found.seeds(config, member):
-            arm.run(config, found, member, seed)
+            variant.run(config, found, member, seed)
     study.run(config, found)
     return read_study(study_folder(config.name, name)).rows
 
@@ -68,8 +60,8 @@ def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
     config = tiny_study(**{"invert.images": 200})
     downsample.run(config, 8)
     found = load_study("inversion")
-    made = arm_config(config, found, found.arms["random-pairs"], 0)
-    arm.pair_randomly(made)
+    made = variant_config(config, found, found.variants["random-pairs"], 0)
+    variant.pair_randomly(made)
     latents = artifacts.open_artifact(made.places["latents"], "latents")
     z = latents.array("latents")
     assert z.shape == (200, 3, 8, 8)
@@ -104,15 +96,15 @@ def _again(**overrides: object) -> Config:
     return parse(tiny_tree(**(_SEEDS | overrides)))
 
 
-def _share_an_arm(tree: dict[str, Any], name: str) -> None:
+def _share_a_variant(tree: dict[str, Any], name: str) -> None:
     os.environ[SHARD] = "1"
     found = load_study("growth_baselines")
-    arm.run(parse(tree), found, found.arms[name], 0)
+    variant.run(parse(tree), found, found.variants[name], 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cascade", "growth"])
-def test_processes_share_an_arm(
+def test_processes_share_a_variant(
     tiny_study: Callable[..., Config], tmp_path: Path, name: str
 ) -> None:
     """Two with cut weights train what one does, and the first alone measures it."""
@@ -125,17 +117,17 @@ def test_processes_share_an_arm(
     pair = tmp_path / "pair"
     shutil.copytree(Path.cwd(), pair, symlinks=True, ignore=shutil.ignore_patterns("pair"))
     found = load_study("growth_baselines")
-    arm.run(config, found, found.arms[name], 0)
+    variant.run(config, found, found.variants[name], 0)
     tree = tiny_tree(**(_SEEDS | settings))
-    ended = run_group(2, _share_an_arm, tree, name, folder=pair, limit=600)
+    ended = run_group(2, _share_a_variant, tree, name, folder=pair, limit=600)
     assert ended == [0, 0], log(pair)
-    whole = sorted(Path("runs/tiny/studies").rglob("*.safetensors"))
+    whole = sorted(Path("experiments/runs/tiny").rglob("*.safetensors"))
     assert len(whole) == 2
     for file in whole:
         left, right = (safetensors.torch.load_file(f) for f in (file, pair / file))
         assert left.keys() == right.keys()
         assert max((left[k] - right[k]).abs().max().item() for k in left) < 1e-3  # float32
-    measured = f"runs/tiny/studies/growth_baselines/{name}/s0/measured"
+    measured = f"experiments/runs/tiny/growth_baselines/{name}/s0/measured"
     rows, of_pair = (
         artifacts.open_artifact(folder / measured, "measurement").json("rows")["rows"]
         for folder in (Path.cwd(), pair)
