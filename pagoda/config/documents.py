@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pagoda.config.fields import NUMBER, refusal
 from pagoda.errors import PagodaError
+from pagoda.fields import NUMBER, refusal
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pagoda.config.fields import opt
 from pagoda.config.sections import (
     DataConfig,
-    DiffusionConfig,
     DistillConfig,
     EvaluateConfig,
     FeaturesConfig,
@@ -18,8 +16,10 @@ from pagoda.config.sections import (
     ReferenceConfig,
     ReportConfig,
     StudiesConfig,
-    TeacherConfig,
 )
+from pagoda.fields import opt
+from pagoda.methods.teacher import TeacherConfig
+from pagoda.training.settings import DiffusionConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Config:
     data: DataConfig = opt("data")
     features: FeaturesConfig = opt("embedded feature network")
     reference: ReferenceConfig = opt("reference statistics")
-    diffusion: DiffusionConfig = opt("noise law and grid")
+    diffusion: DiffusionConfig = opt("noise schedule and grid")
     teacher: TeacherConfig = opt("stage 1")
     invert: InvertConfig = opt("stage 2, inversion")
     distill: DistillConfig = opt("stage 2, distillation")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pagoda.config.documents import read_yaml
 from pagoda.config.experiment import Config
-from pagoda.config.fields import build
 from pagoda.config.relations import check
 from pagoda.errors import PagodaError
+from pagoda.fields import build
 
 
 def load(path: str | Path = "params.yaml") -> Config:

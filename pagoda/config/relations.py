@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pagoda.config.experiment import Config
-from pagoda.config.fields import refusal
 from pagoda.config.ladder import derive_growth, derive_resolutions
-from pagoda.config.sections import FeaturesConfig, OptimConfig
 from pagoda.errors import PagodaError
+from pagoda.fields import refusal
+from pagoda.methods.one_step import OneStepConfig
 
 _Check = tuple[bool, str, Any, str]
 """Whether it holds, the key, its value, what is allowed."""
@@ -97,12 +97,11 @@ def _data_checks(c: Config) -> list[_Check]:
 
 
 def _network_checks(c: Config) -> list[_Check]:
-    net, law = c.teacher.network, c.diffusion
+    net, sigma_max = c.teacher.network, c.diffusion.sigma_max
     levels = (c.base_res // net.lowest_res).bit_length()
-    below_max = f"below diffusion.sigma_max = {law.sigma_max:g}"
     return [
-        (law.sigma_min < law.sigma_max, "diffusion.sigma_min", law.sigma_min, below_max),
-        (c.invert.noise < law.sigma_max, "invert.noise", c.invert.noise, below_max),
+        (c.invert.noise < sigma_max, "invert.noise", c.invert.noise,
+         f"below diffusion.sigma_max = {sigma_max:g}"),
         (net.lowest_res <= c.base_res, "teacher.network.lowest_res", net.lowest_res,
          f"at most base_res = {c.base_res}"),
         (len(net.channel_mult) >= levels and all(m >= 1 for m in net.channel_mult),
@@ -113,36 +112,17 @@ def _network_checks(c: Config) -> list[_Check]:
 
 
 def _training_checks(c: Config) -> list[_Check]:
-    sections: dict[str, OptimConfig | FeaturesConfig] = {
-        "teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
-        "grow.optim": c.grow.optim, "features": c.features,
-    }  # fmt: skip
+    features, grow = c.features, c.grow
     checks: list[_Check] = [
-        (s.images % s.batch == 0, f"{key}.batch", s.batch,
-         f"a divisor of {key}.images = {s.images}")
-        for key, s in sections.items()
+        (features.images % features.batch == 0, "features.batch", features.batch,
+         f"a divisor of features.images = {features.images}")
     ]  # fmt: skip
-    checks += [
-        (all(0 < width < 0.28 for width in s.ema_profiles), f"{key}.ema_profiles", s.ema_profiles,
-         "a list of relative widths above 0 and below 0.28")
-        for key, s in sections.items() if isinstance(s, OptimConfig)
-    ]  # fmt: skip
-    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
-        checks += [
-            (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
-             loss.regression, "something other than none while adversarial is none"),
-            (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes", loss.fakes,
-             "prior while there is no regression, and so no reconstructions"),
-            (not loss.separate_update or (loss.regression != "none" and loss.fakes == "prior"
-                                          and loss.weighting == "fixed"),
-             f"{stage}.loss.separate_update", loss.separate_update,
-             "false unless there is a regression, fakes are prior and weighting is fixed"),
-            (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
-             f"at most {stage}.loss.weight_max"),
-        ]  # fmt: skip
-    regression = c.grow.loss.regression
-    allowed = "reconstruction or none: the teacher has no high-resolution samples"
-    return [*checks, (regression != "noise_to_data", "grow.loss.regression", regression, allowed)]
+    if isinstance(grow, OneStepConfig):
+        checks.append((
+            grow.loss.regression != "noise_to_data", "grow.loss.regression", grow.loss.regression,
+            "reconstruction or none: the teacher has no high-resolution samples",
+        ))  # fmt: skip
+    return checks
 
 
 def _evaluation_checks(c: Config) -> list[_Check]:

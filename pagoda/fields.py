@@ -1,4 +1,12 @@
-"""A field with its documentation and rules, and how a plain tree is held against them."""
+"""A field with its documentation and rules, and how a plain tree becomes a dataclass of fields.
+
+A section of ``params.yaml``, a study and its variants are dataclasses whose fields :func:`opt`
+made. Two hooks are open to such a class:
+
+- ``checks(self, prefix) -> Iterable[Check]``: what its keys demand of each other;
+- ``select(cls, tree) -> type``, a class method: the class that reads this section, where one of
+  its own keys decides that.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pagoda.errors import PagodaError
@@ -18,6 +26,9 @@ NAME_RULE = (
     "a name: up to 100 letters a-z, digits and _ - . that begin with a letter, a digit or _ "
     "(folders are named after it), other than plans, published and suite"
 )
+Check = tuple[bool, str, Any, str]
+"""Whether it holds, the key with its prefix, the key's value, what is allowed."""
+
 _LARGEST = 1 << 63  # what DVC, numpy and torch count to
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
@@ -34,6 +45,7 @@ def is_name(text: Any) -> bool:
 def opt(
     doc: str,
     *,
+    default: Any = dataclasses.MISSING,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -42,13 +54,26 @@ def opt(
     power_of_two: bool = False,
     name: bool = False,
 ) -> Any:
-    """A dataclass field with its documentation and the values it allows."""
+    """A dataclass field with its documentation and the values it allows.
+
+    With a ``default`` the key may be missing. Rules for a list hold for each of its items.
+    """
     rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "name": name}
-    return dataclasses.field(metadata={"doc": doc, "power_of_two": power_of_two, **rules})
+    metadata = {"doc": doc, "power_of_two": power_of_two, **rules}
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    if isinstance(default, list | dict):
+        make = type(default)
+        return dataclasses.field(
+            default_factory=lambda: make(default), metadata=metadata, kw_only=True
+        )
+    return dataclasses.field(default=default, metadata=metadata, kw_only=True)
 
 
 def build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:
     """Make a dataclass whose fields :func:`opt` made, and those inside it, from a plain tree.
+
+    Fields that :func:`opt` did not make are no keys: they keep their defaults.
 
     Args:
         cls: the dataclass.
@@ -57,37 +82,56 @@ def build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:
         prefix: of the keys' names in messages, with its full stop.
 
     Raises:
-        PagodaError: a key is unknown or missing, or has a value that its field does not allow.
+        PagodaError: a key is unknown or missing, has a value that its field does not allow, or
+            does not go together with others.
     """
     if not isinstance(tree, Mapping):
-        raise refusal(prefix or "the file", tree, "a mapping of keys", where)
+        raise refusal(prefix.rstrip(".") or "the file", tree, "a mapping of keys", where)
+    if select := getattr(cls, "select", None):
+        cls = select(tree)
     hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {f.name: f for f in dataclasses.fields(cls) if "doc" in f.metadata}
     for key in tree:
         if key not in fields:
             known = ", ".join(sorted(fields))
             raise PagodaError(f"{where}: unknown key {prefix}{key}; known here: {known}")
     values = {}
     for name, spec in fields.items():
-        if name not in tree:
+        if name in tree:
+            values[name] = _value(hints[name], tree[name], f"{prefix}{name}", spec.metadata, where)
+        elif spec.default is spec.default_factory is dataclasses.MISSING:
             raise PagodaError(f"{where}: missing key {prefix}{name} ({spec.metadata['doc']})")
-        values[name] = _value(hints[name], tree[name], f"{prefix}{name}", spec.metadata, where)
-    return cls(**values)
+    made = cls(**values)
+    if checks := getattr(made, "checks", None):
+        hold(checks(prefix), where)
+    return made
+
+
+def hold(checks: Iterable[Check], where: str) -> None:
+    """Refuse the first check that does not hold."""
+    for holds, key, value, allowed in checks:
+        if not holds:
+            raise refusal(key, value, allowed, where)
+
+
+def refusal(key: str, value: Any, allowed: str, where: str) -> PagodaError:
+    """The line for a value that is not allowed."""
+    return PagodaError(f"{where}: {key} = {_SHOWN.repr(value)}; it must be {allowed}")
 
 
 def _value(hint: Any, value: Any, key: str, rules: Mapping[str, Any], where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where, f"{key}.")
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        if value is None:
-            return None
-        hint = next(a for a in args if a is not type(None))
-        origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is list:
+        inner = next(a for a in args if a is not type(None))
+        return None if value is None else _value(inner, value, key, rules, where)
+    if origin in (list, tuple):
         if not isinstance(value, list):
             raise refusal(key, value, "a list", where)
-        return [_value(args[0], v, f"{key}[{i}]", rules, where) for i, v in enumerate(value)]
+        return origin(_value(args[0], v, f"{key}[{i}]", rules, where) for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise refusal(key, value, "a mapping", where)
@@ -119,8 +163,3 @@ def _scalar(hint: type, value: Any, key: str, rules: Mapping[str, Any], where: s
         if (bound := rules.get(rule)) is not None and not holds(value, bound):
             raise refusal(key, value, f"{sign} {bound:g}", where)
     return value
-
-
-def refusal(key: str, value: Any, allowed: str, where: str) -> PagodaError:
-    """The line for a value that is not allowed."""
-    return PagodaError(f"{where}: {key} = {_SHOWN.repr(value)}; it must be {allowed}")
