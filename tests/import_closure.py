@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pagoda.stages.code import ROOT, closure, source_file
 
@@ -15,6 +17,27 @@ def stage_module(command: str) -> str:
     """``pagoda teacher`` or ``python -m pagoda teacher --x`` -> ``pagoda.stages.teacher``."""
     words = command.split()
     return f"pagoda.stages.{words[words.index('pagoda') + 1]}"
+
+
+def stage_code(name: str, command: str) -> frozenset[str]:
+    """Files that a stage can execute, those of the method that trains included."""
+    method = _parameters().get(name, {}).get("method")
+    return closure(stage_module(command)) | (
+        closure(f"pagoda.methods.{method}") if method else set()
+    )
+
+
+@cache
+def _parameters() -> dict[str, Any]:
+    import yaml
+
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return {name: section for name, section in tree.items() if isinstance(section, dict)}
+
+
+def with_method(name: str, dep: str) -> str:
+    """A dependency with the method's name in its place."""
+    return dep.replace(f"${{{name}.method}}", str(_parameters().get(name, {}).get("method")))
 
 
 def suggest(files: Iterable[str]) -> list[str]:
@@ -39,7 +62,7 @@ def main() -> None:
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         module = stage_module(stage.get("do", stage)["cmd"])
         print(f"{name}:" + ("" if source_file(module) else f"  # {module} does not exist"))
-        for dep in suggest(closure(module)):
+        for dep in suggest(stage_code(name, stage.get("do", stage)["cmd"])):
             print(f"  - {dep}")
 
 

@@ -17,7 +17,7 @@ import yaml
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.derive import profile_tree
 from pagoda.stages.code import EXEMPT, ROOT, closure, executed
-from tests.import_closure import stage_module, suggest
+from tests.import_closure import stage_code, stage_module, suggest, with_method
 from tests.tiny import override, smoke_tree
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -27,7 +27,8 @@ STAGES: dict[str, dict[str, Any]] = {
 
 
 def _code_deps(stage: str) -> list[str]:
-    return [d for d in STAGES[stage].get("deps", []) if d.split("/")[0] == "pagoda"]
+    deps = [d for d in STAGES[stage].get("deps", []) if d.split("/")[0] == "pagoda"]
+    return [with_method(stage, d) for d in deps]
 
 
 def _covers(dep: str, file: str) -> bool:
@@ -43,14 +44,14 @@ def test_every_stage_has_its_module(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_imported_module_is_a_dependency(stage: str) -> None:
-    files, deps = closure(stage_module(STAGES[stage]["cmd"])), _code_deps(stage)
+    files, deps = stage_code(stage, STAGES[stage]["cmd"]), _code_deps(stage)
     missed = sorted(f for f in files if not any(_covers(d, f) for d in deps))
     assert not missed, f"{stage}: a change of {missed} would not rerun it; deps: {suggest(files)}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_dependency_is_imported(stage: str) -> None:
-    files = closure(stage_module(STAGES[stage]["cmd"]))
+    files = stage_code(stage, STAGES[stage]["cmd"])
     idle = [d for d in _code_deps(stage) if not any(_covers(d, f) for f in files)]
     assert not idle, f"{stage}: reruns when {idle} change, which it never imports"
 
@@ -110,7 +111,8 @@ def test_closure_agrees_with_what_python_imports() -> None:
     loaded = {str(Path(f).relative_to(ROOT)) for f in done.stdout.split()}
     assert "pagoda/stages/teacher.py" in loaded
     modules = {f for f in loaded if not f.endswith("__init__.py")}
-    assert modules - EXEMPT <= closure("pagoda.stages.teacher")
+    sections = {"pagoda/methods/one_step.py"}  # parameters are watched by value
+    assert modules - EXEMPT - sections <= closure("pagoda.stages.teacher")
 
 
 def test_packages_hold_no_code() -> None:

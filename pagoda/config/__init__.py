@@ -5,9 +5,9 @@ may be missing there. A wrong key, type or value raises :class:`pagoda.errors.Pa
 line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
-:mod:`pagoda.fields`, :mod:`relations` what they demand of each other, :mod:`ladder` what follows from
-others; :mod:`documents` reads YAML, :mod:`reading` puts them together. The rest of pagoda imports
-from this page alone.
+:mod:`pagoda.fields`, :mod:`relations` what they demand of each other, :mod:`ladder` what follows
+from others; :mod:`documents` reads YAML, :mod:`reading` puts them together. Sections of methods are
+in :mod:`pagoda.methods`. The rest of pagoda imports from this page alone.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class DistillConfig(ByMethod):
         "what the generator returns: the network's raw output or the denoiser D(z; sigma_max)",
         choices=("raw", "denoiser"),
     )
+    teacher_steps: int = opt("grid of the teacher's samples for noise-to-data", ge=2)
     dropout: float = opt("dropout in residual blocks of the generators", ge=0, lt=1)
 
 

@@ -130,7 +130,6 @@ class OneStepConfig(MethodConfig):
     loss: LossConfig = opt("objective", default=LossConfig())
     discriminator: DiscriminatorConfig = opt("discriminator", default=DiscriminatorConfig())
     prior_batch: int = opt("prior latents a step, for the adversarial loss", default=64, ge=1)
-    teacher_steps: int = opt("grid of the teacher's samples for noise-to-data", default=18, ge=2)
 
 
 class OneStep(Method):
@@ -171,7 +170,7 @@ class OneStep(Method):
             self.modules = {"distance": self.distance}
         if loss.regression == "noise_to_data":
             assert given.teacher_pairs is not None
-            self.pairs = given.teacher_pairs(config.teacher_steps)
+            self.pairs = given.teacher_pairs()
 
     def card(self) -> dict[str, Any]:
         """The objective."""

@@ -90,7 +90,7 @@ class _Probe:
         network = network.to(memory_format=torch.channels_last)
         return Given(
             network, images, self.device, 0, self.config.diffusion, pairs,
-            self.networks.new_denoiser, lambda _: pairs or self._pairs(self.config.base_res),
+            self.networks.new_denoiser, lambda: pairs or self._pairs(self.config.base_res),
         )  # fmt: skip
 
     def _pairs(self, resolution: int) -> PairBatches:

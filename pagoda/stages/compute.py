@@ -160,7 +160,9 @@ class Counter:
         total = self._one_step(self.generator_at(self.config.base_res), section)
         if section.loss.regression == "noise_to_data":
             count = self.pairs * self.config.distill.pair_share
-            calls = nfe(section.teacher_steps, "heun", guidance=self.config.invert.guidance)
+            calls = nfe(
+                self.config.distill.teacher_steps, "heun", guidance=self.config.invert.guidance
+            )
             total += self.denoiser_call() * count * calls
         return total
 

@@ -46,21 +46,19 @@ def run(config: Config) -> None:
         config, "distill", section, generator, pairs,
         inputs={"data": data, "teacher": teacher, "latents": latents},
         sections={"distill": section, "diffusion": config.diffusion},
-        teacher_pairs=lambda steps: teacher_pairs(config, denoiser, pairs, steps),
+        teacher_pairs=lambda: teacher_pairs(config, denoiser, pairs),
     )  # fmt: skip
 
 
 @torch.inference_mode()
-def teacher_pairs(
-    config: Config, denoiser: Denoiser, pairs: PairBatches, steps: int
-) -> PairBatches:
+def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> PairBatches:
     """As many pairs (prior latent, teacher sample) as ``pairs`` has, with its labels.
 
-    The targets of noise-to-data distillation (eq. 1), by Heun on a grid of so many levels.
+    The targets of noise-to-data distillation (eq. 1), by Heun on ``distill.teacher_steps`` levels.
     """
     noise, n, device = config.diffusion, len(pairs), pairs.device
     teacher = guided(denoiser.to(device), config.invert.guidance)
-    grid = edm_grid(steps, noise.sigma_min, noise.sigma_max, noise.rho)
+    grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
     images = np.empty(pairs.latents.shape, np.uint8)
     with track(n, "teacher samples") as bar:

@@ -108,7 +108,7 @@ def train_generator(
     *,
     inputs: dict[str, Artifact],
     sections: dict[str, Any],
-    teacher_pairs: Callable[[int], PairBatches] | None = None,
+    teacher_pairs: Callable[[], PairBatches] | None = None,
 ) -> None:
     """Train a generator by the method of its section and write its artifact and history.
 

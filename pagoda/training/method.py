@@ -65,8 +65,8 @@ class Given:
         diffusion: the noise schedule.
         pairs: inverted latents with their images; stages 2 and 3.
         teacher: loads the denoiser that is distilled; stages 2 and 3.
-        teacher_pairs: prior latents and the samples that the teacher makes of them on a grid of so
-            many levels, as many as there are pairs; stage 2.
+        teacher_pairs: makes prior latents and the teacher's samples of them, as many as there are
+            pairs; stage 2.
     """
 
     network: nn.Module
@@ -76,7 +76,7 @@ class Given:
     diffusion: DiffusionConfig
     pairs: PairBatches | None = None
     teacher: Callable[[], Denoiser] | None = None
-    teacher_pairs: Callable[[int], PairBatches] | None = None
+    teacher_pairs: Callable[[], PairBatches] | None = None
 
 
 class Method(ABC):
@@ -148,7 +148,7 @@ def find_method(name: Any) -> type[Method]:
     Raises:
         PagodaError: there is no such method.
     """
-    file, colon, wanted = str(name).rpartition(":")
+    file, colon, wanted = name.rpartition(":") if isinstance(name, str) else ("", "", "")
     if colon:
         module, where = _load(file), file
     elif name in registered():
@@ -174,7 +174,7 @@ def module_of(name: str) -> str | Path:
 @cache
 def _load(file: str) -> Any:
     if not re.search(r"\w\.py$", file) or not Path(file).is_file():
-        raise PagodaError(f"method: there is no file {file} here")
+        raise PagodaError(f"method = '{file}:...'; it must be of a file that is there")
     name = f"pagoda_method_{Path(file).stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec and spec.loader

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,9 +53,9 @@ class Ratio(Method):
         real, _ = draw.images(self.images, n)
         with player.autocast():
             made = player.network(z, labels)
-            apart = F.softplus(-self.ratio(real)).mean() + F.softplus(
-                self.ratio(made.detach())
-            ).mean()
+            apart = (
+                F.softplus(-self.ratio(real)).mean() + F.softplus(self.ratio(made.detach())).mean()
+            )
         yield Loss("ratio", draw.mean(apart, n), stats={"loss_ratio": draw.mean(apart.detach(), n)})
         self.ratio.requires_grad_(False)
         most = self.config.optim.micro_batch or len(z)

@@ -72,7 +72,7 @@ def _train_all() -> None:
     """Train every case and leave its state in the working folder."""
     with distributed.group():
         for what in CASES:
-            method = make(what, DOUBLE, **{"optim.images": 3 * BATCH})
+            method = make(what, DOUBLE, **{"optim.images": 2 * BATCH})
             if distributed.rank() > 0:  # what a process starts with is the first one's, not its own
                 with torch.no_grad():
                     for player in method.players.values():
@@ -137,7 +137,9 @@ def test_a_loss_that_is_not_finite_is_told_with_its_images(
         trained = next(p for p in next(iter(method.players.values())).network.parameters()
                        if p.requires_grad)  # fmt: skip
         trained.fill_(float("nan"))
-    with pytest.raises(PagodaError, match=r"toy: .*loss.* is not finite at step 0 \(images") as error:
+    with pytest.raises(
+        PagodaError, match=r"toy: .*loss.* is not finite at step 0 \(images"
+    ) as error:
         go(method, tmp_path)
     assert "\n" not in str(error.value)
     told = json.loads((tmp_path / "scratch" / "not_finite.json").read_text())

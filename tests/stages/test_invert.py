@@ -26,8 +26,8 @@ from pagoda.data.shards import open_rows
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample, invert, teacher
 from pagoda.stages.paths import Paths
-from pagoda.stages.scratch import HISTORY
-from pagoda.stages.train_generator import pair_batches
+from pagoda.stages.train import pair_batches
+from pagoda.training.history import HISTORY
 from tests.disk import small_disk
 from tests.tiny import tiny_tree
 
