@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,12 @@ from pagoda.training.settings import OptimConfig
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Autocast to bfloat16 or float16 (``"bf16"``, ``"fp16"``); nothing for ``"fp32"``."""
+    """Autocast to bfloat16 or float16 (``"bf16"``, ``"fp16"``); nothing for ``"fp32"``.
+
+    Nor for shapes alone, on the meta device.
+    """
+    if device.type == "meta":
+        return contextlib.nullcontext()
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
@@ -59,9 +65,10 @@ class Player(nn.Module):
         if optim.compile and compiled:
             network.compile()
         self._train = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(optim, self._train)
+        self.optimizer = _optimizer(optim, self._train, fused=device.type != "meta")
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._scaler = torch.amp.GradScaler(device.type, enabled=optim.precision == "fp16")
+        scaled = optim.precision == "fp16" and device.type != "meta"
+        self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision that networks compute in."""
@@ -131,11 +138,13 @@ class Player(nn.Module):
             self._scaler.load_state_dict(known)
 
 
-def _optimizer(optim: OptimConfig, train: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(
+    optim: OptimConfig, train: Iterable[nn.Parameter], fused: bool
+) -> torch.optim.Optimizer:
     """Sharded and whole parameters are groups apart, in their order: no kernel takes both."""
     groups = [{"params": list(g)} for _, g in itertools.groupby(train, sharding.is_sharded)]
     options: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2),
                                "weight_decay": optim.weight_decay}  # fmt: skip
     if optim.optimizer == "radam":
         return torch.optim.RAdam(groups, **options)
-    return torch.optim.AdamW(groups, fused=True, **options)
+    return torch.optim.AdamW(groups, fused=fused, **options)

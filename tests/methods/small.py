@@ -94,7 +94,7 @@ def network_of(kind: str, dropout: float = 0.0) -> nn.Module:
         return denoiser(dropout)
     if kind == "resolver":
         spec = UNetSpec(16, 8, (1, 2, 2), 1, (4,), 8, dropout, CLASSES, 1.0)
-        return _awake(SuperResolver(spec, 0.5))  # type: ignore[no-any-return]
+        return _awake(SuperResolver(spec, 0.5))
     generator = generator_from_teacher(
         denoiser(), sigma_max=80.0, output="denoiser", dropout=dropout
     )
@@ -126,7 +126,7 @@ def given(case: Case, dtype: torch.dtype = torch.float32, dropout: float = 0.0) 
     )  # fmt: skip
 
 
-def section(case: Case, **settings: Any) -> Any:
+def section(case: Case, /, **settings: Any) -> Any:
     """The method's section, read as from a file; dotted keys."""
     tree: dict[str, Any] = {}
     dotted = {f"optim.{k}": v for k, v in OPTIM.items()} | dict(case.settings) | settings
@@ -139,12 +139,10 @@ def section(case: Case, **settings: Any) -> Any:
     return build(find_method(case.method).Config, tree, "small")
 
 
-def make(
-    case: str | Case, dtype: torch.dtype = torch.float32, dropout: float = 0.0, **settings: Any
-) -> Method:
-    """A method with equal weights at every call."""
+def make(case: str | Case, dtype: torch.dtype = torch.float32, /, **settings: Any) -> Method:
+    """A method with equal weights at every call; ``dropout`` is the network's."""
     case = CASES[case] if isinstance(case, str) else case
-    own = given(case, dtype, dropout)
+    own = given(case, dtype, settings.pop("dropout", 0.0))
     method = find_method(case.method)(section(case, **settings), own)
     if dtype == torch.float64:
         for module in (*method.players.values(), *method.modules.values()):

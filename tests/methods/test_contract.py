@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 
 from pagoda import distributed
 from pagoda.errors import PagodaError
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import find_method, registered
 from tests.group import log, run_group
 from tests.methods.small import (
@@ -19,8 +22,10 @@ from tests.methods.small import (
     CASES,
     STEPS,
     assert_same,
+    given,
     go,
     make,
+    network_of,
     once,
     rows,
     section,
@@ -43,7 +48,7 @@ def test_a_section_needs_no_more_than_its_length(what: str) -> None:
     assert required == ["optim"]
 
 
-_PRECISE = [(what, {}) for what in CASES] + [
+_PRECISE: list[tuple[str, dict[str, Any]]] = [(what, {}) for what in CASES] + [
     ("teacher", {"optim.optimizer": "radam", "optim.ema_profiles": [0.1]}),
     ("teacher", {"optim.precision": "bf16", "optim.micro_batch": 3}),
     ("one_step", {"optim.precision": "fp16", "discriminator.r1": 0.0}),
@@ -163,3 +168,36 @@ def test_what_trains_moves_what_is_frozen_does_not_and_curves_are_written(
     assert [row["step"] for row in written] == list(range(1, STEPS + 1))
     assert all({"loss", "grad_norm", "lr", "images"} <= row.keys() for row in written)
     assert len(list((tmp_path / "scratch" / "snapshots").glob("ema-0.1-*.safetensors"))) == 2
+
+
+class _Shapes(ImageBatches):
+    """A data set of no images, on the device that holds shapes alone."""
+
+    def read(self, rows: Any) -> tuple[torch.Tensor, ...]:
+        sides = [store.shape[-1] for store in self.stores]
+        return tuple(torch.empty(len(rows), 3, r, r, device="meta") for r in sides)
+
+
+class _PairShapes(PairBatches):
+    def read(self, rows: Any) -> tuple[torch.Tensor, ...]:
+        made = torch.empty(len(rows), *self.images.shape[1:], device="meta")
+        return torch.empty(len(rows), 3, 8, 8, device="meta"), made
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_step_runs_on_shapes_alone(what: str) -> None:
+    """So that operations can be counted without memory."""
+    own, meta = given(CASES[what]), torch.device("meta")
+    assert own.pairs is not None
+    images = _Shapes(stores=own.images.stores, labels=own.images.labels, device=meta)
+    pairs = _PairShapes(**{
+        f.name: getattr(own.pairs, f.name) for f in dataclasses.fields(own.pairs) if f.init
+    } | {"device": meta})  # fmt: skip
+    network = network_of(CASES[what].network).to(meta)
+    own = dataclasses.replace(own, network=network, images=images, pairs=pairs, device=meta)
+    config = section(CASES[what])
+    losses = []
+    for loss in find_method(CASES[what].method)(config, own).step(GlobalDraw(meta), 0, 0.5):
+        loss.value.backward()
+        losses.append(loss)
+    assert losses and all(loss.value.device.type == "meta" for loss in losses)

@@ -31,7 +31,7 @@ PLAIN = Case("one_step", "generator", {
 REC = {"loss.regression": "reconstruction", "optim.batch": 4, "prior_batch": 3}
 
 
-def one_step(case: str | Case = "one_step, grown", **changes: Any) -> OneStep:
+def one_step(case: str | Case = "one_step, grown", /, **changes: Any) -> OneStep:
     method = make(case, **changes)
     assert isinstance(method, OneStep)
     return method
