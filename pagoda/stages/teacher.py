@@ -29,6 +29,8 @@ def run(config: Config) -> None:
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
             "target; each doubling of base_res costs the teacher 4 times the time or more"
         )
+    if section.imported == NO_WEIGHTS:
+        check_device("teacher", section.optim, device)
     expect = {"name": config.name, "resolution": config.base_res}
     data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
     made = Made(
@@ -38,7 +40,6 @@ def run(config: Config) -> None:
     if section.imported != NO_WEIGHTS:
         take_network(config, "teacher", Path(section.imported), load_denoiser, made, data)
         return
-    check_device("teacher", section.optim, device)
     torch.manual_seed(config.seed)
     spec = unet_spec(config, len(data.card()["classes"]))
     denoiser = place(Denoiser(spec, config.diffusion.sigma_data), device)
