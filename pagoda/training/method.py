@@ -125,14 +125,13 @@ class ByMethod(MethodConfig):
     def select(cls, tree: Mapping[str, Any]) -> type:
         """The class that reads the section: the stage's keys and the method's."""
         default = cls.__dataclass_fields__["method"].default
-        key = cls, find_method(tree.get("method", default)).Config
-        if key not in _joined:  # one class a pair: equal sections are equal
-            bases = key[1], cls
-            _joined[key] = dataclasses.make_dataclass(cls.__name__, [], bases=bases, frozen=True)
-        return _joined[key]
+        return _joined((find_method(tree.get("method", default)).Config, cls))
 
 
-_joined: dict[tuple[type, type], type] = {}
+@cache
+def _joined(bases: tuple[type, type]) -> type:
+    """One class a pair: equal sections are equal."""
+    return dataclasses.make_dataclass(bases[1].__name__, [], bases=bases, frozen=True)
 
 
 def registered() -> list[str]:
