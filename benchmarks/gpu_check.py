@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ from pagoda.evaluation.metrics.precision_recall import manifold_scores
 from pagoda.losses.denoising import denoising_loss
 from pagoda.networks.denoiser import Denoiser
 from pagoda.stages.device import pick_device
-from pagoda.training.checkpoint import Scratch
-from pagoda.training.optim import autocast
+from pagoda.training.loop import checkpoints
+from pagoda.training.player import autocast
 
 SIZE = Size(32, 32, (1, 2, 2), 1, (8,), 4)
 _FLOAT32, _TRAJECTORY, _TF32, _BF16, _FLOAT64 = 1e-4, 1e-3, 1e-2, 5e-2, 1e-9
@@ -102,12 +102,12 @@ def training(device: torch.device, folder: Path) -> Found:
         places = [str(device), "cpu", str(device)]
         steps = [make(what, 16, 8, on=place, precision="bf16") for place in places]
         for i, step in enumerate(steps):
-            scratch = Scratch(folder / what, step.modules, step.optimizers)
+            scratch = checkpoints(step.method, folder / what)
             if i:
                 scratch.restore()
-                moved = max(_apart_states(step.modules, steps[i - 1].modules))
+                moved = max(_apart_states(step.method.players, steps[i - 1].method.players))
                 found[f"{what}: state from {places[i - 1]} to {places[i]}"] = moved, 0.0
-            losses = [float(torch.as_tensor(step(1, 0.5)["loss"])) for _ in range(_STEPS)]
+            losses = [step(1, 0.5) for _ in range(_STEPS)]
             bad = sum(not math.isfinite(loss) for loss in losses)
             found[f"{what}: losses on {places[i]} not finite ({i + 1})"] = float(bad), 0.0
             scratch.save(_STEPS * (i + 1), 0.0)
@@ -115,7 +115,7 @@ def training(device: torch.device, folder: Path) -> Found:
 
 
 def _apart_states(
-    mine: dict[str, torch.nn.Module], truth: dict[str, torch.nn.Module]
+    mine: Mapping[str, torch.nn.Module], truth: Mapping[str, torch.nn.Module]
 ) -> Iterator[float]:
     yield 0.0
     for name, module in mine.items():

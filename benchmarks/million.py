@@ -66,28 +66,28 @@ def train(folder: Path, n: int) -> int:
     """Teacher steps on random batches of the store."""
     import torch
 
+    from benchmarks.steps import steps
     from pagoda.networks.denoiser import Denoiser
     from pagoda.networks.unet import UNetSpec
-    from pagoda.training.optim import OptimSpec
-    from pagoda.training.teacher import TeacherStep
 
     torch.manual_seed(0)
     spec = UNetSpec(SIDE, 16, (1, 2, 2, 2), 1, (8,), 32, 0.0, 10, 1.0)
     denoiser = Denoiser(spec, 0.5).to(memory_format=torch.channels_last)
-    step = TeacherStep(
-        denoiser, _batches(folder, n), batch=_BATCH, optim=OptimSpec("adamw", 1e-3, (0.9, 0.99)),
-        p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.99, precision="fp32",
-    )  # fmt: skip
-    steps = _share(_STEPS, n)
-    for i in range(steps):
-        float(torch.as_tensor(step(i, i / steps)["loss"]))
-    return steps * _BATCH
+    optim = {"batch": _BATCH, "lr": 1e-3, "clip": 1.0, "ema": 0.99}
+    step = steps("teacher", denoiser, _batches(folder, n), optim)
+    count = _share(_STEPS, n)
+    for i in range(count):
+        step(i, i / count)
+    return count * _BATCH
 
 
 def draw(folder: Path, n: int) -> int:
     """Random batches alone."""
+    from pagoda.training.draw import GlobalDraw
+
     batches = _batches(folder, n)
-    return sum(len(batches.draw(_BATCH)[0]) for _ in range(_share(_DRAWS, n)))
+    draw = GlobalDraw(batches.device)
+    return sum(len(draw.images(batches, _BATCH)[0]) for _ in range(_share(_DRAWS, n)))
 
 
 def _share(steps: int, n: int) -> int:
@@ -103,7 +103,8 @@ def _batches(folder: Path, n: int) -> Any:
 
     files = Target(folder, "train", n, SIDE, False).shards()
     images = ShardedArray([np.load(f, mmap_mode="r") for f in files])
-    return ImageBatches(images, np.arange(n) % 10, torch.device("cpu"))
+    labels, device = np.arange(n) % 10, torch.device("cpu")
+    return ImageBatches(stores=[images], labels=labels, device=device)
 
 
 PARTS = {"build": build, "train": train, "draw": draw}

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.edm_peer import CLASSES, Edm, EdmStep, Size, compare, ours, sizes
+from benchmarks.steps import steps
 from benchmarks.timing import Results, Row, interleaved, machine, matmul_peak, table
 from pagoda.networks.flops import parameters, training_flops
 from pagoda.stages.device import pick_device
 from pagoda.training.batches import ImageBatches
-from pagoda.training.optim import OptimSpec
-from pagoda.training.teacher import TeacherStep
 
 _STORED = 512  # images that ours draws its batches from
 
@@ -51,14 +50,11 @@ def our_step(
         denoiser.load_state_dict(weights)
     denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
     stored = rng.integers(0, 256, (_STORED, 3, size.resolution, size.resolution), np.uint8)
-    step = TeacherStep(
-        denoiser, ImageBatches(stored, np.arange(_STORED) % CLASSES, device), batch=size.batch,
-        optim=OptimSpec("adamw", 1e-4, (0.9, 0.999)), p_mean=-1.2, p_std=1.2, clip=None, ema=0.99,
-        precision=precision,
-    )  # fmt: skip
-    if compiled:
-        denoiser.compile()
-    return lambda: float(torch.as_tensor(step(100, 0.5)["loss"]))
+    images = ImageBatches(stores=[stored], labels=np.arange(_STORED) % CLASSES, device=device)
+    optim = {"batch": size.batch, "beta2": 0.999, "ema": 0.99, "precision": precision,
+             "compile": compiled}  # fmt: skip
+    step = steps("teacher", denoiser, images, optim)
+    return lambda: step(100, 0.5)
 
 
 Jobs = dict[str, Callable[[], object]]

@@ -43,15 +43,12 @@ def make(
     import numpy as np
     import torch
 
+    from benchmarks.steps import steps
     from pagoda.networks.denoiser import Denoiser
-    from pagoda.networks.discriminator import ConvDiscriminator
     from pagoda.networks.generator import generator_from_teacher
     from pagoda.networks.unet import UNetSpec
     from pagoda.stages.device import pick_device
     from pagoda.training.batches import ImageBatches, PairBatches
-    from pagoda.training.one_step import OneStepSpec, OneStepStep
-    from pagoda.training.optim import OptimSpec
-    from pagoda.training.teacher import TeacherStep
 
     torch.manual_seed(0)
     device = torch.device(on) if on else pick_device()
@@ -61,28 +58,17 @@ def make(
     denoiser = Denoiser(spec, 0.5).to(device).to(memory_format=torch.channels_last)
     shape = (_SEEN, 3, resolution, resolution)
     images, labels = rng.integers(0, 256, shape, np.uint8), np.arange(_SEEN) % 10
-    batches, optim = ImageBatches(images, labels, device), OptimSpec("adamw", 1e-4, (0.9, 0.99))
+    batches = ImageBatches(stores=[images], labels=labels, device=device)
+    optim = {"batch": batch, "ema": 0.99, "precision": precision}
     if what == "teacher":
-        return TeacherStep(
-            denoiser, batches, batch=batch, optim=optim, p_mean=-1.2, p_std=1.2, clip=1.0,
-            ema=0.99, precision=precision,
-        )  # fmt: skip
+        return steps("teacher", denoiser, batches, optim | {"clip": 1.0})
     pairs = PairBatches(
-        rng.standard_normal(shape, np.float32), np.arange(_SEEN), np.zeros(_SEEN, np.uint8),
-        images, labels, device,
+        latents=rng.standard_normal(shape, np.float32), indices=np.arange(_SEEN),
+        flips=np.zeros(_SEEN, np.uint8), images=images, labels=labels, device=device,
     )  # fmt: skip
     generator = generator_from_teacher(denoiser, sigma_max=80.0, output="denoiser").to(device)
-    discriminator = ConvDiscriminator(resolution, 32, 128, 10).to(device)
-    how = OneStepSpec(
-        batch=batch, prior_batch=batch, regression="reconstruction", feature_weight=0.0,
-        adversarial="non_saturating", fakes="prior", weighting="fixed", weight=0.05,
-        weight_min=0.0, weight_max=10.0, adversarial_start=0.0, adversarial_ramp=0.0, r1=0.0,
-        r1_every=8, augment=False, clip=None, ema=0.99, precision=precision,
-    )  # fmt: skip
-    return OneStepStep(
-        generator.to(memory_format=torch.channels_last),
-        discriminator.to(memory_format=torch.channels_last), pairs, batches, how, optim, optim,
-    )  # fmt: skip
+    generator = generator.to(memory_format=torch.channels_last)
+    return steps("one_step", generator, batches, optim, pairs, prior_batch=batch)
 
 
 def job(what: str, resolution: int, batch: int) -> Callable[[], None]:
@@ -90,7 +76,7 @@ def job(what: str, resolution: int, batch: int) -> Callable[[], None]:
     step, turns = make(what, resolution, batch), itertools.count()
 
     def once() -> None:
-        float(step(next(turns), 0.5)["loss"])
+        step(next(turns), 0.5)
 
     return once
 

@@ -248,6 +248,10 @@ def _open_extractor(config: Config, text: str) -> None:
 
 def _networks_of(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
     """Published networks of a stage's losses, and where their weights come from."""
+    from pagoda.methods.one_step import OneStepConfig
+
+    if not isinstance(stage, OneStepConfig):
+        return
     loss, discriminator = stage.loss, stage.discriminator
     if loss.adversarial != "none" and discriminator.kind == "projected":
         yield from ((name, discriminator.weights) for name in discriminator.backbones)
@@ -266,7 +270,7 @@ def _open_network(name: str, weights: str) -> None:
     if name != _LPIPS:
         Backbone(name, weights)
     elif weights != PRETRAINED:
-        LpipsDistance(weights, False)
+        LpipsDistance(weights)
     elif not list(Path(torch.hub.get_dir()).glob("checkpoints/vgg16-*.pth")):
         raise PagodaError(f"no weights of {name} in {torch.hub.get_dir()}/checkpoints")
 

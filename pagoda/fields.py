@@ -89,7 +89,10 @@ def build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:
     if not isinstance(tree, Mapping):
         raise refusal(prefix.rstrip(".") or "the file", tree, "a mapping of keys", where)
     if select := getattr(cls, "select", None):
-        cls = select(tree)
+        try:
+            cls = select(tree)
+        except PagodaError as error:
+            raise PagodaError(f"{where}: {prefix}{error}") from error
     hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if "doc" in f.metadata}
     for key in tree:

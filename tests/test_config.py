@@ -38,6 +38,7 @@ def fields(
     cls: type = Config, prefix: str = ""
 ) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Every field of the configuration: dotted key, type, field."""
+    cls = cls.select({}) if hasattr(cls, "select") else cls
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         yield f"{prefix}{field.name}", hints[field.name], field

@@ -166,7 +166,7 @@ DOORS: dict[str, Callable[[Path], Any]] = {
     "lpips": lambda file: Lpips("alex", file),
     "lpips in the cache": in_the_cache(LPIPS["squeeze"].name, lambda: Lpips("squeeze")),
     "distance in the cache": in_the_cache(
-        LPIPS["vgg"].name, lambda: LpipsDistance("pretrained", False)
+        LPIPS["vgg"].name, lambda: LpipsDistance("pretrained")
     ),
     **{
         f"backbone {suffix}": in_a_folder(

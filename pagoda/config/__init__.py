@@ -5,8 +5,8 @@ may be missing there. A wrong key, type or value raises :class:`pagoda.errors.Pa
 line that names the key, the value, what is allowed and the file.
 
 :mod:`sections` and :mod:`experiment` hold the keys and what each allows by the rules of
-:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. The rest of
-pagoda imports from this page alone.
+:mod:`pagoda.fields`, and what keys demand of each other; :mod:`documents` reads YAML. Sections of
+methods are in :mod:`pagoda.methods`. The rest of pagoda imports from this page alone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ from pagoda.config.experiment import (
 )
 from pagoda.config.sections import (
     NO_WEIGHTS,
-    DiscriminatorConfig,
     DistillConfig,
     EvaluateConfig,
     GrowConfig,
     InvertConfig,
-    LossConfig,
-    OptimConfig,
     ReferenceConfig,
     ReportConfig,
 )
@@ -41,13 +38,10 @@ __all__ = [
     "NO_WEIGHTS",
     "Check",
     "Config",
-    "DiscriminatorConfig",
     "DistillConfig",
     "EvaluateConfig",
     "GrowConfig",
     "InvertConfig",
-    "LossConfig",
-    "OptimConfig",
     "ReferenceConfig",
     "ReportConfig",
     "VariantConfig",

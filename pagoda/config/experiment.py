@@ -12,20 +12,20 @@ from typing import Any
 from pagoda.config.documents import read_yaml
 from pagoda.config.sections import (
     DataConfig,
-    DiffusionConfig,
     DistillConfig,
     EvaluateConfig,
     FeaturesConfig,
     GrowConfig,
     InvertConfig,
-    OptimConfig,
     ReferenceConfig,
     ReportConfig,
     StudiesConfig,
-    TeacherConfig,
 )
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
+from pagoda.methods.one_step import OneStepConfig
+from pagoda.methods.teacher import TeacherConfig
+from pagoda.training.settings import DiffusionConfig
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,13 @@ class Config:
             f"{levels} or more whole numbers >= 1, a level each from base_res {base} down to "
             f"lowest_res {net.lowest_res}"
         )  # fmt: skip
-        yield from _training_checks(self)
+        features, grow = self.features, self.grow
+        yield (features.images % features.batch == 0, "features.batch", features.batch,
+               f"a divisor of features.images = {features.images}")  # fmt: skip
+        if isinstance(grow, OneStepConfig):
+            regression = grow.loss.regression
+            allowed = "reconstruction or none: the teacher has no high-resolution samples"
+            yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         k, samples = self.evaluate.neighbours, self.evaluate.samples
         sizes = {"reference.manifold_images": self.reference.manifold_images,
                  "evaluate.samples": samples, "studies.samples": self.studies.samples}  # fmt: skip
@@ -98,35 +104,6 @@ class VariantConfig(Config):
     """
 
     places: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def _training_checks(c: Config) -> Iterator[Check]:
-    sections: dict[str, OptimConfig | FeaturesConfig] = {
-        "teacher.optim": c.teacher.optim, "distill.optim": c.distill.optim,
-        "grow.optim": c.grow.optim, "features": c.features,
-    }  # fmt: skip
-    for key, s in sections.items():
-        yield (s.images % s.batch == 0, f"{key}.batch", s.batch,
-               f"a divisor of {key}.images = {s.images}")  # fmt: skip
-        if isinstance(s, OptimConfig):
-            yield (all(0 < width < 0.28 for width in s.ema_profiles), f"{key}.ema_profiles",
-                   s.ema_profiles, "a list of relative widths above 0 and below 0.28")  # fmt: skip
-    for stage, loss in (("distill", c.distill.loss), ("grow", c.grow.loss)):
-        yield (loss.regression != "none" or loss.adversarial != "none", f"{stage}.loss.regression",
-               loss.regression, "something other than none while adversarial is none")  # fmt: skip
-        yield (loss.regression != "none" or loss.fakes == "prior", f"{stage}.loss.fakes",
-               loss.fakes, "prior while there is no regression, and so no "
-               "reconstructions")  # fmt: skip
-        apart = loss.regression != "none" and loss.fakes == "prior" and loss.weighting == "fixed"
-        yield (not loss.separate_update or apart, f"{stage}.loss.separate_update",
-               loss.separate_update,
-               "false unless there is a regression, fakes are prior and weighting is "
-               "fixed")  # fmt: skip
-        yield (loss.weight_min <= loss.weight_max, f"{stage}.loss.weight_min", loss.weight_min,
-               f"at most {stage}.loss.weight_max")  # fmt: skip
-    regression = c.grow.loss.regression
-    yield (regression != "noise_to_data", "grow.loss.regression", regression,
-           "reconstruction or none: the teacher has no high-resolution samples")  # fmt: skip
 
 
 def check_counts(c: Config, images: Mapping[str, int], where: str = "params.yaml") -> None:

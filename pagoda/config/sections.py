@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pagoda.fields import Check, opt
+from pagoda.training.method import ByMethod
 
 NO_WEIGHTS = "weights/none"
 """The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""
@@ -92,90 +93,6 @@ class ReferenceConfig:
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """ADM-style U-Net. Levels halve the resolution until ``lowest_res``."""
-
-    channels: int = opt("width at the highest resolution", ge=8)
-    channel_mult: list[int] = opt("width multiplier a level, highest resolution first")
-    lowest_res: int = opt("resolution of the innermost level", ge=1, power_of_two=True)
-    blocks: int = opt("residual blocks a level", ge=1)
-    attention: list[int] = opt("resolutions with self-attention")
-    head_channels: int = opt("channels a head of attention", ge=1)
-    dropout: float = opt("dropout in residual blocks of the teacher", ge=0, lt=1)
-    time_scale: float = opt("the sinusoidal embedding sees time_scale x c_noise", gt=0)
-    min_group: int = opt("fewest channels a group of normalisation: EDM 4, ADM and PaGoDA 1", ge=1)
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Optimiser and length of one training stage. Time is counted in images seen."""
-
-    images: int = opt("images seen in training", ge=1)
-    batch: int = opt("images a step", ge=1)
-    lr: float = opt("peak learning rate", gt=0)
-    beta1: float = opt("Adam beta 1", ge=0, lt=1)
-    beta2: float = opt("Adam beta 2", ge=0, lt=1)
-    weight_decay: float = opt("decoupled weight decay", ge=0)
-    warmup: float = opt("share of training with a linear warm-up", ge=0, lt=1)
-    decay: float = opt("share of training, at the end, over which the rate falls to 0", ge=0, le=1)
-    clip: float | None = opt("largest gradient norm; null = no clipping", gt=0)
-    ema: float = opt("decay of the weight average a step, ramped as (1+t)/(10+t)", ge=0, lt=1)
-    optimizer: str = opt("optimiser", choices=("adamw", "radam"))
-    precision: str = opt(
-        "autocast precision of the networks; fp16, with gradient scaling, needs a GPU",
-        choices=("fp32", "bf16", "fp16"),
-    )
-    micro_batch: int | None = opt(
-        "images whose activations a process holds at once; null = its whole share of the batch. "
-        "The result is the whole batch's",
-        ge=1,
-    )
-    ema_profiles: list[float] = opt(
-        "relative widths sigma_rel of averages by a power function that are kept beside the other; "
-        "0.05 and 0.1 make any between by 'pagoda ema'"
-    )
-    ema_snapshots: int = opt("snapshots of each of ema_profiles over training", ge=1)
-    compile: bool = opt("torch.compile of the networks; needs a C++ compiler, first steps are slow")
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """EDM noise schedule and grid (Karras et al. 2022, table 1)."""
-
-    sigma_data: float = opt("standard deviation of the data", gt=0)
-    sigma_min: float = opt("smallest noise level of the grid", gt=0)
-    sigma_max: float = opt("largest noise level of the grid", gt=0)
-    rho: float = opt("exponent of the grid", gt=0)
-    p_mean: float = opt("mean of ln sigma in training")
-    p_std: float = opt("standard deviation of ln sigma in training", gt=0)
-
-    def checks(self, at: str) -> Iterator[Check]:
-        """The grid has two ends."""
-        yield (self.sigma_min < self.sigma_max, f"{at}sigma_min", self.sigma_min,
-               f"below {at}sigma_max = {self.sigma_max:g}")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """Stage 1: the diffusion teacher."""
-
-    imported: str = opt(
-        "folder of weights, as pagoda import makes it, to take instead of training; weights/none: "
-        "train"
-    )
-    network: UNetConfig = opt("denoiser network")
-    augment: float = opt(
-        "probability of each of EDM's augmentations, for small data sets; 0 = mirror images only",
-        ge=0, le=1,
-    )  # fmt: skip
-    label_dropout: float = opt(
-        "probability that an image's class is not told in training, as invert.guidance needs",
-        ge=0, lt=1,
-    )  # fmt: skip
-    optim: OptimConfig = opt("optimiser")
-
-
-@dataclass(frozen=True)
 class InvertConfig:
     """Stage 2a: real images to latents along the probability-flow ODE."""
 
@@ -202,84 +119,13 @@ class InvertConfig:
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Discriminator and how it is trained."""
-
-    kind: str = opt(
-        "conv: trained from scratch; projected: heads on frozen timm networks (StyleGAN-XL); "
-        "encoder: heads on the teacher's frozen encoder",
-        choices=("conv", "projected", "encoder"),
-    )
-    channels: int = opt("conv: width at the input resolution", ge=4)
-    max_channels: int = opt("conv and encoder: largest width", ge=4)
-    backbones: list[str] = opt("projected: timm networks")
-    weights: str = opt("projected: pretrained, random, or the folder that holds the weights")
-    class_embedding: str | None = opt(
-        "projected: .npy file (classes, d) that the class embeddings start from; null = random"
-    )
-    sigma: float = opt("encoder: noise level that the teacher's encoder is told", gt=0)
-    optimizer: str = opt("optimiser", choices=("adamw", "radam"))
-    lr: float = opt("learning rate", gt=0)
-    beta1: float = opt("Adam beta 1", ge=0, lt=1)
-    beta2: float = opt("Adam beta 2", ge=0, lt=1)
-    r1: float = opt("weight gamma of the R1 penalty; 0 = none", ge=0)
-    r1_every: int = opt("steps between R1 penalties", ge=1)
-    augment: bool = opt("DiffAugment on what the discriminator sees")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The generator's objective: regression + lambda x adversarial (PaGoDA eq. 4)."""
-
-    regression: str = opt(
-        "reconstruction of real images from their latents (eq. 2) or noise-to-data "
-        "distillation of the teacher's samples (eq. 1)",
-        choices=("reconstruction", "noise_to_data", "none"),
-    )
-    distance: str = opt(
-        "distance of the regression: mean square or absolute difference of pixels, LPIPS, or "
-        "projected features of timm networks",
-        choices=("l2", "l1", "lpips", "projected"),
-    )
-    backbones: list[str] = opt("projected: timm networks")
-    weights: str = opt(
-        "lpips and projected: pretrained, random, or the folder that holds the weights"
-    )
-    augment: bool = opt("lpips and projected: DiffAugment both images alike first")
-    feature_weight: float = opt("weight of the distance of discriminator features", ge=0)
-    adversarial: str = opt("adversarial loss", choices=("hinge", "non_saturating", "none"))
-    fakes: str = opt(
-        "images that the discriminator judges: from prior latents, reconstructions of real images, "
-        "or both",
-        choices=("prior", "reconstructions", "both"),
-    )
-    separate_update: bool = opt(
-        "one optimiser step of the generator by the regression and one by the adversarial loss, as "
-        "in the official scripts for 256 and 512; false = one by their sum"
-    )
-    weighting: str = opt(
-        "fixed lambda, or adaptive by the ratio of gradient norms or of their squares",
-        choices=("fixed", "adaptive", "adaptive_squared"),
-    )
-    weight: float = opt("lambda, or the target ratio of gradients if adaptive", ge=0)
-    weight_min: float = opt("smallest adaptive lambda", ge=0)
-    weight_max: float = opt("largest adaptive lambda", ge=0)
-    adversarial_start: float = opt("share of training before the adversarial loss", ge=0, lt=1)
-    adversarial_ramp: float = opt("share of training over which lambda then rises", ge=0, le=1)
-
-
-@dataclass(frozen=True)
-class DistillConfig:
+class DistillConfig(ByMethod):
     """Stage 2b: the one-step generator at the base resolution."""
 
     imported: str = opt(
         "folder of weights, as pagoda import makes it, to take instead of training; weights/none: "
         "train"
     )
-    optim: OptimConfig = opt("optimiser")
-    loss: LossConfig = opt("objective")
-    discriminator: DiscriminatorConfig = opt("discriminator")
-    prior_batch: int = opt("prior latents a step, for the adversarial loss", ge=1)
     pair_share: float = opt(
         "share of the inverted latents that the regression loss uses, the first of each class",
         gt=0, le=1,
@@ -293,17 +139,13 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
-class GrowConfig:
+class GrowConfig(ByMethod):
     """Stage 3: one doubling of the resolution."""
 
     imported: str = opt(
         "folder that holds a folder of weights a resolution (128, 256 ...), to take instead of "
         "training; weights/none: train"
     )
-    optim: OptimConfig = opt("optimiser")
-    loss: LossConfig = opt("objective")
-    discriminator: DiscriminatorConfig = opt("discriminator")
-    prior_batch: int = opt("prior latents a step, for the adversarial loss", ge=1)
     channels: int = opt("width of the new blocks", ge=8)
     half_width_from: int | None = opt(
         "new blocks of this resolution and higher have half the width; null = none", ge=8

@@ -2,70 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pagoda import distributed
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random numbers of a batch: images that share them are augmented alike.
+
+    Attributes:
+        colour: (n, 3) uniform in [0, 1): of brightness, saturation and contrast.
+        shift: (n, 2) rows and columns of the translation.
+        centre: (n, 2) row and column of the hole.
+    """
+
+    colour: Tensor
+    shift: Tensor
+    centre: Tensor
+
+    @classmethod
+    def draw(cls, n: int, resolution: int, random: torch.Generator) -> Augmentation:
+        """The numbers of ``n`` images of one resolution."""
+        reach, side = _reach(resolution), _side(resolution)
+        colour = torch.cat([torch.rand(n, 1, generator=random) for _ in range(3)], 1)
+        shift = torch.randint(-reach, reach + 1, (2, n), generator=random)
+        centre = torch.randint(0, resolution + 1 - side % 2, (2, n), generator=random)
+        return cls(colour, shift.T, centre.T)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Augmentation:
+        """Each of the arrays changed: cut, or moved to a device."""
+        return Augmentation(change(self.colour), change(self.shift), change(self.centre))
 
 
-def diff_augment(x: Tensor, seed: int, of: int | None = None) -> Tensor:
+def diff_augment(x: Tensor, numbers: Augmentation) -> Tensor:
     """Colour, translation (up to 1/8 of the side) and cutout (1/5 of the side).
-
-    The draw depends on ``seed``, batch size and resolution alone, so that real and generated
-    batches, or two sides of a distance, can share it.
 
     Args:
         x: (n, c, h, w) in [-1, 1].
-        of: size of the batch of all processes, of which x is this one's share; None: x is all.
+        numbers: of n images of this resolution, on the device of x.
     """
-    draws = _Draws(seed, len(x) if of is None else of)
-    return _cutout(_translate(_colour(x, draws), draws), draws)
+    return _cutout(_translate(_colour(x, numbers.colour), numbers.shift), numbers.centre)
 
 
-class _Draws:
-    """Random numbers of a batch, of which this process takes its share."""
-
-    def __init__(self, seed: int, batch: int) -> None:
-        self.rng, self.batch = torch.Generator().manual_seed(seed), batch
-        self.mine = distributed.local_rows(batch)
-
-    def uniform(self, low: float, high: float, x: Tensor) -> Tensor:
-        values = torch.rand(self.batch, 1, 1, 1, generator=self.rng)[self.mine]
-        return (values * (high - low) + low).to(x)
-
-    def pairs(self, low: int, high: int, x: Tensor) -> Tensor:
-        """(2, n) whole numbers in [low, high)."""
-        values = torch.randint(low, high, (2, self.batch), generator=self.rng)
-        return values[:, self.mine].to(x.device)
+def _reach(resolution: int) -> int:
+    return max(1, int(resolution / 8 + 0.5))
 
 
-def _colour(x: Tensor, draws: _Draws) -> Tensor:
+def _side(resolution: int) -> int:
+    return max(1, int(resolution * 0.2 + 0.5))
+
+
+def _colour(x: Tensor, random: Tensor) -> Tensor:
     """Brightness U(-.5, .5), saturation U(0, 2), contrast U(.5, 1.5)."""
-    x = x + draws.uniform(-0.5, 0.5, x)
+    limits = ((-0.5, 0.5), (0.0, 2.0), (0.5, 1.5))
+    brightness, saturation, contrast = (
+        (u[:, None, None, None] * (high - low) + low).to(x)
+        for u, (low, high) in zip(random.unbind(1), limits, strict=True)
+    )
+    x = x + brightness
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * draws.uniform(0.0, 2.0, x) + grey
+    x = (x - grey) * saturation + grey
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * draws.uniform(0.5, 1.5, x) + mean
+    return (x - mean) * contrast + mean
 
 
-def _translate(x: Tensor, draws: _Draws) -> Tensor:
+def _translate(x: Tensor, shift: Tensor) -> Tensor:
     n, _, h, w = x.shape
-    reach = max(1, int(h / 8 + 0.5))
-    shift = draws.pairs(-reach, reach + 1, x)
-    rows = torch.arange(h, device=x.device) + shift[0][:, None] + reach
-    cols = torch.arange(w, device=x.device) + shift[1][:, None] + reach
+    reach = _reach(h)
+    rows = torch.arange(h, device=x.device) + shift[:, :1] + reach
+    cols = torch.arange(w, device=x.device) + shift[:, 1:] + reach
     padded = F.pad(x, (reach,) * 4)
     batch = torch.arange(n, device=x.device)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], cols[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
-def _cutout(x: Tensor, draws: _Draws) -> Tensor:
+def _cutout(x: Tensor, centre: Tensor) -> Tensor:
     """A square hole of zeros; of an even side, it lies from side / 2 before its centre on."""
     resolution = x.shape[-1]
-    side = max(1, int(resolution * 0.2 + 0.5))
-    centre = draws.pairs(0, resolution + 1 - side % 2, x)
+    side = _side(resolution)
     inside = torch.arange(resolution, device=x.device) - centre[:, :, None] + side // 2
-    rows, cols = (inside >= 0) & (inside < side)
+    rows, cols = ((inside >= 0) & (inside < side)).unbind(1)
     return x.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0.0)

@@ -1,12 +1,13 @@
 """Distances between generated and target images, for the regression losses (PaGoDA eq. 1 and 2).
 
-``l2`` is the mean square over pixels of :mod:`pagoda.losses.reconstruction`; the others are
-here. Paper, appendix A.1: LPIPS; official code: the projected features of two networks.
+L_rec = E_x d(x, G(E(x))) of real images and their inverted latents, L_dstl = E_z d(x_teacher(z),
+G(z)) of the teacher's samples. Paper, appendix A.1: LPIPS; official code: the projected features of
+two networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,26 +15,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pagoda import distributed
 from pagoda.errors import PagodaError
-from pagoda.losses.augment import diff_augment
-from pagoda.losses.reconstruction import feature_distance
 from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, weights_in
+from pagoda.networks.layers import at_least_float32
 from pagoda.networks.projections import ProjectedFeatures
 from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
 _SMALL, _INPUT = 256, 224
 
 
-class L1Distance(nn.Module):
-    """Mean absolute difference over pixels and batch."""
-
-    def forward(self, a: Tensor, b: Tensor, seed: int) -> Tensor:
-        """Two (n, 3, r, r) in [-1, 1] -> scalar."""
-        return F.l1_loss(a, b)
+Augment = Callable[[Tensor, int], Tensor]
+"""Augments images by the k-th draw of a step, the same for both sides of a distance."""
 
 
-class LpipsDistance(nn.Module):
+class Distance(nn.Module):
+    """``distance(a, b, augment)`` of two (n, 3, r, r) in [-1, 1] -> scalar, a mean over the batch.
+
+    Attributes:
+        views: draws of augmentation that it takes.
+    """
+
+    views = 1
+
+
+class PixelDistance(Distance):
+    """Mean square (``l2``) or mean absolute (``l1``) difference over pixels and batch."""
+
+    def __init__(self, kind: str = "l2") -> None:
+        super().__init__()
+        self._loss = F.mse_loss if kind == "l2" else F.l1_loss
+
+    def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
+        """Two (n, 3, r, r) -> scalar."""
+        return self._loss(a, b)
+
+
+class LpipsDistance(Distance):
     """LPIPS with VGG16 and average pooling, mean over the batch.
 
     Network and linear heads (version 0.1) are those of the authors' package. It pools by maxima;
@@ -42,17 +59,15 @@ class LpipsDistance(nn.Module):
     Args:
         weights: ``"pretrained"`` (torch's cache or download), ``"random"``, or a folder with
             ``vgg16.pth`` (torchvision's).
-        augment: DiffAugment both images alike first.
     """
 
-    def __init__(self, weights: str, augment: bool) -> None:
+    def __init__(self, weights: str) -> None:
         super().__init__()
-        self.augment = augment
         self._frozen = [_lpips(weights)]  # frozen; a list keeps it out of the state
 
-    def forward(self, a: Tensor, b: Tensor, seed: int) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
         """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224."""
-        a, b = _prepare(a, b, self.augment, seed)
+        a, b = (_prepare(x, augment, 0) for x in (a, b))
         network = self._frozen[0]
         maps = [network.net(network.scaling_layer(x)) for x in (a, b)]
         total = a.new_zeros(())
@@ -65,7 +80,7 @@ class LpipsDistance(nn.Module):
         return super()._apply(fn, recurse)
 
 
-class ProjectedDistance(nn.Module):
+class ProjectedDistance(Distance):
     """Distance of randomly projected features of several networks, summed over their maps.
 
     Every map is divided by its norm over channels; the squared difference is summed over channels
@@ -75,36 +90,45 @@ class ProjectedDistance(nn.Module):
         backbones: timm models.
         weights: their weights, as :class:`pagoda.networks.backbones.Backbone` takes them.
         seed: of the random projections, which are part of the state.
-        augment: DiffAugment both images alike first.
     """
 
-    def __init__(self, backbones: list[str], weights: str, seed: int, augment: bool) -> None:
+    def __init__(self, backbones: list[str], weights: str, seed: int) -> None:
         super().__init__()
-        self.augment = augment
+        self.views = len(backbones)
         self.networks = nn.ModuleList(
             [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
         )
 
-    def forward(self, a: Tensor, b: Tensor, seed: int) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
         """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224.
 
         No gradient reaches ``b``.
         """
         total = a.new_zeros(())
         for i, network in enumerate(self.networks):
-            x, y = _prepare(a, b, self.augment, seed * len(self.networks) + i)
+            x, y = (_prepare(x, augment, i) for x in (a, b))
             with torch.no_grad():
                 target = network(y)
             total = total + feature_distance(network(x), target) * len(target)
         return total
 
 
-def _prepare(a: Tensor, b: Tensor, augment: bool, seed: int) -> tuple[Tensor, Tensor]:
-    if a.shape[-1] < _SMALL:
-        size = (_INPUT, _INPUT)
-        a, b = (F.interpolate(x, size, mode="bilinear", align_corners=False) for x in (a, b))
-    whole = len(a) * distributed.world_size()
-    return (diff_augment(a, seed, whole), diff_augment(b, seed, whole)) if augment else (a, b)
+def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Distance between two sets of feature maps, as LPIPS without learned weights.
+
+    Every map (n, c, h, w) is divided by its norm over channels (eps 1e-10, as the official code);
+    the squared difference is summed over channels and averaged over pixels, batch and maps.
+    """
+    pairs = [tuple(_unit(at_least_float32(m)) for m in maps) for maps in zip(a, b, strict=True)]
+    total = sum(((x - y) ** 2).sum(1).mean() for x, y in pairs)
+    assert isinstance(total, Tensor)
+    return total / len(a)
+
+
+def _prepare(x: Tensor, augment: Augment | None, k: int) -> Tensor:
+    if x.shape[-1] < _SMALL:
+        x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
+    return augment(x, k) if augment else x
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pagoda.plan.rows import THIS_MACHINE, Direct, Plan, Reached, Stage
 from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, latent_bytes
 from pagoda.stages import features
-from pagoda.stages.compute import Counter
+from pagoda.stages.compute import Counter, counted
 
 _BATCH = 2
 _MOMENTS = 2  # tensors that Adam keeps of every trained one
@@ -182,8 +182,9 @@ class _Count:
         net = self.generators[resolution]
         if section.imported != NO_WEIGHTS:
             return _taken(name, net, self.calls[resolution])
-        judge = self.counter.discriminator(section.discriminator, resolution)
-        distance = self.counter.distance(section.loss)
+        how = counted(section)
+        judge = self.counter.discriminator(how.discriminator, resolution)
+        distance = self.counter.distance(how.loss)
         kept: list[nn.Module] = [net, net, judge, *([distance] if distance is not None else [])]
         return Stage(
             name, parameters(net), _trained(net), _trained(judge), self.calls[resolution], count(),

@@ -6,23 +6,26 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig
+from pagoda.config import NO_WEIGHTS, Config
+from pagoda.methods.one_step import OneStepConfig
+from pagoda.methods.teacher import Teacher
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.flops import training_flops
 from pagoda.plan.rows import Reached
-from pagoda.stages.compute import Counter
+from pagoda.stages.compute import Counter, counted
 from pagoda.stages.device import device_name, pick_device
-from pagoda.stages.optim import compile_networks, optim_spec
-from pagoda.stages.teacher import teacher_step
-from pagoda.stages.train_generator import one_step_spec
 from pagoda.training.batches import ImageBatches, PairBatches
-from pagoda.training.one_step import OneStepStep
-from pagoda.training.optim import OptimSpec, autocast
+from pagoda.training.draw import GlobalDraw
+from pagoda.training.loop import run_step
+from pagoda.training.method import ByMethod, Given, Method, find_method
+from pagoda.training.player import autocast
 
 _FIRST = 4  # images of the step that says how many more a second bears
 _AIM_S = 1.0
@@ -80,7 +83,23 @@ class _Probe:
 
     def _batches(self, resolution: int) -> ImageBatches:
         rng, shape = np.random.default_rng(0), (_STORED, 3, resolution, resolution)
-        return ImageBatches(rng.integers(0, 256, shape, np.uint8), self.labels, self.device)
+        pixels = rng.integers(0, 256, shape, np.uint8)
+        return ImageBatches(stores=[pixels], labels=self.labels, device=self.device)
+
+    def _given(self, network: nn.Module, images: ImageBatches, pairs: PairBatches | None) -> Given:
+        network = network.to(memory_format=torch.channels_last)
+        return Given(
+            network, images, self.device, 0, self.config.diffusion, pairs,
+            self.networks.new_denoiser, lambda: pairs or self._pairs(self.config.base_res),
+        )  # fmt: skip
+
+    def _pairs(self, resolution: int) -> PairBatches:
+        shape = (_STORED, 3, self.config.base_res, self.config.base_res)
+        return PairBatches(
+            latents=np.random.default_rng(1).standard_normal(shape, np.float32),
+            indices=np.arange(_STORED), flips=np.zeros(_STORED, np.uint8),
+            images=self._batches(resolution).stores[0], labels=self.labels, device=self.device,
+        )  # fmt: skip
 
     def features(self) -> _Job:
         """Training of the feature network."""
@@ -112,12 +131,10 @@ class _Probe:
         section, batches = self.config.teacher, self._batches(self.config.base_res)
 
         def make(n: int, compiled: bool) -> Call:
-            optim = replace(section.optim, batch=n)
-            config = replace(self.config, teacher=replace(section, optim=optim))
-            denoiser = self.networks.new_denoiser().to(memory_format=torch.channels_last)
-            step = teacher_step(config, denoiser, batches)
-            compile_networks(replace(optim, compile=compiled and optim.compile), denoiser)
-            return lambda: step(0, 0.0)
+            optim = replace(section.optim, batch=n, compile=compiled and section.optim.compile)
+            how = replace(section, optim=optim)
+            method = Teacher(how, self._given(self.networks.new_denoiser(), batches, None))
+            return self._step(method, 0, 0.0)
 
         return _Job(self.counts.denoiser_training(), section.optim.batch, make)
 
@@ -140,31 +157,24 @@ class _Probe:
 
         return _Job(self.counts.denoiser_call(), section.batch, make)
 
-    def one_step(self, section: DistillConfig | GrowConfig, resolution: int) -> _Job:
+    def one_step(self, section: ByMethod, resolution: int) -> _Job:
         """Training of the generator at a resolution, adversarial part and all."""
-        optim, d, side = section.optim, section.discriminator, self.config.base_res
-        real, rng = self._batches(resolution), np.random.default_rng(1)
-        latents = rng.standard_normal((_STORED, 3, side, side), np.float32)
-        pairs = PairBatches(latents, np.arange(_STORED), np.zeros(_STORED, np.uint8), real.images,
-                            self.labels, self.device)  # fmt: skip
+        real, pairs, own = self._batches(resolution), self._pairs(resolution), section.optim
 
         def make(n: int, compiled: bool) -> Call:
-            prior = max(2, section.prior_batch * n // optim.batch)
-            spec = one_step_spec(replace(optim, batch=n), section.loss, d, prior)
-            generator = self.networks.generator_at(resolution)
-            judge = self.networks.discriminator(d, resolution).to(self.device)
-            networks = [m.to(memory_format=torch.channels_last) for m in (generator, judge)]
-            step = OneStepStep(
-                generator, judge, pairs, real, spec, optim_spec(optim),
-                OptimSpec(d.optimizer, d.lr, (d.beta1, d.beta2)),
-                self.networks.distance(section.loss),
-            )  # fmt: skip
-            compiled = compiled and optim.compile and not d.r1
-            compile_networks(replace(optim, compile=compiled), *networks)
-            return lambda: step(1, 1.0)
+            optim = replace(own, batch=n, compile=compiled and own.compile)
+            how: Any = replace(section, optim=optim)
+            if isinstance(how, OneStepConfig):
+                prior = max(2, how.prior_batch * n // own.batch)
+                how = replace(how, prior_batch=prior)
+            given = self._given(self.networks.generator_at(resolution), real, pairs)
+            return self._step(find_method(section.method)(how, given), 1, 1.0)
 
-        flops = self.counts.full_step(section, resolution) / optim.batch
-        return _Job(flops, optim.batch, make)
+        flops = self.counts.full_step(counted(section), resolution) / own.batch
+        return _Job(flops, own.batch, make)
+
+    def _step(self, method: Method, i: int, progress: float) -> Call:
+        return lambda: run_step(method, GlobalDraw(self.device), i, progress)
 
 
 def _rate(job: _Job) -> float:

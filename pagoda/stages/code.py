@@ -54,7 +54,8 @@ def closure(module: str) -> frozenset[str]:
         if name in found or file is None:
             continue
         found[name] = file
-        pending += _imports(file, name)
+        if str(file.relative_to(ROOT)) not in EXEMPT:  # nor what these are made of
+            pending += _imports(file)
         pending += _parents(name)
     files = {str(f.relative_to(ROOT)) for f in found.values() if f.stem != "__init__"}
     return frozenset(files - EXEMPT)
@@ -70,9 +71,12 @@ def dependencies(module: str) -> list[str]:
     return sorted({"/".join(p if len(p) < 3 or p[1] in APART else p[:2]) for p in parts})
 
 
-def versions(module: str) -> dict[str, str]:
-    """The :func:`version` of every file of :func:`closure`, by its name."""
-    return {name: _version_of(ROOT / name) for name in sorted(closure(module))}
+def versions(*code: str | Path) -> dict[str, str]:
+    """The :func:`version` of every file that modules, or files of a user's, can execute."""
+    modules = {m for c in code for m in ([c] if isinstance(c, str) else _imports(c))}
+    files = {name: ROOT / name for name in sorted(set().union(*map(closure, modules)))}
+    files |= {str(c): c for c in code if isinstance(c, Path)}
+    return {name: _version_of(file.resolve()) for name, file in files.items()}
 
 
 def version(source: str) -> str:
@@ -117,12 +121,12 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _imports(file: Path, module: str) -> Iterator[str]:
+def _imports(file: Path) -> Iterator[str]:
     for node in executed(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "pagoda")
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module}: a relative import; the house style is absolute"
+            assert not node.level, f"{file}: a relative import; the house style is absolute"
             if node.module and node.module.split(".")[0] == "pagoda":
                 yield node.module
                 yield from (f"{node.module}.{a.name}" for a in node.names)

@@ -8,16 +8,17 @@ costs its forward pass and whatever of the backward pass has to go through it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from pagoda.config import Config, DiscriminatorConfig, DistillConfig, GrowConfig, LossConfig
+from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
+from pagoda.errors import PagodaError
 from pagoda.losses.adversarial import r1_penalty
-from pagoda.losses.distances import LpipsDistance, ProjectedDistance
-from pagoda.losses.reconstruction import feature_distance
+from pagoda.losses.distances import LpipsDistance, ProjectedDistance, feature_distance
+from pagoda.methods.one_step import DiscriminatorConfig, LossConfig, OneStepConfig
 from pagoda.networks.backbones import RANDOM
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
@@ -29,6 +30,7 @@ from pagoda.networks.super_resolution import SuperResolver
 from pagoda.stages.grow import freeze, level_channels
 from pagoda.stages.super_resolution import cascade_spec
 from pagoda.stages.teacher import unet_spec
+from pagoda.training.method import ByMethod
 
 _BATCH = 2  # counted together and divided; the discriminator's batch deviation needs two
 _META = torch.device("meta")
@@ -81,7 +83,7 @@ class Draws:
     judged: float
 
     @staticmethod
-    def of(section: DistillConfig | GrowConfig) -> Draws:
+    def of(section: OneStepConfig) -> Draws:
         """The draws of one stage; the adversarial part starts where the loss says."""
         loss, steps = section.loss, section.optim.images / section.optim.batch
         pairs = section.optim.images if loss.regression != "none" else 0
@@ -154,19 +156,21 @@ class Counter:
 
     def distillation(self) -> float:
         """FLOPs of stage 2, the teacher's samples of noise-to-data included."""
-        section = self.config.distill
+        section = counted(self.config.distill)
         total = self._one_step(self.generator_at(self.config.base_res), section)
         if section.loss.regression == "noise_to_data":
-            count = self.pairs * section.pair_share
-            calls = nfe(section.teacher_steps, "heun", guidance=self.config.invert.guidance)
+            count = self.pairs * self.config.distill.pair_share
+            calls = nfe(
+                self.config.distill.teacher_steps, "heun", guidance=self.config.invert.guidance
+            )
             total += self.denoiser_call() * count * calls
         return total
 
     def growth(self, resolution: int) -> float:
         """FLOPs of one doubling."""
-        return self._one_step(self.generator_at(resolution), self.config.grow)
+        return self._one_step(self.generator_at(resolution), counted(self.config.grow))
 
-    def full_step(self, section: DistillConfig | GrowConfig, resolution: int) -> float:
+    def full_step(self, section: OneStepConfig, resolution: int) -> float:
         """FLOPs of one step of stage 2 or 3 with all its parts."""
         optim = replace(section.optim, images=section.optim.batch)
         whole = replace(section, optim=optim, loss=replace(section.loss, adversarial_start=0.0))
@@ -217,7 +221,7 @@ class Counter:
             return None
         return _distance(loss.distance, tuple(loss.backbones), self.device)
 
-    def _one_step(self, generator: Generator, section: DistillConfig | GrowConfig) -> float:
+    def _one_step(self, generator: Generator, section: OneStepConfig) -> float:
         """Pairs and prior latents through the generator, and what judges them."""
         draws = Draws.of(section)
         z = self._images(self.config.base_res)
@@ -231,14 +235,12 @@ class Counter:
             total += self._judgement(generator.resolution, section, draws, adaptive)
         return total
 
-    def _regression(
-        self, resolution: int, section: DistillConfig | GrowConfig, again: bool
-    ) -> float:
+    def _regression(self, resolution: int, section: OneStepConfig, again: bool) -> float:
         """One pair through the distance; its backward pass twice for an adaptive weight."""
         x, y = self._images(resolution).requires_grad_(True), self._images(resolution)
         total = 0.0
         if (distance := self.distance(section.loss)) is not None:
-            seen = partial(distance, seed=0)
+            seen = distance
             both = training_flops(seen, x, y)
             total += 2 * both - forward_flops(seen, x, y) if again else both
         if section.loss.feature_weight and section.loss.adversarial != "none":
@@ -250,7 +252,7 @@ class Counter:
         return total / _BATCH
 
     def _judgement(
-        self, resolution: int, section: DistillConfig | GrowConfig, draws: Draws, again: bool
+        self, resolution: int, section: OneStepConfig, draws: Draws, again: bool
     ) -> float:
         """The discriminator's own steps, and the generator's way through it."""
         d = section.discriminator
@@ -284,6 +286,17 @@ class Counter:
         return training_flops(resolver, x, self.sigma, self.labels, x, self.sigma) / _BATCH
 
 
+def counted(section: ByMethod) -> OneStepConfig:
+    """A section whose method can be counted.
+
+    Raises:
+        PagodaError: it is another one.
+    """
+    if not isinstance(section, OneStepConfig):
+        raise PagodaError(f"only the method one_step can be counted, not {section.method}")
+    return section
+
+
 @lru_cache(maxsize=2)
 def _projected(
     backbones: tuple[str, ...], classes: int, device: torch.device
@@ -296,5 +309,5 @@ def _projected(
 def _distance(kind: str, backbones: tuple[str, ...], device: torch.device) -> nn.Module:
     with device:
         if kind == "lpips":
-            return LpipsDistance(RANDOM, augment=False).to(device)
-        return ProjectedDistance(list(backbones), RANDOM, 0, augment=False).to(device)
+            return LpipsDistance(RANDOM).to(device)
+        return ProjectedDistance(list(backbones), RANDOM, 0).to(device)

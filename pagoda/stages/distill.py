@@ -17,7 +17,7 @@ from pagoda.networks.generator import generator_from_teacher
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.train_generator import pair_batches, take_generator, train_generator
+from pagoda.stages.train import pair_batches, take_generator, train_generator
 from pagoda.training.batches import PairBatches
 
 
@@ -26,15 +26,14 @@ def run(config: Config) -> None:
 
     An imported one needs neither teacher nor latents.
     """
-    paths, section, device = Paths(config), config.distill, pick_device()
-    res = config.base_res
-    identity = {"name": config.name, "base_res": res}
+    paths, section, res = Paths(config), config.distill, config.base_res
     data = artifacts.open_artifact(
         paths.data(res), "images", {"name": config.name, "resolution": res}
     )
     if section.imported != NO_WEIGHTS:
         take_generator(config, "distill", Path(section.imported), data, res)
         return
+    identity = {"name": config.name, "base_res": res}
     teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
     latents = artifacts.open_artifact(paths.latents, "latents", identity)
     denoiser = teacher.network(load_denoiser)
@@ -42,14 +41,12 @@ def run(config: Config) -> None:
         denoiser, sigma_max=config.diffusion.sigma_max, output=section.output,
         dropout=section.dropout,
     )  # fmt: skip
-    pairs = pair_batches(latents, data, device).thinned(section.pair_share)
-    if section.loss.regression == "noise_to_data":
-        pairs = teacher_pairs(config, denoiser.to(device), pairs)
+    pairs = pair_batches(latents, data, pick_device()).thinned(section.pair_share)
     train_generator(
-        config, "distill", generator, pairs, data, section.optim, section.loss,
-        section.discriminator, section.prior_batch,
+        config, "distill", section, generator, pairs,
         inputs={"data": data, "teacher": teacher, "latents": latents},
         sections={"distill": section, "diffusion": config.diffusion},
+        teacher_pairs=lambda: teacher_pairs(config, denoiser, pairs),
     )  # fmt: skip
 
 
@@ -59,23 +56,19 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
 
     The targets of noise-to-data distillation (eq. 1), by Heun on ``distill.teacher_steps`` levels.
     """
-    law, n = config.diffusion, len(pairs.latents)
-    teacher = guided(denoiser, config.invert.guidance)
-    grid = edm_grid(config.distill.teacher_steps, law.sigma_min, law.sigma_max, law.rho)
+    noise, n, device = config.diffusion, len(pairs), pairs.device
+    teacher = guided(denoiser.to(device), config.invert.guidance)
+    grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
     images = np.empty(pairs.latents.shape, np.uint8)
     with track(n, "teacher samples") as bar:
         for i in range(0, n, config.invert.batch):
             rows = slice(i, i + config.invert.batch)
-            x = torch.from_numpy(z[rows]).to(pairs.device) * law.sigma_max
-            labels = torch.from_numpy(np.array(pairs.labels[rows])).to(pairs.device)
+            x = torch.from_numpy(z[rows]).to(device) * noise.sigma_max
+            labels = torch.from_numpy(np.array(pairs.labels[rows])).to(device)
             images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(
-        latents=z,
-        indices=np.arange(n),
-        flips=np.zeros(n, np.uint8),
-        images=images,
-        labels=pairs.labels,
-        device=pairs.device,
-    )
+        latents=z, indices=np.arange(n), flips=np.zeros(n, np.uint8), images=images,
+        labels=pairs.labels, device=device, ahead=False,
+    )  # fmt: skip

@@ -21,9 +21,9 @@ from pagoda.networks.classifier import FeatureNetwork, degrade, extract
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import HISTORY, stage_scratch
+from pagoda.stages.scratch import stage_scratch
 from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
+from pagoda.training.history import HISTORY, History
 from pagoda.training.loop import orderly_stop
 
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own

@@ -11,7 +11,7 @@ from pagoda.config import NO_WEIGHTS, Config, GrowConfig
 from pagoda.networks.generator import Generator, grow, load_generator
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
-from pagoda.stages.train_generator import pair_batches, take_generator, train_generator
+from pagoda.stages.train import pair_batches, take_generator, train_generator
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:
@@ -19,8 +19,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
 
     Writes the ``generator`` artifact of ``to_res``.
     """
-    paths, section = Paths(config), config.grow
-    name = {"name": config.name}
+    paths, section, name = Paths(config), config.grow, {"name": config.name}
     base = name | {"base_res": config.base_res}
     data = artifacts.open_artifact(paths.data(to_res), "images", name | {"resolution": to_res})
     if section.imported != NO_WEIGHTS:
@@ -40,8 +39,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     )
     freeze(generator, section)
     train_generator(
-        config, f"grow-{to_res}", generator, pair_batches(latents, data, pick_device()), data,
-        section.optim, section.loss, section.discriminator, section.prior_batch,
+        config, f"grow-{to_res}", section, generator, pair_batches(latents, data, pick_device()),
         inputs={"data": data, "teacher": teacher, "latents": latents, "below": below},
         sections={"grow": section},
     )  # fmt: skip

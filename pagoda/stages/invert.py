@@ -29,9 +29,9 @@ from pagoda.outputs import new_file
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
-from pagoda.stages.scratch import HISTORY, stage_scratch
-from pagoda.training.history import History, read_rows
-from pagoda.training.optim import autocast
+from pagoda.stages.scratch import stage_scratch
+from pagoda.training.history import HISTORY, History, read_rows
+from pagoda.training.player import autocast
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
 _DONE = "done"

@@ -19,12 +19,7 @@ from pagoda.outputs import new_file
 from pagoda.stages.code import versions
 from pagoda.stages.root import project_root
 from pagoda.training.checkpoint import scratch_folder
-
-HISTORY = "history.jsonl"
-"""Copy of the training curves that belong to the checkpoints beside it."""
-
-SNAPSHOTS = "snapshots"
-"""Folder beside the checkpoints for averages that go into the artifact."""
+from pagoda.training.method import module_of
 
 _IDENTITY = "identity.json"  # all that the state beside it depends on
 _MODULES = {"cascade": "super_resolution"}  # of stages whose name is not their module's
@@ -33,8 +28,9 @@ _claims: dict[str, FileLock] = {}  # held until this process ends
 
 
 def stage_scratch(
-    stage: str, sections: dict[str, Any], inputs: dict[str, Artifact], **facts: Any
-) -> Path:
+    stage: str, sections: dict[str, Any], inputs: dict[str, Artifact], method: str | None = None,
+    **facts: Any,
+) -> Path:  # fmt: skip
     """Scratch folder of a stage: named after parameters, inputs and code, so none mix.
 
     If another one of the stage holds unfinished work, one line says what keeps it from being used.
@@ -43,13 +39,16 @@ def stage_scratch(
         stage: name of the stage.
         sections: configuration sections (dataclasses) that the stage reads.
         inputs: artifacts that the stage reads.
+        method: name of the method that trains.
         facts: anything else that the result depends on, such as the seed.
     """
     first = stage.partition("-")[0]
     identity = {
         "parameters": {name: dataclasses.asdict(s) for name, s in sections.items()} | facts,
         "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
-        "code": versions(f"pagoda.stages.{_MODULES.get(first, first)}"),
+        "code": versions(
+            f"pagoda.stages.{_MODULES.get(first, first)}", *([module_of(method)] if method else [])
+        ),
     }
     return Path(
         distributed.broadcast_object(

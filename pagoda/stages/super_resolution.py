@@ -8,30 +8,25 @@ import torch
 
 from pagoda import artifacts
 from pagoda.config import Config
-from pagoda.data.store import open_images
+from pagoda.methods.cascade import Cascade, CascadeTraining
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
-from pagoda.stages.optim import check_device, compile_networks, optim_spec
 from pagoda.stages.paths import Paths
 from pagoda.stages.teacher import unet_spec
-from pagoda.stages.train_network import Trained, train_network
+from pagoda.stages.train import Made, check_device, image_batches, train_stage
+from pagoda.training.method import Given
 from pagoda.training.sharding import place
-from pagoda.training.super_resolution import (
-    ResolutionPairs,
-    SuperResolutionSpec,
-    SuperResolutionStep,
-)
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:
     """Train the model from ``from_res`` to ``to_res`` and write its artifact.
 
-    Optimiser, noise law and length are the teacher's; the width is the cascade's own.
+    Optimiser, noise schedule and length are the teacher's; the width is the cascade's own.
     """
     paths, optim, device = Paths(config), config.teacher.optim, pick_device()
     check_device("teacher", optim, device)
-    name, stage = {"name": config.name}, f"cascade-{to_res}"
+    name, cascade = {"name": config.name}, config.studies.cascade
     low, high = (
         artifacts.open_artifact(paths.data(res), "images", name | {"resolution": res})
         for res in (from_res, to_res)
@@ -39,29 +34,20 @@ def run(config: Config, from_res: int, to_res: int) -> None:
     torch.manual_seed(config.seed)
     spec = cascade_spec(config, to_res, len(high.card()["classes"]))
     resolver = place(SuperResolver(spec, config.diffusion.sigma_data), device)
-    pairs = ResolutionPairs(
-        open_images(low, "train"), open_images(high, "train"), high.array("train_labels"), device
+    images = image_batches(device, low, high)
+    method = Cascade(
+        CascadeTraining(optim, noise_max=cascade.noise_max),
+        Given(resolver, images, device, config.seed, config.diffusion),
     )
-    step = SuperResolutionStep(
-        resolver,
-        pairs,
-        SuperResolutionSpec(
-            optim.batch, config.studies.cascade.noise_max, config.diffusion.p_mean,
-            config.diffusion.p_std, optim.clip, optim.ema, optim.precision, optim.micro_batch,
-        ),
-        optim_spec(optim),
+    made = Made(
+        "super_resolution", paths.super_resolver(to_res),
+        name | {"base_res": config.base_res, "resolution": to_res},
+        {**resolver.card(), "from": from_res},
     )  # fmt: skip
-    compile_networks(optim, resolver)
-    train_network(
-        config, stage, step, optim,
-        Trained(
-            "super_resolution", paths.super_resolver(to_res),
-            name | {"base_res": config.base_res, "resolution": to_res},
-            {**resolver.card(), "from": from_res},
-        ),
-        inputs={"low": low, "high": high},
-        sections={"teacher": config.teacher, "diffusion": config.diffusion,
-                  "cascade": config.studies.cascade},
+    train_stage(
+        config, f"cascade-{to_res}", method, optim, made, device=device,
+        inputs={"low": low, "high": high}, code="cascade",
+        sections={"teacher": config.teacher, "diffusion": config.diffusion, "cascade": cascade},
     )  # fmt: skip
 
 

@@ -1,147 +1,138 @@
-"""Random training batches from memory-mapped arrays."""
+"""Data sets that random batches are drawn from: memory-mapped arrays, read by rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda import distributed
-from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, read_at_random
 from pagoda.data.store import Images
-from pagoda.training.ahead import Ahead, to_device
 
 
-@dataclass(frozen=True)
-class ImageBatches:
-    """Random batches of labelled images, each mirrored with probability 1/2.
+@dataclass(eq=False, kw_only=True)
+class Rows:
+    """Rows that a thread may read, and send to the device, before they are asked for.
 
-    Draws come from torch's global generator, which the training loop reseeds every step. Every
-    process draws the whole batch and loads its own share.
+    What is read ahead is kept under the rows themselves: a forecast that was wrong costs time,
+    never a wrong batch.
 
     Attributes:
-        images: (n, 3, r, r) uint8, possibly memory-mapped.
-        labels: (n,) class indices.
+        labels: (n,) class of each row.
         device: where batches go.
-        ahead: reads the next batch while one trains.
+        ahead: read ahead; on a CPU there is nothing idle that could.
+        dtype: of images and latents.
     """
 
-    images: Images
     labels: np.ndarray
     device: torch.device
-    ahead: Ahead | None = None
+    ahead: bool | None = None
+    dtype: torch.dtype = torch.float32
+    _thread: ThreadPoolExecutor | None = field(default=None, init=False)
+    _reading: dict[bytes, Future[tuple[Tensor, ...]]] = field(default_factory=dict, init=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """What is stored at rows, on the device."""
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Start to read these rows in the background."""
+        if self.ahead is False or (self.ahead is None and self.device.type != "cuda"):
+            return
+        self._thread = self._thread or ThreadPoolExecutor(1, "pagoda-ahead")
+        if len(self._reading) > 1:  # one is in use, one is ahead; more were never fetched
+            self._reading.clear()
+        self._reading[rows.tobytes()] = self._thread.submit(self.read, rows)
+
+    def take(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """As :meth:`read`, from the thread if it was told of these rows."""
+        found = self._reading.pop(rows.tobytes(), None)
+        return self.read(rows) if found is None else found.result()
+
+    def labels_of(self, rows: np.ndarray) -> Tensor:
+        """Labels of rows, on the device."""
+        return torch.from_numpy(np.asarray(self.labels[rows])).to(self.device)
+
+    def image_of(self, rows: np.ndarray) -> np.ndarray:
+        """Which training image is at each of the rows."""
+        return rows
+
+
+@dataclass(eq=False, kw_only=True)
+class ImageBatches(Rows):
+    """Labelled images.
+
+    Attributes:
+        stores: the same images at one or more resolutions, lowest first: (n, 3, r, r) uint8.
+    """
+
+    stores: Sequence[Images]
 
     def __post_init__(self) -> None:
-        read_at_random(self.images)
-
-    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """This process's share of (batch, 3, r, r) in [-1, 1] and (batch,) labels."""
-        mine = distributed.local_rows(batch)
-        rows = self.rows(batch)[mine]
-        (pixels,) = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
-        x = to_float(pixels)
-        mirror = (torch.rand(batch) < 0.5)[mine].to(self.device)[:, None, None, None]
-        x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
-        return x, torch.from_numpy(self.labels[rows]).to(self.device)
+        for store in self.stores:
+            read_at_random(store)
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """The pixels of rows, on the device."""
-        return (to_device(self.images[rows], self.device),)
-
-    def rows(self, batch: int, random: torch.Generator | None = None) -> np.ndarray:
-        """(batch,) rows that :meth:`draw` takes; what it draws first."""
-        return torch.randint(len(self.images), (batch,), generator=random).numpy()
-
-    def prefetch(self, batch: int, seed: int) -> None:
-        """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
-        if self.ahead:
-            rows = self.rows(batch, torch.Generator().manual_seed(seed))
-            self.ahead.start(rows[distributed.local_rows(batch)], self.read)
+        """Pixels at each resolution, on the device."""
+        return tuple(to_device(store[rows], self.device) for store in self.stores)
 
 
-def first_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
-    """Ascending rows of the first ``share`` of each class, at least one row a class.
-
-    So the official code thins its pairs (``data_proportion``), except that it has no minimum.
-    """
-    kept = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        kept.append(rows[: max(1, round(share * len(rows)))])
-    return np.sort(np.concatenate(kept))
-
-
-@dataclass(frozen=True)
-class PairBatches:
-    """Random batches of (latent, image, label) triples; the image is mirrored as its latent was.
+@dataclass(eq=False, kw_only=True)
+class PairBatches(Rows):
+    """(latent, image, label) triples.
 
     Attributes:
         latents: (m, 3, b, b), possibly sharded.
         indices: (m,) row of ``images`` of each latent.
         flips: (m,) 1 where the image was mirrored before its inversion.
         images: (n, 3, r, r) uint8 at the generator's resolution.
-        labels: (m,) class of each latent.
         scale: what brings stored latents to x(sigma_max) / sigma_max.
-        ahead: reads the next batch while one trains.
     """
 
     latents: np.ndarray | ShardedArray
     indices: np.ndarray
     flips: np.ndarray
     images: Images
-    labels: np.ndarray
-    device: torch.device
     scale: float = 1.0
-    ahead: Ahead | None = None
 
     def __post_init__(self) -> None:
         read_at_random(self.images)
         read_at_random(self.latents)
 
-    def thinned(self, share: float) -> PairBatches:
-        """These pairs, or the first ``share`` of each class if it is below 1."""
-        if share >= 1:
+    def thinned(self, fraction: float) -> PairBatches:
+        """These pairs, or the first ``fraction`` of each class, at least one, if it is below 1.
+
+        So the official code thins its pairs (``data_proportion``), but that it has no minimum.
+        """
+        if fraction >= 1:
             return self
-        rows = first_of_each_class(self.labels, share)
+        classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        rows = np.sort(np.concatenate([c[: max(1, round(fraction * len(c)))] for c in classes]))
         parts = {k: getattr(self, k)[rows] for k in ("latents", "indices", "flips", "labels")}
         return replace(self, **parts)
 
-    def draw(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's share of latents, images in [-1, 1] and labels of one batch."""
-        rows = self.rows(batch)[distributed.local_rows(batch)]
-        z, pixels = self.ahead.take(rows, self.read) if self.ahead else self.read(rows)
-        z, x = z * self.scale, to_float(pixels)
-        mirror = torch.from_numpy(self.flips[rows] > 0).to(self.device)[:, None, None, None]
-        x = torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
-        return z, x, torch.from_numpy(self.labels[rows]).to(self.device)
-
     def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        """Latents as stored and pixels of rows, on the device."""
+        """Latents as stored and pixels, on the device."""
         latents = self.latents[rows].astype(np.float32)
         pixels = self.images[self.indices[rows]]
         return to_device(latents, self.device), to_device(pixels, self.device)
 
-    def rows(self, batch: int, random: torch.Generator | None = None) -> np.ndarray:
-        """(batch,) rows of the latents that :meth:`draw` takes; what it draws first."""
-        return torch.randint(len(self.latents), (batch,), generator=random).numpy()
-
-    def prefetch(self, batch: int, seed: int) -> None:
-        """Start to read what :meth:`draw` takes first after torch's generator got this seed."""
-        if self.ahead:
-            rows = self.rows(batch, torch.Generator().manual_seed(seed))
-            self.ahead.start(rows[distributed.local_rows(batch)], self.read)
+    def image_of(self, rows: np.ndarray) -> np.ndarray:
+        """Which training image is the one of each latent."""
+        return self.indices[rows]
 
 
-def share_of_noise(images: Tensor, batch: int) -> Tensor:
-    """Standard normal noise for this process's share of ``batch`` images like ``images``.
-
-    Every process draws the whole batch, so that their number changes nothing.
-    """
-    drawn = torch.empty(
-        (batch, *images.shape[1:]), dtype=images.dtype, device=images.device,
-        memory_format=torch.channels_last,
-    )  # fmt: skip
-    return drawn.normal_()[distributed.local_rows(batch)]
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array on a device; the copy to a GPU runs beside the computation there."""
+    tensor = torch.from_numpy(np.asarray(array))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -12,6 +12,9 @@ from typing import IO, Self
 from pagoda.errors import PagodaError
 from pagoda.outputs import new_file
 
+HISTORY = "history.jsonl"
+"""Copy of the training curves that belong to the checkpoints beside it."""
+
 
 class History:
     """Appends rows to ``<path>``; each row is flushed, so a reader can follow a running stage.

@@ -9,11 +9,8 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,133 +19,156 @@ from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
 from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
+from pagoda.training.draw import Forecast, GlobalDraw
+from pagoda.training.history import HISTORY, History
+from pagoda.training.method import Method
+from pagoda.training.settings import OptimConfig
+
+SNAPSHOTS = "snapshots"
+"""Folder beside the checkpoints for averages that go into the artifact."""
 
 NOT_FINITE = "not_finite.json"
 """Beside the checkpoints: the step and the images at which training went wrong."""
 
+SAVE_EVERY_S = 60.0
+LOG_ROWS = 100
 
-class Step(Protocol):
-    """What a stage trains: modules, optimisers and one step over them."""
-
-    modules: dict[str, nn.Module]
-    optimizers: dict[str, torch.optim.Optimizer]
-
-    def __call__(self, step: int, progress: float) -> dict[str, Tensor | float]:
-        """Do one step; ``progress`` in [0, 1) is the share of training done.
-
-        Returns statistics, ``loss`` among them; in a group those of this process's share.
-        """
-        ...
-
-    def rows(self) -> np.ndarray:
-        """Indices of the images that a step takes, from the random numbers it begins with."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopSpec:
-    """Length, batch and learning-rate schedule.
-
-    The factor on every learning rate rises linearly over the first ``warmup`` share of training
-    and falls as the square root of the time left over the last ``decay`` share.
-    """
-
-    name: str
-    images: int
-    batch: int
-    warmup: float
-    decay: float
-    seed: int
-    log_rows: int = 100
-    save_every_s: float = 60.0
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-        return self.images // self.batch
-
-    def rate(self, progress: float) -> float:
-        """Factor on the learning rate at a share of training done, in [0, 1]."""
-        rise = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
-        fall = math.sqrt(min(1.0, (1 - progress) / self.decay)) if self.decay else 1.0
-        return rise * fall
+Stats = dict[str, Tensor | float]
 
 
 def train(
-    step: Step,
-    spec: LoopSpec,
-    scratch: Scratch,
-    history: Callable[[int], History],
-    advance: Callable[[int], None],
-    ahead: Callable[[int], None] | None = None,
+    method: Method,
+    optim: OptimConfig,
+    *,
+    name: str,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    curves: Path,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Run ``step`` until ``spec.images`` images are seen, from the newest checkpoint.
+    """Take steps of ``method`` until ``optim.images`` images are seen, from the newest checkpoint.
 
     Every step reseeds torch with a hash of (seed, name, step): a run that was stopped and went on
     equals one that was not. Ctrl-C or SIGTERM ends the step, saves a checkpoint and leaves.
     Processes of a group stop and save together; the first one writes.
 
     Args:
-        history: makes the history, keeping rows up to the given images seen.
+        name: of the stage.
+        folder: of checkpoints.
+        curves: file of the training curves.
         advance: is told the images of every step, for a progress bar.
-        ahead: is told the seed of every step when the one before it begins.
 
     Raises:
         PagodaError: if a statistic is not finite, with the images of the step where the loss first
             was not, or a weight of what is saved; the last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
-    if spec.batch < distributed.world_size():
+    if optim.batch < distributed.world_size():
         raise PagodaError(
-            f"{spec.name}: a batch of {spec.batch} cannot be shared by {distributed.world_size()} "
-            f"processes; set PAGODA_PROCESSES={spec.batch} or less"
+            f"{name}: a batch of {optim.batch} cannot be shared by {distributed.world_size()} "
+            f"processes; set PAGODA_PROCESSES={optim.batch} or less"
         )
-    base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in step.optimizers.items()}
-    for module in step.modules.values():
+    scratch = checkpoints(method, folder)
+    for module in scratch.modules.values():
         held = itertools.chain(module.parameters(), module.buffers())
         distributed.broadcast_(t for t in held if not sharding.is_sharded(t))
+    for player in method.players.values():
+        player.keep_snapshots(folder / SNAPSHOTS)
     first, seconds_before = scratch.restore()
-    advance(first * spec.batch)
+    advance(first * optim.batch)
     start = saved = time.monotonic()
-    every = max(1, spec.steps // spec.log_rows)
-    watch = _FirstBad()
-    kept = (
-        history(first * spec.batch) if distributed.is_main_process() else contextlib.nullcontext()
-    )
-    with kept as rows, orderly_stop() as asked:
-        for i in range(first, spec.steps):
-            if ahead and i + 1 < spec.steps:
-                ahead(_seed(spec, i + 1))
-            torch.manual_seed(_seed(spec, i))
-            progress = i / spec.steps
-            _set_rates(step, base_rates, spec.rate(progress))
-            stats = step(i, progress)
-            watch.see(stats["loss"], i)
-            advance(spec.batch)
+    every, main = max(1, optim.steps // LOG_ROWS), distributed.is_main_process()
+    bad = _FirstBad()
+    kept = History(curves, first * optim.batch, folder / HISTORY) if main else None
+    with kept or contextlib.nullcontext(), orderly_stop() as asked:
+        for i in range(first, optim.steps):
+            if i + 1 < optim.steps:
+                _read_ahead(method, optim, i + 1, _seed(seed, name, i + 1))
+            torch.manual_seed(_seed(seed, name, i))
+            progress = i / optim.steps
+            for player in method.players.values():
+                player.schedule(optim.rate(progress))
+            stats, facts = run_step(method, GlobalDraw(device), i, progress)
+            bad.see(stats.get("loss"), i)
+            advance(optim.batch)
             seconds = seconds_before + time.monotonic() - start
-            last = i + 1 == spec.steps
-            due = distributed.is_main_process() and time.monotonic() - saved > spec.save_every_s
-            stop, save = map(
-                bool, distributed.all_reduce_max([float(asked()), float(due and not last)])
-            )
+            last = i + 1 == optim.steps
+            due = main and time.monotonic() - saved > SAVE_EVERY_S and not last
+            stop, save = map(bool, distributed.all_reduce_max([float(asked()), float(due)]))
             if last or save or stop or i % every == 0:
-                values = _finite(step, _average(stats, spec), watch, i, spec, scratch.folder)
-                if rows:
-                    rows.write(images=(i + 1) * spec.batch, step=i + 1, seconds=seconds, **values)
+                values = _summed(stats) | {key: float(value) for key, value in facts.items()}
+                wrong = [key for key, value in values.items() if not math.isfinite(value)]
+                where = bad.first()
+                if wrong or where is not None:
+                    where = i if where is None else where
+                    images = _images_of(method, optim, where, _seed(seed, name, where))
+                    raise _not_finite(name, wrong or ["loss"], where, images, folder)
+                if kept:
+                    kept.write(images=(i + 1) * optim.batch, step=i + 1, seconds=seconds, **values)
             if last or save or stop:
-                scratch.check(spec.name, i + 1)
+                scratch.check(name, i + 1)
             if save or stop:
-                if rows:
-                    rows.sync()
+                if kept:
+                    kept.sync()
                 scratch.save(i + 1, seconds)
                 saved = time.monotonic()
             if stop and not last:
                 raise KeyboardInterrupt
 
 
-def _seed(spec: LoopSpec, i: int) -> int:
-    return zlib.crc32(f"{spec.seed}/{spec.name}/{i}".encode())
+def run_step(method: Method, draw: GlobalDraw, i: int, progress: float) -> tuple[Stats, Stats]:
+    """All updates of one step.
+
+    Returns:
+        This process's parts of the statistics, ``loss`` of the first player among them, and what is
+        the same in every process.
+    """
+    stats, facts = Stats(), Stats()
+    main = next(iter(method.players))
+    for loss in method.step(draw, i, progress):
+        player = method.players[loss.player]
+        player.backward(loss.value)
+        found = {**loss.stats, **({"loss": loss.value.detach()} if loss.player == main else {})}
+        for key, value in found.items():
+            stats[key] = stats[key] + value if key in stats else value
+        if loss.last:
+            norm = player.update(i)
+            if loss.player == main:
+                facts = {"grad_norm": norm, "lr": player.rate}
+    return stats, facts
+
+
+def checkpoints(method: Method, folder: Path) -> Scratch:
+    """Checkpoints of all that a method trains."""
+    modules: dict[str, nn.Module] = {**method.players, **method.modules}
+    return Scratch(folder, modules, {n: p.optimizer for n, p in method.players.items()})
+
+
+def _seed(seed: int, name: str, i: int) -> int:
+    return zlib.crc32(f"{seed}/{name}/{i}".encode())
+
+
+def _forecast(method: Method, optim: OptimConfig, i: int, seed: int) -> Forecast:
+    """What a step draws first."""
+    draw = GlobalDraw(torch.device("cpu"), torch.Generator().manual_seed(seed))
+    try:
+        next(method.step(draw, i, i / optim.steps))
+    except Forecast as found:
+        return found
+    raise AssertionError("a method draws its data before it does anything else")
+
+
+def _read_ahead(method: Method, optim: OptimConfig, i: int, seed: int) -> None:
+    found = _forecast(method, optim, i, seed)
+    if found.source is not None:
+        found.source.prefetch(found.rows[distributed.local_rows(len(found.rows))])
+
+
+def _images_of(method: Method, optim: OptimConfig, i: int, seed: int) -> list[int]:
+    """Indices of the training images that a step sees first."""
+    found = _forecast(method, optim, i, seed)
+    return [] if found.source is None else found.source.image_of(found.rows).tolist()
 
 
 class _FirstBad:
@@ -157,12 +177,13 @@ class _FirstBad:
     def __init__(self) -> None:
         self._step: Tensor | None = None
 
-    def see(self, loss: Tensor | float, i: int) -> None:
+    def see(self, loss: Tensor | float | None, i: int) -> None:
+        if loss is None:
+            return
         loss = torch.as_tensor(loss)
         if self._step is None:
             self._step = torch.full((), -1, dtype=torch.int64, device=loss.device)
-        new = (self._step < 0) & ~loss.isfinite()
-        self._step = torch.where(new, i, self._step)
+        self._step = torch.where((self._step < 0) & ~loss.isfinite(), i, self._step)
 
     def first(self) -> int | None:
         """The same on all processes of a group."""
@@ -171,41 +192,24 @@ class _FirstBad:
         return None if math.isinf(found) else int(found)
 
 
-def _average(stats: dict[str, Tensor | float], spec: LoopSpec) -> dict[str, float]:
-    """Statistics of the whole batch, from those of the processes' shares."""
+def _summed(stats: Stats) -> dict[str, float]:
+    """Statistics of the whole batch, from the processes' parts."""
     values = torch.tensor([float(value) for value in stats.values()], dtype=torch.float64)
-    if distributed.world_size() > 1:
-        values *= distributed.local_fraction(spec.batch)
-        distributed.all_reduce_([values])
+    distributed.all_reduce_([values])
     return dict(zip(stats, values.tolist(), strict=True))
 
 
-def _set_rates(step: Step, base: dict[str, list[float]], factor: float) -> None:
-    for name, optimizer in step.optimizers.items():
-        for group, rate in zip(optimizer.param_groups, base[name], strict=True):
-            group["lr"] = rate * factor
-
-
-def _finite(
-    step: Step, values: dict[str, float], watch: _FirstBad, i: int, spec: LoopSpec, folder: Path
-) -> dict[str, float]:
-    """The values; an error if one, or a loss since the last look, is not finite."""
-    first = watch.first()
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if first is None and not bad:
-        return values
-    where = i if first is None else first
-    torch.manual_seed(_seed(spec, where))
-    images = [int(row) for row in step.rows()]
-    few = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
+def _not_finite(
+    name: str, what: list[str], step: int, images: list[int], folder: Path
+) -> PagodaError:
     if distributed.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {"step": where, "not_finite": bad or ["loss"], "images": images}
-        write_json(folder / NOT_FINITE, facts)
-    raise PagodaError(
-        f"{spec.name}: {', '.join(bad) or 'loss'} is not finite at step {where} (images {few}: all "
-        f"in {folder / NOT_FINITE}); the last checkpoint is kept beside it; lower the learning "
-        "rate or use fp32, then run again"
+        write_json(folder / NOT_FINITE, {"step": step, "not_finite": what, "images": images})
+    few = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
+    return PagodaError(
+        f"{name}: {', '.join(what)} is not finite at step {step} (images {few}: all in "
+        f"{folder / NOT_FINITE}); the last checkpoint is kept beside it; lower the learning rate "
+        "or use fp32, then run again"
     )
 
 

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 from pagoda.errors import PagodaError
-from pagoda.losses.augment import diff_augment
-from pagoda.losses.distances import L1Distance, LpipsDistance, ProjectedDistance
+from pagoda.losses.distances import LpipsDistance, ProjectedDistance
 
 SMALL = ["test_vit", "test_efficientnet"]
 
@@ -23,46 +22,44 @@ def images(*shape: int) -> torch.Tensor:
     return torch.rand(*shape) * 2 - 1
 
 
-def test_l1_is_the_mean_absolute_difference() -> None:
-    a, b = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), -0.5)
-    b[0] = 0.25
-    assert L1Distance()(a, b, 0).item() == pytest.approx(0.375)
-
-
 def test_projected_distance_is_the_formula() -> None:
     """Sum over maps and channels, mean over pixels and batch, of differences of unit vectors."""
-    distance = ProjectedDistance(SMALL, "random", 0, augment=False)
+    distance = ProjectedDistance(SMALL, "random", 0)
     a, b = images(2, 3, 16, 16), images(2, 3, 16, 16)
     expected = torch.zeros(())
     for network in distance.networks:
         for x, y in zip(network(a), network(b), strict=True):
             difference = F.normalize(x, dim=1) - F.normalize(y, dim=1)
             expected += difference.square().sum(1).mean()
-    torch.testing.assert_close(distance(a, b, 0), expected, rtol=1e-4, atol=0)
-    assert distance(a, a, 0) == 0
+    torch.testing.assert_close(distance(a, b), expected, rtol=1e-4, atol=0)
+    assert distance(a, a) == 0
 
 
-def test_both_images_are_augmented_alike() -> None:
-    distance = ProjectedDistance(["test_efficientnet"], "random", 0, augment=True)
-    plain = ProjectedDistance(["test_efficientnet"], "random", 0, augment=False)
+def test_both_images_are_augmented_alike_once_a_network() -> None:
+    distance = ProjectedDistance(["test_efficientnet"] * 2, "random", 0)
     a, b = images(2, 3, 256, 256), images(2, 3, 256, 256)
-    assert distance(a, a, 3) == 0
-    seen = distance(a, b, 3)
-    torch.testing.assert_close(seen, plain(diff_augment(a, 3), diff_augment(b, 3), 0))
-    assert not torch.equal(seen, distance(a, b, 4))
+
+    def halved(x: torch.Tensor, k: int) -> torch.Tensor:
+        seen.append(k)
+        return x / 2
+
+    seen: list[int] = []
+    torch.testing.assert_close(distance(a, b, halved), distance(a / 2, b / 2))
+    assert seen == [0, 0, 1, 1] and distance.views == 2
+    assert LpipsDistance("random").views == 1
 
 
 @pytest.mark.parametrize("kind", ["projected", "lpips"])
 def test_gradient_reaches_the_generated_image_alone(kind: str) -> None:
     distance: nn.Module = (
-        ProjectedDistance(["test_efficientnet"], "random", 0, augment=True)
+        ProjectedDistance(["test_efficientnet"], "random", 0)
         if kind == "projected"
-        else LpipsDistance("random", augment=True)
+        else LpipsDistance("random")
     )
     a = images(1, 3, 16, 16).requires_grad_(True)
     b = images(1, 3, 16, 16)
     distance.requires_grad_(True)
-    loss = distance(a, b, 0)
+    loss = distance(a, b)
     loss.backward()
     assert loss.ndim == 0 and a.grad is not None and a.grad.isfinite().all()
     assert a.grad.abs().sum() > 0 and not list(distance.parameters())
@@ -84,27 +81,27 @@ def test_lpips_equals_piq_with_the_same_weights(tmp_path: Path) -> None:
     )  # fmt: skip
     a, b = images(1, 3, 256, 256), images(1, 3, 256, 256)  # seen as they are
     expected = theirs((a + 1) / 2, (b + 1) / 2)
-    torch.testing.assert_close(LpipsDistance(str(tmp_path), False)(a, b, 0), expected, rtol=1e-3,
+    torch.testing.assert_close(LpipsDistance(str(tmp_path))(a, b), expected, rtol=1e-3,
                                atol=1e-6)  # fmt: skip
 
 
 def test_lpips_is_the_mean_over_the_batch() -> None:
-    distance, a, b = LpipsDistance("random", False), images(2, 3, 32, 32), images(2, 3, 32, 32)
-    single = torch.stack([distance(a[i : i + 1], b[i : i + 1], 0) for i in range(2)])
-    torch.testing.assert_close(distance(a, b, 0), single.mean(), rtol=1e-4, atol=0)
-    assert distance(a, a, 0) == 0 and LpipsDistance("random", False)(a, b, 0) == distance(a, b, 0)
+    distance, a, b = LpipsDistance("random"), images(2, 3, 32, 32), images(2, 3, 32, 32)
+    single = torch.stack([distance(a[i : i + 1], b[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(distance(a, b), single.mean(), rtol=1e-4, atol=0)
+    assert distance(a, a) == 0 and LpipsDistance("random")(a, b) == distance(a, b)
 
 
 def test_weights_of_another_network_are_one_line(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
     with pytest.raises(PagodaError, match="does not hold the weights of vgg16-397923af") as caught:
-        LpipsDistance(str(tmp_path), augment=False)
+        LpipsDistance(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_missing_weights_of_lpips_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(PagodaError, match=r"holds no vgg16\.safetensors and no vgg16\.pth"):
-        LpipsDistance(str(tmp_path), augment=False)
+        LpipsDistance(str(tmp_path))
 
 
 def test_lpips_that_cannot_be_downloaded_is_one_line(
@@ -114,5 +111,5 @@ def test_lpips_that_cannot_be_downloaded_is_one_line(
     monkeypatch.setattr(torch.hub, "_hub_dir", None, raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(PagodaError, match=r"weights of vgg16 are neither") as caught:
-        LpipsDistance("pretrained", augment=False)
+        LpipsDistance("pretrained")
     assert "\n" not in str(caught.value)

@@ -6,18 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pagoda.losses.adversarial import (
-    adaptive_weight,
-    discriminator_loss,
+    discriminator_losses,
     generator_loss,
     r1_penalty,
 )
-from pagoda.losses.augment import _cutout, _Draws, diff_augment
+from pagoda.losses.augment import Augmentation, diff_augment
 from pagoda.losses.denoising import denoising_loss
-from pagoda.losses.noise_to_data import noise_to_data_loss
-from pagoda.losses.reconstruction import feature_distance, reconstruction_loss
+from pagoda.losses.distances import PixelDistance, feature_distance
 
 
 def test_the_posterior_mean_minimises_the_denoising_loss() -> None:
@@ -39,6 +37,10 @@ def test_the_posterior_mean_minimises_the_denoising_loss() -> None:
     assert loss(1, 0) == pytest.approx(1, abs=4 * math.sqrt(2 / (n * 48)))
     for gain, offset in ((0.9, 0), (1.1, 0), (1, 0.1), (1, -0.1)):
         assert loss(gain, offset) > loss(1, 0)
+
+
+def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
+    return torch.stack(discriminator_losses(kind, real, fake)).sum()
 
 
 def test_discriminator_losses() -> None:
@@ -78,30 +80,31 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm() -> None:
     torch.testing.assert_close(gradient, 2 * weight)
 
 
-def test_adaptive_weight_is_the_ratio_of_gradient_norms() -> None:
-    theta = nn.Parameter(torch.tensor([1.0, 2.0]))
-    regression, adversarial = (theta * torch.tensor([3.0, 4.0])).sum(), theta[0] * 2
-    weight = adaptive_weight(regression, adversarial, theta, 0.0, 10.0)
-    assert weight.item() == pytest.approx(5 / 2, rel=1e-3)
-    assert adaptive_weight(regression, adversarial, theta, 0.0, 1.0) == 1
-    assert adaptive_weight(regression, adversarial, theta, 3.0, 9.0) == 3
-    assert theta.grad is None
+def augmented(x: Tensor, seed: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return diff_augment(x, Augmentation.draw(len(x), x.shape[-1], random))
 
 
 def test_augmentation_is_a_function_of_the_seed() -> None:
     x = torch.rand(8, 3, 16, 16) * 2 - 1
-    assert torch.equal(diff_augment(x, 3), diff_augment(x, 3))
-    assert not torch.equal(diff_augment(x, 3), diff_augment(x, 4))
-    assert diff_augment(x, 3).shape == x.shape
+    assert torch.equal(
+        augmented(x, 3),
+        augmented(x, 3),
+    )
+    assert not torch.equal(
+        augmented(x, 3),
+        augmented(x, 4),
+    )
+    assert augmented(x, 3).shape == x.shape
 
 
 def test_gradient_passes_through_the_augmentation() -> None:
     x = (torch.rand(4, 3, 8, 8, dtype=torch.float64) * 2 - 1).requires_grad_(True)
-    diff_augment(x, 1).square().sum().backward()
+    augmented(x, 1).square().sum().backward()
     assert x.grad is not None and (x.grad.flatten(1).abs().sum(1) > 0).all()
     direction, step = torch.randn_like(x), 1e-6
     with torch.no_grad():
-        up, down = (diff_augment(x + h * direction, 1).square().sum() for h in (step, -step))
+        up, down = (augmented(x + h * direction, 1).square().sum() for h in (step, -step))
     slope = (up - down) / (2 * step)
     torch.testing.assert_close(slope, (x.grad * direction).sum(), rtol=1e-5, atol=1e-5)
 
@@ -110,7 +113,7 @@ def test_translation_reaches_an_eighth_of_the_side() -> None:
     """A bright column in flat images; brightness and contrast do not move it."""
     x = torch.zeros(256, 3, 32, 32)
     x[..., 16] = 50.0
-    out = diff_augment(x, 0).mean(1)
+    out = augmented(x, 0).mean(1)
     columns = out.amax(1).argmax(1) - 16  # the largest over rows: a hole never hides a column
     assert columns.min() == -4 and columns.max() == 4
 
@@ -118,7 +121,10 @@ def test_translation_reaches_an_eighth_of_the_side() -> None:
 @pytest.mark.parametrize(("resolution", "side"), [(32, 6), (64, 13), (128, 26), (28, 6), (10, 2)])
 def test_the_hole_has_a_fifth_of_the_side(resolution: int, side: int) -> None:
     """DiffAugment: int(0.2 r + 0.5) pixels, whole where no border cuts it."""
-    holes = _cutout(torch.ones(400, 1, resolution, resolution), _Draws(0, 400))[:, 0] == 0
+    drawn = Augmentation.draw(400, resolution, torch.Generator().manual_seed(0))
+    plain = drawn.map(torch.zeros_like)  # of translation; the colour that changes nothing is 1/2
+    held = Augmentation(plain.colour + 0.5, plain.shift, drawn.centre)
+    holes = diff_augment(torch.ones(400, 1, resolution, resolution), held)[:, 0] == 0
     assert holes.any(2).sum(1).max() == side and holes.any(1).sum(1).max() == side
     assert (holes.any(2).sum(1) * holes.any(1).sum(1) == holes.sum((1, 2))).all()
     reached = holes.any(0)
@@ -126,12 +132,12 @@ def test_the_hole_has_a_fifth_of_the_side(resolution: int, side: int) -> None:
     assert holes.any(2).sum(1).min() == (side + 1) // 2  # a centre on the border
 
 
-def test_pixel_losses_are_means_of_squares() -> None:
-    a, b = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
-    b[0] = 0
-    for loss in (reconstruction_loss, noise_to_data_loss):
-        assert loss(a, a) == 0
-        assert loss(a, b).item() == pytest.approx(0.125)
+def test_pixel_distances_are_means_of_squares_and_of_absolute_values() -> None:
+    a, b = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), -0.5)
+    b[0] = 0.25
+    assert PixelDistance()(a, a) == PixelDistance("l1")(a, a) == 0
+    assert PixelDistance()(a, b).item() == pytest.approx((0.25**2 + 0.5**2) / 2)
+    assert PixelDistance("l1")(a, b).item() == pytest.approx(0.375)
 
 
 def test_feature_distance() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pagoda.losses.super_resolution import super_resolution_loss
+from pagoda.losses.denoising import denoising_loss
 from pagoda.networks.flops import forward_flops, parameters, training_flops
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 from pagoda.networks.unet import UNetSpec
@@ -54,7 +54,7 @@ def test_a_perfect_denoiser_has_no_loss_and_a_wrong_one_its_weighted_error() -> 
         def denoiser(*_: object) -> torch.Tensor:
             return x + error
 
-        value = super_resolution_loss(denoiser, x, zeros, sigma, noise, x, sigma, 0.5)
+        value = denoising_loss(denoiser, x, zeros, sigma, noise, 0.5)
         return float(value)
 
     assert loss(0.0) == 0.0

@@ -20,7 +20,7 @@ from pagoda.plan.rows import CARDS, THIS_MACHINE, Plan, Stage
 from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, image_counts, latent_bytes
 from pagoda.plan.tables import as_markdown
-from pagoda.stages.compute import Counter, Draws
+from pagoda.stages.compute import Counter, Draws, counted
 from pagoda.stages.grow import freeze, level_channels
 from tests.tiny import ROOT, tiny_tree
 
@@ -133,7 +133,7 @@ def test_bytes_are_those_of_the_arrays() -> None:
 
 def test_draws_follow_what_the_discriminator_judges() -> None:
     def draws(fakes: str, **more: object) -> Draws:
-        return Draws.of(tiny(**{"distill.loss.fakes": fakes, **more}).distill)
+        return Draws.of(counted(tiny(**{"distill.loss.fakes": fakes, **more}).distill))
 
     late: dict[str, object] = {"distill.loss.adversarial_start": 0.5, "distill.prior_batch": 8}
     assert draws("prior", **late) == Draws(128, 32, 32, 32)

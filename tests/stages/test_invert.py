@@ -26,8 +26,9 @@ from pagoda.data.shards import open_rows
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample, invert, teacher
 from pagoda.stages.paths import Paths
-from pagoda.stages.scratch import HISTORY
-from pagoda.stages.train_generator import pair_batches
+from pagoda.stages.train import pair_batches
+from pagoda.training.draw import GlobalDraw
+from pagoda.training.history import HISTORY
 from tests.disk import small_disk
 from tests.tiny import tiny_tree
 
@@ -231,6 +232,7 @@ def test_units_types_and_shards_hold_the_same_latents(prepared: Make) -> None:
     drawn = []
     for artifact in (plain, raw):
         torch.manual_seed(3)
-        drawn.append(pair_batches(artifact, data, torch.device("cpu")).draw(16))
+        pairs = pair_batches(artifact, data, torch.device("cpu"))
+        drawn.append(GlobalDraw(pairs.device).pairs(pairs, 16))
     np.testing.assert_allclose(drawn[1][0], drawn[0][0], rtol=2**-10, atol=1e-3)
     assert torch.equal(drawn[0][1], drawn[1][1])

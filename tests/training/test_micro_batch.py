@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
 from pagoda.training.micro_batch import in_parts, slices
-from pagoda.training.optim import OptimSpec, Updates
-from pagoda.training.teacher import TeacherStep
-from tests.training.test_processes import BATCH, CPU, OPTIM, Doubles, one_step, pixels, teacher
-
-
-def teacher_step(**changes: Any) -> TeacherStep:
-    return TeacherStep(
-        teacher(), Doubles(pixels(20, 8), np.arange(20) % 4, CPU), batch=BATCH, optim=OPTIM,
-        p_mean=-1.2, p_std=1.2, clip=1.0, ema=0.9, precision="fp32", **changes,
-    )  # fmt: skip
+from pagoda.training.player import Player
+from pagoda.training.settings import OptimConfig
+from tests.methods.small import CPU
 
 
 def test_slices_cover_all_rows() -> None:
@@ -49,41 +37,11 @@ def test_in_parts_keeps_the_activations_of_one_part() -> None:
     torch.testing.assert_close(parts, layer.weight.grad, rtol=1e-12, atol=1e-14)
 
 
-MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "teacher": (teacher_step, {}),
-    "distill": (lambda **k: one_step(False, **k), {}),
-    "grow": (
-        lambda **k: one_step(True, **k),
-        {"weighting": "fixed", "adversarial": "non_saturating", "fakes": "both"},
-    ),
-}
-
-
-@pytest.mark.parametrize("what", MAKERS)
-@pytest.mark.parametrize("most", [1, 3])
-def test_micro_batches_train_as_the_whole_batch(what: str, most: int) -> None:
-    """In float64, every loss term on, the statistic of the batch and R1 among them."""
-    make, options = MAKERS[what]
-    whole, parts = make(**options), make(**options, micro_batch=most)
-    for i in range(2):
-        stats = []
-        for step in (whole, parts):
-            torch.manual_seed(i)
-            stats.append(step(i, 0.5))
-        for key, value in stats[0].items():
-            assert float(stats[1][key]) == pytest.approx(float(value), rel=1e-9, abs=1e-12), key
-    for name, module in whole.modules.items():
-        other = parts.modules[name].state_dict()
-        for key, value in module.state_dict().items():
-            torch.testing.assert_close(other[key], value, rtol=0, atol=1e-6)
-
-
 def test_a_step_whose_gradients_overflow_is_left_out_and_scaling_changes_nothing_else() -> None:
-    def made(precision: str) -> tuple[nn.Linear, Updates]:
+    def made(precision: str) -> tuple[nn.Linear, Player]:
         torch.manual_seed(0)
         layer = nn.Linear(3, 1)
-        optimizer = OptimSpec("adamw", 0.1, (0.9, 0.99)).build(layer.parameters())
-        return layer, Updates(optimizer, layer.parameters(), precision, clip=1.0)
+        return layer, Player(layer, OptimConfig(1, 1, 0.1, clip=1.0, precision=precision), CPU)
 
     (plain, usual), (layer, scaled) = made("fp32"), made("fp16")
     for factor in (1.0, float("inf"), 5.0):
@@ -92,7 +50,7 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_scaling_changes_nothing
             if net is plain and factor == float("inf"):
                 continue
             updates.backward(net(torch.ones(2, 3)).square().mean() * factor)
-            norm = updates.step()
+            norm = updates.update(0)
             assert norm.isfinite() and net.weight.grad is None
         assert torch.equal(layer.weight, before) == (factor == float("inf"))
     torch.testing.assert_close(layer.weight, plain.weight, rtol=1e-5, atol=1e-6)

@@ -2,79 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from pagoda.cli import explain
-from pagoda.training.checkpoint import Scratch, scratch_folder
-from pagoda.training.loop import Step
-from pagoda.training.teacher import TeacherStep
+from pagoda.training.checkpoint import scratch_folder
+from pagoda.training.loop import checkpoints
+from pagoda.training.method import Method
 from tests.disk import small_disk
-from tests.training.steps import go, one_step, state, teacher_step
-
-
-def assert_same(a: Step, b: Step) -> None:
-    left, right = state(a), state(b)
-    assert left.keys() == right.keys()
-    different = [k for k in left if not torch.equal(left[k], right[k])]
-    assert not different
-
-
-def rows(folder: Path) -> list[dict[str, float]]:
-    """History without wall-clock times."""
-    read = [json.loads(row) for row in (folder / "h.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read]
-
-
-MAKERS = [
-    pytest.param(lambda: teacher_step(), id="teacher-adamw"),
-    pytest.param(lambda: teacher_step("radam"), id="teacher-radam"),
-    pytest.param(lambda: teacher_step(label_dropout=0.5), id="teacher-label-dropout"),
-    pytest.param(lambda: teacher_step(precision="bf16"), id="teacher-bf16"),
-    pytest.param(lambda: teacher_step(precision="fp16"), id="teacher-fp16"),
-    pytest.param(lambda: one_step(), id="one-step-adamw"),
-    pytest.param(lambda: one_step(precision="fp16", r1=0.0), id="one-step-fp16"),
-]
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_stopped_and_continued_equals_uninterrupted(
-    make: Callable[[], Step], tmp_path: Path
-) -> None:
-    whole = go(make, tmp_path / "whole")
-    assert any(not torch.equal(v, state(make())[k]) for k, v in state(whole).items())
-    go(make, tmp_path / "parts", stop_after=3)
-    assert list((tmp_path / "parts" / "scratch").glob("*.safetensors"))
-    assert_same(go(make, tmp_path / "parts"), whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+from tests.methods.small import assert_same, go, make, rows, state
 
 
 def test_curves_belong_to_the_run_that_wrote_them(tmp_path: Path) -> None:
     """Another run between the stop and the end of one, whose curves go to the same file."""
-    go(lambda: teacher_step(), tmp_path / "whole")
-    go(lambda: teacher_step(), tmp_path / "parts", stop_after=3)
-    go(lambda: teacher_step("radam"), tmp_path / "parts", run="other")
+    go(make("teacher"), tmp_path / "whole")
+    go(make("teacher"), tmp_path / "parts", stop_after=3)
+    go(radam(), tmp_path / "parts", run="other")
     assert rows(tmp_path / "parts") != rows(tmp_path / "whole")
-    go(lambda: teacher_step(), tmp_path / "parts")
+    go(make("teacher"), tmp_path / "parts")
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
-def radam() -> TeacherStep:
-    return teacher_step("radam")
+def radam() -> Method:
+    return make("teacher", **{"optim.optimizer": "radam"})
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "no checksum"])
 def test_a_damaged_newest_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
-    whole = go(radam, tmp_path / "whole")
-    go(radam, tmp_path / "parts", stop_after=4)
+    whole = go(radam(), tmp_path / "whole")
+    go(radam(), tmp_path / "parts", stop_after=4)
     newest = max((tmp_path / "parts" / "scratch").glob("*.safetensors"))
     content = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -84,64 +46,62 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage: str, tmp_path: Path)
         newest.write_bytes(content)
     else:
         newest.with_suffix(".sha256").unlink()
-    step = radam()
-    restored, _ = Scratch(newest.parent, step.modules, step.optimizers).restore()
+    restored, _ = checkpoints(radam(), newest.parent).restore()
     assert restored == int(newest.stem) - 1
-    assert_same(go(radam, tmp_path / "parts"), whole)
+    assert_same(go(radam(), tmp_path / "parts"), whole)
 
 
 def test_clocks_and_temporary_folders_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = go(radam, tmp_path / "whole")
-    go(radam, tmp_path / "parts", stop_after=4)
+    whole = go(radam(), tmp_path / "whole")
+    go(radam(), tmp_path / "parts", stop_after=4)
     for age, file in enumerate(sorted((tmp_path / "parts").rglob("*.*"))):
         os.utime(file, (4e9 - 1e9 * age,) * 2)  # some in the future, the newest the oldest
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    assert_same(go(radam, tmp_path / "parts"), whole)
+    assert_same(go(radam(), tmp_path / "parts"), whole)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
 def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> None:
     """On a small file system that fills up; room again, and the end is that of an empty one."""
-    whole, small = go(radam, tmp_path / "whole"), tmp_path / "small"
+    whole, small = go(radam(), tmp_path / "whole"), tmp_path / "small"
     small.mkdir()
     with small_disk(small, "64m"):
-        go(radam, small, stop_after=2)
+        go(radam(), small, stop_after=2)
         before = rows(small)
         free = shutil.disk_usage(small).free
         ballast = small / "ballast"
         ballast.write_bytes(b"x" * (free - 20_000))
         with pytest.raises(Exception, match="No space left") as error:
-            go(radam, small)
+            go(radam(), small)
         assert explain(error.value) == (
             "no space left on the disk; free some and run the same command again"
         )
         kept = sorted(p.name for p in (small / "scratch").iterdir())
-        assert kept.pop() == "own.jsonl"
+        assert kept.pop() == "history.jsonl"
         assert kept == [f"{s:09d}.{e}" for s in (1, 2) for e in ("safetensors", "sha256")]
         assert rows(small)[: len(before)] == before
         ballast.unlink()
-        assert_same(go(radam, small), whole)
+        assert_same(go(radam(), small), whole)
         assert rows(small) == rows(tmp_path / "whole")
 
 
 def test_at_most_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    go(teacher_step, tmp_path, stop_after=5)
+    go(make("teacher"), tmp_path, stop_after=5)
     names = sorted(p.name for p in (tmp_path / "scratch").glob("0*"))
     assert names == [f"{s:09d}.{e}" for s in (4, 5) for e in ("safetensors", "sha256")]
-    step = teacher_step()
-    Scratch(tmp_path / "scratch", step.modules, step.optimizers).discard()
+    checkpoints(make("teacher"), tmp_path / "scratch").discard()
     assert not (tmp_path / "scratch").exists()
 
 
 def test_nothing_to_restore(tmp_path: Path) -> None:
-    step = teacher_step()
-    before = state(step)
-    assert Scratch(tmp_path / "none", step.modules, step.optimizers).restore() == (0, 0.0)
-    assert all(torch.equal(v, before[k]) for k, v in state(step).items())
+    method = make("teacher")
+    before = state(method)
+    assert checkpoints(method, tmp_path / "none").restore() == (0, 0.0)
+    assert all(torch.equal(v, before[k]) for k, v in state(method).items())
 
 
 def test_scratch_is_named_after_all_it_depends_on(tmp_path: Path) -> None:

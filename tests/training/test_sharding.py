@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -16,64 +16,35 @@ from pagoda.config import parse
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
 from pagoda.stages import teacher as stage_of_teacher
-from pagoda.stages.optim import check_device
+from pagoda.stages.train import check_device
 from pagoda.training import sharding
-from pagoda.training.checkpoint import Scratch
-from pagoda.training.history import History
-from pagoda.training.loop import LoopSpec, Step, train
+from pagoda.training.method import Method
 from tests.group import log, run_group
+from tests.methods.small import CPU, Case, denoiser, go, make, state
 from tests.tiny import tiny_tree
-from tests.training.test_processes import (
-    CPU,
-    MAKERS,
-    STEPS,
-    one_step,
-    super_resolution_step,
-    teacher,
-    teacher_step,
-)
 
-BATCH = 7
-LOOP = LoopSpec("toy", STEPS * BATCH, BATCH, warmup=0.2, decay=0.5, seed=3, save_every_s=-1.0)
-
-
-def _teacher_in_parts() -> Step:
-    step = teacher_step()
-    step.batch, step.micro_batch = 6, 2
-    return step
-
-
-CASES = MAKERS | {
-    "teacher-parts": _teacher_in_parts,
-    "grow-parts": lambda: one_step(True, batch=6, prior_batch=4, micro_batch=2),
-    "super-resolution-parts": lambda: super_resolution_step(6, 2),
+STEPS, BATCH = 3, 7
+_PARTS = {"optim.batch": 6, "optim.images": 18, "optim.micro_batch": 2, "prior_batch": 4}
+CASES: dict[str, tuple[str | Case, dict[str, Any]]] = {
+    **{
+        what: (what, {"optim.images": STEPS * BATCH})
+        for what in ("teacher", "one_step", "one_step, grown", "cascade")
+    },
+    "teacher-parts": ("teacher", {k: v for k, v in _PARTS.items() if k != "prior_batch"}),
+    "grow-parts": ("one_step, grown", _PARTS),
+    "cascade-parts": ("cascade", {k: v for k, v in _PARTS.items() if k != "prior_batch"}),
 }
 
 
-class _Stopped(Exception):
-    """Stands for a power cut."""
-
-
-def _go(name: str, make: Callable[[], Step], stop_after: int = STEPS) -> Step:
+def _go(name: str, what: str, stop_after: int | None = None) -> Method:
     """Train from whatever ``<name>/scratch`` holds; write the whole state to ``<name>/``."""
-    step, folder, seen = make(), Path(name), 0
-
-    def advance(images: int) -> None:
-        nonlocal seen
-        seen += images
-        if seen > stop_after * BATCH:
-            raise _Stopped
-
-    scratch = Scratch(folder / "scratch", step.modules, step.optimizers)
-    try:
-        train(step, LOOP, scratch, lambda kept: History(folder / "h.jsonl", kept), advance)
-    except _Stopped:
-        return step
-    for part, module in step.modules.items():
-        state = sharding.full_state_on_main(module.state_dict())
+    case, settings = CASES[what]
+    method = go(make(case, torch.float64, **settings), Path(name), stop_after=stop_after)
+    if stop_after is None:
+        kept = sharding.full_state_on_main(state(method))
         if distributed.is_main_process():
-            safetensors.torch.save_file(state, folder / f"{part}.safetensors")
-    return step
+            safetensors.torch.save_file(kept, Path(name) / "all.safetensors")
+    return method
 
 
 def _stage(name: str) -> None:
@@ -90,9 +61,9 @@ def _stage(name: str) -> None:
 
 
 def _alone() -> None:
-    for name, make in CASES.items():
-        _go(f"whole-{name}", make)
-    _go("to-cut", MAKERS["distill"], stop_after=2)
+    for what in CASES:
+        _go(f"whole-{what}", what)
+    _go("to-cut", "one_step", stop_after=2)
     _stage("whole")
 
 
@@ -105,23 +76,23 @@ def _held(network: nn.Module) -> float:
 def _cut() -> None:
     os.environ[sharding.SHARD] = "1"
     with distributed.group():
-        for name, make in CASES.items():
-            step = _go(f"cut-{name}", make)
-            trained = next(iter(step.modules.values()))
-            for network in (trained, step.modules["ema"]):
+        for what in CASES:
+            method = _go(f"cut-{what}", what)
+            player = next(iter(method.players.values()))
+            for network in (player.network, player.ema):
                 assert 0.4 < _held(network) < 0.65, _held(network)
-            for optimizer in step.optimizers.values():
-                for parameter, state in optimizer.state.items():
-                    assert sharding.local(state["exp_avg"]).shape == sharding.local(parameter).shape
-        _go("to-cut", MAKERS["distill"])
-        _go("to-whole", MAKERS["teacher"], stop_after=2)
+            for each in method.players.values():
+                for parameter, kept in each.optimizer.state.items():
+                    assert sharding.local(kept["exp_avg"]).shape == sharding.local(parameter).shape
+        _go("to-cut", "one_step")
+        _go("to-whole", "teacher", stop_after=2)
         _same_start()
         _stage("cut")
         _refusals()
 
 
 def _same_start() -> None:
-    network = teacher()
+    network = denoiser()
     expected = [p.detach().clone() for p in network.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():
@@ -146,7 +117,7 @@ def _refusals() -> None:
 
 
 def _whole_again() -> None:
-    _go("to-whole", MAKERS["teacher"])
+    _go("to-whole", "teacher")
 
 
 def _difference(a: Path, b: Path) -> float:
@@ -169,7 +140,7 @@ def test_cut_weights_train_as_whole_ones_and_checkpoints_move_between(tmp_path: 
     assert run_group(1, _whole_again, folder=tmp_path, limit=900) == [0], log(tmp_path)
     for name in CASES:
         assert _difference(tmp_path / f"whole-{name}", tmp_path / f"cut-{name}") < 1e-6, name
-    assert _difference(tmp_path / "whole-distill", tmp_path / "to-cut") < 1e-6
+    assert _difference(tmp_path / "whole-one_step", tmp_path / "to-cut") < 1e-6
     assert _difference(tmp_path / "whole-teacher", tmp_path / "to-whole") < 1e-6
     made = [tmp_path / "runs" / name / "b8" / "teacher" for name in ("whole", "cut")]
     assert len(list(made[1].glob("*.safetensors"))) == 1 + 2 * 2  # the average and its snapshots

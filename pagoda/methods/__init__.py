@@ -1,0 +1,1 @@
+"""One file a method: what trains a network of the pipeline, found by its name."""

@@ -1,0 +1,130 @@
+"""Random draws of a step's global batch, of which each process gets its rows.
+
+Everything is drawn for the whole batch by every process and cut afterwards, so that the number of
+processes changes nothing of what is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pagoda import distributed
+from pagoda.data.pixels import to_float
+from pagoda.losses.augment import Augmentation
+from pagoda.training.batches import ImageBatches, PairBatches
+
+V = TypeVar("V", bound=Tensor | float)
+
+
+@dataclass
+class Forecast(Exception):
+    """What a step draws first: rows of a data set, None if it is something else."""
+
+    source: ImageBatches | PairBatches | None
+    rows: np.ndarray
+
+
+class GlobalDraw:
+    """The draws of one step, from torch's global generators, which the loop seeds.
+
+    A batch is given by its size, or by the sizes of its parts: (pairs, prior) is a batch of pairs
+    followed by one of prior samples, each divided over the processes by itself.
+
+    Args:
+        device: where batches go.
+        forecast: raise :class:`Forecast` instead of the first draw, from this generator.
+    """
+
+    def __init__(self, device: torch.device, forecast: torch.Generator | None = None) -> None:
+        self.device, self._forecast = device, forecast
+
+    def local(self, values: Tensor, *sizes: int) -> Tensor:
+        """This process's rows of values that all processes have for the whole batch."""
+        starts = np.cumsum([0, *sizes])
+        parts = [values[starts[i] :][distributed.local_rows(n)] for i, n in enumerate(sizes)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def mean(self, value: V, *sizes: int, rows: int | None = None) -> V:
+        """This process's part of a mean over the whole batch: the parts add up to it.
+
+        Args:
+            value: the mean over this process's rows of the batch, or over ``rows`` of them.
+        """
+        if rows is None:
+            mine = [distributed.local_rows(n) for n in sizes]
+            rows = sum(part.stop - part.start for part in mine)
+        return cast(V, value * (rows / sum(sizes)))
+
+    def images(self, source: ImageBatches, n: int) -> tuple[Tensor, ...]:
+        """Images in [-1, 1] at each of the source's resolutions, and labels; half are mirrored."""
+        rows = self._rows(source, n)
+        pixels = source.take(rows)
+        mirror = self.local(torch.rand(n) < 0.5, n).to(self.device)
+        seen = (_mirrored(to_float(p).to(source.dtype), mirror) for p in pixels)
+        return *seen, source.labels_of(rows)
+
+    def pairs(self, source: PairBatches, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, their images in [-1, 1], mirrored as the latents were, and labels."""
+        rows = self._rows(source, n)
+        z, pixels = source.take(rows)
+        z, x = z.to(source.dtype), to_float(pixels).to(source.dtype)
+        mirror = torch.from_numpy(source.flips[rows] > 0).to(self.device)
+        return z * source.scale, _mirrored(x, mirror), source.labels_of(rows)
+
+    def labels(self, source: ImageBatches, n: int) -> Tensor:
+        """Labels of random images."""
+        self._other()
+        return source.labels_of(self.local(torch.randint(len(source.labels), (n,)), n).numpy())
+
+    def uniform(self, n: int, *shape: int) -> Tensor:
+        """Uniform in [0, 1), on the CPU."""
+        self._other()
+        return self.local(torch.rand(n, *shape), n)
+
+    def normal(
+        self, n: int, *shape: int, on: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:  # fmt: skip
+        """Standard normal."""
+        self._other()
+        return self.local(torch.randn(n, *shape, device=on, dtype=dtype), n)
+
+    def noise(self, images: Tensor, n: int) -> Tensor:
+        """Standard normal, for a batch of ``n`` images like these."""
+        self._other()
+        drawn = torch.empty(
+            (n, *images.shape[1:]), dtype=images.dtype, device=images.device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+        return self.local(drawn.normal_(), n)
+
+    def augmentation(self, key: int, resolution: int, *sizes: int) -> Augmentation:
+        """Numbers of DiffAugment for a batch: a function of ``key``, sizes and resolution alone."""
+        random = torch.Generator().manual_seed(key)
+        return Augmentation.draw(sum(sizes), resolution, random).map(
+            lambda values: self.local(values, *sizes).to(self.device)
+        )
+
+    def own_stream(self) -> None:
+        """After the last draw: dropout in this process is its own from here on."""
+        distributed.part_streams()
+
+    def _rows(self, source: ImageBatches | PairBatches, n: int) -> np.ndarray:
+        rows = torch.randint(len(source), (n,), generator=self._forecast)
+        if self._forecast is not None:
+            raise Forecast(source, rows.numpy())
+        return self.local(rows, n).numpy()
+
+    def _other(self) -> None:
+        if self._forecast is not None:
+            raise Forecast(None, np.arange(0))
+
+
+def _mirrored(x: Tensor, mirror: Tensor) -> Tensor:
+    x = torch.where(mirror[:, None, None, None], x.flip(3), x)
+    return x.contiguous(memory_format=torch.channels_last)

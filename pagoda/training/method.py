@@ -1,0 +1,183 @@
+"""The contract of a method, and how one is found by its name.
+
+A method is one file: its configuration, the networks it needs besides the one that a stage hands
+it, and the losses of one step. The loop (:mod:`pagoda.training.loop`) does all the rest: scaling,
+sums over processes, clipping, updates, averages, checkpoints, curves. Nothing heavy is imported
+here, nor at the top of a method's file: its configuration is read by every command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pagoda.errors import PagodaError
+from pagoda.fields import opt
+from pagoda.training.settings import DiffusionConfig, MethodConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from pagoda.networks.denoiser import Denoiser
+    from pagoda.training.batches import ImageBatches, PairBatches
+    from pagoda.training.draw import GlobalDraw
+    from pagoda.training.player import Player
+
+METHODS = "pagoda.methods"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One player's loss, or a part of it.
+
+    Attributes:
+        player: its name in ``Method.players``.
+        value: this process's part of the loss of the global batch, from :meth:`GlobalDraw.mean`.
+        last: it ends the player's update; losses before it only add their gradients.
+        stats: this process's parts of statistics for the curves. Those of one name add up.
+    """
+
+    player: str
+    value: Tensor
+    last: bool = True
+    stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a stage hands to the method that trains its network.
+
+    Attributes:
+        network: what the stage writes in the end; frozen parts do not require gradients.
+        images: real images at the network's resolution, of classes; a cascade's also at the lower.
+        seed: of whatever the method makes itself.
+        diffusion: the noise schedule.
+        pairs: inverted latents with their images; stages 2 and 3.
+        teacher: loads the denoiser that is distilled; stages 2 and 3.
+        teacher_pairs: makes prior latents and the teacher's samples of them, as many as there are
+            pairs; stage 2.
+    """
+
+    network: nn.Module
+    images: ImageBatches
+    device: torch.device
+    seed: int
+    diffusion: DiffusionConfig
+    pairs: PairBatches | None = None
+    teacher: Callable[[], Denoiser] | None = None
+    teacher_pairs: Callable[[], PairBatches] | None = None
+
+
+class Method(ABC):
+    """What trains a network: ``Method(config, given)``.
+
+    Attributes:
+        Config: the dataclass of its section: a :class:`MethodConfig` with its own keys, made by
+            :func:`pagoda.fields.opt` with defaults, and ``checks`` of what they demand of each
+            other.
+        players: the networks that train. The average of the first one is what the stage writes.
+        modules: further state that a checkpoint must hold.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    players: dict[str, Player]
+    modules: Mapping[str, nn.Module] = {}
+
+    def __init__(self, config: Any, given: Given) -> None:
+        raise NotImplementedError
+
+    def card(self) -> dict[str, Any]:
+        """Facts about the method for the card beside the weights."""
+        return {}
+
+    @abstractmethod
+    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
+        """Step number ``i``: yields one loss at a time, each after the updates of those before it.
+
+        It begins with its data, drawn from ``draw``, as is every random number that depends on the
+        batch; it has no side effects before that, and yields nothing from inside a ``with``.
+
+        Args:
+            progress: share of training done, in [0, 1).
+        """
+
+
+@dataclass(frozen=True)
+class ByMethod(MethodConfig):
+    """A section some of whose keys are those of the method that it names."""
+
+    method: str = opt(
+        "what trains it: a file of pagoda/methods, or path/to/file.py:Class", default="one_step"
+    )
+
+    @classmethod
+    def select(cls, tree: Mapping[str, Any]) -> type:
+        """The class that reads the section: the stage's keys and the method's."""
+        default = cls.__dataclass_fields__["method"].default
+        return _joined((find_method(tree.get("method", default)).Config, cls))
+
+
+@cache
+def _joined(bases: tuple[type, type]) -> type:
+    """One class a pair: equal sections are equal."""
+    return dataclasses.make_dataclass(bases[1].__name__, [], bases=bases, frozen=True)
+
+
+def registered() -> list[str]:
+    """Names of the package's own methods."""
+    return sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(METHODS).__path__))
+
+
+def find_method(name: Any) -> type[Method]:
+    """The class of a method: ``one_step`` is ``OneStep`` of ``pagoda/methods/one_step.py``.
+
+    ``path/to/file.py:Class`` is a class of a file of one's own, which is run.
+
+    Raises:
+        PagodaError: there is no such method.
+    """
+    file, colon, wanted = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+    if colon:
+        module, where = _load(file), file
+    elif name in registered():
+        module, where = importlib.import_module(f"{METHODS}.{name}"), f"pagoda/methods/{name}.py"
+        wanted = str(name).title().replace("_", "")
+    else:
+        raise PagodaError(
+            f"method = {name!r}; it must be one of {', '.join(registered())}, or a class of a file "
+            "of your own: path/to/file.py:Class"
+        )
+    found = getattr(module, wanted, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise PagodaError(f"{where} has no method {wanted}, a class derived from Method")
+    return found
+
+
+def module_of(name: str) -> str | Path:
+    """Where a method's code is: a module of the package, or a file of one's own."""
+    file, colon, _ = name.rpartition(":")
+    return Path(file) if colon else f"{METHODS}.{name}"
+
+
+@cache
+def _load(file: str) -> Any:
+    if not re.search(r"\w\.py$", file) or not Path(file).is_file():
+        raise PagodaError(f"method = '{file}:...'; it must be of a file that is there")
+    name = f"pagoda_method_{Path(file).stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

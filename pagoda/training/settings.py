@@ -1,0 +1,94 @@
+"""Configuration that methods share. Nothing heavy is imported: it is read by every command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pagoda.fields import Check, opt
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and length of one training stage. Time is counted in images seen."""
+
+    images: int = opt("images seen in training", ge=1)
+    batch: int = opt("images a step", ge=1)
+    lr: float = opt("peak learning rate", gt=0)
+    beta1: float = opt("Adam beta 1", default=0.9, ge=0, lt=1)
+    beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
+    weight_decay: float = opt("decoupled weight decay", default=0.0, ge=0)
+    warmup: float = opt("share of training with a linear warm-up", default=0.0, ge=0, lt=1)
+    decay: float = opt(
+        "share of training, at the end, over which the rate falls to 0", default=0.0, ge=0, le=1
+    )
+    clip: float | None = opt("largest gradient norm; null = no clipping", default=None, gt=0)
+    ema: float = opt(
+        "decay of the weight average a step, ramped as (1+t)/(10+t)", default=0.999, ge=0, lt=1
+    )
+    optimizer: str = opt("optimiser", default="adamw", choices=("adamw", "radam"))
+    precision: str = opt(
+        "autocast precision of the networks; fp16, with gradient scaling, needs a GPU",
+        default="fp32", choices=("fp32", "bf16", "fp16"),
+    )  # fmt: skip
+    micro_batch: int | None = opt(
+        "images whose activations a process holds at once; null = its whole share of the batch. "
+        "The result is the whole batch's",
+        default=None, ge=1,
+    )  # fmt: skip
+    ema_profiles: list[float] = opt(
+        "relative widths sigma_rel of averages by a power function that are kept beside the other; "
+        "0.05 and 0.1 make any between by 'pagoda ema'",
+        default=[],
+    )
+    ema_snapshots: int = opt("snapshots of each of ema_profiles over training", default=16, ge=1)
+    compile: bool = opt(
+        "torch.compile of the networks; needs a C++ compiler, first steps are slow", default=False
+    )
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return self.images // self.batch
+
+    def rate(self, progress: float) -> float:
+        """Factor on every learning rate at a share of training done, in [0, 1].
+
+        It rises linearly over the first ``warmup`` share and falls as the square root of the time
+        left over the last ``decay`` share.
+        """
+        rise = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
+        fall = math.sqrt(min(1.0, (1 - progress) / self.decay)) if self.decay else 1.0
+        return rise * fall
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """Whole steps, and profiles that exist."""
+        yield (self.images % self.batch == 0, f"{at}batch", self.batch,
+               f"a divisor of {at}images = {self.images}")  # fmt: skip
+        yield (all(0 < width < 0.28 for width in self.ema_profiles), f"{at}ema_profiles",
+               self.ema_profiles, "a list of relative widths above 0 and below 0.28")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What the section of every method has."""
+
+    optim: OptimConfig = opt("optimiser")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """EDM noise schedule and grid (Karras et al. 2022, table 1)."""
+
+    sigma_data: float = opt("standard deviation of the data", gt=0)
+    sigma_min: float = opt("smallest noise level of the grid", gt=0)
+    sigma_max: float = opt("largest noise level of the grid", gt=0)
+    rho: float = opt("exponent of the grid", gt=0)
+    p_mean: float = opt("mean of ln sigma in training")
+    p_std: float = opt("standard deviation of ln sigma in training", gt=0)
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """The grid has two ends."""
+        yield (self.sigma_min < self.sigma_max, f"{at}sigma_min", self.sigma_min,
+               f"below {at}sigma_max = {self.sigma_max:g}")  # fmt: skip
