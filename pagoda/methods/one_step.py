@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
@@ -131,6 +131,16 @@ class OneStepConfig(MethodConfig):
     discriminator: DiscriminatorConfig = opt("discriminator", default=DiscriminatorConfig())
     prior_batch: int = opt("prior latents a step, for the adversarial loss", default=64, ge=1)
 
+    def scaled(self, images: int) -> Self:
+        """As many prior latents an image as before."""
+        prior = max(2, self.prior_batch * images // self.optim.batch)
+        return replace(super().scaled(images), prior_batch=prior)
+
+    def untrained(self) -> Self:
+        """Backbones with random weights."""
+        d = replace(self.discriminator, weights="random", class_embedding=None)
+        return replace(self, loss=replace(self.loss, weights="random"), discriminator=d)
+
 
 class OneStep(Method):
     """The generator against a discriminator, and towards the images of inverted latents.
@@ -156,6 +166,7 @@ class OneStep(Method):
             keep=Generator.last_block_weight,
         )  # fmt: skip
         self.players = {"generator": self.player}
+        self.period, self.turns = d.r1_every if d.r1 else 1, (loss.adversarial_start,)
         if loss.adversarial != "none":
             self.discriminator = build_discriminator(config.discriminator, given).to(given.device)
             self.discriminator.to(memory_format=torch.channels_last)
@@ -236,7 +247,7 @@ class OneStep(Method):
 
         most = self.config.optim.micro_batch
         with self.player.autocast():
-            if not self.config.loss.separate_update:
+            if not self.config.loss.separate_update or pairs == len(z):
                 return in_parts(self.generator, most, z, labels)
             with torch.no_grad():
                 prior = in_parts(self.generator, most, z[pairs:], labels[pairs:])

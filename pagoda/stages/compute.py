@@ -1,39 +1,253 @@
-"""What the stages of an experiment cost to compute, from counts of its real networks.
+"""What training costs to compute: one real step of each stage, run with no values and counted.
 
-Networks are counted on torch's meta device, which holds shapes and no values: any size, at once
-and without memory. Passes are counted forward and backward as autograd runs them, so a frozen part
-costs its forward pass and whatever of the backward pass has to go through it.
+Networks, images and latents are on torch's meta device, which holds shapes alone: any size, at once
+and without memory. A step is the method's own, forward and backward as autograd runs it, so a
+frozen part costs its forward pass and whatever of the backward pass has to go through it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
-from pagoda.errors import PagodaError
-from pagoda.losses.adversarial import r1_penalty
-from pagoda.losses.distances import LpipsDistance, ProjectedDistance, feature_distance
-from pagoda.methods.one_step import DiscriminatorConfig, LossConfig, OneStepConfig
-from pagoda.networks.backbones import RANDOM
+from pagoda.methods.cascade import CascadeTraining
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
-from pagoda.networks.encoder_discriminator import EncoderDiscriminator
-from pagoda.networks.flops import forward_flops, training_flops
 from pagoda.networks.generator import Generator, build_generator
-from pagoda.networks.projected import ProjectedDiscriminator
 from pagoda.networks.super_resolution import SuperResolver
+from pagoda.networks.unet import UNetSpec
 from pagoda.stages.grow import freeze, level_channels
 from pagoda.stages.super_resolution import cascade_spec
 from pagoda.stages.teacher import unet_spec
-from pagoda.training.method import ByMethod
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.draw import GlobalDraw
+from pagoda.training.method import Given, Method, find_method
+from pagoda.training.settings import MethodConfig
 
-_BATCH = 2  # counted together and divided; the discriminator's batch deviation needs two
-_META = torch.device("meta")
+META = torch.device("meta")
+_STORED = 256  # images and latents that batches are drawn from
+_BATCH = 2  # of a call that is counted and divided
+
+
+class FlopCounter(TorchDispatchMode):
+    """Adds up ``flops`` of what runs inside, a multiply-add as two, by PyTorch's own formulae.
+
+    Convolutions, matrix products and attention count; pointwise work does not. PyTorch's own
+    ``FlopCounterMode`` hooks into modules, and fails in gradients of gradients at a leaf.
+    """
+
+    flops = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def forward_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+    """FLOPs of one call."""
+    with torch.no_grad(), FlopCounter() as counter:
+        network(*inputs)
+    return counter.flops
+
+
+def training_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+    """FLOPs of one call and its backward pass; frozen parts cost what they really cost."""
+    with torch.enable_grad(), FlopCounter() as counter:
+        network(*inputs).float().sum().backward()
+    return counter.flops
+
+
+def parameters(network: nn.Module, *, trained: bool = False) -> int:
+    """Number of parameters, or of those that train."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
+
+
+class _Empty:
+    """An array (n, ...) that holds nothing in particular."""
+
+    def __init__(self, dtype: type, *shape: int) -> None:
+        self.dtype, self.shape = dtype, shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.empty((len(rows), *self.shape[1:]), self.dtype)
+
+
+class Untrained:
+    """Networks of one experiment with untrained weights, and methods that train them on nothing.
+
+    Neither a count nor a time depends on the weights or the pixels.
+
+    Args:
+        config: the experiment.
+        classes: number of classes.
+        images: training images there are.
+        device: the meta device to count, a real one to take times.
+    """
+
+    def __init__(
+        self, config: Config, classes: int, images: int, device: torch.device = META
+    ) -> None:
+        self.config, self.classes, self.device = config, classes, device
+        wanted = config.invert.images or images
+        self.pairs = min(wanted, images) * (2 if config.invert.flips else 1)
+        self._sampled = False  # whether a method asked for the teacher's samples
+
+    def _denoiser(self, spec: UNetSpec) -> Denoiser:
+        with self.device:
+            return Denoiser(spec, self.config.diffusion.sigma_data)
+
+    def denoiser(self) -> Denoiser:
+        """The teacher."""
+        return self._denoiser(unet_spec(self.config, self.classes))
+
+    def diffusion_at(self, resolution: int) -> Denoiser:
+        """The teacher that an experiment with this ``base_res`` trains.
+
+        Its levels reach down to ``teacher.network.lowest_res``, the last width repeated.
+        """
+        spec = cascade_spec(self.config, resolution, self.classes)
+        return self._denoiser(replace(spec, channels=self.config.teacher.network.channels))
+
+    def resolver(self, resolution: int) -> SuperResolver:
+        """A cascade's model."""
+        with self.device:
+            spec = cascade_spec(self.config, resolution, self.classes)
+            return SuperResolver(spec, self.config.diffusion.sigma_data)
+
+    def generator(self, resolution: int) -> Generator:
+        """The generator that ends at ``resolution``, frozen as its own stage trains it."""
+        noise, section = self.config.diffusion, self.config.grow
+        steps = [r for r in self.config.resolutions if self.config.base_res < r <= resolution]
+        card = {
+            "unet": unet_spec(self.config, self.classes).to_card(),
+            "levels": [[level_channels(section, r), section.blocks] for r in steps],
+            "sigma_max": noise.sigma_max, "sigma_data": noise.sigma_data, "output_scale": 1.0,
+        }  # fmt: skip
+        with self.device:
+            generator = build_generator(card)
+        if steps:
+            freeze(generator, section)
+        return generator
+
+    def call(self, network: nn.Module, resolution: int) -> float:
+        """FLOPs of one image through a denoiser or, from its latent, a generator."""
+        n = _BATCH
+        x = torch.zeros(n, 3, resolution, resolution, device=self.device)
+        labels = torch.zeros(n, dtype=torch.int64, device=self.device)
+        sigma = [torch.ones(n, device=self.device)] if isinstance(network, Denoiser) else []
+        return forward_flops(network, x, *sigma, labels) / n
+
+    @cached_property
+    def denoiser_call(self) -> float:
+        """FLOPs of one evaluation of the teacher on one image."""
+        return self.call(self.denoiser(), self.config.base_res)
+
+    def inversion(self) -> float:
+        """FLOPs of inverting every image that the configuration asks for."""
+        section = self.config.invert
+        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
+        return self.denoiser_call * self.pairs * calls
+
+    def method(self, stage: str, images: int | None = None) -> Method:
+        """The method of ``teacher``, ``distill``, ``grow-16`` or ``cascade-16``, ready for steps.
+
+        Args:
+            images: of a step, instead of the configuration's.
+        """
+        kind, _, at = stage.partition("-")
+        config, resolution = self.config, int(at or self.config.base_res)
+        section: MethodConfig
+        network: nn.Module
+        if kind == "cascade":
+            section, name = CascadeTraining(config.teacher.optim), "cascade"
+            network = self.resolver(resolution)
+        elif kind == "teacher":
+            section, name, network = config.teacher, "teacher", self.denoiser()
+        else:
+            section = found = getattr(config, kind)
+            name, network = found.method, self.generator(resolution)
+        if images is not None:
+            section = section.scaled(images)
+        if self.device.type == "meta":
+            optim = replace(section.optim, precision="fp32", compile=False, micro_batch=None)
+            section = replace(section, optim=optim)
+        with self.device:
+            return find_method(name)(section.untrained(), self._given(network, kind, resolution))
+
+    def _given(self, network: nn.Module, kind: str, resolution: int) -> Given:
+        sizes = [resolution // 2, resolution] if kind == "cascade" else [resolution]
+        stores: list[Any] = [_Empty(np.uint8, _STORED, 3, r, r) for r in sizes]
+        latents: Any = _Empty(np.float32, _STORED, 3, *[self.config.base_res] * 2)
+        labels = np.arange(_STORED) % self.classes
+        pairs = PairBatches(
+            latents=latents, indices=np.arange(_STORED), flips=np.zeros(_STORED, np.uint8),
+            images=stores[-1], labels=labels, device=self.device,
+        )  # fmt: skip
+
+        def teacher_pairs() -> PairBatches:
+            self._sampled = True
+            return pairs
+
+        if self.device.type != "meta":
+            network = network.to(self.device).to(memory_format=torch.channels_last)
+        images = ImageBatches(stores=stores, labels=labels, device=self.device)
+        return Given(
+            network, images, self.device, self.config.seed, self.config.diffusion, pairs,
+            self.denoiser, teacher_pairs,
+        )  # fmt: skip
+
+    def training(self, stage: str) -> float:
+        """FLOPs of a whole stage, with the teacher's samples that its method asks for.
+
+        Data loading, optimisers and evaluation are not in it.
+        """
+        method = self.method(stage)
+        sampled, self._sampled = self._sampled, False
+        section = self.config.teacher if stage.startswith("cascade") else None
+        optim = (section or getattr(self.config, stage.partition("-")[0])).optim
+        edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
+        total = 0.0
+        for start, stop in itertools.pairwise(edges):
+            progress = (start + stop) / 2 / optim.steps
+            often = method.period - 1
+            step = step_flops(method, 0, progress)
+            if often:
+                step = (step + often * step_flops(method, 1, progress)) / method.period
+            total += step * (stop - start)
+        if sampled:
+            distill, guidance = self.config.distill, self.config.invert.guidance
+            calls = nfe(distill.teacher_steps, "heun", guidance=guidance)
+            total += self.denoiser_call * calls * self.pairs * distill.pair_share
+        return total
+
+
+def step_flops(method: Method, i: int, progress: float) -> float:
+    """FLOPs of step number ``i`` of a method on the meta device, without optimisers."""
+    with torch.enable_grad(), FlopCounter() as counter:
+        for loss in method.step(GlobalDraw(META), i, progress):
+            method.players[loss.player].backward(loss.value)
+    for player in method.players.values():
+        player.network.zero_grad(set_to_none=True)
+    return counter.flops
 
 
 def training_compute(
@@ -41,273 +255,17 @@ def training_compute(
 ) -> dict[str, float]:
     """FLOPs of each training step of a variant, by the name of what it trains.
 
-    Counted on the networks themselves, forward and backward, and multiplied by the images seen.
-    Data loading, optimisers and evaluation are not in it.
-
     Args:
         steps: steps of a variant (``pagoda.stages.study_spec.STEPS``).
         classes: number of classes.
         images: training images there are.
     """
-    counter = Counter(config, classes, images)
-    found: dict[str, float] = {}
-    if "teacher" in steps:
-        found["teacher"] = counter.denoiser_training() * config.teacher.optim.images
+    untrained = Untrained(config, classes, images)
+    found = {step: untrained.training(step) for step in steps if step in ("teacher", "distill")}
     if "invert" in steps:
-        found["invert"] = counter.inversion()
-    if "distill" in steps:
-        found["distill"] = counter.distillation()
-    for resolution in config.resolutions[1:]:
-        if "grow" in steps or "grow_each" in steps:
-            found[f"grow-{resolution}"] = counter.growth(resolution)
-        if "cascade" in steps:
-            each = counter.super_resolution(resolution)
-            found[f"cascade-{resolution}"] = each * config.teacher.optim.images
+        found["invert"] = untrained.inversion()
+    kinds = {"grow": {"grow", "grow_each"}, "cascade": {"cascade"}}
+    for resolution, (kind, names) in itertools.product(config.resolutions[1:], kinds.items()):
+        if names & set(steps):
+            found[f"{kind}-{resolution}"] = untrained.training(f"{kind}-{resolution}")
     return found
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How many images each part of stages 2 and 3 sees in a whole training.
-
-    Attributes:
-        pairs: inverted latents, through the generator and the regression loss.
-        prior: latents of the prior, through the generator.
-        real: real images, through the discriminator's own step.
-        judged: generated images, through its own step and through the generator's.
-    """
-
-    pairs: float
-    prior: float
-    real: float
-    judged: float
-
-    @staticmethod
-    def of(section: OneStepConfig) -> Draws:
-        """The draws of one stage; the adversarial part starts where the loss says."""
-        loss, steps = section.loss, section.optim.images / section.optim.batch
-        pairs = section.optim.images if loss.regression != "none" else 0
-        if loss.adversarial == "none":
-            return Draws(pairs, 0, 0, 0)
-        share = 1 - loss.adversarial_start
-        real = share * section.prior_batch * steps
-        prior = 0.0 if loss.fakes == "reconstructions" else real
-        judged = prior if loss.fakes == "prior" else prior + share * pairs
-        return Draws(pairs, prior, real, judged)
-
-
-class Counter:
-    """Networks of one configuration, freshly made; weights do not change a count.
-
-    Args:
-        config: the experiment.
-        classes: number of classes.
-        images: training images there are.
-        device: where the networks are made; only counted ones need no memory.
-    """
-
-    def __init__(
-        self, config: Config, classes: int, images: int, device: torch.device = _META
-    ) -> None:
-        self.config, self.classes, self.device = config, classes, device
-        flips = 2 if config.invert.flips else 1
-        self.pairs = min(config.invert.images or images, images) * flips
-        self.denoiser = self.new_denoiser()
-        self._generators: dict[int, Generator] = {}
-        with device:
-            self.labels = torch.zeros(_BATCH, dtype=torch.int64)
-            self.sigma = torch.ones(_BATCH)
-
-    def new_denoiser(self) -> Denoiser:
-        """The teacher with untrained weights."""
-        with self.device:
-            return Denoiser(unet_spec(self.config, self.classes), self.config.diffusion.sigma_data)
-
-    def _images(self, resolution: int) -> Tensor:
-        return torch.zeros(_BATCH, 3, resolution, resolution, device=self.device)
-
-    def denoiser_training(self) -> float:
-        """FLOPs of one image of stage 1."""
-        x = self._images(self.config.base_res)
-        return training_flops(self.denoiser, x, self.sigma, self.labels) / _BATCH
-
-    def denoiser_call(self) -> float:
-        """FLOPs of one evaluation of the denoiser on one image."""
-        x = self._images(self.config.base_res)
-        return forward_flops(self.denoiser, x, self.sigma, self.labels) / _BATCH
-
-    def diffusion_at(self, resolution: int) -> tuple[Denoiser, float]:
-        """The teacher that an experiment with this ``base_res`` trains, and FLOPs of one image.
-
-        Its levels reach down to ``teacher.network.lowest_res``, the last width repeated.
-        """
-        spec = cascade_spec(self.config, resolution, self.classes)
-        spec = replace(spec, channels=self.config.teacher.network.channels)
-        with self.device:
-            denoiser = Denoiser(spec, self.config.diffusion.sigma_data)
-        x = self._images(resolution)
-        return denoiser, training_flops(denoiser, x, self.sigma, self.labels) / _BATCH
-
-    def inversion(self) -> float:
-        """FLOPs of inverting every image that the configuration asks for."""
-        section = self.config.invert
-        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
-        return self.denoiser_call() * self.pairs * calls
-
-    def distillation(self) -> float:
-        """FLOPs of stage 2, the teacher's samples of noise-to-data included."""
-        section = counted(self.config.distill)
-        total = self._one_step(self.generator_at(self.config.base_res), section)
-        if section.loss.regression == "noise_to_data":
-            count = self.pairs * self.config.distill.pair_share
-            calls = nfe(
-                self.config.distill.teacher_steps, "heun", guidance=self.config.invert.guidance
-            )
-            total += self.denoiser_call() * count * calls
-        return total
-
-    def growth(self, resolution: int) -> float:
-        """FLOPs of one doubling."""
-        return self._one_step(self.generator_at(resolution), counted(self.config.grow))
-
-    def full_step(self, section: OneStepConfig, resolution: int) -> float:
-        """FLOPs of one step of stage 2 or 3 with all its parts."""
-        optim = replace(section.optim, images=section.optim.batch)
-        whole = replace(section, optim=optim, loss=replace(section.loss, adversarial_start=0.0))
-        return self._one_step(self.generator_at(resolution), whole)
-
-    def generator(self) -> Generator:
-        """The generator at the base resolution."""
-        law = self.config.diffusion
-        card = {
-            "unet": self.denoiser.spec.to_card(), "levels": [], "sigma_max": law.sigma_max,
-            "sigma_data": law.sigma_data, "output_scale": 1.0,
-        }  # fmt: skip
-        with self.device:
-            return build_generator(card)
-
-    def generator_at(self, resolution: int) -> Generator:
-        """The generator that ends at ``resolution``, frozen as its own stage trains it."""
-        if resolution not in self._generators:
-            section, generator = self.config.grow, self.generator()
-            steps = [r for r in self.config.resolutions if self.config.base_res < r <= resolution]
-            if steps:
-                levels = [[level_channels(section, r), section.blocks] for r in steps]
-                with self.device:
-                    generator = build_generator({**generator.card(), "levels": levels})
-                freeze(generator, section)
-            self._generators[resolution] = generator
-        return self._generators[resolution]
-
-    def generator_call(self, generator: Generator) -> float:
-        """FLOPs of one image."""
-        return forward_flops(generator, self._images(self.config.base_res), self.labels) / _BATCH
-
-    def discriminator(self, section: DiscriminatorConfig, resolution: int) -> Discriminator:
-        """The discriminator of ``section`` with untrained weights."""
-        if section.kind == "projected":
-            made = _projected(tuple(section.backbones), self.classes, self.device)
-            return made.requires_grad_(True)
-        with self.device:
-            if section.kind == "encoder":
-                teacher, most = self.new_denoiser(), section.max_channels
-                return EncoderDiscriminator(teacher, section.sigma, self.classes, most)
-            widths = section.channels, section.max_channels
-            return ConvDiscriminator(resolution, *widths, self.classes)
-
-    def distance(self, loss: LossConfig) -> nn.Module | None:
-        """The distance of the regression; None where it is arithmetic on pixels alone."""
-        if loss.regression == "none" or loss.distance not in ("lpips", "projected"):
-            return None
-        return _distance(loss.distance, tuple(loss.backbones), self.device)
-
-    def _one_step(self, generator: Generator, section: OneStepConfig) -> float:
-        """Pairs and prior latents through the generator, and what judges them."""
-        draws = Draws.of(section)
-        z = self._images(self.config.base_res)
-        per_latent = training_flops(generator, z, self.labels) / _BATCH
-        total = per_latent * (draws.pairs + draws.prior)
-        if section.loss.separate_update:  # the discriminator's fakes are made apart
-            total += forward_flops(generator, z, self.labels) / _BATCH * draws.prior
-        adaptive = section.loss.weighting != "fixed" and draws.pairs > 0
-        total += draws.pairs * self._regression(generator.resolution, section, adaptive)
-        if draws.judged:
-            total += self._judgement(generator.resolution, section, draws, adaptive)
-        return total
-
-    def _regression(self, resolution: int, section: OneStepConfig, again: bool) -> float:
-        """One pair through the distance; its backward pass twice for an adaptive weight."""
-        x, y = self._images(resolution).requires_grad_(True), self._images(resolution)
-        total = 0.0
-        if (distance := self.distance(section.loss)) is not None:
-            seen = distance
-            both = training_flops(seen, x, y)
-            total += 2 * both - forward_flops(seen, x, y) if again else both
-        if section.loss.feature_weight and section.loss.adversarial != "none":
-            judge = self.discriminator(section.discriminator, resolution).requires_grad_(False)
-            features = training_flops(
-                lambda a, b: feature_distance(judge.features(a), judge.features(b)), x, y
-            )
-            total += (1 - section.loss.adversarial_start) * features
-        return total / _BATCH
-
-    def _judgement(
-        self, resolution: int, section: OneStepConfig, draws: Draws, again: bool
-    ) -> float:
-        """The discriminator's own steps, and the generator's way through it."""
-        d = section.discriminator
-        judge, x = self.discriminator(d, resolution), self._images(resolution)
-        own = training_flops(judge, x, self.labels) / _BATCH
-        total = own * (draws.real + draws.judged)
-        if d.r1:
-            total += draws.real / d.r1_every * self._penalty(judge, resolution)
-        judge.requires_grad_(False)
-        through = training_flops(judge, x.requires_grad_(True), self.labels) / _BATCH
-        if again:
-            through += through - forward_flops(judge, x, self.labels) / _BATCH
-        return total + draws.judged * through
-
-    def _penalty(self, judge: Discriminator, resolution: int) -> float:
-        """R1 on one real image: forward, gradient, and the gradient's gradient."""
-
-        def penalty(leaf: Tensor) -> Tensor:
-            x = leaf * 1  # torch's counter cannot hook into autograd.grad at a leaf
-            return r1_penalty(judge(x, self.labels), x)
-
-        leaf = self._images(resolution).requires_grad_(True)
-        return training_flops(penalty, leaf) / _BATCH
-
-    def super_resolution(self, resolution: int) -> float:
-        """FLOPs of one training image of a cascade's model."""
-        spec = cascade_spec(self.config, resolution, self.classes)
-        with self.device:
-            resolver = SuperResolver(spec, self.config.diffusion.sigma_data)
-        x = self._images(resolution)
-        return training_flops(resolver, x, self.sigma, self.labels, x, self.sigma) / _BATCH
-
-
-def counted(section: ByMethod) -> OneStepConfig:
-    """A section whose method can be counted.
-
-    Raises:
-        PagodaError: it is another one.
-    """
-    if not isinstance(section, OneStepConfig):
-        raise PagodaError(f"only the method one_step can be counted, not {section.method}")
-    return section
-
-
-@lru_cache(maxsize=2)
-def _projected(
-    backbones: tuple[str, ...], classes: int, device: torch.device
-) -> ProjectedDiscriminator:
-    with device:
-        return ProjectedDiscriminator(list(backbones), RANDOM, classes, 0).to(device)
-
-
-@lru_cache(maxsize=2)
-def _distance(kind: str, backbones: tuple[str, ...], device: torch.device) -> nn.Module:
-    with device:
-        if kind == "lpips":
-            return LpipsDistance(RANDOM).to(device)
-        return ProjectedDistance(list(backbones), RANDOM, 0).to(device)

@@ -13,11 +13,8 @@ from torch import Tensor
 
 from pagoda.config import VariantConfig
 from pagoda.diffusion.solver import nfe
-from pagoda.networks.flops import forward_flops, parameters
 from pagoda.networks.generator import Generator
-from pagoda.networks.super_resolution import SuperResolver
-from pagoda.stages.compute import Counter
-from pagoda.stages.super_resolution import cascade_spec
+from pagoda.stages.compute import Untrained, forward_flops, parameters
 
 _REPEATS = 5
 Values = dict[str, tuple[str, float]]
@@ -30,18 +27,18 @@ def sampling_costs(
 
     The time of a many-step sampler is that of one evaluation times its number of evaluations.
     """
-    counter = Counter(config, classes, images=1, device=device)  # inversion is not asked for here
+    untrained = Untrained(config, classes, images=1, device=device)  # nothing is inverted here
     steps = nfe(config.evaluate.teacher_steps, "heun")
-    denoiser = counter.denoiser.eval()
+    denoiser = untrained.denoiser().eval()
     one_call = _call(config, denoiser, config.base_res, device, extra=1)
     base = scaled(one_call, steps)
     if "cascade" in counts:
-        return _cascade(config, classes, device, base, steps)
+        return _cascade(config, untrained, base, steps)
     if "distill" not in counts:
         return [("teacher", config.base_res, steps, base)]
     found: list[tuple[str, int, int | None, Values]] = [("teacher", config.base_res, steps, base)]
     for resolution in config.resolutions:
-        generator = counter.generator_at(resolution).eval()
+        generator = untrained.generator(resolution).eval()
         name = "student" if resolution == config.base_res else "grown"
         values = _call(config, generator, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
@@ -58,14 +55,13 @@ def scaled(values: Values, factor: float) -> Values:
 
 
 def _cascade(
-    config: VariantConfig, classes: int, device: torch.device, base: Values, steps: int
+    config: VariantConfig, untrained: Untrained, base: Values, steps: int
 ) -> list[tuple[str, int, int | None, Values]]:
     found: list[tuple[str, int, int | None, Values]] = [("cascade", config.base_res, steps, base)]
     more = nfe(config.studies.cascade.steps, "heun")
     for resolution in config.resolutions[1:]:
-        spec = cascade_spec(config, resolution, classes)
-        resolver = SuperResolver(spec, config.diffusion.sigma_data).to(device).eval()
-        own = scaled(_call(config, resolver, resolution, device, extra=2), more)
+        resolver = untrained.resolver(resolution).eval()
+        own = scaled(_call(config, resolver, resolution, untrained.device, extra=2), more)
         steps += more
         base = {k: (name, value + own[k][1]) for k, (name, value) in base.items()}
         found.append(("cascade", resolution, steps, base))

@@ -88,11 +88,15 @@ class Method(ABC):
             other.
         players: the networks that train. The average of the first one is what the stage writes.
         modules: further state that a checkpoint must hold.
+        period: steps after which the work of a step repeats, for counts.
+        turns: shares of training at which it changes, for counts.
     """
 
     Config: ClassVar[type[MethodConfig]]
     players: dict[str, Player]
     modules: Mapping[str, nn.Module] = {}
+    period: int = 1
+    turns: tuple[float, ...] = ()
 
     def __init__(self, config: Any, given: Given) -> None:
         raise NotImplementedError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from pagoda.fields import Check, opt
 
@@ -75,6 +76,14 @@ class MethodConfig:
     """What the section of every method has."""
 
     optim: OptimConfig = opt("optimiser")
+
+    def scaled(self, images: int) -> Self:
+        """With steps of so many images."""
+        return replace(self, optim=replace(self.optim, batch=images))
+
+    def untrained(self) -> Self:
+        """With networks that need no file of weights, to be counted and timed."""
+        return self
 
 
 @dataclass(frozen=True)

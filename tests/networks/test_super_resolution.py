@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pagoda.losses.denoising import denoising_loss
-from pagoda.networks.flops import forward_flops, parameters, training_flops
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 from pagoda.networks.unet import UNetSpec
 
@@ -60,15 +59,3 @@ def test_a_perfect_denoiser_has_no_loss_and_a_wrong_one_its_weighted_error() -> 
     assert loss(0.0) == 0.0
     # lambda(0.5) = (0.25 + 0.25) / (0.5 * 0.5)^2 = 8
     assert loss(0.1) == pytest.approx(8 * 0.01, rel=1e-5)
-
-
-def test_operations_of_a_convolution_and_of_its_backward_pass() -> None:
-    conv = nn.Conv2d(3, 5, 3, padding=1)
-    x = torch.zeros(1, 3, 8, 8)
-    forward = 2 * 3 * 5 * 9 * 64
-    assert forward_flops(conv, x) == forward
-    assert training_flops(conv, x) == 2 * forward  # gradient of the weights
-    assert training_flops(conv, x.requires_grad_(True)) == 3 * forward  # and of the input
-    conv.requires_grad_(False)
-    assert training_flops(conv, x) == 2 * forward  # frozen: the input's alone
-    assert parameters(conv) == 3 * 5 * 9 + 5

@@ -13,7 +13,7 @@ from pagoda.config import parse
 from pagoda.derive import profile_tree
 from pagoda.plan.request import planned
 from pagoda.plan.tables import as_markdown
-from pagoda.stages.compute import Counter
+from pagoda.stages.compute import Untrained
 from tests.tiny import ROOT
 
 _TAG = re.compile(r"  # \[(paper|code|both|ours)\](.*)$")
@@ -76,7 +76,7 @@ def test_a_plan_of_official_trains_the_feature_network_only() -> None:
 def test_generators_have_the_sizes_of_the_official_architecture(
     resolution: int, millions: float, trained: float
 ) -> None:
-    generator = Counter(parse(profile_tree("imagenet", ROOT)), 1000, 1).generator_at(resolution)
+    generator = Untrained(parse(profile_tree("imagenet", ROOT)), 1000, 1).generator(resolution)
     sizes = [(p.numel(), p.requires_grad) for p in generator.parameters()]
     assert sum(n for n, _ in sizes) / 1e6 == pytest.approx(millions, abs=0.01)
     assert sum(n for n, trains in sizes if trains) / 1e6 == pytest.approx(trained, abs=0.01)
