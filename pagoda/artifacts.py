@@ -1,6 +1,6 @@
 """Every file that passes between stages: its name, shape, dtype, units and checksum.
 
-An artifact is a folder with the files of its kind (:data:`pagoda.kinds.KINDS`) and a
+An artifact is a folder with the files of its kind (:data:`KINDS`) and a
 ``manifest.json`` that holds their SHA-256 sums, the configuration they belong to and the
 fingerprints of what they were made from. Folders appear whole or not at all, and take the place of
 an artifact of their own kind only (:mod:`pagoda.outputs`). Nothing that varies between equal runs
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,6 @@ import numpy as np
 
 from pagoda import outputs
 from pagoda.errors import PagodaError
-from pagoda.kinds import CARD_FILE, KINDS, MODEL_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +37,63 @@ _M = TypeVar("_M")
 MANIFEST = "manifest.json"
 FORMAT = 1  # of manifests and of the files of each kind; manifests without one are of format 1
 _LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """What one file of an artifact holds. ``ndim`` and ``dtypes`` are checked for ``.npy``."""
+
+    units: str
+    ndim: int | None = None
+    dtypes: tuple[str, ...] = ()
+
+
+_LABELS = FileSpec("class index", 1, ("int64",))
+_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, ("uint8",))
+_MODEL = {
+    MODEL_FILE: FileSpec("weights of the exponential moving average"),
+    CARD_FILE: FileSpec("architecture and training facts"),
+}
+
+KINDS: dict[str, dict[str, FileSpec]] = {
+    "images": {
+        "train_images.npy": _PIXELS,
+        "train_labels.npy": _LABELS,
+        "test_images.npy": _PIXELS,
+        "test_labels.npy": _LABELS,
+        "train_names.txt": FileSpec("name of each image in its source, a line each, escaped"),
+        "test_names.txt": FileSpec("name of each image in its source, a line each, escaped"),
+        "card.json": FileSpec("class names, recipe, source and its fingerprint"),
+    },
+    "features": _MODEL,
+    "reference": {
+        "mean.npy": FileSpec("mean of features", 1, ("float64",)),
+        "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
+        "manifold.npy": FileSpec("features of real images for precision and recall", 2,
+                                 ("float32", "float64")),
+        "card.json": FileSpec("split, n, extractor and data fingerprints"),
+    },
+    "teacher": _MODEL,
+    "latents": {
+        "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
+                                ("float32", "float16")),
+        "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
+        "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
+        "labels.npy": _LABELS,
+        "card.json": FileSpec("units, solver, grid, round-trip error, moments of the latents"),
+    },
+    "generator": _MODEL,
+    "super_resolution": _MODEL,
+    "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
+    "evaluation": {
+        "results.json": FileSpec("one row a value, with its protocol"),
+        "samples.npy": FileSpec("sample grid (generators, classes, columns, C, H, W)", 6,
+                                ("uint8",)),
+        "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, ("uint8",)),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +174,7 @@ def create(
 
     Args:
         path: where the artifact goes; an older one of the same kind there is replaced.
-        kind: a key of :data:`pagoda.kinds.KINDS`; all its files must have been written.
+        kind: a key of :data:`KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
         revision: of the code, for networks; no part of the fingerprint.
@@ -200,22 +255,6 @@ def peek(path: str | Path, *kinds: str) -> Artifact:
     if manifest["kind"] not in kinds:
         raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {wanted}")
     return Artifact(path, manifest)
-
-
-def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A writable, memory-mapped ``.npy`` file whose space is taken at once.
-
-    Writing to a mapping of a sparse file on a full disk kills the process.
-
-    Raises:
-        OSError: if the disk is too full.
-    """
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):
-        array.flush()
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return array
 
 
 def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
@@ -301,8 +340,14 @@ def _missing(kind: str, files: Mapping[str, Any]) -> list[str]:
 def _read_manifest(file: Path) -> dict[str, Any]:
     manifest = _read_json(file)
     try:
-        if manifest.get("format", 1) != FORMAT:
-            _other_format(file, manifest["format"])
+        found = manifest.get("format", 1)
+        if type(found) is int and found > FORMAT:
+            raise PagodaError(
+                f"{file.parent} is of format {found}, which a newer pagoda wrote; this one reads "
+                f"up to {FORMAT}: update it"
+            )
+        if found != FORMAT:
+            raise ValueError(f"format {found!r}")
         str(manifest["kind"]), dict(manifest["config"])
         for name, entry in manifest["files"].items():
             if Path(name).name != name or type(entry["bytes"]) is not int:
@@ -313,15 +358,6 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     if not sound:
         raise _damaged(file, "its fingerprint is not that of its files")
     return dict(manifest)
-
-
-def _other_format(file: Path, found: Any) -> NoReturn:
-    if type(found) is int and found > FORMAT:
-        raise PagodaError(
-            f"{file.parent} is of format {found}, which a newer pagoda wrote; this one reads up to "
-            f"{FORMAT}: update it"
-        )
-    raise ValueError(f"format {found!r}")
 
 
 def _stranger(*kinds: str) -> outputs.Stranger:

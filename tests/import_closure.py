@@ -8,13 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pagoda.data import registry
 from pagoda.stages.code import ROOT, closure, source_file
+
+CHOSEN = "pagoda/data/sources/${data.source}.py"
+"""The one source that is used: a new one cuts no old images again."""
 
 
 def stage_module(command: str) -> str:
     """``pagoda teacher`` or ``python -m pagoda teacher --x`` -> ``pagoda.stages.teacher``."""
     words = command.split()
     return f"pagoda.stages.{words[words.index('pagoda') + 1]}"
+
+
+def files_of(command: str) -> frozenset[str]:
+    """The :func:`closure` of a stage; of the one that opens sources, with all that those import."""
+    module = stage_module(command)
+    found = closure(module)
+    if module == "pagoda.stages.downsample":
+        sources = [closure(f"pagoda.data.sources.{name}") for name in registry.names()]
+        found = found.union(*sources)
+    return frozenset(CHOSEN if "/sources/" in file and "/data/" in file else file for file in found)
 
 
 def suggest(files: Iterable[str]) -> list[str]:
@@ -39,7 +53,7 @@ def main() -> None:
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         module = stage_module(stage.get("do", stage)["cmd"])
         print(f"{name}:" + ("" if source_file(module) else f"  # {module} does not exist"))
-        for dep in suggest(closure(module)):
+        for dep in suggest(files_of(stage.get("do", stage)["cmd"])):
             print(f"  - {dep}")
 
 

@@ -17,7 +17,7 @@ import yaml
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.derive import profile_tree
 from pagoda.stages.code import EXEMPT, ROOT, closure, executed
-from tests.import_closure import stage_module, suggest
+from tests.import_closure import files_of, stage_module, suggest
 from tests.tiny import override, smoke_tree
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -43,14 +43,14 @@ def test_every_stage_has_its_module(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_imported_module_is_a_dependency(stage: str) -> None:
-    files, deps = closure(stage_module(STAGES[stage]["cmd"])), _code_deps(stage)
+    files, deps = files_of(STAGES[stage]["cmd"]), _code_deps(stage)
     missed = sorted(f for f in files if not any(_covers(d, f) for d in deps))
     assert not missed, f"{stage}: a change of {missed} would not rerun it; deps: {suggest(files)}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_dependency_is_imported(stage: str) -> None:
-    files = closure(stage_module(STAGES[stage]["cmd"]))
+    files = files_of(STAGES[stage]["cmd"])
     idle = [d for d in _code_deps(stage) if not any(_covers(d, f) for f in files)]
     assert not idle, f"{stage}: reruns when {idle} change, which it never imports"
 

@@ -10,6 +10,7 @@ from pagoda.config.experiment import Config
 from pagoda.config.fields import refusal
 from pagoda.config.ladder import derive_growth, derive_resolutions
 from pagoda.config.sections import FeaturesConfig, OptimConfig
+from pagoda.data import registry
 from pagoda.errors import PagodaError
 
 _Check = tuple[bool, str, Any, str]
@@ -78,16 +79,18 @@ def _hold(checks: Iterable[_Check], where: str) -> None:
 def _data_checks(c: Config) -> list[_Check]:
     d, extractors = c.data, c.reference.extractors
     families = {"classifier", "inception", "dinov2", "custom"}
-    embedded, local = d.source == "embedded", d.source not in ("embedded", "torchvision", "hub")
+    if d.source not in registry.names():
+        return [(False, "data.source", d.source, f"one of {', '.join(registry.names())}")]
+    source = registry.find(d.source)
+    needed = {"path": f"the path of a {d.source} source, e.g. -S data.path=FILE",
+              "hub": f"the name of the set for source {d.source}"}  # fmt: skip
     return [
-        (not embedded or d.render_res >= c.target_res, "data.render_res", d.render_res,
+        (not source.drawn or d.render_res >= c.target_res, "data.render_res", d.render_res,
          f"at least target_res = {c.target_res}"),
-        (not embedded or d.num_classes == 10, "data.num_classes", d.num_classes,
-         "10 for the embedded set"),
-        (not local or d.path is not None, "data.path", d.path,
-         f"the path of a {d.source} source, e.g. -S data.path=FILE"),
-        (embedded or local or d.hub is not None, "data.hub", d.hub,
-         f"the name of the set for source {d.source}"),
+        (d.num_classes == (source.classes or d.num_classes), "data.num_classes", d.num_classes,
+         f"{source.classes} for the {d.source} set"),
+        *((source.needs != key or getattr(d, key) is not None, f"data.{key}", None, allowed)
+          for key, allowed in needed.items()),
         (extractors[:1] == ["classifier"] and len(set(extractors)) == len(extractors)
          and {text.partition(":")[0] for text in extractors} <= families
          and "classifier" not in {text.partition(":")[0] for text in extractors[1:]},

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from pagoda.data.base import ImageSource
 from pagoda.data.resize import cut, cut_batch, enlarges
 from pagoda.data.shards import create_shards, shard_names
-from pagoda.data.sources import EmbeddedSource
 from pagoda.data.store import ENCODED_SHARD, SHARD_BYTES, Pixels, cores, encode
 from pagoda.errors import PagodaError
 
@@ -299,7 +298,7 @@ class Cutting:
         if first is None:
             return len(self.source) > _DECODED_ALONE
         drawn = len(self.source) * first.shape[2] * first.shape[3]
-        return isinstance(self.source, EmbeddedSource) and drawn > _DRAWN_ALONE
+        return self.source.pictures.drawn and drawn > _DRAWN_ALONE
 
 
 _Filled = list[tuple[Block, list[bytes]]]

@@ -29,6 +29,7 @@ EXEMPT = frozenset(
         "pagoda/stages/paths.py",
         "pagoda/stages/progress.py",
         "pagoda/stages/root.py",
+        "pagoda/data/registry.py",  # what sources there are; the one used is depended on by name
         *(str(file.relative_to(ROOT)) for file in ROOT.glob("pagoda/config/*.py")),
     }
 )
@@ -55,9 +56,10 @@ def closure(module: str) -> frozenset[str]:
     return frozenset(files - EXEMPT)
 
 
-def versions(module: str) -> dict[str, str]:
-    """The :func:`version` of every file of :func:`closure`, by its name."""
-    return {name: _version_of(ROOT / name) for name in sorted(closure(module))}
+def versions(*modules: str) -> dict[str, str]:
+    """The :func:`version` of every file of each module's :func:`closure`, by its name."""
+    files = frozenset[str]().union(*map(closure, modules))
+    return {name: _version_of(ROOT / name) for name in sorted(files)}
 
 
 def version(source: str) -> str:
