@@ -71,7 +71,7 @@ def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
     name, at = _named(path) or (_by_ending(path), path)
     source = registry.find(name)
     if source.unlabelled is None:
-        key = {source.needs or "path": str(at)}
+        key: dict[str, Any] = {source.needs or "path": str(at)}
         labelled = registry.open_source(name, replace(registry.Wanted(split or "test"), **key))
         return labelled.pictures, np.sort(labelled.rows)
     if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
