@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ class FileSpec:
 
 _LABELS = FileSpec("class index", 1, ("int64",))
 _PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, ("uint8",))
+_NAMES = FileSpec("name of each image in its source, a line each, escaped")
 _MODEL = {
     MODEL_FILE: FileSpec("weights of the exponential moving average"),
     CARD_FILE: FileSpec("architecture and training facts"),
@@ -59,33 +61,26 @@ _MODEL = {
 
 KINDS: dict[str, dict[str, FileSpec]] = {
     "images": {
-        "train_images.npy": _PIXELS,
-        "train_labels.npy": _LABELS,
-        "test_images.npy": _PIXELS,
-        "test_labels.npy": _LABELS,
-        "train_names.txt": FileSpec("name of each image in its source, a line each, escaped"),
-        "test_names.txt": FileSpec("name of each image in its source, a line each, escaped"),
-        "card.json": FileSpec("class names, recipe, source and its fingerprint"),
+        **{f"{split}_{name}": spec for split in ("train", "test") for name, spec in
+           {"images.npy": _PIXELS, "labels.npy": _LABELS, "names.txt": _NAMES}.items()},
+        CARD_FILE: FileSpec("class names, recipe, source and its fingerprint"),
     },
-    "features": _MODEL,
     "reference": {
         "mean.npy": FileSpec("mean of features", 1, ("float64",)),
         "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
         "manifold.npy": FileSpec("features of real images for precision and recall", 2,
                                  ("float32", "float64")),
-        "card.json": FileSpec("split, n, extractor and data fingerprints"),
+        CARD_FILE: FileSpec("split, n, extractor and data fingerprints"),
     },
-    "teacher": _MODEL,
     "latents": {
         "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
                                 ("float32", "float16")),
         "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
         "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
         "labels.npy": _LABELS,
-        "card.json": FileSpec("units, solver, grid, round-trip error, moments of the latents"),
+        CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
-    "generator": _MODEL,
-    "super_resolution": _MODEL,
+    **dict.fromkeys(("features", "teacher", "generator", "super_resolution"), _MODEL),
     "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
     "evaluation": {
         "results.json": FileSpec("one row a value, with its protocol"),
@@ -94,6 +89,7 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, ("uint8",)),
     },
 }  # fmt: skip
+"""The files of each kind of artifact."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
             raise _damaged(path / name, "truncated or changed, sizes differ")
     trusted = _trusted(path, files)
     doubtful = [name for name in files if name not in trusted]
-    for name, found in zip(doubtful, _checksums([path / name for name in doubtful]), strict=True):
+    for name, found in _checksums(path, doubtful).items():
         if found != files[name]["sha256"]:
             raise _damaged(path / name, "checksums differ")
     if any(files[name]["bytes"] >= _LARGE for name in doubtful):
@@ -306,10 +302,9 @@ def digest(tree: Any) -> str:
 def _manifest(
     folder: Path, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact]
 ) -> dict[str, Any]:
-    found = sorted(folder.iterdir())
     files: dict[str, dict[str, Any]] = {
-        f.name: {"bytes": f.stat().st_size, "sha256": checksum}
-        for f, checksum in zip(found, _checksums(found), strict=True)
+        name: {"bytes": (folder / name).stat().st_size, "sha256": checksum}
+        for name, checksum in _checksums(folder, sorted(os.listdir(folder))).items()
     }
     for name, entry in files.items():
         if spec := KINDS[kind].get(_whole(name)):
@@ -317,14 +312,9 @@ def _manifest(
         if name.endswith(".npy"):
             array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
             entry["shape"], entry["dtype"] = list(array.shape), array.dtype.name
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "config": dict(config),
-        "inputs": {name: artifact.fingerprint for name, artifact in sorted(inputs.items())},
-        "files": files,
-        "fingerprint": _fingerprint(files),
-    }
+    made_from = {name: artifact.fingerprint for name, artifact in sorted(inputs.items())}
+    return {"format": FORMAT, "kind": kind, "config": dict(config), "inputs": made_from,
+            "files": files, "fingerprint": _fingerprint(files)}  # fmt: skip
 
 
 def _fingerprint(files: Mapping[str, Any]) -> str:
@@ -392,10 +382,11 @@ def _whole(name: str) -> str:
     return re.sub(r"(-\d{5}-of-\d{5})?\.(npy|webp)$", ".npy", name)
 
 
-def _checksums(files: list[Path]) -> list[str]:
+def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of files, several at once: hashing leaves the interpreter free."""
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(sha256, files))
+        found = threads.map(sha256, [folder / name for name in names])
+        return dict(zip(names, found, strict=True))
 
 
 def _record(path: Path) -> Path | None:
@@ -405,19 +396,18 @@ def _record(path: Path) -> Path | None:
     return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json"
 
 
-def _state(path: Path, entry: Mapping[str, Any]) -> list[Any]:
-    stat = path.stat()
-    return [entry["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ino]
+def _large(path: Path, files: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Of each large file what :func:`_remember` notes."""
+    states = {name: (path / name).stat() for name in files if files[name]["bytes"] >= _LARGE}
+    return {name: [files[name]["sha256"], s.st_size, s.st_mtime_ns, s.st_ino]
+            for name, s in states.items()}  # fmt: skip
 
 
 def _remember(path: Path, files: Mapping[str, Any]) -> None:
-    large = {name: _state(path / name, entry) for name, entry in files.items()
-             if entry["bytes"] >= _LARGE}  # fmt: skip
-    record = _record(path)
-    if record is None or not large:
-        return
-    with suppress(PagodaError):  # it saves time, nothing else
-        outputs.write_text(record, json.dumps(large))
+    large, record = _large(path, files), _record(path)
+    if record is not None and large:
+        with suppress(PagodaError):  # it saves time, nothing else
+            outputs.write_text(record, json.dumps(large))
 
 
 def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
@@ -426,7 +416,7 @@ def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
         known = _read_json(record) if record else {}
     except PagodaError:
         return set()
-    return {name for name, entry in files.items() if known.get(name) == _state(path / name, entry)}
+    return {name for name, state in _large(path, files).items() if known.get(name) == state}
 
 
 def _damaged(file: Path, why: str) -> PagodaError:
