@@ -1,15 +1,13 @@
 """Every file that passes between stages: its name, shape, dtype, units and checksum.
 
-An artifact is a folder with the files of its kind (:data:`KINDS`) and a
-``manifest.json`` that holds their SHA-256 sums, the configuration they belong to and the
-fingerprints of what they were made from. Folders appear whole or not at all, and take the place of
-an artifact of their own kind only (:mod:`pagoda.outputs`). Nothing that varies between equal runs
-(times, host names) is stored, so equal runs give equal bytes.
+An artifact is a folder with the files of its kind (:data:`KINDS`) and a ``manifest.json``: their
+SHA-256 sums, the configuration they belong to and the fingerprints of what they were made from.
+Folders appear whole or not at all, and take the place of an artifact of their own kind only
+(:mod:`pagoda.outputs`). Nothing that varies between equal runs is stored: equal runs, equal bytes.
 
 A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
 Checksums of files of 64 MiB and more are compared once and then trusted while size and time of
-change stay as they were: a record of that is kept in ``.scratch/verified`` of the project. Without
-it, or without a project, every opening reads everything.
+change stay as they were: ``.scratch/verified`` of the project says so. Without it all are read.
 """
 
 from __future__ import annotations
@@ -35,24 +33,23 @@ if TYPE_CHECKING:
     import torch
 
 _M = TypeVar("_M")
-MANIFEST = "manifest.json"
+MANIFEST, MODEL_FILE, CARD_FILE = "manifest.json", "model.safetensors", "card.json"
 FORMAT = 1  # of manifests and of the files of each kind; manifests without one are of format 1
 _LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
-MODEL_FILE = "model.safetensors"
-CARD_FILE = "card.json"
 
 
 @dataclass(frozen=True)
 class FileSpec:
-    """What one file of an artifact holds. ``ndim`` and ``dtypes`` are checked for ``.npy``."""
+    """What one file of an artifact holds; ``ndim`` and ``dtypes`` are those of ``.npy``."""
 
     units: str
-    ndim: int | None = None
+    ndim: int = 0
     dtypes: tuple[str, ...] = ()
 
 
+_BYTES = ("uint8",)
 _LABELS = FileSpec("class index", 1, ("int64",))
-_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, ("uint8",))
+_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, _BYTES)
 _NAMES = FileSpec("name of each image in its source, a line each, escaped")
 _MODEL = {
     MODEL_FILE: FileSpec("weights of the exponential moving average"),
@@ -76,7 +73,7 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
                                 ("float32", "float16")),
         "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
-        "flips.npy": FileSpec("1 where the image was mirrored first", 1, ("uint8",)),
+        "flips.npy": FileSpec("1 where the image was mirrored first", 1, _BYTES),
         "labels.npy": _LABELS,
         CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
@@ -84,9 +81,8 @@ KINDS: dict[str, dict[str, FileSpec]] = {
     "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
     "evaluation": {
         "results.json": FileSpec("one row a value, with its protocol"),
-        "samples.npy": FileSpec("sample grid (generators, classes, columns, C, H, W)", 6,
-                                ("uint8",)),
-        "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, ("uint8",)),
+        "samples.npy": FileSpec("sample grid (generators, classes, columns, C, H, W)", 6, _BYTES),
+        "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, _BYTES),
     },
 }  # fmt: skip
 """The files of each kind of artifact."""
@@ -117,10 +113,7 @@ class Artifact:
         except Exception as error:  # a crafted header can raise anything
             raise _damaged(file, str(error)) from error
         spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
-        if spec and (
-            (spec.ndim is not None and array.ndim != spec.ndim)
-            or (spec.dtypes and array.dtype.name not in spec.dtypes)
-        ):
+        if spec and (array.ndim != spec.ndim or array.dtype.name not in spec.dtypes):
             raise _damaged(file, f"{array.dtype} with {array.ndim} axes, expected {spec}")
         return np.asarray(array) if array.nbytes < 1 << 20 else array
 
@@ -130,8 +123,7 @@ class Artifact:
 
     def card(self) -> dict[str, Any]:
         """Read ``card.json``."""
-        card = self.json("card")
-        if not isinstance(card, dict):
+        if not isinstance(card := self.json("card"), dict):
             raise _damaged(self.path / CARD_FILE, "no names in it")
         return card
 
@@ -169,15 +161,14 @@ def create(
     """Yield an empty folder to fill; on success it becomes the artifact ``path``.
 
     Args:
-        path: where the artifact goes; an older one of the same kind there is replaced.
+        path: where it goes; an older artifact of the same kind there is replaced.
         kind: a key of :data:`KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
         revision: of the code, for networks; no part of the fingerprint.
 
     Raises:
-        PagodaError: if anything else is there, a file of the kind is missing, or the disk is full.
-            Nothing is left behind.
+        PagodaError: if anything else is there, a file is missing, or the disk is full.
     """
     path = Path(path)
     with outputs.new_folder(path, _stranger(kind)) as partial:
@@ -185,8 +176,7 @@ def create(
         manifest = _manifest(partial, kind, config, inputs or {})
         if missing := _missing(kind, manifest["files"]):
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
-        made = {"revision": revision} if revision else {}
-        write_json(partial / MANIFEST, manifest | made)
+        write_json(partial / MANIFEST, manifest | ({"revision": revision} if revision else {}))
     _remember(path, manifest["files"])
 
 
@@ -194,31 +184,25 @@ def check_out(path: str | Path, *kinds: str) -> None:
     """Refuse before any work a place where an artifact of these kinds may not go.
 
     Raises:
-        PagodaError: one line: what is in the way. In the way is anything but an empty folder and
-            an artifact of one of the kinds with nothing added to it.
+        PagodaError: if there is anything but an empty folder or such an artifact, nothing added.
     """
     outputs.check_folder(Path(path), _stranger(*kinds))
 
 
 def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None = None) -> Artifact:
-    """Open an artifact and check kind, configuration and every checksum.
-
-    Args:
-        path: folder of the artifact.
-        kind: the kind it must be.
-        expect: configuration entries it must carry, e.g. ``{"resolution": 16}``.
+    """Open an artifact and check its kind, every checksum, and configuration entries it must carry.
 
     Raises:
         PagodaError: one line for a missing, foreign or damaged artifact, and what to do.
     """
     path, artifact = Path(path), peek(path, kind)
-    files, config = artifact.manifest["files"], artifact.manifest["config"]
+    files = artifact.manifest["files"]
     if missing := _missing(kind, files):
         raise _damaged(path / MANIFEST, f"it lists no {', '.join(missing)}")
     for key, value in (expect or {}).items():
-        if config.get(key) != value:
+        if (found := artifact.config.get(key)) != value:
             raise PagodaError(
-                f"{path} belongs to another configuration: {key} = {config.get(key)!r}, "
+                f"{path} belongs to another configuration: {key} = {found!r}, "
                 f"params.yaml wants {value!r}; 'dvc repro' rebuilds it"
             )
     for name, entry in files.items():
@@ -226,10 +210,9 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
             raise _damaged(path / name, "missing")
         if (path / name).stat().st_size != entry["bytes"]:
             raise _damaged(path / name, "truncated or changed, sizes differ")
-    trusted = _trusted(path, files)
-    doubtful = [name for name in files if name not in trusted]
-    for name, found in _checksums(path, doubtful).items():
-        if found != files[name]["sha256"]:
+    doubtful = sorted(set(files) - _trusted(path, files))
+    for name, checksum in _checksums(path, doubtful).items():
+        if checksum != files[name]["sha256"]:
             raise _damaged(path / name, "checksums differ")
     if any(files[name]["bytes"] >= _LARGE for name in doubtful):
         _remember(path, files)
@@ -242,19 +225,19 @@ def peek(path: str | Path, *kinds: str) -> Artifact:
     Raises:
         PagodaError: one line if there is none, its manifest is damaged, or of another kind.
     """
-    path, wanted = Path(path), " or ".join(kinds)
+    path = Path(path)
     if not path.exists():
         raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs")
     if not (path / MANIFEST).is_file():
-        raise PagodaError(f"{path} is no {wanted} artifact: it has no {MANIFEST}")
+        raise PagodaError(f"{path} is no {' or '.join(kinds)} artifact: it has no {MANIFEST}")
     manifest = _read_manifest(path / MANIFEST)
     if manifest["kind"] not in kinds:
-        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {wanted}")
+        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {' or '.join(kinds)}")
     return Artifact(path, manifest)
 
 
 def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
-    """Write a module's state as safetensors and its card as JSON into ``folder``."""
+    """:func:`save_weights` of a module's state."""
     save_weights(folder, module.state_dict(), card)
 
 
@@ -323,13 +306,12 @@ def _fingerprint(files: Mapping[str, Any]) -> str:
 
 def _missing(kind: str, files: Mapping[str, Any]) -> list[str]:
     """Files of a kind that are not among those of an artifact."""
-    written = {_whole(name) for name in files}
-    return [name for name in KINDS[kind] if name not in written]
+    return [name for name in KINDS[kind] if name not in set(map(_whole, files))]
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
-    manifest = _read_json(file)
     try:
+        manifest = _read_json(file)
         found = manifest.get("format", 1)
         if type(found) is int and found > FORMAT:
             raise PagodaError(
@@ -342,11 +324,10 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         for name, entry in manifest["files"].items():
             if Path(name).name != name or type(entry["bytes"]) is not int:
                 raise ValueError(f"{name!r} is no file of it")
-        sound = manifest["fingerprint"] == _fingerprint(manifest["files"])
+        if manifest["fingerprint"] != _fingerprint(manifest["files"]):
+            raise _damaged(file, "its fingerprint is not that of its files")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, f"{type(error).__name__} {error}") from error
-    if not sound:
-        raise _damaged(file, "its fingerprint is not that of its files")
     return dict(manifest)
 
 
@@ -389,34 +370,30 @@ def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
         return dict(zip(names, found, strict=True))
 
 
-def _record(path: Path) -> Path | None:
-    """Where is noted that an artifact's large files were compared with their checksums."""
-    here = path.resolve()
+def _record(path: Path, files: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """Where is noted that large files were compared with their checksums, and what to note now."""
+    here, states = path.resolve(), {}
     root = next((f for f in here.parents if (f / ".dvc").is_dir()), None)
-    return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json"
-
-
-def _large(path: Path, files: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Of each large file what :func:`_remember` notes."""
-    states = {name: (path / name).stat() for name in files if files[name]["bytes"] >= _LARGE}
-    return {name: [files[name]["sha256"], s.st_size, s.st_mtime_ns, s.st_ino]
-            for name, s in states.items()}  # fmt: skip
+    for name, entry in files.items():
+        if entry["bytes"] >= _LARGE:
+            stat = (path / name).stat()
+            states[name] = [entry["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json", states
 
 
 def _remember(path: Path, files: Mapping[str, Any]) -> None:
-    large, record = _large(path, files), _record(path)
-    if record is not None and large:
+    record, states = _record(path, files)
+    if record and states:
         with suppress(PagodaError):  # it saves time, nothing else
-            outputs.write_text(record, json.dumps(large))
+            outputs.write_text(record, json.dumps(states))
 
 
 def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
-    record = _record(path)
-    try:
-        known = _read_json(record) if record else {}
-    except PagodaError:
-        return set()
-    return {name for name, state in _large(path, files).items() if known.get(name) == state}
+    record, states = _record(path, files)
+    known: dict[str, Any] = {}
+    with suppress(PagodaError):
+        known = _read_json(record) if record and states else {}
+    return {name for name, state in states.items() if known.get(name) == state}
 
 
 def _damaged(file: Path, why: str) -> PagodaError:
