@@ -80,14 +80,7 @@ class Files(Pictures):
 
 
 class NamedFiles(Files):
-    """Image files by name.
-
-    Args:
-        where: what messages call them.
-        names: of the files.
-        read: the bytes of a file of that name.
-        passed_over: what is said of the other files.
-    """
+    """Image files by name; ``read`` gives the bytes of one."""
 
     def __init__(
         self, where: str, names: Sequence[str], read: Callable[[str], bytes], passed_over: str = ""
@@ -109,13 +102,10 @@ class NamedFiles(Files):
 
 
 class RowFiles(Files):
-    """Rows of a data set object.
+    """Rows of a data set object, called ``stem[row]``.
 
-    Args:
-        rows: ``rows[i][column]`` is a PIL image, or a dict of an image file's ``bytes``, or of the
-            ``path`` where they are.
-        identity: what the fingerprint covers besides contents, labels and class names.
-        stem: an image is called ``stem[row]``.
+    ``rows[i][column]`` is a PIL image, or a dict of an image file's ``bytes``, or of the ``path``
+    where they are. The fingerprint covers ``identity`` besides contents, labels and class names.
     """
 
     def __init__(self, where: str, rows: Any, column: Any, identity: list[Any], stem: str) -> None:
@@ -148,12 +138,9 @@ class RowFiles(Files):
 
 
 class Arrays(Pictures):
-    """Images that are an array: in memory, mapped, or read in pieces.
+    """Images that are an array, in memory, mapped, or read in pieces, called ``stem[row]``.
 
-    Args:
-        where: what messages call them.
-        pixels: uint8, NHW, NHWC or NCHW with 1 or 3 channels; rows in, an array out.
-        stem: an image is called ``stem[row]``.
+    ``pixels`` is uint8, NHW, NHWC or NCHW with 1 or 3 channels; rows in, an array out.
 
     Raises:
         PagodaError: for another type or shape.
@@ -192,14 +179,8 @@ class Arrays(Pictures):
 def decoded(pictures: Pictures, row: int, exif: bool, called: str) -> Image.Image:
     """An image as RGB, by the rules of :func:`pagoda.data.resize.to_rgb`.
 
-    Args:
-        pictures: the images.
-        row: which.
-        exif: turn it as its EXIF orientation says.
-        called: what the message calls it.
-
     Raises:
-        PagodaError: naming the image, if it does not decode.
+        PagodaError: naming the image as ``called``, if it does not decode.
     """
     try:
         with warnings.catch_warnings():  # of images that are large, but not too large
@@ -262,11 +243,7 @@ class ImageSource:
         return [self.pictures.name(row) for row in self.rows.tolist()]
 
     def load(self, i: int) -> Image.Image:
-        """Decode image ``i`` to RGB.
-
-        Raises:
-            PagodaError: naming the image and its position, if it does not decode.
-        """
+        """Image ``i`` as :func:`decoded` gives it."""
         return decoded(self.pictures, int(self.rows[i]), self._exif, self.describe(i))
 
     def describe(self, i: int) -> str:

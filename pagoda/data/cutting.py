@@ -171,8 +171,8 @@ class Target:
             for stream in content.values():
                 stream.close()
         for file, end in ends.items():
-            with file.open("ab") as stream:
-                stream.truncate(end)
+            with file.open("ab") as half:
+                half.truncate(end)
         return whole
 
 

@@ -115,10 +115,6 @@ def _by_ending(path: Path) -> str:
 class FileImages:
     """Image files by name.
 
-    Attributes:
-        names: of each file in its folder or archive, in order.
-        passed_over: what is said of other files.
-
     Args:
         pictures: the files.
         rows: which of them, in order.
@@ -174,12 +170,7 @@ class FileImages:
 
 
 class ArrayImages:
-    """Images that are an array of pixels; grey ones get three channels.
-
-    Args:
-        pictures: the images.
-        rows: which of them, ascending.
-    """
+    """Ascending rows of images that are an array of pixels; grey ones get three channels."""
 
     def __init__(self, pictures: Pictures, rows: np.ndarray) -> None:
         self.where, self._pictures, self._rows = pictures.where, pictures, rows

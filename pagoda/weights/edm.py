@@ -34,7 +34,7 @@ def read_edm(path: Path, tree: Any) -> Found:
     """
     snapshot = tree if isinstance(tree, dict) else {"ema": tree}
     outer, state = _object(path, snapshot.get("ema"))
-    inner, model = outer, {}
+    inner, model = outer, dict[str, Any]()
     if outer == "EDMPrecond":
         inner, model = _object(path, state["_modules"].get("model"))
     if inner != "DhariwalUNet" or state["img_channels"] != 3:

@@ -41,7 +41,9 @@ def open_hub(wanted: Wanted) -> ImageSource:
             "data.source = hub needs the package datasets: 'uv sync --extra hub', or use "
             "data.source=folder with data.path"
         ) from error
-    name, split = wanted.found(wanted.hub), wanted.split
+    name, split = wanted.hub or "", wanted.split
+    if (local := wanted.root / name).exists():
+        name = str(local)
     how: dict[str, Any] = {"path": name}
     if name.endswith(".parquet"):
         how = {"path": "parquet", "data_files": {"train": name}}
