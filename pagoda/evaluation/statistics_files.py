@@ -20,8 +20,6 @@ import re
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from pagoda.artifacts import sha256
 from pagoda.data.npz import Npz
 from pagoda.errors import PagodaError
@@ -64,7 +62,9 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
     Raises:
         PagodaError: if the file is damaged, lacks a key, or holds something else.
     """
-    arrays = _read(path)
+    file = Npz(path)
+    keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
+    arrays = {key: file.member(key).array() for key in keys}
     if "sigma" not in arrays:
         raise PagodaError(f"{path} has mu but no sigma; it has {', '.join(arrays)}")
     spatial = None
@@ -85,9 +85,3 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
 def reference_images(path: Path) -> Images | None:
     """The images ``arr_0`` beside the statistics of an ADM reference batch, None if it has none."""
     return open_images(path) if "arr_0" in Npz(path).keys else None
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    file = Npz(path)
-    keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
-    return {key: file.member(key).array() for key in keys}
