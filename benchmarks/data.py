@@ -148,13 +148,10 @@ def through_tool(tool: list[str], source: str, dest: str) -> None:
 def ours(source: str, folder: Path, resolution: int, recipe: str) -> int:
     """Every image of an archive through our pass, in one process."""
     from pagoda.data.cutting import Cutting, Target
-    from pagoda.data.sources import open_source
+    from pagoda.data.registry import Wanted, open_source
 
     shutil.rmtree(folder, ignore_errors=True)
-    images = open_source(
-        "zip", split="train", path=source, hub=None, num_classes=1, limit=None, render_res=8,
-        seed=0, test_share=0.0001,
-    )  # fmt: skip
+    images = open_source("zip", Wanted("train", source, num_classes=1, test_share=0.0001))
     target = Target(folder, "train", len(images), resolution, False)
     Cutting(images, [target], recipe, None).run(lambda _: None)
     return len(images)
@@ -220,7 +217,7 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
     The second over the archive once, on one core.
     """
     from pagoda.data import cutting
-    from pagoda.data.sources import open_source
+    from pagoda.data.registry import Wanted, open_source
 
     cutting._DECODED_ALONE = 1  # several processes however few images
     most = len(os.sched_getaffinity(0))
@@ -231,10 +228,7 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
         def opened(copies: int) -> Any:
             Path(folder, str(copies)).mkdir(exist_ok=True)
             source, _ = rgb_only(args.images, f"{folder}/{copies}", copies)
-            return open_source(
-                "zip", split="train", path=source, hub=None, num_classes=1, limit=None,
-                render_res=8, seed=0, test_share=0.0001,
-            )  # fmt: skip
+            return open_source("zip", Wanted("train", source, num_classes=1, test_share=0.0001))
 
         once, many = opened(1), opened(args.copies)
 

@@ -30,9 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
-from pagoda.data.embedded import SEED, render
-from pagoda.data.sources import EmbeddedSource
+from pagoda.data.embedded import CLASSES, SEED, render
+from pagoda.data.registry import Wanted
+from pagoda.sources.embedded import Drawn
 
 SIDE, _DRAWN, _BATCH = 64, 8192, 64
 _STEPS, _DRAWS = 32, 160  # of a million images: training steps, and batches that are only drawn
@@ -44,10 +46,11 @@ def _drawn(split: str) -> NDArray[np.uint8]:
     return render(np.arange(_DRAWN), resolution=SIDE, seed=SEED, split=split)[0]
 
 
-class Shifted(EmbeddedSource):
+class Shifted(Drawn):
     """Image i is image i mod 8192 of the embedded set, rolled by i // 8192 pixels."""
 
-    def _render(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    def array(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Images (n, 3, R, R) uint8."""
         images = _drawn("train")[rows % _DRAWN]
         for shift in np.unique(rows // _DRAWN):
             moved = rows // _DRAWN == shift
@@ -57,7 +60,8 @@ class Shifted(EmbeddedSource):
 
 def build(folder: Path, n: int) -> int:
     """Every image through the pass of ``downsample``."""
-    source = Shifted(split="train", num_classes=10, limit=n, render_res=SIDE, seed=SEED)
+    labels = np.arange(n) % len(CLASSES)
+    source = ImageSource(Shifted(n, "train", SIDE, SEED), Wanted("train"), CLASSES, labels)
     Cutting(source, [Target(folder, "train", n, SIDE, False)], "box", None).run(lambda _: None)
     return n
 

@@ -1,15 +1,13 @@
 """Every file that passes between stages: its name, shape, dtype, units and checksum.
 
-An artifact is a folder with the files of its kind (:data:`pagoda.kinds.KINDS`) and a
-``manifest.json`` that holds their SHA-256 sums, the configuration they belong to and the
-fingerprints of what they were made from. Folders appear whole or not at all, and take the place of
-an artifact of their own kind only (:mod:`pagoda.outputs`). Nothing that varies between equal runs
-(times, host names) is stored, so equal runs give equal bytes.
+An artifact is a folder with the files of its kind (:data:`KINDS`) and a ``manifest.json``: their
+SHA-256 sums, the configuration they belong to and the fingerprints of what they were made from.
+Folders appear whole or not at all, and take the place of an artifact of their own kind only
+(:mod:`pagoda.outputs`). Nothing that varies between equal runs is stored: equal runs, equal bytes.
 
 A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
 Checksums of files of 64 MiB and more are compared once and then trusted while size and time of
-change stay as they were: a record of that is kept in ``.scratch/verified`` of the project. Without
-it, or without a project, every opening reads everything.
+change stay as they were: ``.scratch/verified`` of the project says so. Without it all are read.
 """
 
 from __future__ import annotations
@@ -30,15 +28,64 @@ import numpy as np
 
 from pagoda import outputs
 from pagoda.errors import PagodaError
-from pagoda.kinds import CARD_FILE, KINDS, MODEL_FILE
 
 if TYPE_CHECKING:
     import torch
 
 _M = TypeVar("_M")
-MANIFEST = "manifest.json"
+MANIFEST, MODEL_FILE, CARD_FILE = "manifest.json", "model.safetensors", "card.json"
 FORMAT = 1  # of manifests and of the files of each kind; manifests without one are of format 1
 _LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """What one file of an artifact holds; ``ndim`` and ``dtypes`` are those of ``.npy``."""
+
+    units: str
+    ndim: int = 0
+    dtypes: tuple[str, ...] = ()
+
+
+_BYTES = ("uint8",)
+_LABELS = FileSpec("class index", 1, ("int64",))
+_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, _BYTES)
+_NAMES = FileSpec("name of each image in its source, a line each, escaped")
+_MODEL = {
+    MODEL_FILE: FileSpec("weights of the exponential moving average"),
+    CARD_FILE: FileSpec("architecture and training facts"),
+}
+
+KINDS: dict[str, dict[str, FileSpec]] = {
+    "images": {
+        **{f"{split}_{name}": spec for split in ("train", "test") for name, spec in
+           {"images.npy": _PIXELS, "labels.npy": _LABELS, "names.txt": _NAMES}.items()},
+        CARD_FILE: FileSpec("class names, recipe, source and its fingerprint"),
+    },
+    "reference": {
+        "mean.npy": FileSpec("mean of features", 1, ("float64",)),
+        "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
+        "manifold.npy": FileSpec("features of real images for precision and recall", 2,
+                                 ("float32", "float64")),
+        CARD_FILE: FileSpec("split, n, extractor and data fingerprints"),
+    },
+    "latents": {
+        "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
+                                ("float32", "float16")),
+        "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
+        "flips.npy": FileSpec("1 where the image was mirrored first", 1, _BYTES),
+        "labels.npy": _LABELS,
+        CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
+    },
+    **dict.fromkeys(("features", "teacher", "generator", "super_resolution"), _MODEL),
+    "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
+    "evaluation": {
+        "results.json": FileSpec("one row a value, with its protocol"),
+        "samples.npy": FileSpec("sample grid (generators, classes, columns, C, H, W)", 6, _BYTES),
+        "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, _BYTES),
+    },
+}  # fmt: skip
+"""The files of each kind of artifact."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +113,7 @@ class Artifact:
         except Exception as error:  # a crafted header can raise anything
             raise _damaged(file, str(error)) from error
         spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
-        if spec and (
-            (spec.ndim is not None and array.ndim != spec.ndim)
-            or (spec.dtypes and array.dtype.name not in spec.dtypes)
-        ):
+        if spec and (array.ndim != spec.ndim or array.dtype.name not in spec.dtypes):
             raise _damaged(file, f"{array.dtype} with {array.ndim} axes, expected {spec}")
         return np.asarray(array) if array.nbytes < 1 << 20 else array
 
@@ -79,8 +123,7 @@ class Artifact:
 
     def card(self) -> dict[str, Any]:
         """Read ``card.json``."""
-        card = self.json("card")
-        if not isinstance(card, dict):
+        if not isinstance(card := self.json("card"), dict):
             raise _damaged(self.path / CARD_FILE, "no names in it")
         return card
 
@@ -118,15 +161,14 @@ def create(
     """Yield an empty folder to fill; on success it becomes the artifact ``path``.
 
     Args:
-        path: where the artifact goes; an older one of the same kind there is replaced.
-        kind: a key of :data:`pagoda.kinds.KINDS`; all its files must have been written.
+        path: where it goes; an older artifact of the same kind there is replaced.
+        kind: a key of :data:`KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
         revision: of the code, for networks; no part of the fingerprint.
 
     Raises:
-        PagodaError: if anything else is there, a file of the kind is missing, or the disk is full.
-            Nothing is left behind.
+        PagodaError: if anything else is there, a file is missing, or the disk is full.
     """
     path = Path(path)
     with outputs.new_folder(path, _stranger(kind)) as partial:
@@ -134,8 +176,7 @@ def create(
         manifest = _manifest(partial, kind, config, inputs or {})
         if missing := _missing(kind, manifest["files"]):
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
-        made = {"revision": revision} if revision else {}
-        write_json(partial / MANIFEST, manifest | made)
+        write_json(partial / MANIFEST, manifest | ({"revision": revision} if revision else {}))
     _remember(path, manifest["files"])
 
 
@@ -143,31 +184,25 @@ def check_out(path: str | Path, *kinds: str) -> None:
     """Refuse before any work a place where an artifact of these kinds may not go.
 
     Raises:
-        PagodaError: one line: what is in the way. In the way is anything but an empty folder and
-            an artifact of one of the kinds with nothing added to it.
+        PagodaError: if there is anything but an empty folder or such an artifact, nothing added.
     """
     outputs.check_folder(Path(path), _stranger(*kinds))
 
 
 def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None = None) -> Artifact:
-    """Open an artifact and check kind, configuration and every checksum.
-
-    Args:
-        path: folder of the artifact.
-        kind: the kind it must be.
-        expect: configuration entries it must carry, e.g. ``{"resolution": 16}``.
+    """Open an artifact and check its kind, every checksum, and configuration entries it must carry.
 
     Raises:
         PagodaError: one line for a missing, foreign or damaged artifact, and what to do.
     """
     path, artifact = Path(path), peek(path, kind)
-    files, config = artifact.manifest["files"], artifact.manifest["config"]
+    files = artifact.manifest["files"]
     if missing := _missing(kind, files):
         raise _damaged(path / MANIFEST, f"it lists no {', '.join(missing)}")
     for key, value in (expect or {}).items():
-        if config.get(key) != value:
+        if (found := artifact.config.get(key)) != value:
             raise PagodaError(
-                f"{path} belongs to another configuration: {key} = {config.get(key)!r}, "
+                f"{path} belongs to another configuration: {key} = {found!r}, "
                 f"params.yaml wants {value!r}; 'dvc repro' rebuilds it"
             )
     for name, entry in files.items():
@@ -175,10 +210,9 @@ def open_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
             raise _damaged(path / name, "missing")
         if (path / name).stat().st_size != entry["bytes"]:
             raise _damaged(path / name, "truncated or changed, sizes differ")
-    trusted = _trusted(path, files)
-    doubtful = [name for name in files if name not in trusted]
-    for name, found in zip(doubtful, _checksums([path / name for name in doubtful]), strict=True):
-        if found != files[name]["sha256"]:
+    doubtful = sorted(set(files) - _trusted(path, files))
+    for name, checksum in _checksums(path, doubtful).items():
+        if checksum != files[name]["sha256"]:
             raise _damaged(path / name, "checksums differ")
     if any(files[name]["bytes"] >= _LARGE for name in doubtful):
         _remember(path, files)
@@ -191,35 +225,19 @@ def peek(path: str | Path, *kinds: str) -> Artifact:
     Raises:
         PagodaError: one line if there is none, its manifest is damaged, or of another kind.
     """
-    path, wanted = Path(path), " or ".join(kinds)
+    path = Path(path)
     if not path.exists():
         raise PagodaError(f"{path} is missing; 'dvc repro' makes it and all it needs")
     if not (path / MANIFEST).is_file():
-        raise PagodaError(f"{path} is no {wanted} artifact: it has no {MANIFEST}")
+        raise PagodaError(f"{path} is no {' or '.join(kinds)} artifact: it has no {MANIFEST}")
     manifest = _read_manifest(path / MANIFEST)
     if manifest["kind"] not in kinds:
-        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {wanted}")
+        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {' or '.join(kinds)}")
     return Artifact(path, manifest)
 
 
-def create_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A writable, memory-mapped ``.npy`` file whose space is taken at once.
-
-    Writing to a mapping of a sparse file on a full disk kills the process.
-
-    Raises:
-        OSError: if the disk is too full.
-    """
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):
-        array.flush()
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return array
-
-
 def save_model(folder: Path, module: torch.nn.Module, card: Mapping[str, Any]) -> None:
-    """Write a module's state as safetensors and its card as JSON into ``folder``."""
+    """:func:`save_weights` of a module's state."""
     save_weights(folder, module.state_dict(), card)
 
 
@@ -267,10 +285,9 @@ def digest(tree: Any) -> str:
 def _manifest(
     folder: Path, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact]
 ) -> dict[str, Any]:
-    found = sorted(folder.iterdir())
     files: dict[str, dict[str, Any]] = {
-        f.name: {"bytes": f.stat().st_size, "sha256": checksum}
-        for f, checksum in zip(found, _checksums(found), strict=True)
+        name: {"bytes": (folder / name).stat().st_size, "sha256": checksum}
+        for name, checksum in _checksums(folder, sorted(os.listdir(folder))).items()
     }
     for name, entry in files.items():
         if spec := KINDS[kind].get(_whole(name)):
@@ -278,14 +295,9 @@ def _manifest(
         if name.endswith(".npy"):
             array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
             entry["shape"], entry["dtype"] = list(array.shape), array.dtype.name
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "config": dict(config),
-        "inputs": {name: artifact.fingerprint for name, artifact in sorted(inputs.items())},
-        "files": files,
-        "fingerprint": _fingerprint(files),
-    }
+    made_from = {name: artifact.fingerprint for name, artifact in sorted(inputs.items())}
+    return {"format": FORMAT, "kind": kind, "config": dict(config), "inputs": made_from,
+            "files": files, "fingerprint": _fingerprint(files)}  # fmt: skip
 
 
 def _fingerprint(files: Mapping[str, Any]) -> str:
@@ -294,34 +306,29 @@ def _fingerprint(files: Mapping[str, Any]) -> str:
 
 def _missing(kind: str, files: Mapping[str, Any]) -> list[str]:
     """Files of a kind that are not among those of an artifact."""
-    written = {_whole(name) for name in files}
-    return [name for name in KINDS[kind] if name not in written]
+    return [name for name in KINDS[kind] if name not in set(map(_whole, files))]
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
-    manifest = _read_json(file)
     try:
-        if manifest.get("format", 1) != FORMAT:
-            _other_format(file, manifest["format"])
+        manifest = _read_json(file)
+        found = manifest.get("format", 1)
+        if type(found) is int and found > FORMAT:
+            raise PagodaError(
+                f"{file.parent} is of format {found}, which a newer pagoda wrote; this one reads "
+                f"up to {FORMAT}: update it"
+            )
+        if found != FORMAT:
+            raise ValueError(f"format {found!r}")
         str(manifest["kind"]), dict(manifest["config"])
         for name, entry in manifest["files"].items():
             if Path(name).name != name or type(entry["bytes"]) is not int:
                 raise ValueError(f"{name!r} is no file of it")
-        sound = manifest["fingerprint"] == _fingerprint(manifest["files"])
+        if manifest["fingerprint"] != _fingerprint(manifest["files"]):
+            raise _damaged(file, "its fingerprint is not that of its files")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, f"{type(error).__name__} {error}") from error
-    if not sound:
-        raise _damaged(file, "its fingerprint is not that of its files")
     return dict(manifest)
-
-
-def _other_format(file: Path, found: Any) -> NoReturn:
-    if type(found) is int and found > FORMAT:
-        raise PagodaError(
-            f"{file.parent} is of format {found}, which a newer pagoda wrote; this one reads up to "
-            f"{FORMAT}: update it"
-        )
-    raise ValueError(f"format {found!r}")
 
 
 def _stranger(*kinds: str) -> outputs.Stranger:
@@ -356,41 +363,37 @@ def _whole(name: str) -> str:
     return re.sub(r"(-\d{5}-of-\d{5})?\.(npy|webp)$", ".npy", name)
 
 
-def _checksums(files: list[Path]) -> list[str]:
+def _checksums(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of files, several at once: hashing leaves the interpreter free."""
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(sha256, files))
+        found = threads.map(sha256, [folder / name for name in names])
+        return dict(zip(names, found, strict=True))
 
 
-def _record(path: Path) -> Path | None:
-    """Where is noted that an artifact's large files were compared with their checksums."""
-    here = path.resolve()
+def _record(path: Path, files: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """Where is noted that large files were compared with their checksums, and what to note now."""
+    here, states = path.resolve(), {}
     root = next((f for f in here.parents if (f / ".dvc").is_dir()), None)
-    return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json"
-
-
-def _state(path: Path, entry: Mapping[str, Any]) -> list[Any]:
-    stat = path.stat()
-    return [entry["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    for name, entry in files.items():
+        if entry["bytes"] >= _LARGE:
+            stat = (path / name).stat()
+            states[name] = [entry["sha256"], stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return root and root / ".scratch" / "verified" / f"{digest(str(here))}.json", states
 
 
 def _remember(path: Path, files: Mapping[str, Any]) -> None:
-    large = {name: _state(path / name, entry) for name, entry in files.items()
-             if entry["bytes"] >= _LARGE}  # fmt: skip
-    record = _record(path)
-    if record is None or not large:
-        return
-    with suppress(PagodaError):  # it saves time, nothing else
-        outputs.write_text(record, json.dumps(large))
+    record, states = _record(path, files)
+    if record and states:
+        with suppress(PagodaError):  # it saves time, nothing else
+            outputs.write_text(record, json.dumps(states))
 
 
 def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
-    record = _record(path)
-    try:
-        known = _read_json(record) if record else {}
-    except PagodaError:
-        return set()
-    return {name for name, entry in files.items() if known.get(name) == _state(path / name, entry)}
+    record, states = _record(path, files)
+    known: dict[str, Any] = {}
+    with suppress(PagodaError):
+        known = _read_json(record) if record and states else {}
+    return {name for name, state in states.items() if known.get(name) == state}
 
 
 def _damaged(file: Path, why: str) -> PagodaError:

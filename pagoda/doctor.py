@@ -172,11 +172,11 @@ def _dvc() -> Finding:
 
 
 def _data(config: Config) -> Finding:
-    from pagoda.data.sources import SPLITS
+    from pagoda.data.registry import SPLITS, find
     from pagoda.stages.sources import open_split
 
     data = config.data
-    if data.source in ("torchvision", "hub"):
+    if find(data.source).fetched:
         return _hub(data.source, str(data.hub), data.path)
     try:
         sources = {split: open_split(config, split) for split in SPLITS}

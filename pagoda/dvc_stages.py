@@ -46,26 +46,26 @@ def with_code(text: str) -> str:
         if command is None or lines is None:
             return stage[0]
         indent = lines[0].partition("-")[0]
-        by_method = "pagoda/methods/${" in stage[0]
-        code = "".join(f"{indent}- {d}\n" for d in code_of(command[1], by_method))
+        chosen = re.findall(r"- pagoda/(\w+)/\$\{", stage[0])
+        code = "".join(f"{indent}- {d}\n" for d in code_of(command[1], *chosen))
         return stage[0][: lines.start()] + code + stage[0][lines.end() :]
 
     return re.sub(r"^  \w+:\n(?:^(?:    .*)?\n)*", renewed, text, flags=re.MULTILINE)
 
 
-def code_of(stage: str, by_method: bool = False) -> list[str]:
+def code_of(stage: str, *chosen: str) -> list[str]:
     """The code that a stage depends on.
 
     Args:
         stage: its name.
-        by_method: a parameter names its method, and another dependency that method's file: added
-            are the folders that any method imports, and no method.
+        chosen: packages of which a parameter names one file, which is another dependency: added
+            are the folders that any of their files imports, and none of them.
     """
     found = set(dependencies(f"pagoda.stages.{stage}"))
-    if by_method:
-        files = (ROOT / "pagoda" / "methods").glob("[!_]*.py")
-        several = {d for f in files for d in dependencies(f"pagoda.methods.{f.stem}")}
-        found |= {d for d in several if not d.startswith("pagoda/methods/")}
+    for package in chosen:
+        files = (ROOT / "pagoda" / package).glob("[!_]*.py")
+        several = {d for f in files for d in dependencies(f"pagoda.{package}.{f.stem}")}
+        found |= {d for d in several if not d.startswith(f"pagoda/{package}")}
     return sorted(found)
 
 
@@ -105,7 +105,7 @@ def _collect(study: Study) -> dict[str, Any]:
 
 def _code(stage: str) -> list[str]:
     """All methods for a variant: which ones train it can be a parameter twice, a path only once."""
-    code = code_of(stage, by_method=stage == "variant")
+    code = code_of(stage, *(["methods"] if stage == "variant" else []))
     folders = ("pagoda/methods" if d.startswith("pagoda/methods/") else d for d in code)
     return [f"../{dep}" for dep in dict.fromkeys(folders)]
 

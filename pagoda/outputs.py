@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -45,16 +44,16 @@ def check_folder(path: Path, stranger: Stranger) -> None:
         PagodaError: one line: what is in the way.
     """
     with _one_line(path):
+        why: str | None = None
         if path.name in ("", "..") or Path.cwd().is_relative_to(path.resolve()):
-            _refuse(path, "is the working folder, or holds it")
-        if path.is_symlink():
-            _refuse(path, "is a symbolic link")
-        if path.exists():
-            if not path.is_dir():
-                _refuse(path, "is no folder")
-            if any(path.iterdir()) and (why := stranger(path)):
-                _refuse(path, why)
-        _check_parent(path)
+            why = "is the working folder, or holds it"
+        elif path.is_symlink():
+            why = "is a symbolic link"
+        elif path.exists() and not path.is_dir():
+            why = "is no folder"
+        elif path.exists() and any(path.iterdir()):
+            why = stranger(path)
+        _check_place(path, why)
 
 
 def check_file(path: Path) -> None:
@@ -64,11 +63,10 @@ def check_file(path: Path) -> None:
         PagodaError: one line: what is in the way.
     """
     with _one_line(path):
-        if path.is_dir():
-            _refuse(path, "is a folder")
-        if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
-            _refuse(path, "is a link or a device, no plain file")
-        _check_parent(path)
+        why = "is a folder" if path.is_dir() else None
+        if path.is_symlink() or (not why and path.exists() and not path.is_file()):
+            why = "is a link or a device, no plain file"
+        _check_place(path, why)
 
 
 @contextmanager
@@ -90,7 +88,15 @@ def new_folder(path: Path, stranger: Stranger) -> Iterator[Path]:
             partial.mkdir(parents=True)
             yield partial
             check_folder(path, stranger)
-            _swap(partial, path, old)
+            if path.exists():
+                path.rename(old)
+            try:
+                partial.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -123,18 +129,6 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _swap(new: Path, path: Path, old: Path) -> None:
-    if path.exists():
-        path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _recover(path: Path) -> None:
     """Put back, or remove, what processes of this machine left here when they were killed."""
     for left in sorted(path.parent.glob(escape(f".{path.name}.") + "*")):
@@ -150,28 +144,26 @@ def _recover(path: Path) -> None:
 def _is_alive(pid: str) -> bool:
     """Whether another process of that number runs; in containers our own can be that of a dead."""
     try:
-        if int(pid) != os.getpid():
-            os.kill(int(pid), 0)
-            return True
+        if int(pid) == os.getpid():
+            return False
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except (PermissionError, ValueError):
-        return True  # another user's, or not ours at all
-    return False
+        pass  # another user's, or not ours at all
+    return True
 
 
 def _beside(path: Path, what: str) -> Path:
     return path.parent / f".{path.name}.{what}-{platform.node()}-{os.getpid()}"
 
 
-def _check_parent(path: Path) -> None:
+def _check_place(path: Path, why: str | None) -> None:
+    if why:
+        raise PagodaError(f"{path} {why}, so nothing is written there; choose another place")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PagodaError(f"cannot write {path}; {nearest} is no folder that is yours to write to")
-
-
-def _refuse(path: Path, why: str) -> None:
-    raise PagodaError(f"{path} {why}, so nothing is written there; choose another place")
 
 
 @contextmanager

@@ -108,7 +108,14 @@ def read_torch(path: Path) -> Any:
         PagodaError: one line if the file holds code, or is damaged.
     """
     try:
-        _check_archive(path)
+        if zipfile.is_zipfile(path):
+            # torch packs without compression: what unpacks to more than the file fills the memory
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise PagodaError(
+                    f"{path} unpacks to {unpacked:,} bytes, which no file of torch does"
+                )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch tells its developers how a pickle is written
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -247,16 +254,6 @@ def _is_plain(tensor: Tensor) -> bool:
     return (
         tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     )
-
-
-def _check_archive(path: Path) -> None:
-    """torch packs without compression: what unpacks to more than the file fills the memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise PagodaError(f"{path} unpacks to {unpacked:,} bytes, which no file of torch does")
 
 
 def _compared(path: Path, file: WeightFile) -> Path:

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from pagoda import artifacts
+from pagoda.artifacts import KINDS
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.dinov2 import weight_file as dinov2_file
 from pagoda.evaluation.features.inception import MODES, weight_file
@@ -28,7 +29,6 @@ from pagoda.evaluation.files import open_images
 from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.statistics_files import read_statistics, refuse_pickle
-from pagoda.kinds import KINDS
 from pagoda.losses.distances import LpipsDistance
 from pagoda.networks.backbones import Backbone
 from pagoda.networks.denoiser import load_denoiser

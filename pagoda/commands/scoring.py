@@ -74,7 +74,9 @@ def evaluate(
     resolution: AnyResolution = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Images (folder, .zip, .tar, .npz) or a generator."),
+        typer.Option(
+            metavar="PATH", help="Images: folder, .zip, .tar, .npz, SOURCE:NAME, artifact."
+        ),
     ] = None,
     reference: Annotated[
         Path | None,

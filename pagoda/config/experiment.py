@@ -21,6 +21,7 @@ from pagoda.config.sections import (
     ReportConfig,
     StudiesConfig,
 )
+from pagoda.data import registry
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.one_step import OneStepConfig
@@ -63,7 +64,8 @@ class Config:
                 f"derived: run 'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={base}'"
             )  # fmt: skip
         rendered = self.data.render_res
-        yield (self.data.source != "embedded" or rendered >= target, "data.render_res", rendered,
+        drawn = registry.find(self.data.source).drawn
+        yield (not drawn or rendered >= target, "data.render_res", rendered,
                f"at least target_res = {target}")  # fmt: skip
         sigma_max, noise = self.diffusion.sigma_max, self.invert.noise
         yield noise < sigma_max, "invert.noise", noise, f"below diffusion.sigma_max = {sigma_max:g}"

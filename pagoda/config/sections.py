@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pagoda.data import registry
 from pagoda.fields import Check, opt
 from pagoda.training.method import ByMethod
 
@@ -16,10 +17,7 @@ NO_WEIGHTS = "weights/none"
 class DataConfig:
     """Where images come from and how they are cut."""
 
-    source: str = opt(
-        "kind of source",
-        choices=("embedded", "folder", "zip", "tar", "npz", "imagenet", "torchvision", "hub"),
-    )
+    source: str = opt("kind of source: the name of a file of pagoda/sources")
     path: str | None = opt(
         "file or folder of the source; null for embedded and for hub sets; a relative one that is "
         "not here is looked for in the project's root"
@@ -45,13 +43,16 @@ class DataConfig:
 
     def checks(self, at: str) -> Iterator[Check]:
         """What a source needs to be found."""
-        embedded, fetched = self.source == "embedded", self.source in ("torchvision", "hub")
-        yield (not embedded or self.num_classes == 10, f"{at}num_classes", self.num_classes,
-               "10 for the embedded set")  # fmt: skip
-        yield (embedded or fetched or self.path is not None, f"{at}path", self.path,
-               f"the path of a {self.source} source, e.g. -S {at}path=FILE")  # fmt: skip
-        yield (not fetched or self.hub is not None, f"{at}hub", self.hub,
-               f"the name of the set for source {self.source}")  # fmt: skip
+        known = registry.names()
+        yield self.source in known, f"{at}source", self.source, f"one of {', '.join(known)}"
+        source = registry.find(self.source)
+        yield (self.num_classes == (source.classes or self.num_classes), f"{at}num_classes",
+               self.num_classes, f"{source.classes} for the {self.source} set")  # fmt: skip
+        needed = {"path": f"the path of a {self.source} source, e.g. -S {at}path=FILE",
+                  "hub": f"the name of the set for source {self.source}"}  # fmt: skip
+        for key, allowed in needed.items():
+            there = source.needs != key or getattr(self, key) is not None
+            yield there, f"{at}{key}", getattr(self, key), allowed
 
 
 @dataclass(frozen=True)

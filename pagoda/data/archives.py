@@ -7,7 +7,6 @@ file's bytes are then one read away. A compressed tar archive has no random acce
 from __future__ import annotations
 
 import errno
-import io
 import os
 import posixpath
 import stat
@@ -17,10 +16,13 @@ import zipfile
 import zlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pagoda.data.trees import MOST_BYTES, File, FolderTree, Tree, Walked, is_hidden
 from pagoda.errors import PagodaError
+
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Of names of tar archives; those that are compressed are refused, whatever their names."""
 
 _ONE_AT_A_TIME = threading.Lock()  # threads share the position in an archive
 
@@ -31,12 +33,9 @@ def open_tree(path: str | Path) -> Tree:
     Raises:
         PagodaError: if there is nothing, or nothing that can be listed.
     """
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         return FolderTree(path)
-    if path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        return TarTree(path)
-    return ZipTree(path)
+    return TarTree(path) if str(path).lower().endswith(TAR_ENDINGS) else ZipTree(path)
 
 
 class _Link(NamedTuple):
@@ -93,7 +92,7 @@ class _Archive(Walked):
             self._held[folder][item] = name
             self._held[name] = {}
 
-    def _names(self, folder: str) -> list[str]:
+    def _items(self, folder: str) -> list[str]:
         return list(self._held[folder])
 
     def _look(self, folder: str, item: str) -> File | str | None:
@@ -125,7 +124,7 @@ class ZipTree(_Archive):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_archive": None}
 
-    def open(self, name: str) -> IO[bytes]:
+    def read(self, name: str) -> bytes:
         """The content of the file ``name``."""
         with _ONE_AT_A_TIME:
             archive = self._handle()
@@ -135,7 +134,7 @@ class ZipTree(_Archive):
             if info.file_size > MOST_BYTES:
                 raise OSError(f"it would take {info.file_size:,} bytes")
             with archive.open(info) as stream:  # never more than the archive states
-                return io.BytesIO(stream.read(info.file_size))
+                return stream.read(info.file_size)
 
     def _handle(self) -> zipfile.ZipFile:
         """The archive, opened once a process: a position in a file must not be shared."""
@@ -175,7 +174,7 @@ class TarTree(_Archive):
         if self._descriptor >= 0 and self._pid == os.getpid():
             os.close(self._descriptor)
 
-    def open(self, name: str) -> IO[bytes]:
+    def read(self, name: str) -> bytes:
         """The content of the file ``name``."""
         offset, size = self._at[name]
         with _ONE_AT_A_TIME:
@@ -184,7 +183,7 @@ class TarTree(_Archive):
         content = os.pread(self._descriptor, size, offset)
         if len(content) != size:
             raise EOFError("the archive ends early")
-        return io.BytesIO(content)
+        return content
 
     def _list(self) -> None:
         with self._path.open("rb") as stream:

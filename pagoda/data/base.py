@@ -1,79 +1,234 @@
-"""What every source of images offers, and the checks and the order they share."""
+"""What images are read from, and the labelled images of one split, in the order of training."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import struct
 import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pagoda.artifacts import digest
+from pagoda.data.registry import Wanted
 from pagoda.data.resize import to_rgb
+from pagoda.data.trees import digests
 from pagoda.errors import PagodaError, first_line
 
 Labels = NDArray[np.int64]
 
-DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
-           zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
+_DAMAGED = (PagodaError, OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error,
+            zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
 """All that Pillow and zipfile raise for damaged files, and to_rgb for modes without a rule."""
-
 
 _HASHED = 1 << 26  # bytes of pixels held at once while they are hashed
 
 
-class ImageSource(ABC):
+class Pictures(ABC):
+    """Images that are read by their row, labelled or not.
+
+    Attributes:
+        where: what messages call them, a path or a name.
+        passed_over: what is said of files that are no images of the set.
+        drawn: whether :meth:`array` draws them, which takes a processor's time.
+    """
+
+    passed_over = ""
+    drawn = False
+
+    def __init__(self, where: str, length: int) -> None:
+        self.where, self._length = where, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @abstractmethod
+    def name(self, row: int) -> str:
+        """Unique identifier of an image."""
+
+    @abstractmethod
+    def open(self, row: int) -> Image.Image:
+        """Open an image; :func:`decoded` turns what this raises into one line."""
+
+    @abstractmethod
+    def fingerprint(self, of: ImageSource) -> str:
+        """SHA-256 over what the images of a split are known by, their labels and their order."""
+
+    def array(self, rows: NDArray[Any]) -> NDArray[np.uint8] | None:
+        """Images (n, C, H, W) uint8, C = 1 or 3; None where they are decoded one by one."""
+        return None
+
+
+class Files(Pictures):
+    """Image files, each decoded when it is asked for."""
+
+    @abstractmethod
+    def content(self, row: int) -> bytes:
+        """The bytes of a file."""
+
+    def open(self, row: int) -> Image.Image:
+        """Open an image."""
+        return Image.open(io.BytesIO(self.content(row)))
+
+
+class NamedFiles(Files):
+    """Image files by name; ``read`` gives the bytes of one."""
+
+    def __init__(
+        self, where: str, names: Sequence[str], read: Callable[[str], bytes], passed_over: str = ""
+    ) -> None:
+        super().__init__(where, len(names))
+        self._names, self._read, self.passed_over = names, read, passed_over
+
+    def name(self, row: int) -> str:
+        """The name of a file."""
+        return self._names[row]
+
+    def content(self, row: int) -> bytes:
+        """The bytes of a file."""
+        return self._read(self._names[row])
+
+    def fingerprint(self, of: ImageSource) -> str:
+        """Of names, contents and class names. Reads every file."""
+        return digest([of.classes, of.names, digests(self._read, of.names, self.where)])
+
+
+class RowFiles(Files):
+    """Rows of a data set object, called ``stem[row]``.
+
+    ``rows[i][column]`` is a PIL image, or a dict of an image file's ``bytes``, or of the ``path``
+    where they are. The fingerprint covers ``identity`` besides contents, labels and class names.
+    """
+
+    def __init__(self, where: str, rows: Any, column: Any, identity: list[Any], stem: str) -> None:
+        super().__init__(where, len(rows))
+        self._rows, self._column, self._identity, self._stem = rows, column, identity, stem
+
+    def name(self, row: int) -> str:
+        """Where an image is in its split."""
+        return f"{self._stem}[{row}]"
+
+    def content(self, row: int) -> bytes:
+        """The bytes of a file, or of the pixels where only those are there."""
+        found = self._rows[row][self._column]
+        if isinstance(found, Image.Image):
+            return f"{found.mode} {found.size} ".encode() + found.tobytes()
+        if not found or not (found["bytes"] or found["path"]):
+            raise PagodaError("there is none")
+        content: bytes = found["bytes"] or Path(found["path"]).read_bytes()
+        return content
+
+    def open(self, row: int) -> Image.Image:
+        """Open an image."""
+        found = self._rows[row][self._column]
+        return found if isinstance(found, Image.Image) else super().open(row)
+
+    def fingerprint(self, of: ImageSource) -> str:
+        """Of the set's name and version, its contents, labels and class names."""
+        found = digests(self.content, of.rows.tolist(), self.where)
+        return digest([self._identity, found, of.labels.tolist(), of.classes])
+
+
+class Arrays(Pictures):
+    """Images that are an array, in memory, mapped, or read in pieces, called ``stem[row]``.
+
+    ``pixels`` is uint8, NHW, NHWC or NCHW with 1 or 3 channels; rows in, an array out.
+
+    Raises:
+        PagodaError: for another type or shape.
+    """
+
+    def __init__(self, where: str, pixels: Any, stem: str) -> None:
+        super().__init__(where, len(pixels))
+        self._pixels, self._stem = pixels, stem
+        like = np.broadcast_to(np.empty((), pixels.dtype), pixels.shape)
+        self.shape: tuple[int, ...] = to_nchw(like, stem).shape
+
+    def name(self, row: int) -> str:
+        """Where an image is in the array."""
+        return f"{self._stem}[{row}]"
+
+    def array(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Images (n, C, H, W) uint8, C = 1 or 3."""
+        return to_nchw(self._pixels[rows], self._stem)
+
+    def open(self, row: int) -> Image.Image:
+        """One image, grey or RGB."""
+        pixels = self.array(np.array([row]))[0].transpose(1, 2, 0)
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+    def fingerprint(self, of: ImageSource) -> str:
+        """Of pixels, labels and class names."""
+        content, step = hashlib.sha256(), max(1, _HASHED // int(np.prod(self.shape[1:])))
+        for start in range(0, len(self), step):
+            rows = np.arange(start, min(start + step, len(self)))
+            content.update(np.ascontiguousarray(self.array(rows)).data)
+        part = [of.rows.tolist()] if of.part else []
+        identity = [content.hexdigest(), self.shape, of.labels.tolist(), *part]
+        return digest([*identity, of.classes])
+
+
+def decoded(pictures: Pictures, row: int, exif: bool, called: str) -> Image.Image:
+    """An image as RGB, by the rules of :func:`pagoda.data.resize.to_rgb`.
+
+    Raises:
+        PagodaError: naming the image as ``called``, if it does not decode.
+    """
+    try:
+        with warnings.catch_warnings():  # of images that are large, but not too large
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return to_rgb(pictures.open(row), exif)
+    except _DAMAGED as error:
+        why = first_line(error)
+        raise PagodaError(f"{called} does not decode ({why}); mend or remove it") from error
+
+
+class ImageSource:
     """Labelled images of one split, in an order that takes the classes in turn.
 
     The order is that of :func:`interleave`, so the first N images are balanced over classes and
     are the same images whatever ``limit`` is.
 
     Args:
-        where: what messages call the source, its path or its name.
-        split: ``train`` or ``test``.
+        pictures: all the images there are.
+        wanted: the split: its name, limit, number of classes.
         classes: name of each class, by class index.
-        labels: class index of every image the source holds, (n,).
-        num_classes: number of classes that the configuration states.
-        limit: keep the first ``limit`` images of the order; None keeps all.
-        keep: rows of the source that belong to the split, (m,); None: all of them.
-        exif: turn images as their EXIF orientation says.
+        labels: class index of every image of ``pictures``, (n,).
+        keep: rows that belong to the split, (m,); None: all of them.
 
     Raises:
         PagodaError: if the number of classes differs, a label is out of range, a class has no
-            images, or there are fewer images than ``limit``.
+            images, or there are fewer images than the limit.
     """
-
-    passed_over = ""  # what is said of files that are no images of the set
 
     def __init__(
         self,
-        *,
-        where: str,
-        split: str,
+        pictures: Pictures,
+        wanted: Wanted,
         classes: Sequence[str],
-        labels: NDArray[Any],
-        num_classes: int,
-        limit: int | None,
+        labels: Any,
         keep: NDArray[np.intp] | None = None,
-        exif: bool = False,
     ) -> None:
-        self.where, self.split, self.classes = where, split, tuple(classes)
-        self._exif = exif
-        labels = labels.astype(np.int64)
-        if keep is not None:
-            labels = labels[keep]
-        _check_labels(where, split, self.classes, labels, num_classes)
+        self.pictures, self.split, self.classes = pictures, wanted.split, tuple(classes)
+        self.where, self.passed_over = pictures.where, pictures.passed_over
+        self.part, self._exif = keep is not None, wanted.exif
+        labels, limit = np.asarray(labels).astype(np.int64), wanted.limit
+        if len(labels) != len(pictures):
+            raise PagodaError(f"{self.where}: {len(pictures)} images and {len(labels)} labels")
+        labels = labels if keep is None else labels[keep]
+        _check_labels(self, labels, wanted.num_classes)
         if limit is not None and limit > len(labels):
             raise PagodaError(
-                f"{where} has {len(labels)} {split} images, data.{split}_images = {limit}; "
-                "lower it, or set it to null for all"
+                f"{self.where} has {len(labels)} {self.split} images, data.{self.split}_images = "
+                f"{limit}; lower it, or set it to null for all"
             )
         order = interleave(labels)[:limit]
         self.rows: NDArray[np.intp] = order if keep is None else keep[order]
@@ -85,95 +240,33 @@ class ImageSource(ABC):
     @property
     def names(self) -> list[str]:
         """Unique identifier of each image, in order."""
-        return [self._name(int(row)) for row in self.rows]
+        return [self.pictures.name(row) for row in self.rows.tolist()]
 
     def load(self, i: int) -> Image.Image:
-        """Decode image ``i`` to RGB, by the rules of :func:`pagoda.data.resize.to_rgb`.
-
-        Raises:
-            PagodaError: naming the image and its position, if it does not decode.
-        """
-        try:
-            with warnings.catch_warnings():  # of images that are large, but not too large
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                return to_rgb(self._open(int(self.rows[i])), self._exif)
-        except DAMAGED as error:
-            why = first_line(error)
-            raise PagodaError(
-                f"{self.describe(i)} does not decode ({why}); mend or remove it"
-            ) from error
+        """Image ``i`` as :func:`decoded` gives it."""
+        return decoded(self.pictures, int(self.rows[i]), self._exif, self.describe(i))
 
     def describe(self, i: int) -> str:
         """What messages call image ``i``."""
-        return f"{self.split} image {i} of {self.where} ({self._name(int(self.rows[i]))})"
+        name = self.pictures.name(int(self.rows[i]))
+        return f"{self.split} image {i} of {self.where} ({name})"
 
     def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
-        """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3.
+        """Images ``start:stop`` as :meth:`Pictures.array` gives them."""
+        return self.pictures.array(self.rows[start:stop])
 
-        None where images have to be decoded one by one, or differ in size.
-        """
-        return None
-
-    @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 over the contents of the images, their labels and their order.
 
-        Files are read whole; what is drawn, or fetched by name and version, is known by that.
+        Files are read whole; what is drawn is known by what was asked for.
         """
-
-    @abstractmethod
-    def _open(self, row: int) -> Image.Image:
-        """Open the image in row ``row`` of the source, before ordering."""
-
-    @abstractmethod
-    def _name(self, row: int) -> str:
-        """Identifier of the image in row ``row`` of the source, before ordering."""
-
-
-class ArraySource(ImageSource):
-    """Images that are already in memory, (n, C, H, W) uint8.
-
-    Args:
-        pixels: NHW, NHWC or NCHW with 1 or 3 channels; all of one size.
-        stem: an image is called ``stem[row]``.
-    """
-
-    def __init__(self, pixels: NDArray[np.uint8], *, stem: str, **common: Any) -> None:
-        super().__init__(**common)
-        self._part = common.get("keep") is not None
-        self._pixels, self._stem = to_nchw(pixels, stem), stem
-        if len(pixels) != len(common["labels"]):
-            raise PagodaError(
-                f"{self.where}: {stem} has {len(pixels)} images and {len(common['labels'])} labels"
-            )
-
-    def array(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Images ``start:stop`` as (n, C, H, W) uint8, C = 1 or 3."""
-        return self._pixels[self.rows[start:stop]]
-
-    def fingerprint(self) -> str:
-        """SHA-256 of pixels and labels."""
-        content = hashlib.sha256()
-        step = max(1, _HASHED // max(1, self._pixels[0].size))
-        for start in range(0, len(self._pixels), step):
-            content.update(np.ascontiguousarray(self._pixels[start : start + step]).data)
-        identity: list[Any] = [content.hexdigest(), self._pixels.shape, self.labels.tolist()]
-        if self._part:
-            identity.append(self.rows.tolist())
-        return digest([*identity, self.classes])
-
-    def _open(self, row: int) -> Image.Image:
-        pixels = self._pixels[row].transpose(1, 2, 0)
-        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-    def _name(self, row: int) -> str:
-        return f"{self._stem}[{row}]"
+        return self.pictures.fingerprint(self)
 
 
 def hold_out(
-    names: Sequence[str], labels: NDArray[Any], share: float, where: str
-) -> NDArray[np.bool_]:
-    """Which images make the test split of a set that has none, (n,).
+    names: Sequence[str], labels: NDArray[Any], wanted: Wanted, where: str
+) -> NDArray[np.intp]:
+    """Rows of a split of a set that has no splits: ``wanted.test_share`` of each class is ``test``.
 
     Of each class those whose names come first by their SHA-256: the choice does not follow the
     order of names (frames of one film stay no neighbours), and it is the same on every machine.
@@ -190,9 +283,9 @@ def hold_out(
                 f"{where}: the class of {names[rows[0]]} has one image, and data.test_share wants "
                 "some for each split; add images, or set data.num_classes=1 to ignore classes"
             )
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        count = min(max(1, round((wanted.test_share or 0) * len(rows))), len(rows) - 1)
         held[sorted(rows, key=lambda row: keys[row])[:count]] = True
-    return held
+    return np.flatnonzero(held == (wanted.split == "test"))
 
 
 def interleave(labels: Labels) -> NDArray[np.intp]:
@@ -204,11 +297,6 @@ def interleave(labels: Labels) -> NDArray[np.intp]:
     ordered = labels[by_class]
     rank = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
     return by_class[np.lexsort((ordered, rank))]
-
-
-def digest(tree: Any) -> str:
-    """Hex SHA-256 of a JSON-able tree."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def to_nchw(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
@@ -230,23 +318,31 @@ def to_nchw(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
     )
 
 
-def _check_labels(
-    where: str, split: str, classes: tuple[str, ...], labels: Labels, num_classes: int
-) -> None:
-    if len(classes) != num_classes:
-        some = ", ".join(classes[:4]) + (" ..." if len(classes) > 4 else "")
+def unreachable(name: str, error: Exception) -> PagodaError:
+    """What is said of a set that cannot be fetched."""
+    why = first_line(error)
+    return PagodaError(
+        f"cannot get {name} ({why}); check the name and the network, or use a local copy: "
+        "-S data.source=npz -S data.path=FILE (zip, tar and folder work too)"
+    )
+
+
+def _check_labels(of: ImageSource, labels: Labels, num_classes: int | None) -> None:
+    where, split, count = of.where, of.split, len(of.classes)
+    if count != (num_classes or count):
+        some = ", ".join(of.classes[:4]) + (" ..." if count > 4 else "")
         raise PagodaError(
-            f"{where} has {len(classes)} classes, data.num_classes = {num_classes}; if {some} are "
-            f"the classes you mean, set data.num_classes={len(classes)}"
+            f"{where} has {count} classes, data.num_classes = {num_classes}; if {some} are "
+            f"the classes you mean, set data.num_classes={count}"
         )
     if labels.ndim != 1 or not len(labels):
         raise PagodaError(f"{where} has no {split} images")
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    outside = np.flatnonzero((labels < 0) | (labels >= count))
     if len(outside):
         raise PagodaError(
             f"{where}: label {labels[outside[0]]} of {split} image {outside[0]} is out of range; "
-            f"with data.num_classes = {num_classes} labels run from 0 to {num_classes - 1}"
+            f"with data.num_classes = {count} labels run from 0 to {count - 1}"
         )
-    empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+    empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
     if len(empty):
-        raise PagodaError(f"{where}: class {classes[empty[0]]} has no {split} images; add some")
+        raise PagodaError(f"{where}: class {of.classes[empty[0]]} has no {split} images; add some")

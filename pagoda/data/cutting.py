@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pagoda.data.base import ImageSource
 from pagoda.data.resize import cut, cut_batch, enlarges
-from pagoda.data.shards import create_shards, shard_names
-from pagoda.data.sources import EmbeddedSource
+from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import ENCODED_SHARD, SHARD_BYTES, Pixels, cores, encode
 from pagoda.errors import PagodaError
 
@@ -75,9 +73,7 @@ class Target:
     @property
     def each(self) -> int:
         """Images a shard."""
-        if self.encoded:
-            return ENCODED_SHARD
-        return max(1, SHARD_BYTES // (3 * self.resolution**2))
+        return ENCODED_SHARD if self.encoded else max(1, SHARD_BYTES // (3 * self.resolution**2))
 
     def shards(self) -> list[Path]:
         """Files of the pixels, in order."""
@@ -92,37 +88,36 @@ class Target:
             OSError: if the disk is too full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.encoded:
+        if self.encoded:
+            whole = self._whole_files()
+        else:
             shape = (self.images, 3, self.resolution, self.resolution)
             create_shards(self.folder, f"{self.split}_images", np.uint8, shape, self.each)
-        whole = self._whole()
+            logged = [b for b in self.blocks() if b.stop <= self.images]
+            whole = [b for b in logged if zlib.crc32(self.read(b.start, b.stop)) == b.crc]
         partial = self.log.with_suffix(".partial")
-        partial.write_text("".join(_line(block) for block in whole), "utf-8")
+        partial.write_text("".join(json.dumps(block) + "\n" for block in whole), "utf-8")
         partial.rename(self.log)
-        if self.encoded:
-            self._truncate(whole)
         return whole
 
     def write(self, start: int, images: Pixels) -> None:
         """Put raw images (n, 3, R, R) into their rows."""
-        for file, rows, inside in self._pieces(start, start + len(images)):
-            np.lib.format.open_memmap(file, "r+")[inside] = images[rows]
+        self._rows("r+")[start : start + len(images)] = images
 
     def read(self, start: int, stop: int) -> bytes:
-        """What :meth:`write` or :meth:`append` put there."""
-        pieces = self._pieces(start, stop)
-        return b"".join(np.load(f, mmap_mode="r")[inside].tobytes() for f, _, inside in pieces)
+        """What :meth:`write` put there."""
+        return self._rows("r")[start:stop].tobytes()
 
     def append(self, block: Block, files: list[bytes]) -> None:
         """Put WebP files behind those of the block before."""
-        for file, rows, _ in self._pieces(block.start, block.stop):
+        for file, rows in self._pieces(block):
             with file.open("ab") as stream:
                 stream.write(b"".join(files[rows]))
 
     def note(self, block: Block) -> None:
         """Say in the log that a block is on disk."""
         with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(_line(block))
+            stream.write(json.dumps(block) + "\n")
 
     def blocks(self) -> list[Block]:
         """The blocks of the log, in order, up to the first line that is not whole."""
@@ -144,41 +139,45 @@ class Target:
             np.save(self.folder / f"{self.split}_offsets.npy", offsets)
         return sum(block.enlarged for block in blocks)
 
-    def _pieces(self, start: int, stop: int) -> list[tuple[Path, slice, slice]]:
-        """Shard, rows of the block, rows of the shard."""
-        files, pieces = self.shards(), []
-        for k in range(start // self.each, (stop - 1) // self.each + 1):
-            first, last = max(start, k * self.each), min(stop, (k + 1) * self.each)
-            inside = slice(first - k * self.each, last - k * self.each)
-            pieces.append((files[k], slice(first - start, last - start), inside))
-        return pieces
+    def _rows(self, mode: str) -> ShardedArray:
+        return ShardedArray([np.lib.format.open_memmap(file, mode) for file in self.shards()])
 
-    def _whole(self) -> list[Block]:
-        if not self.encoded:
-            found = [b for b in self.blocks() if b.stop <= self.images]
-            return [b for b in found if zlib.crc32(self.read(b.start, b.stop)) == b.crc]
+    def _pieces(self, block: Block) -> Iterator[tuple[Path, slice]]:
+        """The shards of a block's files; of each, which of the files lie there."""
+        files = self.shards()
+        for k in range(block.start // self.each, (block.stop - 1) // self.each + 1):
+            first, last = max(block.start, k * self.each), min(block.stop, (k + 1) * self.each)
+            yield files[k], slice(first - block.start, last - block.start)
+
+    def _whole_files(self) -> list[Block]:
+        """Blocks of WebP files; what a killed process left behind the last whole one is cut off."""
         whole: list[Block] = []
-        streams = {file: file.open("rb") for file in self.shards() if file.is_file()}
+        files, ends = self.shards(), dict.fromkeys(self.shards(), 0)
+        content = {file: file.open("rb") for file in files if file.is_file()}
         try:
             for block in self.blocks():
-                parts = []
-                for file, rows, _ in self._pieces(block.start, block.stop):
-                    size = sum(block.sizes[rows])
-                    parts.append(streams[file].read(size) if file in streams else b"")
-                if zlib.crc32(b"".join(parts)) != block.crc or block.start != _end(whole):
+                crc, sizes = 0, {}
+                for file, rows in self._pieces(block):
+                    sizes[file] = sum(block.sizes[rows])
+                    crc = zlib.crc32(
+                        content[file].read(sizes[file]) if file in content else b"", crc
+                    )
+                if crc != block.crc or block.start != (whole[-1].stop if whole else 0):
                     break
                 whole.append(block)
+                for file, size in sizes.items():
+                    ends[file] += size
         finally:
-            for stream in streams.values():
+            for stream in content.values():
                 stream.close()
+        for file, end in ends.items():
+            with file.open("ab") as half:
+                half.truncate(end)
         return whole
 
-    def _truncate(self, whole: list[Block]) -> None:
-        """Cut off what a killed process left behind the last whole block."""
-        sizes = [size for block in whole for size in block.sizes]
-        for k, file in enumerate(self.shards()):
-            with file.open("ab") as stream:
-                stream.truncate(sum(sizes[k * self.each : (k + 1) * self.each]))
+
+_Filled = list[tuple[Block, list[bytes]]]
+_Item = tuple[int, int, list[int]]  # start, stop, and the numbers of the targets that lack them
 
 
 @dataclass(frozen=True)
@@ -207,29 +206,29 @@ class Cutting:
         """
         done = [{(b.start, b.stop) for b in target.prepare()} for target in self.targets]
         count, step = len(self.source), self._block()
-        todo = []
+        todo: list[_Item] = []
         for start in range(0, count, step):
-            span = (start, min(start + step, count))
-            lacking = [k for k, spans in enumerate(done) if span not in spans]
-            if lacking:
-                todo.append((*span, lacking))
+            stop = min(start + step, count)
+            if lacking := [k for k, spans in enumerate(done) if (start, stop) not in spans]:
+                todo.append((start, stop, lacking))
         advance(count - sum(stop - start for start, stop, _ in todo))
-        for _, _, lacking, results in self._results(todo):
+        for (start, stop, lacking), results in self._results(todo):
             for k, (block, files) in zip(lacking, results, strict=True):
                 if files:
                     self.targets[k].append(block, files)
                 self.targets[k].note(block)
-            advance(results[0][0].stop - results[0][0].start)
+            advance(stop - start)
 
-    def fill(self, start: int, stop: int, lacking: list[int]) -> list[tuple[Block, list[bytes]]]:
+    def fill(self, start: int, stop: int, lacking: list[int]) -> _Filled:
         """Cut images ``start:stop`` to the targets ``lacking``.
 
         Raw pixels are written; of encoded targets the files are returned, to be appended in order.
         """
         targets = [self.targets[k] for k in lacking]
-        cuts, small = self._cut(start, stop, targets)
-        done = []
-        for target, images, enlarged in zip(targets, cuts, small, strict=True):
+        done: _Filled = []
+        for target, (images, enlarged) in zip(
+            targets, self._cut(start, stop, targets), strict=True
+        ):
             files: list[bytes] = []
             if target.encoded:
                 files = [encode(image.transpose(1, 2, 0)) for image in images]
@@ -240,40 +239,37 @@ class Cutting:
             done.append((Block(start, stop, enlarged, crc, [len(f) for f in files]), files))
         return done
 
-    def _cut(self, start: int, stop: int, targets: list[Target]) -> tuple[list[Pixels], list[int]]:
-        arrays: NDArray[np.uint8] | None = self.source.array(start, stop)
-        if arrays is not None:
+    def _cut(self, start: int, stop: int, targets: list[Target]) -> list[tuple[Pixels, int]]:
+        """For each target the images, and how many of them were enlarged."""
+        sides, count = [target.resolution for target in targets], stop - start
+        if (arrays := self.source.array(start, stop)) is not None:
             height, width = arrays.shape[2:]
-            return (
-                [cut_batch(arrays, t.resolution, self.recipe, self.pad_to) for t in targets],
-                [(stop - start) * enlarges(width, height, t.resolution, self.pad_to)
-                 for t in targets],
-            )  # fmt: skip
-        cuts = [np.empty((stop - start, 3, t.resolution, t.resolution), np.uint8) for t in targets]
-        small = [0] * len(targets)
+            small = [count * enlarges(width, height, side, self.pad_to) for side in sides]
+            cuts = [cut_batch(arrays, side, self.recipe, self.pad_to) for side in sides]
+            return list(zip(cuts, small, strict=True))
+        cuts = [np.empty((count, 3, side, side), np.uint8) for side in sides]
+        small = [0] * len(sides)
         for i in range(start, stop):
             image = self.source.load(i)
-            for k, target in enumerate(targets):
-                small[k] += enlarges(*image.size, target.resolution, self.pad_to)
+            for k, side in enumerate(sides):
+                small[k] += enlarges(*image.size, side, self.pad_to)
                 try:
-                    pixels = cut(image, target.resolution, self.recipe, self.pad_to)
+                    pixels = cut(image, side, self.recipe, self.pad_to)
                 except PagodaError as error:
                     raise PagodaError(f"{self.source.describe(i)} {error}; remove it") from error
                 cuts[k][i - start] = pixels.transpose(2, 0, 1)
-        return cuts, small
+        return list(zip(cuts, small, strict=True))
 
-    def _results(
-        self, todo: list[tuple[int, int, list[int]]]
-    ) -> Iterator[tuple[int, int, list[int], list[tuple[Block, list[bytes]]]]]:
+    def _results(self, todo: list[_Item]) -> Iterator[tuple[_Item, _Filled]]:
         workers = min(cores(), len(todo))
         if workers < 2 or not self._worth_processes():
-            for start, stop, lacking in todo:
-                yield start, stop, lacking, self.fill(start, stop, lacking)
+            for item in todo:
+                yield item, self.fill(*item)
             return
         # Spawned, not forked: the parent runs threads (the progress bar, perhaps libraries').
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, context, _start_worker, (self,))
-        waiting: deque[tuple[tuple[int, int, list[int]], Future[_Filled]]] = deque()
+        waiting: deque[tuple[_Item, Future[_Filled]]] = deque()
         rest = iter(todo)
         try:
             while True:
@@ -283,7 +279,7 @@ class Cutting:
                 if not waiting:
                     return
                 item, result = waiting.popleft()
-                yield *item, result.result()
+                yield item, result.result()
         except BrokenProcessPool as error:
             raise PagodaError("a process that cut images was killed; free some memory") from error
         finally:
@@ -299,10 +295,8 @@ class Cutting:
         if first is None:
             return len(self.source) > _DECODED_ALONE
         drawn = len(self.source) * first.shape[2] * first.shape[3]
-        return isinstance(self.source, EmbeddedSource) and drawn > _DRAWN_ALONE
+        return self.source.pictures.drawn and drawn > _DRAWN_ALONE
 
-
-_Filled = list[tuple[Block, list[bytes]]]
 
 _worker: Cutting
 
@@ -314,14 +308,6 @@ def _start_worker(cutting: Cutting) -> None:
 
 def _fill(start: int, stop: int, lacking: list[int]) -> _Filled:
     return _worker.fill(start, stop, lacking)
-
-
-def _line(block: Block) -> str:
-    return json.dumps(block) + "\n"
-
-
-def _end(blocks: list[Block]) -> int:
-    return blocks[-1].stop if blocks else 0
 
 
 @contextmanager

@@ -17,6 +17,7 @@ gives the same bytes, and Pillow everywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,20 +170,14 @@ def _adm(image: Image.Image, resolution: int) -> Image.Image:
     return _centre(image.resize(size, Image.Resampling.BICUBIC), resolution)
 
 
-def _lanczos(image: Image.Image, resolution: int) -> Image.Image:
-    square = _centre(image, min(image.size))
-    return square.resize((resolution, resolution), Image.Resampling.LANCZOS)
-
-
-def _box(image: Image.Image, resolution: int) -> Image.Image:
-    square = _centre(image, min(image.size))
-    return square.resize((resolution, resolution), Image.Resampling.BOX)
+def _square(filter: Image.Resampling, image: Image.Image, resolution: int) -> Image.Image:
+    return _centre(image, min(image.size)).resize((resolution, resolution), filter)
 
 
 RECIPES: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     "adm": _adm,
-    "lanczos": _lanczos,
-    "box": _box,
+    "lanczos": partial(_square, Image.Resampling.LANCZOS),
+    "box": partial(_square, Image.Resampling.BOX),
 }
 """Each takes an RGB image and R, and returns an RGB image of R x R pixels."""
 

@@ -18,17 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[Any]  # float64
 
 CLASSES: tuple[str, ...] = (
-    "disc",
-    "square",
-    "triangle",
-    "ring",
-    "plus",
-    "star",
-    "stripes",
-    "checker",
-    "crescent",
+    "disc", "square", "triangle", "ring", "plus", "star", "stripes", "checker", "crescent",
     "dumbbell",
-)
+)  # fmt: skip
 """Class names; the label of image ``index`` is ``index % 10``."""
 
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -145,17 +145,8 @@ def _dumbbell(u: Field, v: Field, h: Field) -> Surface:
 
 
 SHAPES: tuple[Callable[[Field, Field, Field], Surface], ...] = (
-    _disc,
-    _square,
-    _triangle,
-    _ring,
-    _plus,
-    _star,
-    _stripes,
-    _checker,
-    _crescent,
-    _dumbbell,
-)
+    _disc, _square, _triangle, _ring, _plus, _star, _stripes, _checker, _crescent, _dumbbell,
+)  # fmt: skip
 """One shape a class, in the order of :data:`pagoda.data.scenes.CLASSES`."""
 
 PERIOD = np.array([0.29, 0.25, 0.25, 0.27, 0.3, 9.0, 0.22, 0.24, 0.33, 0.22])

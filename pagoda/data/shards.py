@@ -7,13 +7,14 @@ copy, hash or cache by itself.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pagoda.artifacts import Artifact, create_array
+from pagoda.artifacts import Artifact
 
 LARGE = 1 << 30
 """Bytes from which a mapped array counts as one that memory may not hold: 1 GiB."""
@@ -50,57 +51,56 @@ class ShardedArray:
         """A copy of the rows of a slice or of a list of indices, none of them negative."""
         index = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         out = np.empty((len(index), *self.shape[1:]), self.dtype)
-        for part, here in self._split(index):
-            out[here] = self.parts[part][index[here] - part * self._size]
+        for part, here, inside in self._split(index):
+            out[here] = self.parts[part][inside]
         return out
 
     def __setitem__(self, rows: slice, values: np.ndarray) -> None:
-        index = np.arange(len(self))[rows]
-        for part, here in self._split(index):
-            self.parts[part][index[here] - part * self._size] = values[here]
+        for part, here, inside in self._split(np.arange(len(self))[rows]):
+            self.parts[part][inside] = values[here]
 
     def flush(self, rows: slice) -> None:
         """Hand the parts that hold these rows to the disk."""
-        for part, _ in self._split(np.arange(len(self))[rows]):
+        for part, _, _ in self._split(np.arange(len(self))[rows]):
             if isinstance(memory := self.parts[part], np.memmap):
                 memory.flush()
 
-    def _split(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def _split(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Parts; of each, which of the indices lie in it, and which rows of it they are."""
         owner = index // self._size
         for part in np.unique(owner):
-            yield int(part), owner == part
+            here = owner == part
+            yield int(part), here, index[here] - part * self._size
 
 
 def create_shards(
     folder: Path, name: str, dtype: type | str, shape: tuple[int, ...], shard: int
 ) -> ShardedArray:
-    """New files in ``folder``, their space taken at once; whole ones that exist are opened instead.
+    """New files in ``folder``; whole ones that exist are opened instead.
+
+    Their space is taken at once: writing to a mapping of a sparse file on a full disk kills the
+    process. A file appears under its name when that is done.
 
     Raises:
         OSError: if the disk is too full.
     """
     parts = []
     for i, file in enumerate(shard_names(name, shape[0], shard)):
-        rows = min(shard, shape[0] - i * shard)
-        path = folder / file
-        form = (rows, *shape[1:]), np.dtype(dtype)
-        part = _opened(path)
-        if part is None or (part.shape, part.dtype) != form:
+        path, form = folder / file, (min(shard, shape[0] - i * shard), *shape[1:])
+        try:
+            part = np.load(path, mmap_mode="r+", allow_pickle=False)
+        except (FileNotFoundError, EOFError, ValueError):  # none, or what a power cut left
+            part = None
+        if part is None or (part.shape, part.dtype) != (form, np.dtype(dtype)):
             partial = path.with_suffix(".partial")
-            create_array(partial, np.dtype(dtype).type, form[0])
-            partial.rename(path)  # a file appears under its name when its space is taken
+            np.lib.format.open_memmap(partial, "w+", np.dtype(dtype), form).flush()
+            if hasattr(os, "posix_fallocate"):
+                with partial.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+            partial.rename(path)
             part = np.load(path, mmap_mode="r+")
         parts.append(part)
     return ShardedArray(parts)
-
-
-def _opened(path: Path) -> np.ndarray | None:
-    """A mapped array; None where there is none, or one that a power cut left in part."""
-    try:
-        part: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
-    except (FileNotFoundError, EOFError, ValueError):
-        return None
-    return part
 
 
 def open_rows(artifact: Artifact, name: str) -> np.ndarray | ShardedArray:

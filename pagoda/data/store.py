@@ -84,46 +84,38 @@ class EncodedImages:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Pixels:
         """Images of a slice or of an array of rows, none of them negative."""
-        return self._take(np.arange(len(self))[rows] if isinstance(rows, slice) else rows)
+        index = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        out = np.empty((len(index), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            out[place] = decode(self._content(int(index[place]))).transpose(2, 0, 1)
+
+        if len(index) < 2:
+            for place in range(len(index)):
+                fill(place)
+        else:
+            filled = [self._threads.submit(fill, place) for place in range(len(index))]
+            wait(filled)  # no thread reads the files after this call, also where one failed
+            for result in filled:
+                result.result()
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
-        held = ("_shards", "_threads")
-        return {key: value for key, value in self.__dict__.items() if key not in held}
-
-    @property
-    def parts(self) -> list[np.ndarray]:
-        """The mapped bytes of every shard."""
-        return self._shards
+        return {k: v for k, v in self.__dict__.items() if k not in ("parts", "_threads")}
 
     @cached_property
-    def _shards(self) -> list[np.ndarray]:
+    def parts(self) -> list[np.ndarray]:
+        """The mapped bytes of every shard."""
         return [np.memmap(path, np.uint8, "r") for path in self._paths]
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(cores(), "pagoda-decode")
 
-    def _take(self, rows: NDArray[Any]) -> Pixels:
-        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
-
-        def fill(place: int) -> None:
-            out[place] = decode(self._content(int(rows[place]))).transpose(2, 0, 1)
-
-        if len(rows) < 2:
-            for place in range(len(rows)):
-                fill(place)
-        else:
-            filled = [self._threads.submit(fill, place) for place in range(len(rows))]
-            wait(filled)  # no thread reads the files after this call, also where one failed
-            for result in filled:
-                result.result()
-        return out
-
     def _content(self, row: int) -> bytes:
         shard = row // self._each
-        base = int(self._offsets[shard * self._each])
-        start, stop = int(self._offsets[row]) - base, int(self._offsets[row + 1]) - base
-        content = self._shards[shard][start:stop].tobytes()
+        start, stop = self._offsets[row : row + 2] - self._offsets[shard * self._each]
+        content = self.parts[shard][start:stop].tobytes()
         if len(content) != stop - start:
             raise PagodaError(f"{self._paths[shard]} ends early; delete its folder and run "
                               "'dvc repro'")  # fmt: skip

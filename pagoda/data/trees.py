@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pagoda.errors import PagodaError, first_line
 
@@ -50,12 +50,6 @@ _AT_ONCE = 1024  # files waiting for a thread
 _T = TypeVar("_T")
 
 
-class Entry(NamedTuple):
-    """One file of a tree."""
-
-    name: str  # with forward slashes; a folder ends in one
-
-
 class File(NamedTuple):
     """A file, by whatever name or link it was found."""
 
@@ -68,37 +62,33 @@ class Tree(ABC):
 
     Attributes:
         where: what messages call it.
-        entries: every file and folder that is not hidden, names relative to the root.
+        names: of every file and folder that is not hidden, relative to the root, with forward
+            slashes; a folder's ends in one.
         passed: how many of each kind were passed over while listing.
         used: files that were read for what they say of the images.
     """
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.entries: list[Entry] = []
+        self.names: list[str] = []
         self.passed: Counter[str] = Counter()
         self.used: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Other processes open files by name: they need no listing."""
-        return self.__dict__ | {"entries": []}
+        return self.__dict__ | {"names": []}
 
     @abstractmethod
-    def open(self, name: str) -> IO[bytes]:
+    def read(self, name: str) -> bytes:
         """The content of the file ``name``.
 
         Raises:
             OSError, zipfile.BadZipFile, EOFError: if it is gone or damaged.
         """
 
-    def images(self) -> list[Entry]:
+    def images(self) -> list[str]:
         """The image files, in order of their names."""
-        return sorted(entry for entry in self.entries if is_image(entry.name))
-
-    def read(self, name: str) -> bytes:
-        """All of :meth:`open`."""
-        with self.open(name) as stream:
-            return stream.read()
+        return sorted(filter(is_image, self.names))
 
     def read_text(self, name: str) -> str:
         """A text file's content.
@@ -112,17 +102,13 @@ class Tree(ABC):
         except _UNREADABLE as error:
             raise PagodaError(f"cannot read {name} of {self.where} ({error})") from error
 
-    def digests(self, names: Sequence[str]) -> list[str]:
-        """:func:`digests` of files of this tree."""
-        return digests(self.open, names, self.where)
-
     def passed_over(self, taken: int) -> str:
         """``3 files passed over: .txt 2, hidden 1``; '' if there are none.
 
         Args:
             taken: how many of the images are used; the others count as passed over.
         """
-        files = [e.name for e in self.entries if e.name[-1] != "/" and e.name not in self.used]
+        files = [name for name in self.names if name[-1] != "/" and name not in self.used]
         counts = self.passed + Counter(map(_kind, files))
         counts[_IMAGES] -= taken
         ranked = sorted((-n, kind) for kind, n in counts.items() if n > 0)
@@ -137,11 +123,28 @@ class Tree(ABC):
         return _Part(self, prefix)
 
 
+class _Part(Tree):
+    """What lies in one folder of a tree."""
+
+    def __init__(self, tree: Tree, prefix: str) -> None:
+        super().__init__(tree.where)
+        self._tree, self._prefix, self.passed = tree, prefix, tree.passed.copy()
+        for name in tree.names:
+            if not name.startswith(prefix):
+                self.passed[_kind(name)] += name[-1] != "/"
+            elif name != prefix:
+                self.names.append(name.removeprefix(prefix))
+
+    def read(self, name: str) -> bytes:
+        """The content of the file ``name``."""
+        return self._tree.read(self._prefix + name)
+
+
 class Walked(Tree):
     """A tree that is listed folder by folder."""
 
     @abstractmethod
-    def _names(self, folder: str) -> list[str]:
+    def _items(self, folder: str) -> list[str]:
         """Names in a folder of which ``folder`` says where it is, links followed."""
 
     @abstractmethod
@@ -157,7 +160,7 @@ class Walked(Tree):
         waiting = [("", root, frozenset({root}))]
         while waiting:
             prefix, folder, above = waiting.pop()
-            for item in self._names(folder):
+            for item in self._items(folder):
                 if is_hidden(item):
                     self.passed["hidden"] += 1
                     continue
@@ -169,7 +172,7 @@ class Walked(Tree):
                 elif found in above:
                     self.passed["links to a folder above"] += 1
                 else:
-                    self.entries.append(Entry(f"{name}/"))
+                    self.names.append(f"{name}/")
                     waiting.append((f"{name}/", found, above | {found}))
 
     def _followed(self, folder: str, item: str, name: str) -> File | str | None:
@@ -188,10 +191,37 @@ class Walked(Tree):
                 f"{name} of {self.where} is of {file.size:,} bytes, an image has at most "
                 f"{MOST_BYTES:,}; remove it"
             )
-        self.entries.append(Entry(name))
+        self.names.append(name)
 
 
-def digests(open_file: Callable[[_T], IO[bytes]], names: Sequence[_T], where: str) -> list[str]:
+class FolderTree(Walked):
+    """A folder on disk."""
+
+    def __init__(self, root: str | Path) -> None:
+        super().__init__(str(root))
+        if not Path(root).is_dir():
+            raise PagodaError(f"data.path = {root}: there is no such folder")
+        try:
+            self._walk(os.path.realpath(root))
+        except OSError as error:
+            raise PagodaError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    def read(self, name: str) -> bytes:
+        """The content of the file ``name``."""
+        return Path(self.where, name).read_bytes()
+
+    def _items(self, folder: str) -> list[str]:
+        return os.listdir(folder)
+
+    def _look(self, folder: str, item: str) -> File | str | None:
+        path = f"{folder}/{item}"
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            return os.path.realpath(path) if os.path.islink(path) else path
+        return File(found.st_size, None) if stat.S_ISREG(found.st_mode) else None
+
+
+def digests(read: Callable[[_T], bytes], names: Sequence[_T], where: str) -> list[str]:
     """Hex SHA-256 of the bytes of each file: all of them are read, by threads.
 
     Raises:
@@ -200,8 +230,7 @@ def digests(open_file: Callable[[_T], IO[bytes]], names: Sequence[_T], where: st
 
     def one(name: _T) -> str:
         try:
-            with open_file(name) as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+            return hashlib.sha256(read(name)).hexdigest()
         except (PagodaError, *_UNREADABLE) as error:
             why = first_line(error)
             raise PagodaError(
@@ -229,60 +258,14 @@ def escaped(name: str) -> str:
     Backslashes are doubled, a byte that is no UTF-8 becomes ``\xe9``, a line's end ``\n``, any
     other control character ``\u000b``.
     """
-    return re.sub(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escape, name)
 
+    def code(found: re.Match[str]) -> str:
+        number = ord(found[0])
+        if 0xDC80 <= number <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+            return f"\\x{number - 0xDC00:02x}"
+        return {"\\": "\\\\", "\n": "\\n"}.get(found[0], f"\\u{number:04x}")
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return {"\\": "\\\\", "\n": "\\n"}.get(found[0], f"\\u{code:04x}")
-
-
-class FolderTree(Walked):
-    """A folder on disk."""
-
-    def __init__(self, root: str | Path) -> None:
-        super().__init__(str(root))
-        self._root = Path(root)
-        if not self._root.is_dir():
-            raise PagodaError(f"data.path = {root}: there is no such folder")
-        try:
-            self._walk(os.path.realpath(root))
-        except OSError as error:
-            raise PagodaError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    def open(self, name: str) -> IO[bytes]:
-        """The content of the file ``name``."""
-        return (self._root / name).open("rb")
-
-    def _names(self, folder: str) -> list[str]:
-        return os.listdir(folder)
-
-    def _look(self, folder: str, item: str) -> File | str | None:
-        path = f"{folder}/{item}"
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            return os.path.realpath(path) if os.path.islink(path) else path
-        return File(found.st_size, None) if stat.S_ISREG(found.st_mode) else None
-
-
-class _Part(Tree):
-    """What lies in one folder of a tree."""
-
-    def __init__(self, tree: Tree, prefix: str) -> None:
-        super().__init__(tree.where)
-        self._tree, self._prefix = tree, prefix
-        self.passed = tree.passed.copy()
-        for entry in tree.entries:
-            if not entry.name.startswith(prefix):
-                self.passed[_kind(entry.name)] += entry.name[-1] != "/"
-            elif entry.name != prefix:
-                self.entries.append(entry._replace(name=entry.name[len(prefix) :]))
-
-    def open(self, name: str) -> IO[bytes]:
-        """The content of the file ``name``."""
-        return self._tree.open(self._prefix + name)
+    return re.sub(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", code, name)
 
 
 def _kind(name: str) -> str:

@@ -1,28 +1,27 @@
-"""Images to be scored: files of a folder or archive, or an ``.npz`` file, in a fixed order."""
+"""Images to be scored: those of a source, or of an ``images`` artifact, in a fixed order."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pagoda.artifacts import digest
-from pagoda.data.archives import open_tree
-from pagoda.data.base import DAMAGED
-from pagoda.data.resize import cut, to_rgb
-from pagoda.data.trees import ENDINGS, Entry, Tree
-from pagoda.errors import PagodaError, first_line
-from pagoda.evaluation.arrays import ArrayImages
+from pagoda.artifacts import KINDS, MANIFEST, digest, open_artifact, peek
+from pagoda.data import registry, store
+from pagoda.data.base import Arrays, Files, Pictures, decoded
+from pagoda.data.resize import cut
+from pagoda.data.trees import ENDINGS, digests
+from pagoda.errors import PagodaError
 from pagoda.evaluation.streaming import Images
 
 _THREADS = min(8, os.cpu_count() or 1)
+_READ = 1 << 24  # bytes of pixels hashed at once
 
 
 def open_images(
@@ -32,13 +31,15 @@ def open_images(
     side: int | None = None,
     exif: bool = False,
 ) -> Images:
-    """Images of a folder (at any depth), a zip or tar archive, or an ``.npz`` file.
+    """Images of a folder (at any depth), an archive, an ``.npz`` file, an artifact or a source.
 
     Args:
-        path: folder, ``.zip``, ``.tar`` or ``.npz``.
+        path: folder, ``.zip``, ``.tar``, ``.npz``, the folder of an ``images`` artifact, or
+            ``SOURCE:PATH`` (``imagenet:/data/ILSVRC``), ``SOURCE:NAME`` (``torchvision:CIFAR10``)
+            with any name of :mod:`pagoda.sources`.
         split: of a folder or archive only what lies below a folder of this name; of an ``.npz``
-            the array ``x_<split>``. None takes everything, and ``arr_0``, ``images`` or
-            ``samples``.
+            the array ``x_<split>``; of an artifact or a labelled source its split. None takes
+            everything, and ``arr_0``, ``images`` or ``samples``; of a labelled source, ``test``.
         crop: a recipe of :mod:`pagoda.data.resize`, to cut images of any size; needs ``side``.
         side: what they are cut to, pixels.
         exif: turn image files as their EXIF orientation says; arrays have none.
@@ -49,50 +50,87 @@ def open_images(
     if (crop is None) != (side is None):
         raise PagodaError("--crop and --size go together: the recipe, and what it cuts to")
     how = (crop, side) if crop and side else None
-    if not (path.is_dir() or path.is_file()):
+    pictures, rows = _found(path, split)
+    if isinstance(pictures, Files):
+        return FileImages(pictures, rows, how, exif)
+    if how:
+        raise PagodaError(f"{path}: --crop works on image files, not on .npz arrays")
+    return ArrayImages(pictures, rows)
+
+
+def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
+    check_there(path)
+    if kind_of(path) is not None:
+        artifact = open_artifact(path, "images")
+        if split not in registry.SPLITS:
+            raise PagodaError(f"{path} holds a train and a test split; --split says which is meant")
+        pictures: Pictures = Arrays(
+            str(path), store.open_images(artifact, split), f"{split}_images"
+        )
+        return pictures, np.arange(len(pictures))
+    name, at = _named(path) or (_by_ending(path), path)
+    source = registry.find(name)
+    if source.unlabelled is None:
+        key: dict[str, Any] = {source.needs or "path": str(at)}
+        labelled = registry.open_source(name, replace(registry.Wanted(split or "test"), **key))
+        return labelled.pictures, np.sort(labelled.rows)
+    if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
+        raise PagodaError(f"{at} may be a pickle, which can run any code; use .npz, .zip, files")
+    pictures = source.unlabelled(at, split)
+    return pictures, np.arange(len(pictures))
+
+
+def check_there(path: Path) -> None:
+    """Refuse a path at which nothing is, and that names no source.
+
+    Raises:
+        PagodaError: if so.
+    """
+    if not path.exists() and not _named(path):
         raise PagodaError(f"there is no {path}")
-    if path.suffix == ".npz" and path.is_file():
-        if how:
-            raise PagodaError(f"{path}: --crop works on image files, not on .npz arrays")
-        return ArrayImages(path, split)
-    if path.suffix in (".pkl", ".pickle", ".pt", ".pth") and path.is_file():
-        raise PagodaError(f"{path} may be a pickle, which can run any code; use .npz, .zip, files")
-    tree = open_tree(path)
-    entries = tree.images()
-    passed_over = tree.passed_over(len(entries))
-    if split is not None:
-        entries = [entry for entry in entries if split in entry.name.split("/")[:-1]]
-    return FileImages(tree, entries, how, exif, passed_over)
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of the artifact in a folder; None if there is none.
+
+    Raises:
+        PagodaError: if its manifest is damaged.
+    """
+    return peek(path, *KINDS).manifest["kind"] if (path / MANIFEST).is_file() else None
+
+
+def _named(path: Path) -> tuple[str, Path] | None:
+    """``imagenet:/data`` -> the source and where it is."""
+    name, colon, rest = str(path).partition(":")
+    return (name, Path(rest)) if colon and name in registry.names() else None
+
+
+def _by_ending(path: Path) -> str:
+    """The source that reads such files; the zip archive's for any other."""
+    ending = "/" if path.is_dir() else path.name.lower()
+    found = (name for name in registry.names() if ending.endswith(registry.find(name).endings))
+    return next(found, "zip")
 
 
 class FileImages:
     """Image files by name.
 
-    Attributes:
-        names: of each file in its folder or archive, in order.
-
     Args:
-        tree: where they are.
-        entries: the files, in order.
+        pictures: the files.
+        rows: which of them, in order.
         how: recipe and side to cut to; None takes images as they are.
         exif: turn them as their EXIF orientation says.
-        passed_over: what the tree says of the other files.
     """
 
     def __init__(
-        self,
-        tree: Tree,
-        entries: Sequence[Entry],
-        how: tuple[str, int] | None,
-        exif: bool,
-        passed_over: str,
+        self, pictures: Files, rows: np.ndarray, how: tuple[str, int] | None, exif: bool
     ) -> None:
-        if not entries:
-            also = f"; {passed_over}" if passed_over else ""
-            raise PagodaError(f"{tree.where} holds no images ({', '.join(ENDINGS)}){also}")
-        self.where, self.passed_over, self._how = tree.where, passed_over, how
-        self._tree, self.names = tree, [entry.name for entry in entries]
-        self.exif, self._digests = exif, dict[str, str]()
+        self.where, self.passed_over = pictures.where, pictures.passed_over
+        if not len(rows):
+            also = f"; {self.passed_over}" if self.passed_over else ""
+            raise PagodaError(f"{self.where} holds no images ({', '.join(ENDINGS)}){also}")
+        self._pictures, self._rows, self._how, self.exif = pictures, rows, how, exif
+        self.names = [pictures.name(row) for row in rows.tolist()]
         self.resolution = self._decode(0).shape[1:]
 
     def __len__(self) -> int:
@@ -104,37 +142,53 @@ class FileImages:
             images = list(pool.map(self._decode, rows.tolist()))
         for row, image in zip(rows, images, strict=True):
             if image.shape[1:] != self.resolution:
-                first, other = self.names[0], self.names[row]
+                sizes = ["{1}x{0}".format(*shape) for shape in (image.shape[1:], self.resolution)]
                 raise PagodaError(
-                    f"{self.where}: {other} is {_size(image.shape[1:])}, {first} is "
-                    f"{_size(self.resolution)}; images must have one size, or be cut to one with "
-                    "--crop and --size"
+                    f"{self.where}: {self.names[row]} is {sizes[0]}, {self.names[0]} is "
+                    f"{sizes[1]}; images must have one size, or be cut to one with --crop and "
+                    "--size"
                 )
         return np.stack(images)
 
     def card(self) -> dict[str, Any]:
-        """Digest of names and contents, and how images are cut; reads what was not read yet."""
+        """Digest of names and contents, which reads all of them, and how images are cut."""
         crop, side = self._how or ("none", self.resolution[0])
-        unread = [name for name in self.names if name not in self._digests]
-        self._digests |= zip(unread, self._tree.digests(unread), strict=True)
-        files = digest([(name, self._digests[name]) for name in self.names])
+        row = dict(zip(self.names, self._rows.tolist(), strict=True))
+        found = digests(lambda name: self._pictures.content(row[name]), self.names, self.where)
+        files = digest(list(zip(self.names, found, strict=True)))
         turned = {"exif": True} if self.exif else {}
         return {"n": len(self), "files": files, "crop": crop, "size": side} | turned
 
     def _decode(self, row: int) -> np.ndarray:
-        name = self.names[row]
+        called = f"{self.where}: {self.names[row]}"
+        image = decoded(self._pictures, int(self._rows[row]), self.exif, called)
         try:
-            content = self._tree.read(name)
-            self._digests[name] = hashlib.sha256(content).hexdigest()
-            image = to_rgb(Image.open(io.BytesIO(content)), self.exif)
             pixels = cut(image, self._how[1], self._how[0]) if self._how else np.asarray(image)
-        except DAMAGED as error:
-            why = first_line(error)
-            raise PagodaError(
-                f"{self.where}: {name} does not decode ({why}); mend or remove it"
-            ) from error
+        except PagodaError as error:
+            raise PagodaError(f"{called} {error}; remove it") from error
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
+class ArrayImages:
+    """Ascending rows of images that are an array of pixels; grey ones get three channels."""
+
+    def __init__(self, pictures: Pictures, rows: np.ndarray) -> None:
+        self.where, self._pictures, self._rows = pictures.where, pictures, rows
+        self.resolution = self.read(np.arange(1)).shape[2:]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB images (n, 3, h, w) of ascending rows."""
+        images = self._pictures.array(self._rows[rows])
+        assert images is not None
+        return np.ascontiguousarray(images.repeat(3, axis=1) if images.shape[1] == 1 else images)
+
+    def card(self) -> dict[str, Any]:
+        """SHA-256 of shape and pixels, however a file stores them; and the size."""
+        content, step = hashlib.sha256(), max(1, _READ // (3 * math.prod(self.resolution)))
+        for start in range(0, len(self), step):
+            content.update(self.read(np.arange(start, min(start + step, len(self)))).data)
+        files = digest([len(self), *self.resolution, content.hexdigest()])
+        return {"n": len(self), "files": files, "crop": "none", "size": self.resolution[0]}

@@ -20,13 +20,12 @@ import re
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from pagoda.artifacts import sha256
 from pagoda.data.npz import Npz
 from pagoda.errors import PagodaError
-from pagoda.evaluation.arrays import ArrayImages
+from pagoda.evaluation.files import open_images
 from pagoda.evaluation.reference import Reference, checked
+from pagoda.evaluation.streaming import Images
 
 _CLEANFID_NAME = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_[a-z0-9]+_[a-z0-9]+\.npz$")
 _DEFAULT_MODE = "legacy_tensorflow"
@@ -63,7 +62,9 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
     Raises:
         PagodaError: if the file is damaged, lacks a key, or holds something else.
     """
-    arrays = _read(path)
+    file = Npz(path)
+    keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
+    arrays = {key: file.member(key).array() for key in keys}
     if "sigma" not in arrays:
         raise PagodaError(f"{path} has mu but no sigma; it has {', '.join(arrays)}")
     spatial = None
@@ -81,12 +82,6 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
     return Reference(str(path), pooled, spatial, None, neighbours, card, identity)
 
 
-def reference_images(path: Path) -> ArrayImages | None:
+def reference_images(path: Path) -> Images | None:
     """The images ``arr_0`` beside the statistics of an ADM reference batch, None if it has none."""
-    return ArrayImages(path, None) if "arr_0" in Npz(path).keys else None
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    file = Npz(path)
-    keys = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in file.keys]
-    return {key: file.member(key).array() for key in keys}
+    return open_images(path) if "arr_0" in Npz(path).keys else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pagoda.config import Config
+from pagoda.data.registry import find
 from pagoda.errors import PagodaError
 from pagoda.stages.sources import open_split
 
@@ -38,7 +39,7 @@ def image_counts(config: Config, given: tuple[int, int] | None = None) -> tuple[
 
 def _opened(config: Config) -> tuple[int, int]:
     advice = "--images TRAIN,TEST says how many images there are"
-    if config.data.source in ("torchvision", "hub"):
+    if find(config.data.source).fetched:
         raise PagodaError(f"the number of images of {config.data.hub} is not known here; {advice}")
     try:
         return len(open_split(config, "train")), len(open_split(config, "test"))

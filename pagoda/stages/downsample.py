@@ -23,7 +23,7 @@ from pagoda import artifacts
 from pagoda.config import Config, check_counts
 from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
-from pagoda.data.sources import SPLITS
+from pagoda.data.registry import SPLITS
 from pagoda.data.trees import escaped
 from pagoda.errors import PagodaError
 from pagoda.stages.code import versions
@@ -43,14 +43,22 @@ def run(config: Config, resolution: int) -> None:
             position), every image is smaller than the resolution, or there are too few for what
             the evaluation asks; no artifact is written then.
     """
-    artifacts.check_out(Paths(config).data(resolution), "images")
+    data, out = config.data, Paths(config).data(resolution)
+    artifacts.check_out(out, "images")
     sources = {split: open_split(config, split) for split in SPLITS}
     check_counts(config, {split: len(source) for split, source in sources.items()})
     if passed_over := sources["test"].passed_over:
         tell(f"{sources['test'].where}: {passed_over}")
-    card = _card(config, sources)
+    card: dict[str, Any] = {
+        "classes": list(sources["train"].classes),
+        "recipe": data.recipe,
+        "pad_to": data.pad_to,
+        "exif": data.exif,
+        "source": data.source,
+        "source_fingerprint": {split: s.fingerprint() for split, s in sources.items()},
+        "n": {split: len(source) for split, source in sources.items()},
+    }
     scratch = {r: _scratch(config, card, r) for r in {resolution, *config.resolutions}}
-    out = Paths(config).data(resolution)
     with _locked(scratch, resolution) as held:
         targets = {
             r: {s: Target(scratch[r], s, len(sources[s]), r, _encoded(config, r)) for s in SPLITS}
@@ -59,8 +67,13 @@ def run(config: Config, resolution: int) -> None:
         }
         try:
             _cut(config, sources, targets, resolution)
-            card |= _state(config, sources, targets[resolution], resolution)
-            _write(config, sources, scratch[resolution], card, resolution)
+            enlarged = _enlarged(sources, targets[resolution], resolution)
+            storage = "webp" if _encoded(config, resolution) else "raw"
+            card |= {"resolution": resolution, "storage": storage, "enlarged": enlarged}
+            with artifacts.create(
+                out, "images", config={"name": config.name, "resolution": resolution}
+            ) as folder:
+                _fill(folder, sources, scratch[resolution], card)
         except OSError as error:
             raise PagodaError(f"cannot write {out}: {error.strerror or error}") from error
         shutil.rmtree(scratch[resolution])
@@ -74,46 +87,25 @@ def _cut(
 ) -> None:
     """Cut what is missing, in one pass for all resolutions that have room on the disk."""
     for r in [r for r in targets if r != resolution]:
-        if not _has_room(targets[r]):
-            del targets[r]
+        try:
+            for target in targets[r].values():
+                target.prepare()
+        except OSError:  # no room: its own stage will say so
+            for target in targets.pop(r).values():
+                shutil.rmtree(target.folder, ignore_errors=True)
     with track(sum(map(len, sources.values())), f"downsample {resolution}") as bar:
         for split, source in sources.items():
             wanted = [found[split] for found in targets.values()]
             Cutting(source, wanted, config.data.recipe, config.data.pad_to).run(bar.advance)
 
 
-def _has_room(targets: dict[str, Target]) -> bool:
-    try:
-        for target in targets.values():
-            target.prepare()
-    except OSError:
-        for target in targets.values():
-            shutil.rmtree(target.folder, ignore_errors=True)
-        return False
-    return True
-
-
-def _card(config: Config, sources: dict[str, ImageSource]) -> dict[str, Any]:
-    """What every resolution's artifact says of the data."""
-    data = config.data
-    return {
-        "classes": list(sources["train"].classes),
-        "recipe": data.recipe,
-        "pad_to": data.pad_to,
-        "exif": data.exif,
-        "source": data.source,
-        "source_fingerprint": {split: s.fingerprint() for split, s in sources.items()},
-        "n": {split: len(source) for split, source in sources.items()},
-    }
-
-
-def _state(
-    config: Config, sources: dict[str, ImageSource], targets: dict[str, Target], resolution: int
-) -> dict[str, Any]:
-    """What one resolution's card says besides.
+def _enlarged(
+    sources: dict[str, ImageSource], targets: dict[str, Target], resolution: int
+) -> dict[str, int]:
+    """How many images of each split were smaller than the resolution.
 
     Raises:
-        PagodaError: if every image had to be enlarged: there is none of that resolution.
+        PagodaError: if all were: there is none of that resolution.
     """
     enlarged = {split: target.finish() for split, target in targets.items()}
     for split, source in sources.items():
@@ -122,33 +114,21 @@ def _state(
                 f"every {split} image of {source.where} is smaller than {resolution}x{resolution}; "
                 "lower target_res, or set data.pad_to to pad"
             )
-    storage = "webp" if _encoded(config, resolution) else "raw"
-    return {"resolution": resolution, "storage": storage, "enlarged": enlarged}
+    return enlarged
 
 
-def _write(
-    config: Config, sources: dict[str, ImageSource], scratch: Path, card: dict[str, Any],
-    resolution: int,
-) -> None:  # fmt: skip
-    identity = {"name": config.name, "resolution": resolution}
-    where = Paths(config).data(resolution)
-    with artifacts.create(where, "images", config=identity) as out:
-        for file in scratch.iterdir():
-            if file.suffix in (".npy", ".webp"):
-                _link(file, out / file.name)
-        for split, source in sources.items():
-            np.save(out / f"{split}_labels.npy", source.labels)
-            names = "".join(escaped(name) + "\n" for name in source.names)
-            (out / f"{split}_names.txt").write_text(names, encoding="utf-8")
-        artifacts.write_json(out / "card.json", card)
-
-
-def _link(file: Path, destination: Path) -> None:
-    """The file under a second name; the first is removed when the artifact is whole."""
-    try:
-        os.link(file, destination)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(file, destination)
+def _fill(out: Path, sources: dict[str, ImageSource], scratch: Path, card: dict[str, Any]) -> None:
+    for file in scratch.iterdir():
+        if file.suffix in (".npy", ".webp"):
+            try:  # a second name; the first is removed when the artifact is whole
+                os.link(file, out / file.name)
+            except OSError:  # another disk, or one without links
+                shutil.copyfile(file, out / file.name)
+    for split, source in sources.items():
+        np.save(out / f"{split}_labels.npy", source.labels)
+        names = "".join(escaped(name) + "\n" for name in source.names)
+        (out / f"{split}_names.txt").write_text(names, encoding="utf-8")
+    artifacts.write_json(out / "card.json", card)
 
 
 def _is_made(path: Path, card: dict[str, Any]) -> bool:
@@ -167,7 +147,7 @@ def _encoded(config: Config, resolution: int) -> bool:
 
 def _scratch(config: Config, card: dict[str, Any], resolution: int) -> Path:
     """Folder of one resolution's unfinished work."""
-    code = versions("pagoda.stages.downsample")
+    code = versions("pagoda.stages.downsample", f"pagoda.sources.{config.data.source}")
     identity = [card, resolution, _encoded(config, resolution), code]
     folder = project_root() / ".scratch" / "downsample" / f"{config.name}-{resolution}"
     return folder / artifacts.digest(identity)[:24]
@@ -192,13 +172,9 @@ def _locked(scratch: dict[int, Path], resolution: int) -> Iterator[list[int]]:
             held.append(r)
             for other in folder.parent.iterdir():
                 if other.is_dir() and other != folder:
-                    _remove_unlocked(other)
+                    try:
+                        with FileLock(other.with_suffix(".lock"), timeout=0):
+                            shutil.rmtree(other, ignore_errors=True)
+                    except Timeout:
+                        continue  # another experiment is at it
         yield held
-
-
-def _remove_unlocked(folder: Path) -> None:
-    try:
-        with FileLock(folder.with_suffix(".lock"), timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-    except Timeout:
-        return  # another experiment is at it

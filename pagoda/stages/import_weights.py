@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pagoda import artifacts
 from pagoda.weights.converted import Options
-from pagoda.weights.read import Imported, read_weights
+from pagoda.weights.read import read_weights
 
 
 def run(file: Path, out: Path, options: Options) -> list[str]:
@@ -18,31 +17,22 @@ def run(file: Path, out: Path, options: Options) -> list[str]:
             unsafe, unknown, or no network of ours.
     """
     artifacts.check_out(out, *((options.kind,) if options.kind else ("teacher", "generator")))
-    imported = read_weights(file, options)
-    card = _card(file, imported)
-    with artifacts.create(out, imported.kind, config={"imported": file.name}) as folder:
-        artifacts.save_model(folder, imported.module, card)
-    return _summary(out, imported, card)
-
-
-def _card(file: Path, imported: Imported) -> dict[str, Any]:
+    made = read_weights(file, options)
+    spec, found = made.found.spec, made.found
     source = {
         "file": file.name,
         "sha256": artifacts.sha256(file),
-        "format": imported.found.format,
-        "unused": list(imported.found.unused),
+        "format": found.format,
+        "unused": list(made.unused),
     }
-    return {**imported.module.card(), "images_seen": 0, "imported": source}  # type: ignore[operator]
-
-
-def _summary(out: Path, imported: Imported, card: dict[str, Any]) -> list[str]:
-    spec, found = imported.found.spec, imported.found
+    card = {**made.module.card(), "images_seen": 0, "imported": source}  # type: ignore[operator]
+    with artifacts.create(out, made.kind, config={"imported": file.name}) as folder:
+        artifacts.save_model(folder, made.module, card)
     side = spec.resolution << len(found.levels)
-    size = sum(p.numel() for p in imported.module.parameters()) / 1e6
+    size = sum(p.numel() for p in made.module.parameters()) / 1e6
     lines = [
-        f"{out}: {imported.kind}, {side}x{side}, {spec.num_classes} classes, "
-        f"{size:.2f} M parameters",
-        f"  from {card['imported']['file']}, sha256 {card['imported']['sha256']}",
+        f"{out}: {made.kind}, {side}x{side}, {spec.num_classes} classes, {size:.2f} M parameters",
+        f"  from {file.name}, sha256 {source['sha256']}",
         f"  U-Net at {spec.resolution}: {spec.channels} channels x {list(spec.channel_mult)}, "
         f"{spec.blocks} blocks a level, attention at {list(spec.attention)}, "
         f"{spec.head_channels} channels a head",
@@ -51,5 +41,5 @@ def _summary(out: Path, imported: Imported, card: dict[str, Any]) -> list[str]:
         lines.append("  not in the file, so from the options: resolution, channels a head")
     lines += [f"  doubling to {spec.resolution << i + 1}: {channels} channels, {blocks + 1} blocks"
               for i, (channels, blocks) in enumerate(found.levels)]  # fmt: skip
-    lines.append(f"  {len(found.names)} weights read, {len(found.unused)} unused")
-    return lines + [f"  unused: {name}" for name in found.unused]
+    lines.append(f"  {made.read} weights read, {len(made.unused)} unused")
+    return lines + [f"  unused: {name}" for name in made.unused]

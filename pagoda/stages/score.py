@@ -19,7 +19,7 @@ from pagoda import artifacts, distributed
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.select import open_extractor
-from pagoda.evaluation.files import FileImages
+from pagoda.evaluation.files import FileImages, check_there, kind_of
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
@@ -79,8 +79,7 @@ def run(request: Request) -> dict[str, Any] | None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    if not request.source.path.exists():
-        raise PagodaError(f"there is no {request.source.path}")
+    check_there(request.source.path)
     if request.out is not None:
         check_out(request.out)
     with distributed.group():
@@ -117,7 +116,7 @@ def _extractor(f: Features, device: torch.device) -> Extractor:
 
 def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images, int]]:
     path = request.source.path
-    if not (path / artifacts.MANIFEST).is_file():
+    if kind_of(path) in (None, "images"):
         if len(request.seeds) > 1:
             raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
         yield request.source.open(), request.seeds[0]
@@ -168,7 +167,7 @@ def _scored(
 def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
     path, k = request.reference, request.settings.neighbours
     refuse_pickle(path)
-    if (path / artifacts.MANIFEST).is_file():
+    if kind_of(path) not in (None, "images"):
         reference = from_artifact(artifacts.open_artifact(path, "reference"), k)
     elif path.is_file() and holds_statistics(path):
         reference = read_statistics(path, request.reference_features, k)

@@ -1,19 +1,15 @@
-"""What every reader of released weights hands over, and how it is fitted to our networks."""
+"""What every reader of released weights hands over."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pagoda.errors import PagodaError
-from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.generator import build_generator
 from pagoda.networks.unet import UNetSpec
-from pagoda.weight_files import misfit, some
 
 
 @dataclass(frozen=True)
@@ -40,60 +36,25 @@ class Options:
 
 @dataclass(frozen=True)
 class Found:
-    """Weights under our names.
+    """A network as a file holds it.
 
     Attributes:
         format: what wrote the file.
-        spec: the U-Net they belong to.
+        spec: the U-Net.
         levels: (channels, blocks) a doubling.
         sigma_data: of the preconditioning.
-        weights: tensors by the names of ``UNet`` or ``Generator``.
-        names: our name to the file's.
-        unused: what the file holds beside them.
+        weights: tensors by the file's names.
+        theirs: the file's name for ours, one of ``UNet`` or ``Generator``.
+        fit: by our name, the file's tensor in our layout.
     """
 
     format: str
     spec: UNetSpec
     levels: tuple[tuple[int, int], ...]
     sigma_data: float
-    weights: dict[str, Tensor]
-    names: dict[str, str]
-    unused: tuple[str, ...]
-
-
-def network(path: Path, found: Found, kind: str, options: Options) -> nn.Module:
-    """The denoiser or generator that ``found`` describes, with its weights, in float32.
-
-    Raises:
-        PagodaError: one line naming weights that lack, have another shape, or have no place.
-    """
-    with torch.device("meta"):
-        module = _empty(found, kind, options)
-    prefix = "net." if kind == "teacher" else ""
-    given = {prefix + name: tensor for name, tensor in found.weights.items()}
-    names = {prefix + ours: theirs for ours, theirs in found.names.items()}
-    if why := misfit(module, given, names):
-        raise PagodaError(f"{path} {why}")
-    if found.unused and not options.allow_unused:
-        raise PagodaError(
-            f"{path}: {some(found.unused)} have no place in pagoda's network, which would then "
-            "compute something else; --allow-unused imports the rest"
-        )
-    module.load_state_dict({k: v.float() for k, v in given.items()}, assign=True)
-    return module.eval()
-
-
-def _empty(found: Found, kind: str, options: Options) -> nn.Module:
-    if kind == "teacher":
-        return Denoiser(found.spec, found.sigma_data)
-    card = {
-        "unet": found.spec.to_card(),
-        "levels": [list(level) for level in found.levels],
-        "sigma_max": options.sigma_max,
-        "sigma_data": found.sigma_data,
-        "output_scale": 1.0,
-    }
-    return build_generator(card)
+    weights: Mapping[str, Tensor]
+    theirs: Callable[[str], str]
+    fit: Callable[[str, Tensor], Tensor]
 
 
 def check_heads(path: Path, weights: Mapping[str, Tensor], head_channels: int) -> None:
@@ -108,3 +69,17 @@ def check_heads(path: Path, weights: Mapping[str, Tensor], head_channels: int) -
                 f"{path}: attention over {tensor.shape[1]} channels ({name}) does not split into "
                 f"heads of {head_channels}"
             )
+
+
+def multiples(path: Path, widths: list[int], channels: int) -> tuple[int, ...]:
+    """The widths of the levels as multiples of the first.
+
+    Raises:
+        PagodaError: one line if they are none.
+    """
+    if widths[0] != channels or any(width % channels for width in widths):
+        raise PagodaError(
+            f"{path}: widths {widths} on {channels} channels; the first must be equal to it and "
+            "all multiples of it"
+        )
+    return tuple(width // channels for width in widths)

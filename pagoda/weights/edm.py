@@ -11,61 +11,52 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.networks.unet import UNetSpec
-from pagoda.weights.converted import Found, check_heads
+from pagoda.weights.converted import Found, check_heads, multiples
 from pagoda.weights.pickles import PERSISTENT, Held, Record
 
 _HEAD_CHANNELS = 64  # fixed in DhariwalUNet
-_BLOCK = {
-    "norm0": "block.in_norm",
-    "conv0": "block.in_conv",
-    "affine": "block.emb",
-    "norm1": "block.out_norm",
-    "conv1": "block.out_conv",
-    "skip": "block.shortcut",
-    "norm2": "attention.norm",
-    "qkv": "attention.qkv",
-    "proj": "attention.proj",
-}
+_PARTS = {
+    "block.in_norm": "norm0", "block.in_conv": "conv0", "block.emb": "affine",
+    "block.out_norm": "norm1", "block.out_conv": "conv1", "block.shortcut": "skip",
+    "attention.norm": "norm2", "attention.qkv": "qkv", "attention.proj": "proj",
+}  # fmt: skip
 _ENDS = {
-    "map_layer0": "trunk.time_in",
-    "map_layer1": "trunk.time_out",
-    "map_label": "trunk.label",
-    "map_augment": "trunk.augment",
-    "out_norm": "head.0",
-    "out_conv": "head.2",
-}
+    "trunk.time_in": "map_layer0", "trunk.time_out": "map_layer1", "trunk.label": "map_label",
+    "trunk.augment": "map_augment", "head.0": "out_norm", "head.2": "out_conv",
+}  # fmt: skip
 
 
-def convert_edm(path: Path, tree: Any) -> Found:
-    """The EMA network of a pickle of EDM under our names.
+def read_edm(path: Path, tree: Any) -> Found:
+    """The EMA network of a pickle of EDM.
 
     Raises:
         PagodaError: one line if the file holds another network.
     """
     snapshot = tree if isinstance(tree, dict) else {"ema": tree}
     outer, state = _object(path, snapshot.get("ema"))
-    if outer != "EDMPrecond":
-        raise PagodaError(_stranger(path, outer))
-    inner, model = _object(path, state["_modules"].get("model"))
+    inner, model = outer, dict[str, Any]()
+    if outer == "EDMPrecond":
+        inner, model = _object(path, state["_modules"].get("model"))
     if inner != "DhariwalUNet" or state["img_channels"] != 3:
         raise PagodaError(_stranger(path, inner))
-    weights = _flatten(path, model, "")
+    weights = {}
+    for name, tensor in _flatten(path, model, "").items():
+        if not name.endswith(".resample_filter"):
+            weights[name] = tensor
+        elif tuple(tensor.shape) != (1, 1, 2, 2) or not bool((tensor == 0.25).all()):
+            raise PagodaError(
+                f"{path}: {name} is no mean of 2x2, which pagoda's networks resample by"
+            )
     check_heads(path, weights, _HEAD_CHANNELS)
-    places = _places(weights)
     spec = _spec(path, state["img_resolution"], weights, state["label_dim"])
-    taken, names, unused = {}, {}, []
-    for name, tensor in weights.items():
-        stem, _, end = name.rpartition(".")
-        ours = places.get(stem)
-        if end == "resample_filter":
-            _check_filter(path, name, tensor)
-        elif ours is None:
-            unused.append(name)
-        else:
-            names[f"{ours}.{end}"] = name
-            taken[f"{ours}.{end}"] = _fit(ours, tensor)
-    taken.setdefault("trunk.label.weight", torch.zeros(1, 4 * spec.channels))
-    return Found("edm", spec, (), float(state["sigma_data"]), taken, names, tuple(unused))
+    weights.setdefault("map_label.weight", torch.zeros(4 * spec.channels, 1))
+    places = _places(weights)
+
+    def theirs(ours: str) -> str:
+        stem, _, end = ours.rpartition(".")
+        return f"{places.get(stem, '')}.{end}"
+
+    return Found("edm", spec, (), float(state["sigma_data"]), weights, theirs, _fit)
 
 
 def _object(path: Path, record: Any) -> tuple[str, dict[str, Any]]:
@@ -99,12 +90,12 @@ def _flatten(path: Path, state: dict[str, Any], prefix: str) -> dict[str, Tensor
 
 
 def _places(weights: dict[str, Tensor]) -> dict[str, str]:
-    """Stem of a weight's name to ours; the order of the blocks says where each goes."""
+    """Our stem of a weight's name to the file's; the order of the blocks says where each goes."""
     places, encoder, decoder, middle = dict(_ENDS), 0, 0, 0
     for block in dict.fromkeys(".".join(n.split(".")[:2]) for n in weights):
         part, _, name = block.partition(".")
         if part == "enc" and name.endswith("_conv"):
-            places[block] = "trunk.stem"
+            places["trunk.stem"] = block
             continue
         if part == "enc":
             ours, encoder = f"trunk.encoder.{encoder}", encoder + 1
@@ -116,7 +107,7 @@ def _places(weights: dict[str, Tensor]) -> dict[str, str]:
             ours, decoder = f"trunk.decoder.{decoder}.0", decoder + 1
         else:
             continue
-        places |= {f"{block}.{theirs}": f"{ours}.{mine}" for theirs, mine in _BLOCK.items()}
+        places |= {f"{ours}.{mine}": f"{block}.{leaf}" for mine, leaf in _PARTS.items()}
     return places
 
 
@@ -125,38 +116,21 @@ def _spec(path: Path, resolution: int, weights: dict[str, Tensor], classes: int)
     blocks = [(int(m[1]), int(m[2]), len(w)) for n, w in weights.items() if (m := pattern.match(n))]
     widths = {side: width for side, _, width in blocks}
     channels = int(weights["map_layer0.weight"].shape[1])
-    if next(iter(widths.values())) != channels or any(w % channels for w in widths.values()):
-        raise PagodaError(f"{path}: widths {list(widths.values())} on {channels} channels; the "
-                          "first must be equal to it and all multiples of it")  # fmt: skip
     augment = weights.get("map_augment.weight")
     return UNetSpec(
-        resolution=resolution,
-        channels=channels,
-        channel_mult=tuple(width // channels for width in widths.values()),
+        resolution=resolution, channels=channels,
+        channel_mult=multiples(path, list(widths.values()), channels),
         blocks=1 + max(index for _, index, _ in blocks),
-        attention=tuple(
-            side for side in widths if f"enc.{side}x{side}_block0.qkv.weight" in weights
-        ),
-        head_channels=_HEAD_CHANNELS,
-        dropout=0.0,
-        num_classes=max(1, classes),
-        time_scale=1.0,
-        augment_labels=0 if augment is None else int(augment.shape[1]),
-        min_group=4,
-    )
-
-
-def _check_filter(path: Path, name: str, tensor: Tensor) -> None:
-    if tuple(tensor.shape) != (1, 1, 2, 2) or not bool((tensor == 0.25).all()):
-        raise PagodaError(f"{path}: {name} is no mean of 2x2, which pagoda's networks resample by")
+        attention=tuple(s for s in widths if f"enc.{s}x{s}_block0.qkv.weight" in weights),
+        head_channels=_HEAD_CHANNELS, dropout=0.0, num_classes=max(1, classes), time_scale=1.0,
+        augment_labels=0 if augment is None else int(augment.shape[1]), min_group=4,
+    )  # fmt: skip
 
 
 def _fit(ours: str, tensor: Tensor) -> Tensor:
-    if ours == "trunk.label":
+    if ours.startswith("trunk.label."):
         return tensor.T  # EDM multiplies by one-hot labels
-    if ours.endswith(".qkv"):
-        split = tensor.reshape(
-            -1, _HEAD_CHANNELS, 3, *tensor.shape[1:]
-        )  # (head, d, 3), ours (3, head, d)
+    if ".qkv." in ours:  # (head, d, 3), ours (3, head, d)
+        split = tensor.reshape(-1, _HEAD_CHANNELS, 3, *tensor.shape[1:])
         return split.movedim(2, 0).reshape(tensor.shape)
     return tensor

@@ -11,16 +11,15 @@ import numpy as np
 from PIL import Image
 
 from pagoda.data.base import ImageSource
-from pagoda.data.sources import open_source
+from pagoda.data.registry import Wanted, open_source
 
 ANIMALS = {"train": {"bee": 4, "ant": 2, "cat": 3}, "test": {"ant": 1, "bee": 2, "cat": 1}}
 
 
 def opened(kind: str, path: object = None, **changes: Any) -> ImageSource:
-    options: dict[str, Any] = {
-        "split": "train", "hub": None, "num_classes": 3, "limit": None, "render_res": 16, "seed": 0,
-    }  # fmt: skip
-    return open_source(kind, path=None if path is None else str(path), **(options | changes))
+    options: dict[str, Any] = {"split": "train", "num_classes": 3, "render_res": 16}
+    where = None if path is None else str(path)
+    return open_source(kind, Wanted(path=where, **(options | changes)))
 
 
 def pixels(split: str, name: str, number: int) -> np.ndarray:

@@ -46,7 +46,7 @@ def test_compressed_and_plain_npz_hold_the_same(tmp_path: Path) -> None:
     plain = npz(tmp_path / "a.npz")
     np.savez_compressed(tmp_path / "b.npz", **np.load(plain))
     a, b = opened("npz", plain), opened("npz", tmp_path / "b.npz")
-    assert isinstance(a._pixels.base, np.memmap)  # type: ignore[attr-defined]
+    assert isinstance(a.pictures._pixels, np.memmap)  # type: ignore[attr-defined]
     assert np.array_equal(a.array(), b.array()) and a.fingerprint() == b.fingerprint()  # type: ignore[arg-type]
 
 

@@ -51,7 +51,7 @@ def write(root: Path, *names: str) -> Path:
 
 
 def contents(tree: Tree) -> dict[str, str]:
-    return {entry.name: tree.read(entry.name).decode() for entry in tree.images()}
+    return {name: tree.read(name).decode() for name in tree.images()}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pagoda.data.registry import Wanted, open_source
 from pagoda.data.resize import cut_batch
-from pagoda.data.sources import open_source
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.streaming import subset
@@ -84,8 +84,7 @@ def test_what_is_scored_is_what_the_pipeline_takes(
     pipe = ", pipes and devices 1" if kind == "folder" else ""
     said = f"{path}: {2 + bool(pipe)} files passed over: .txt 1, hidden 1{pipe}\n"
     assert capsys.readouterr().err == said
-    taken = open_source(kind, split="train", path=str(path), hub=None, num_classes=1, limit=None,
-                        render_res=8, seed=0, test_share=0.5)  # fmt: skip
+    taken = open_source(kind, Wanted("train", str(path), num_classes=1, test_share=0.5))
     assert set(taken.names) < set(open_images(path).names)  # type: ignore[attr-defined]
     assert f"{path}: {taken.passed_over}\n" == said
 

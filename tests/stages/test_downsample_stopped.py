@@ -17,7 +17,7 @@ from PIL import Image
 
 from pagoda import artifacts
 from pagoda.data import cutting
-from pagoda.data.folders import TreeSource
+from pagoda.data.base import NamedFiles
 from pagoda.data.resize import cut
 from pagoda.errors import PagodaError
 from pagoda.stages import downsample
@@ -119,7 +119,7 @@ def test_one_pass_serves_every_resolution(photos: Path, monkeypatch: pytest.Monk
     written(of_files(photos), 8)
     assert not scratch_of(8) and len(scratch_of(16)) == len(scratch_of(32)) == 1
     with monkeypatch.context() as blind:
-        blind.setattr(TreeSource, "_open", None)
+        blind.setattr(NamedFiles, "content", None)
         assert np.array_equal(written(of_files(photos), 16).array("train_images"), alone[16])
         assert not scratch_of(16)
     for file in photos.rglob("*.png"):

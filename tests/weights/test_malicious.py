@@ -170,15 +170,15 @@ def most_memory(read: Callable[[Path], Any], file: Path) -> int:
 def test_a_file_that_unpacks_to_much_more_is_not_unpacked(tmp_path: Path) -> None:
     """Zeros that deflate to a thousandth, as torch reads them but never writes them."""
     stored, file = tmp_path / "stored.pt", tmp_path / "bomb.pt"
-    torch.save({"a": torch.zeros(1 << 26)}, stored)
+    torch.save({"a": torch.zeros(1 << 24)}, stored)
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(file, "w") as out:
         for entry in source.namelist():
             out.writestr(entry, source.read(entry), zipfile.ZIP_DEFLATED, 1)
     assert stored.stat().st_size > 100 * file.stat().st_size
-    assert torch.load(file, weights_only=True)["a"].shape == (1 << 26,)  # 256 MiB
-    with pytest.raises(PagodaError, match=r"unpacks to 268,4.* bytes"):
+    assert torch.load(file, weights_only=True)["a"].shape == (1 << 24,)  # 64 MiB
+    with pytest.raises(PagodaError, match=r"unpacks to 67,1.* bytes"):
         read_state(file)
-    assert most_memory(read_state, file) < 64 << 20
+    assert most_memory(read_state, file) < 32 << 20
 
 
 @pytest.mark.parametrize("form", ["one storage, many tensors", "steps of 0", "an archive"])

@@ -1,0 +1,1 @@
+"""One file a source of images; its name is what ``data.source`` takes (:mod:`.registry`)."""
