@@ -200,6 +200,8 @@ def record_failure(message: str) -> None:
 def _join(timeout: timedelta) -> None:
     import torch
     from torch import distributed
+    from torch.distributed import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available():
@@ -210,7 +212,12 @@ def _join(timeout: timedelta) -> None:
 
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # an orderly stop when the agent is killed
     try:
-        distributed.init_process_group(backend, timeout=timeout)
+        store, me, world = next(rendezvous("env://", timeout=timeout))
+        # A group that is started again finds the store of the one that died, and addresses in it.
+        attempt = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        distributed.init_process_group(
+            backend, store=attempt, rank=me, world_size=world, timeout=timeout
+        )
     except (RuntimeError, ValueError) as error:
         raise PagodaError(
             f"process {rank()} of {launched_world_size()} cannot join its group: "

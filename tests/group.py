@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_HEAVY = ["torch", "torch.distributed.nn", "safetensors.torch", "yaml", "rich.progress"]
+_HEAVY = [
+    "torch.distributed.nn", "torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress",
+]  # fmt: skip
 
 
 def context() -> ForkServerContext:
