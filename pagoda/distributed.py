@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError, first_line
@@ -113,12 +114,26 @@ def all_reduce_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 
     Its gradient is the derivative of the sum of all processes' losses.
     """
-    if not _joined():
-        return tensor
-    from torch.distributed.nn.functional import all_reduce
+    return _sum_function().apply(tensor) if _joined() else tensor
 
-    total: torch.Tensor = all_reduce(tensor)
-    return total
+
+@cache
+def _sum_function() -> Any:
+    """Sum over processes whose backward pass is itself; made late because it needs torch."""
+    import torch
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+            total = tensor.detach().clone(memory_format=torch.contiguous_format)
+            torch.distributed.all_reduce(total)
+            return total
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return all_reduce_with_gradient(gradient)
+
+    return Sum
 
 
 def all_reduce_max(values: list[float]) -> list[float]:

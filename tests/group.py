@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _HEAVY = [
-    "torch.distributed.nn", "torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress",
+    "torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress",
 ]  # fmt: skip
 
 
