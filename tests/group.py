@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_HEAVY = [
-    "torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress",
-]  # fmt: skip
+_HEAVY = ["torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress"]
 
 
 def context() -> ForkServerContext:
