@@ -44,7 +44,7 @@ def make(
     import torch
 
     from pagoda.networks.denoiser import Denoiser
-    from pagoda.networks.discriminator import ConvDiscriminator
+    from pagoda.networks.discriminators import ConvDiscriminator
     from pagoda.networks.generator import generator_from_teacher
     from pagoda.networks.unet import UNetSpec
     from pagoda.stages.device import pick_device

@@ -215,7 +215,7 @@ def record_failure(message: str) -> None:
 def _join(timeout: timedelta) -> None:
     import torch
     from torch import distributed
-    from torch.distributed import PrefixStore
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"

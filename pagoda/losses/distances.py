@@ -18,8 +18,7 @@ from pagoda import distributed
 from pagoda.errors import PagodaError
 from pagoda.losses.augment import diff_augment
 from pagoda.losses.reconstruction import feature_distance
-from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, weights_in
-from pagoda.networks.projections import ProjectedFeatures
+from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, projected_features, weights_in
 from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
 _SMALL, _INPUT = 256, 224
@@ -81,9 +80,7 @@ class ProjectedDistance(nn.Module):
     def __init__(self, backbones: list[str], weights: str, seed: int, augment: bool) -> None:
         super().__init__()
         self.augment = augment
-        self.networks = nn.ModuleList(
-            [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
-        )
+        self.networks = projected_features(backbones, weights, seed)
 
     def forward(self, a: Tensor, b: Tensor, seed: int) -> Tensor:
         """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224.

@@ -20,11 +20,14 @@ from pagoda.losses.distances import LpipsDistance, ProjectedDistance
 from pagoda.losses.reconstruction import feature_distance
 from pagoda.networks.backbones import RANDOM
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
-from pagoda.networks.encoder_discriminator import EncoderDiscriminator
+from pagoda.networks.discriminators import (
+    ConvDiscriminator,
+    Discriminator,
+    EncoderDiscriminator,
+    ProjectedDiscriminator,
+)
 from pagoda.networks.flops import forward_flops, training_flops
 from pagoda.networks.generator import Generator, build_generator
-from pagoda.networks.projected import ProjectedDiscriminator
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.stages.grow import freeze, level_channels
 from pagoda.stages.super_resolution import cascade_spec

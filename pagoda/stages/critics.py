@@ -13,9 +13,12 @@ from pagoda.config import DiscriminatorConfig, LossConfig
 from pagoda.errors import PagodaError
 from pagoda.losses.distances import L1Distance, LpipsDistance, ProjectedDistance
 from pagoda.networks.denoiser import load_denoiser
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
-from pagoda.networks.encoder_discriminator import EncoderDiscriminator
-from pagoda.networks.projected import ProjectedDiscriminator
+from pagoda.networks.discriminators import (
+    ConvDiscriminator,
+    Discriminator,
+    EncoderDiscriminator,
+    ProjectedDiscriminator,
+)
 
 
 def build_discriminator(

@@ -18,7 +18,7 @@ from pagoda.losses.adversarial import (
 from pagoda.losses.augment import diff_augment
 from pagoda.losses.noise_to_data import noise_to_data_loss
 from pagoda.losses.reconstruction import feature_distance, reconstruction_loss
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
+from pagoda.networks.discriminators import ConvDiscriminator, Discriminator
 from pagoda.networks.generator import Generator
 from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches, PairBatches

@@ -148,7 +148,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     clip = nn.utils.get_total_norm, nn.utils.clip_grads_with_norm_
     trained = [p for p in parameters if p.grad is not None]
     kinds = [[p for p in trained if is_sharded(p) == sharded] for sharded in (True, False)]
-    norms = [clip[0]([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind]
+    norms: list[Any] = [
+        clip[0]([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind
+    ]
     total = torch.stack([n.full_tensor() if is_sharded(n) else n for n in norms]).norm()
     for kind in kinds:
         clip[1](kind, limit, total)

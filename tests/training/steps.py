@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.discriminators import ConvDiscriminator
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.networks.unet import UNetSpec
 from pagoda.training.batches import ImageBatches, PairBatches

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from pagoda.losses.distances import ProjectedDistance
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.discriminator import ConvDiscriminator, Discriminator
-from pagoda.networks.encoder_discriminator import EncoderDiscriminator
+from pagoda.networks.discriminators import (
+    ConvDiscriminator,
+    Discriminator,
+    EncoderDiscriminator,
+    ProjectedDiscriminator,
+)
 from pagoda.networks.generator import generator_from_teacher
-from pagoda.networks.projected import ProjectedDiscriminator
 from pagoda.networks.unet import UNetSpec
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.checkpoint import Scratch

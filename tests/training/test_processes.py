@@ -20,7 +20,7 @@ from pagoda import distributed
 from pagoda.config import parse
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.discriminators import ConvDiscriminator
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
