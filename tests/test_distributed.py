@@ -146,6 +146,29 @@ def test_a_process_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 4 < time.monotonic() - began < 90
 
 
+_DIES_ONCE = """
+import os, signal
+from pagoda import distributed
+
+with distributed.group():
+    for step in range(10):
+        if step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] + os.environ["RANK"] == "01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        distributed.barrier()
+    open(f"done-{distributed.rank()}", "w").close()
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_group_again_that_lost_a_process(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(_DIES_ONCE)
+    line = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", *line, "work.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert {p.name for p in tmp_path.glob("done-*")} == {"done-0", "done-1"}
+
+
 @pytest.mark.parametrize("value", ["0", "soon", "-1", ""])
 def test_a_time_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(distributed.TIMEOUT, value)
