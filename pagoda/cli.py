@@ -19,7 +19,7 @@ import pagoda
 from pagoda import distributed
 from pagoda.commands import pipeline, scoring, tools
 from pagoda.commands.running import terminable
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 _HELP = (
     "A one-step image generator, grown from a low-resolution diffusion teacher (PaGoDA).\n\n"
@@ -56,14 +56,12 @@ def main() -> None:
         if left.code == _INTERRUPTED:
             _exit(_INTERRUPTED, _GO_ON)
         raise
-    except distributed.GroupLost as error:
-        if distributed.LAUNCHED in os.environ:  # whoever started the group says why
-            raise SystemExit(1) from None
-        _exit(1, f"error: {error}")
     except Exception as error:
-        if line := explain(error):
-            _exit(1, f"error: {line}")
-        raise
+        line = explain(error)
+        distributed.record_failure(line or f"{type(error).__name__}: {first_line(error)}")
+        if line is None:
+            raise
+        _exit(1, f"error: {line}")
 
 
 def _use_utf8() -> None:
@@ -100,12 +98,9 @@ def explain(error: Exception) -> str | None:
 
 
 def _exit(status: int, message: str) -> NoReturn:
-    told = (
-        distributed.LAUNCHED in os.environ or not distributed.is_main_process()
-    )  # by the launcher, the first
-    if status == _INTERRUPTED and told:
-        raise SystemExit(status)
-    sys.stderr.write(" ".join(message.split("\n")) + "\n")
+    interrupted = status == _INTERRUPTED and not distributed.is_main_process()
+    if distributed.LAUNCHED not in os.environ and not interrupted:  # else the launcher says so
+        sys.stderr.write(" ".join(message.split("\n")) + "\n")
     raise SystemExit(status)
 
 

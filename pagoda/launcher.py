@@ -1,4 +1,4 @@
-"""Start a stage once a GPU, unless a launcher has done so already.
+"""Start a stage once a GPU by torch's elastic agent, unless a launcher has done so already.
 
 The number of processes is no parameter and no part of a stage's command: moving from one GPU to
 eight must not make a result stale.
@@ -6,17 +6,16 @@ eight must not make a result stale.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from pagoda.distributed import LAUNCHED
 from pagoda.errors import PagodaError
@@ -24,8 +23,7 @@ from pagoda.errors import PagodaError
 PROCESSES = "PAGODA_PROCESSES"
 """Environment variable: how many processes a stage starts; by default one a visible GPU."""
 
-_PATIENCE_S = 15.0  # from the first failure to the end of the other processes
-_SPOKE = 1  # exit status of a process that has said what was wrong
+_STOP_S = 600  # for all processes to end their step and to save, after Ctrl-C or SIGTERM
 
 
 def adopt_slurm(environment: Mapping[str, str]) -> dict[str, str]:
@@ -47,117 +45,98 @@ def adopt_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def command(arguments: list[str], environment: Mapping[str, str]) -> list[str] | None:
-    """How to start this stage in several processes, None if it should run in this one.
+def srun(arguments: list[str], environment: Mapping[str, str], local: int) -> list[str] | None:
+    """How to start a stage on all nodes of a Slurm allocation, one task a GPU; None elsewhere."""
+    nodes = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+    found = shutil.which("srun")
+    if nodes < 2 or "SLURM_STEP_ID" in environment or found is None:
+        return None
+    tasks = ["--nodes", str(nodes), "--ntasks", str(nodes * local), "--kill-on-bad-exit=1"]
+    again = [sys.executable, "-m", "pagoda", *arguments]
+    return [found, *tasks, "--ntasks-per-node", str(local), *again]
 
-    In a Slurm allocation of several nodes that is ``srun``, one task a GPU; on one machine it is
-    this program again, PAGODA_PROCESSES times or once a visible GPU.
+
+def run(arguments: list[str]) -> int | None:
+    """Run a stage in several processes and return its exit status; None: run it in this one.
+
+    Raises:
+        PagodaError: PAGODA_PROCESSES is no positive whole number, or a process failed: which one
+            and why.
+        KeyboardInterrupt: after an orderly stop.
+    """
+    os.environ.update(adopt_slurm(os.environ))
+    if "RANK" in os.environ:
+        return None
+    local = processes(os.environ)
+    if line := srun(arguments, os.environ, local):
+        return subprocess.run(line, check=False).returncode
+    return run_copies(["-m", "pagoda", *arguments], local) if local > 1 else None
+
+
+def run_copies(arguments: list[str], copies: int) -> int:
+    """Run Python ``copies`` times on this machine as one process group, as ``torchrun`` does.
+
+    When one fails the others get SIGTERM and, 30 s later, SIGKILL. Ctrl-C and SIGTERM go to all.
+
+    Returns:
+        0, or the exit status of a command line that was wrong.
+
+    Raises:
+        PagodaError: a process failed: which one and why.
+        KeyboardInterrupt: after an orderly stop.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // copies)))
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    heard = [s.name for s, handler in handlers.items() if handler != signal.SIG_IGN]
+    logging.disable()  # the agent's own report; ours is one line
+    with tempfile.TemporaryDirectory(prefix="pagoda-") as folder:
+        config = LaunchConfig(
+            1, 1, copies, run_id="pagoda", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+            local_addr="127.0.0.1", max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=folder),
+            signals_to_handle=",".join(heard), shutdown_timeout=_STOP_S,
+        )  # fmt: skip
+        try:
+            elastic_launch(config, sys.executable)(*arguments)
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            return _explain(*error.get_first_failure(), copies)
+        finally:
+            logging.disable(logging.NOTSET)
+            del os.environ[LAUNCHED]
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return 0
+
+
+def _explain(rank: int, failure: Any, copies: int) -> int:
+    """Say why the first process failed, as an error; the status of one that has said so itself."""
+    if failure.exitcode == 130:
+        raise KeyboardInterrupt
+    who = f"process {rank} of {copies}"
+    if failure.exitcode < 0:
+        raise PagodaError(
+            f"{who} was killed ({failure.signal_name()}), out of memory perhaps; the others were "
+            "stopped; run the same command again to go on"
+        )
+    if failure.error_file_data.get("timestamp"):
+        raise PagodaError(f"{who}: {failure.message}")
+    return int(failure.exitcode)
+
+
+def processes(environment: Mapping[str, str]) -> int:
+    """How many processes a machine runs a stage in.
 
     Raises:
         PagodaError: PAGODA_PROCESSES is no positive whole number.
     """
-    if "RANK" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return None
-    local = _wanted(environment)
-    nodes = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
-    again = [sys.executable, "-m", "pagoda", *arguments]
-    if nodes > 1 and "SLURM_STEP_ID" not in environment and (srun := shutil.which("srun")):
-        tasks = ["--nodes", str(nodes), "--ntasks", str(nodes * local), "--kill-on-bad-exit=1"]
-        return [srun, *tasks, "--ntasks-per-node", str(local), *again]
-    return again if local > 1 else None
-
-
-def run(arguments: list[str]) -> int | None:
-    """Run a stage in several processes and return its exit status; None: run it in this one."""
-    os.environ.update(adopt_slurm(os.environ))
-    line = command(arguments, os.environ)
-    if line is None:
-        return None
-    if line[0] != sys.executable:
-        return subprocess.run(line, check=False).returncode
-    return run_copies(line, _wanted(os.environ))
-
-
-def run_copies(line: list[str], copies: int) -> int:
-    """Run a command ``copies`` times on this machine as one process group.
-
-    When one fails the others get SIGTERM and, ``_PATIENCE_S`` later, SIGKILL.
-
-    Returns:
-        The exit status of the first to fail, 0 if none did.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {
-        **os.environ, LAUNCHED: "1", "WORLD_SIZE": str(copies), "LOCAL_WORLD_SIZE": str(copies),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    if sys.platform == "linux":
-        shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    threads = max(1, (os.cpu_count() or 1) // copies)
-    shared.setdefault("OMP_NUM_THREADS", str(threads))
-    group = [
-        subprocess.Popen(line, env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
-        for r in range(copies)
-    ]
-    with _passed_on(group):
-        return _watch(group)
-
-
-def _watch(group: list[subprocess.Popen[bytes]]) -> int:
-    while True:
-        states = [process.poll() for process in group]
-        failed = next((r for r, state in enumerate(states) if state), None)
-        if failed is not None:
-            break
-        if all(state == 0 for state in states):
-            return 0
-        time.sleep(0.1)
-    status = states[failed] or 1
-    _end(group)
-    if status >= 0:
-        return status
-    name = signal.Signals(-status).name
-    sys.stderr.write(
-        f"error: process {failed} of {len(group)} was killed ({name}), out of memory perhaps; the "
-        "others were stopped; run the same command again to go on\n"
-    )
-    return _SPOKE
-
-
-def _end(group: list[subprocess.Popen[bytes]]) -> None:
-    """Let the others read why, then end them."""
-    limit = time.monotonic() + _PATIENCE_S
-    for process in group:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, limit - time.monotonic() - _PATIENCE_S / 2))
-        process.terminate()
-    for process in group:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, limit - time.monotonic()))
-        process.kill()
-        process.wait()
-
-
-@contextlib.contextmanager
-def _passed_on(group: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """SIGTERM goes to every process; Ctrl-C reaches them from the terminal by itself."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in group:
-            process.send_signal(number)
-
-    caught = signal.signal(signal.SIGTERM, pass_on)
-    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, caught)
-        signal.signal(signal.SIGINT, ctrl_c)
-
-
-def _wanted(environment: Mapping[str, str]) -> int:
     if (text := environment.get(PROCESSES)) is not None:
         if not text.isdigit() or int(text) < 1:
             raise PagodaError(f"{PROCESSES} = {text!r}; it must be a positive whole number")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_HEAVY = ["torch", "torch.distributed.nn", "safetensors.torch", "yaml", "rich.progress"]
+_HEAVY = ["torch.distributed.fsdp", "safetensors.torch", "yaml", "rich.progress"]
 
 
 def context() -> ForkServerContext:

@@ -1,4 +1,4 @@
-"""Groups of real processes: shares, sums, gathers, and what happens when one dies."""
+"""Groups of real processes: parts, sums, gathers, and what happens when one fails or dies."""
 
 from __future__ import annotations
 
@@ -13,35 +13,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch._C._distributed_c10d import FileStore
+import yaml
 
-from pagoda import distributed
+from pagoda import distributed, launcher
 from pagoda.errors import PagodaError
-from tests.group import await_file, finish, log, run_group, start_group
-from tests.tiny import ROOT
+from tests.group import log, run_group
+from tests.tiny import ROOT, tiny_tree
 
 
 def test_alone_nothing_happens() -> None:
-    assert (distributed.world_size(), distributed.rank(), distributed.is_main_process()) == (
-        1,
-        0,
-        True,
-    )
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    assert distributed.is_main_process()
     assert distributed.local_rows(7) == slice(0, 7) and distributed.local_fraction(7) == 1.0
     rows, x = np.arange(3), torch.ones(2)
-    assert (
-        distributed.all_gather_rows(rows) is rows and distributed.all_reduce_with_gradient(x) is x
-    )
+    assert distributed.all_gather_rows(rows) is rows
+    assert distributed.all_reduce_with_gradient(x) is x
     distributed.all_reduce_([x])
     distributed.broadcast_([x])
     distributed.barrier()
     assert torch.equal(x, torch.ones(2)) and distributed.all_reduce_max([1.5]) == [1.5]
+    assert distributed.broadcast_object({"a": 1}) == {"a": 1}
     with distributed.group():
         pass
 
 
 @pytest.mark.parametrize(("n", "world", "multiple"), [(10, 3, 1), (10, 3, 4), (2, 3, 1), (9, 2, 2)])
-def test_shares_cover_all_rows_in_order_and_cut_where_allowed(
+def test_parts_cover_all_rows_in_order_and_end_where_allowed(
     n: int, world: int, multiple: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: world)
@@ -68,130 +65,165 @@ def _sums() -> None:
         assert distributed.all_reduce_max([float(me), -float(me)]) == [world - 1.0, 0.0]
         rows = np.arange(10, dtype=np.int32).reshape(5, 2)
         assert np.array_equal(distributed.all_gather_rows(rows[distributed.local_rows(5)]), rows)
-        weights = torch.full((3,), float(me))
+        assert distributed.broadcast_object({"rank": me}) == {"rank": 0}
+        weights = torch.full((3, 2), float(me)).t()
         distributed.broadcast_([weights])
-        assert torch.equal(weights, torch.zeros(3))
+        assert torch.equal(weights, torch.zeros(2, 3))
         assert sum(distributed.all_reduce_max([distributed.local_fraction(5)])) <= 1
         x = torch.full((), me + 1.0, requires_grad=True)
-        (first,) = torch.autograd.grad(
-            distributed.all_reduce_with_gradient(x) ** 3, x, create_graph=True
-        )
+        total = distributed.all_reduce_with_gradient(x)
+        (first,) = torch.autograd.grad(total**3, x, create_graph=True)
         # d/dx_r of the sum over processes of s^3 is world * 3 s^2, and its derivative alike
         assert first.item() == pytest.approx(world * 3 * full**2)
         (second,) = torch.autograd.grad(first, x)
         assert second.item() == pytest.approx(world * world * 6 * full)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_sums_gathers_and_derivatives(world: int, tmp_path: Path) -> None:
-    assert run_group(world, _sums, folder=tmp_path) == [0] * world, log(tmp_path)
+def test_sums_gathers_and_derivatives(tmp_path: Path) -> None:
+    assert run_group(3, _sums, folder=tmp_path) == [0] * 3, log(tmp_path)
 
 
-def _work(fails: int, how: str) -> None:
+_WORK = """
+import os, signal, sys
+from pagoda import cli, distributed
+from pagoda.errors import PagodaError
+
+def work():
     with distributed.group():
         for step in range(10_000):
-            if step == 5 and distributed.rank() == fails:
-                if how == "error":
+            if step == 5 and distributed.rank() == int(sys.argv[2]):
+                if sys.argv[1] == "error":
                     raise PagodaError("the image cat.png cannot be read")
-                if how == "bug":
+                if sys.argv[1] == "bug":
                     raise ValueError("no such thing")
-                Path("ready").touch()
-                time.sleep(60)
+                os.kill(os.getpid(), getattr(signal, sys.argv[1]))
             distributed.barrier()
 
-
-@pytest.mark.parametrize("fails", [0, 1])
-def test_the_others_stop_with_the_message_of_the_one_that_failed(
-    fails: int, tmp_path: Path
-) -> None:
-    began = time.monotonic()
-    assert run_group(2, _work, fails, "error", folder=tmp_path) == [1, 1]
-    assert time.monotonic() - began < 60
-    assert "PagodaError: the image cat.png cannot be read" in log(tmp_path, fails)
-    heard = log(tmp_path, 1 - fails).splitlines()[0]
-    assert heard == f"GroupLost: process {fails} of 2 failed: the image cat.png cannot be read"
+cli.app = work
+cli.main()
+"""
 
 
-def test_a_bug_in_one_process_is_named_in_the_others(tmp_path: Path) -> None:
-    assert run_group(2, _work, 1, "bug", folder=tmp_path) == [1, 1]
-    assert log(tmp_path).startswith("GroupLost: process 1 of 2 failed: ValueError: no such thing")
-
-
-@pytest.mark.parametrize("victim", [0, 2])
-def test_a_killed_process_ends_the_others_within_a_minute(victim: int, tmp_path: Path) -> None:
-    group = start_group(3, _work, victim, "hang", folder=tmp_path)
-    await_file(tmp_path / "ready", group)
-    began, pid = time.monotonic(), group[victim].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    statuses = finish(group, 60)
-    assert time.monotonic() - began < 60
-    assert statuses.pop(victim) == -signal.SIGKILL and statuses == [1, 1]
-    for survivor in {0, 1, 2} - {victim}:
-        assert "GroupLost" in log(tmp_path, survivor) or "gone" in log(tmp_path, survivor)
-
-
-@pytest.mark.parametrize(("me", "silent"), [(0, 2), (1, 0), (2, 0)])
-@pytest.mark.parametrize("launched", ["", "1"])
-def test_who_says_that_a_process_is_silent(
-    me: int, silent: int, launched: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+@pytest.mark.parametrize(
+    ("how", "who", "copies", "message"),
+    [
+        ("error", 1, 2, "process 1 of 2: the image cat.png cannot be read"),
+        ("bug", 0, 2, "process 0 of 2: ValueError: no such thing"),
+        ("SIGKILL", 0, 3, "process 0 of 3 was killed (SIGKILL), out of memory perhaps; the others "
+         "were stopped; run the same command again to go on"),
+    ],
+    ids=["error", "bug", "killed"],
+)  # fmt: skip
+def test_the_one_that_failed_is_named(
+    how: str, who: int, copies: int, message: str, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Under our own launcher, which sees an exit status only, one of those that notice says it."""
-    monkeypatch.setattr(distributed, "_PATIENCE_S", -1.0)
-    monkeypatch.setenv(distributed.LAUNCHED, launched)
-    store = FileStore(str(tmp_path / "store"), 3)
-    store.set(f"beat/{silent}", "7")
-    message = distributed._Watch(store, me, 3)._look({silent: ("7", time.monotonic())})
-    assert message is not None and message.startswith(f"process {silent} of 3 is gone or hangs")
-    assert "run the same command again" in message
-    said = f"error: {message}\n" if launched and me < 2 else ""
-    assert capsys.readouterr().err == said
+    """By one line, soon, and the others say nothing."""
+    monkeypatch.chdir(ROOT)
+    began = time.monotonic()
+    with pytest.raises(PagodaError) as error:
+        launcher.run_copies(["-c", _WORK, how, str(who)], copies)
+    assert str(error.value) == message
+    assert time.monotonic() - began < 60
+    said = capfd.readouterr().err
+    assert said == "" if how != "bug" else said.count("Traceback") == 1
 
 
-def _unbalanced(me_hangs: int) -> None:
-    """One hangs outside any collective while the other waits: only the watch can notice."""
-    with distributed.group():
-        if distributed.rank() == me_hangs:
-            Path("ready").touch()
-            os.kill(os.getpid(), signal.SIGSTOP)
-        distributed.barrier()
+def test_one_that_is_told_to_stop_interrupts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.run_copies(["-c", _WORK, "SIGTERM", "1"], 2)
+    assert launcher.run_copies(["-c", "pass"], 2) == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hangs", [0, 1])
-def test_a_frozen_process_is_noticed_within_a_minute(hangs: int, tmp_path: Path) -> None:
-    group = start_group(2, _unbalanced, hangs, folder=tmp_path)
-    await_file(tmp_path / "ready", group)
+def test_a_process_that_hangs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(distributed.TIMEOUT, "4")
     began = time.monotonic()
-    group[1 - hangs].join(60)
-    assert group[1 - hangs].exitcode == 1 and time.monotonic() - began < 60
-    assert f"process {hangs} of 2 is gone or hangs" in log(tmp_path, 1 - hangs)
-    finish(group, 0)
+    with pytest.raises(PagodaError, match=r"process 0 of 2: the other processes are gone or hang"):
+        launcher.run_copies(["-c", _WORK, "SIGSTOP", "1"], 2)
+    assert 4 < time.monotonic() - began < 90
 
 
-_FREEZES = """
+_DIES_ONCE = """
 import os, signal
 from pagoda import distributed
-distributed._PATIENCE_S = 6.0
+
 with distributed.group():
-    if distributed.rank() == int(os.environ["FREEZES"]):
-        os.kill(os.getpid(), signal.SIGSTOP)
-    distributed.barrier()
+    for step in range(10):
+        if step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] + os.environ["RANK"] == "01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        distributed.barrier()
+    open(f"done-{distributed.rank()}", "w").close()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freezes", [0, 2])
-def test_the_launcher_does_not_end_without_a_word(freezes: int, tmp_path: Path) -> None:
-    line = [sys.executable, "-c", _FREEZES]
-    program = f"import sys; from pagoda.launcher import run_copies; sys.exit(run_copies({line}, 3))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"FREEZES": str(freezes)},
+def test_torchrun_starts_a_group_again_that_lost_a_process(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(_DIES_ONCE)
+    line = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", *line, "work.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert {p.name for p in tmp_path.glob("done-*")} == {"done-0", "done-1"}
+
+
+@pytest.mark.parametrize("value", ["0", "soon", "-1", ""])
+def test_a_time_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(distributed.TIMEOUT, value)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PagodaError, match=r"PAGODA_TIMEOUT = .*positive whole number"), \
+            distributed.group():  # fmt: skip
+        pass
+
+
+def _pagoda(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PAGODA_PROCESSES": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pagoda", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
-    assert done.returncode == 1
-    assert [text for text in done.stderr.splitlines() if text.startswith("error: ")] == [
-        f"error: process {freezes} of 3 is gone or hangs, nothing was heard of it for 6 s; run the "
-        "same command again to go on"
-    ]
+
+
+def _ranks(parent: int) -> list[int]:
+    found = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid="], text=True,
+                           capture_output=True, check=False)  # fmt: skip
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def test_a_stage_in_two_processes_stops_in_order(tmp_path: Path) -> None:
+    """At Ctrl-C to the process that started them, and when that one is killed; both go on."""
+    tree = tiny_tree(**{"teacher.optim.images": 160_000})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    history = tmp_path / "runs/tiny/b8/history/teacher.jsonl"
+    alone = [sys.executable, "-m", "pagoda", "downsample", "--resolution", "8"]
+    subprocess.run(alone, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+    def begun(process: subprocess.Popen[str]) -> None:
+        end = time.monotonic() + 120
+        before = history.read_text() if history.exists() else ""
+        while not history.exists() or history.read_text() == before:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+
+    def checkpoints() -> list[Path]:
+        return sorted(tmp_path.glob(".scratch/teacher/*/*.safetensors"))
+
+    process = _pagoda(tmp_path, "teacher")
+    begun(process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "interrupted; run the same command again to go on\n")
+    assert len(checkpoints()) == 1
+    process = _pagoda(tmp_path, "teacher")
+    begun(process)
+    ranks = _ranks(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert len(ranks) == 2 and len(checkpoints()) == 2

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -44,40 +42,32 @@ def test_nothing_is_adopted_elsewhere(environment: dict[str, str]) -> None:
     assert launcher.adopt_slurm(environment) == {}
 
 
-def test_who_starts_what(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slurm_allocation_of_several_nodes_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    three = {"PAGODA_PROCESSES": "3"}
-    assert launcher.command(["teacher"], three) == AGAIN
-    assert launcher.command(["teacher"], {"PAGODA_PROCESSES": "1"}) is None
-    assert launcher.command(["teacher"], three | {"RANK": "0"}) is None  # torchrun did
-    assert launcher.command(["teacher"], three | TASK) is None  # srun did
-    nodes = three | {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2"}
-    line = launcher.command(["teacher"], nodes)
+    nodes = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2"}
+    line = launcher.srun(["teacher"], nodes, 3)
     assert line is not None and line[0] == "/usr/bin/srun" and line[-4:] == AGAIN
     asked = dict(pairwise(line))
     assert (asked["--nodes"], asked["--ntasks"], asked["--ntasks-per-node"]) == ("2", "6", "3")
     assert "--kill-on-bad-exit=1" in line
+    assert launcher.srun(["teacher"], {}, 3) is None
+    assert launcher.srun(["teacher"], nodes | {"SLURM_STEP_ID": "2"}, 3) is None  # srun did
+
+
+def test_what_a_launcher_started_or_what_is_one_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PAGODA_PROCESSES", "1")
+    assert launcher.run(["teacher"]) is None
+    monkeypatch.setenv("PAGODA_PROCESSES", "3")
+    monkeypatch.setenv("RANK", "0")
+    assert launcher.run(["teacher"]) is None
 
 
 @pytest.mark.parametrize("value", ["0", "two", "-1", ""])
 def test_a_number_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(PagodaError, match=r"PAGODA_PROCESSES = .*positive whole number"):
-        launcher.command(["teacher"], {"PAGODA_PROCESSES": value})
-
-
-def test_the_first_to_fail_ends_the_others(tmp_path: Path) -> None:
-    """Three processes: one leaves with 7 at once, the others would sleep for a minute."""
-    script = tmp_path / "work.py"
-    script.write_text(
-        "import os, pathlib, sys, time\n"
-        "assert os.environ['WORLD_SIZE'] == '3' and os.environ['MASTER_PORT']\n"
-        "pathlib.Path(sys.argv[1], os.environ['RANK']).touch()\n"
-        "sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)\n"
-    )
-    began = time.monotonic()
-    assert launcher.run_copies([sys.executable, str(script), str(tmp_path)], 3) == 7
-    assert time.monotonic() - began < 40
-    assert (tmp_path / "1").exists()
+        launcher.processes({"PAGODA_PROCESSES": value})
 
 
 def test_the_example_script_names_what_the_launcher_reads() -> None:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
-from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, weights_in
+from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, projected_features, weights_in
 from pagoda.networks.layers import at_least_float32
-from pagoda.networks.projections import ProjectedFeatures
 from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
 _SMALL, _INPUT = 256, 224
@@ -95,9 +94,7 @@ class ProjectedDistance(Distance):
     def __init__(self, backbones: list[str], weights: str, seed: int) -> None:
         super().__init__()
         self.views = len(backbones)
-        self.networks = nn.ModuleList(
-            [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
-        )
+        self.networks = projected_features(backbones, weights, seed)
 
     def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
         """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pagoda.losses.distances import Distance
-    from pagoda.networks.discriminator import Discriminator
+    from pagoda.networks.discriminators import Discriminator
     from pagoda.training.draw import GlobalDraw
 
 _BACKBONES = ["deit_base_distilled_patch16_224", "tf_efficientnet_lite0"]
@@ -341,7 +341,7 @@ class OneStep(Method):
         normalise over the batch in every layer of their heads, and R1 needs second derivatives:
         they take the whole.
         """
-        from pagoda.networks.discriminator import ConvDiscriminator
+        from pagoda.networks.discriminators import ConvDiscriminator
         from pagoda.training.micro_batch import in_parts
 
         d, most = self.discriminator, self.config.optim.micro_batch
@@ -356,19 +356,11 @@ def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discrimina
     import numpy as np
     import torch
 
-    from pagoda.networks.discriminator import ConvDiscriminator
-    from pagoda.networks.encoder_discriminator import EncoderDiscriminator
+    from pagoda.networks import discriminators
     from pagoda.networks.generator import Generator
-    from pagoda.networks.projected import ProjectedDiscriminator
 
-    assert isinstance(given.network, Generator)
-    classes, most = given.network.spec.num_classes, config.max_channels
-    if config.kind == "encoder":
-        assert given.teacher is not None
-        return EncoderDiscriminator(given.teacher(), config.sigma, classes, most)
-    if config.kind == "conv":
-        return ConvDiscriminator(given.network.resolution, config.channels, most, classes)
-    table, file = None, config.class_embedding
+    assert isinstance(given.network, Generator) and given.teacher is not None
+    classes, table, file = given.network.spec.num_classes, None, config.class_embedding
     if file is not None:
         try:
             rows = np.load(Path(file), allow_pickle=False)
@@ -382,7 +374,11 @@ def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discrimina
                 f"({classes}, d), a row a class"
             )
         table = torch.from_numpy(rows.astype(np.float32))
-    return ProjectedDiscriminator(config.backbones, config.weights, classes, given.seed, table)
+    return discriminators.build_discriminator(
+        config.kind, given.network.resolution, classes, channels=config.channels,
+        max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
+        sigma=config.sigma, seed=given.seed, teacher=given.teacher, class_embedding=table,
+    )  # fmt: skip
 
 
 def build_distance(config: LossConfig, seed: int) -> Distance:

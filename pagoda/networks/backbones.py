@@ -1,17 +1,23 @@
-"""Frozen image networks from timm as feature extractors, and where their weights come from."""
+"""Frozen image networks from timm, where their weights come from, and random projections of them.
+
+Projections (Sauer et al. 2021, arXiv 2111.01007, section 3.2): cross-channel mixing (CCM) is a
+random 1x1 convolution of every map; cross-scale mixing (CSM) adds the maps up from the lowest
+resolution to the highest. Their weights are buffers: drawn from a seed, part of the state, never
+trained.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
+from pagoda.networks.layers import Frozen
 from pagoda.weight_files import misfit, read_state
 
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -20,11 +26,10 @@ PRETRAINED, RANDOM = "pretrained", "random"
 _SMALL, _INPUT = 256, 224  # smaller images are resized to 224, others are seen at native size
 
 
-class Backbone(nn.Module):
+class Backbone(Frozen):
     """Four feature maps of a frozen network, highest resolution first.
 
-    The network is no part of the state and of the parameters: it never trains, and checkpoints
-    need not hold it. Vision transformers give the tokens after each quarter of their blocks as
+    Vision transformers give the tokens after each quarter of their blocks as
     maps of one size, without prefix tokens; convolutional networks their last four stages.
 
     Args:
@@ -34,9 +39,8 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, name: str, weights: str) -> None:
-        super().__init__()
-        network = _create(name, weights).eval().requires_grad_(False)
-        self._frozen = [network]  # a list, so that torch does not register it
+        network = _create(name, weights)
+        super().__init__(network)
         self.is_vit = hasattr(network, "patch_embed")
         self._positions = network.pos_embed.detach() if self.is_vit else None
         depth = len(network.blocks) if self.is_vit else len(network.feature_info)
@@ -45,7 +49,10 @@ class Backbone(nn.Module):
             self.taps = list(range(depth - 4, depth))
         config = network.pretrained_cfg
         self._mean, self._std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
-        self.channels = self._channels(network)
+        self.channels = (
+            [network.embed_dim] * 4 if self.is_vit
+            else [int(stage["num_chs"]) for stage in network.feature_info[-4:]]
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x (n, 3, h, w) in [-1, 1] -> four maps (n, c, h', w').
@@ -60,14 +67,14 @@ class Backbone(nn.Module):
         if self._positions is not None:
             self._fit_positions(self._positions, (x.shape[-2], x.shape[-1]))
         return list(
-            self._frozen[0].forward_intermediates(
+            self.frozen.forward_intermediates(
                 x, indices=self.taps, intermediates_only=True, output_fmt="NCHW", stop_early=True
             )
         )
 
     def _fit_positions(self, positions: Tensor, size: tuple[int, int]) -> None:
         """Bring the network to images of ``size``: timm would resize bicubically, antialiased."""
-        network = self._frozen[0]
+        network = self.frozen
         if size == network.patch_embed.img_size:
             return
         network.set_input_size(img_size=size)
@@ -80,15 +87,6 @@ class Backbone(nn.Module):
         fitted = torch.cat([prefix, grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
         network.pos_embed = nn.Parameter(fitted.to(network.pos_embed), requires_grad=False)
 
-    def _channels(self, network: Any) -> list[int]:
-        if self.is_vit:
-            return [network.embed_dim] * 4
-        return [int(stage["num_chs"]) for stage in network.feature_info[-4:]]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._frozen[0]._apply(fn)
-        return super()._apply(fn, recurse)
-
 
 def _create(name: str, weights: str) -> Any:
     import timm
@@ -99,20 +97,16 @@ def _create(name: str, weights: str) -> Any:
     vit = timm.models.is_model_in_modules(name, ["vision_transformer", "deit"])
     size: dict[str, Any] = {"dynamic_img_size": True} if vit else {}
     if weights == PRETRAINED:
-        return _download(lambda: timm.create_model(name, pretrained=True, **size), name)
+        try:
+            return timm.create_model(name, pretrained=True, **size)
+        except Exception as error:  # the hub's clients raise many types of their own
+            raise PagodaError(no_weights(name)) from error
     with torch.random.fork_rng(devices=[]):  # untrained weights are the same in every run
         torch.manual_seed(0)
         network = timm.create_model(name, pretrained=False, **size)
     if weights != RANDOM:
         load_weights(network, Path(weights), name)
     return network
-
-
-def _download(create: Callable[[], Any], name: str) -> Any:
-    try:
-        return create()
-    except Exception as error:  # the hub's clients raise many types of their own
-        raise PagodaError(no_weights(name)) from error
 
 
 def no_weights(name: str) -> str:
@@ -146,3 +140,99 @@ def weights_in(folder: Path, name: str) -> Path:
     if file is None:
         raise PagodaError(f"weights: {folder} holds no {files[0].name} and no {files[1].name}")
     return file
+
+
+class FrozenConv(nn.Module):
+    """A convolution, or its transpose, whose random weights never train.
+
+    Weight and bias are uniform in +-1 / sqrt(fan in), torch's default and that of the original.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        rng: torch.Generator,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.transposed = stride, padding, transposed
+        ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        weight = torch.rand(*ends, kernel, kernel, generator=rng) * 2 - 1
+        bound = 1 / math.sqrt(weight[0].numel())
+        self.register_buffer("weight", weight * bound)
+        bias = torch.rand(out_channels, generator=rng) * 2 - 1
+        self.register_buffer("bias", bias * bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c', h', w')."""
+        conv = F.conv_transpose2d if self.transposed else F.conv2d
+        return conv(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class ProjectedFeatures(nn.Module):
+    """Four maps of a frozen network, mixed over channels and scales.
+
+    CCM takes the maps to width x (1, 2, 4, 8) channels. CSM then goes from the lowest resolution
+    to the highest: add the mixed map below, resize bilinearly by 2, 1x1 convolution; all but the
+    last halve the channels. The outputs have width x (1, 1, 2, 4) channels, highest resolution
+    first, and twice the side of the network's maps.
+
+    A vision transformer's maps are first taken to four scales and c / (8, 4, 2, 1) channels by
+    random convolutions (Sauer et al. 2022, arXiv 2202.00273, section 3.2).
+    """
+
+    def __init__(self, name: str, weights: str, seed: int, width: int = 64) -> None:
+        super().__init__()
+        self.backbone = Backbone(name, weights)
+        rng = torch.Generator().manual_seed(seed)
+        channels = self.backbone.channels
+        self.reassemble = nn.ModuleList()
+        if self.backbone.is_vit:
+            channels = [c >> (3 - i) for i, c in enumerate(channels)]
+            self.reassemble = _reassemble(self.backbone.channels, channels, rng)
+        mixed = [width << i for i in range(4)]
+        pairs = zip(channels, mixed, strict=True)
+        self.ccm = nn.ModuleList([FrozenConv(a, b, 1, rng) for a, b in pairs])
+        self.channels = [mixed[0], *mixed[:3]]
+        pairs = zip(mixed, self.channels, strict=True)
+        self.csm = nn.ModuleList([FrozenConv(a, b, 1, rng) for a, b in pairs])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (n, 3, h, w) in [-1, 1] -> four maps, highest resolution first."""
+        maps = self.backbone(x)
+        if self.backbone.is_vit:
+            maps = [scale(m) for scale, m in zip(self.reassemble, maps, strict=True)]
+        maps = [conv(m) for conv, m in zip(self.ccm, maps, strict=True)]
+        out: list[Tensor] = []
+        for conv, h in zip(reversed(self.csm), reversed(maps), strict=True):
+            total = h + out[-1] if out else h
+            wide = F.interpolate(total, scale_factor=2, mode="bilinear", align_corners=True)
+            out.append(conv(wide))
+        return out[::-1]
+
+
+def _reassemble(tokens: list[int], channels: list[int], rng: torch.Generator) -> nn.ModuleList:
+    """Random maps of four scales, x4, x2, x1 and x1/2, from token maps of one size."""
+    first = [FrozenConv(a, b, 1, rng) for a, b in zip(tokens, channels, strict=True)]
+    second = [
+        FrozenConv(channels[0], channels[0], 4, rng, stride=4, transposed=True),
+        FrozenConv(channels[1], channels[1], 2, rng, stride=2, transposed=True),
+        nn.Identity(),
+        FrozenConv(channels[3], channels[3], 3, rng, stride=2, padding=1),
+    ]
+    return nn.ModuleList([nn.Sequential(a, b) for a, b in zip(first, second, strict=True)])
+
+
+def projected_features(backbones: list[str], weights: str, seed: int) -> nn.ModuleList:
+    """:class:`ProjectedFeatures` of several networks; each has its own draw of ``seed``."""
+    return nn.ModuleList(
+        [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,25 @@ from torch.nn import functional as F
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, in float32 if its type is narrower; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Frozen(nn.Module):
+    """A module with a network that never trains: it moves along, but is no part of the state and
+    of the parameters, so that checkpoints need not hold it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._frozen = [network.eval().requires_grad_(False)]  # torch does not look into lists
+
+    @property
+    def frozen(self) -> Any:
+        """The network."""
+        return self._frozen[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.frozen._apply(fn)
+        return super()._apply(fn, recurse)
 
 
 class GroupNorm(nn.GroupNorm):

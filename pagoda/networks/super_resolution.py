@@ -13,20 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pagoda.diffusion.edm import scalings
-from pagoda.networks.unet import UNet, UNetSpec
-from pagoda.weight_files import fitted, positive
+from pagoda.networks.denoiser import Preconditioned
+from pagoda.networks.unet import UNetSpec
+from pagoda.weight_files import fitted
 
 _INPUTS = 3 + 3 + 1
 
 
-class SuperResolver(nn.Module):
+class SuperResolver(Preconditioned):
     """D(x; s | c, s_c) = c_skip x + c_out F(c_in x, c_in(s_c) c, s_c; c_noise)."""
 
     def __init__(self, spec: UNetSpec, sigma_data: float) -> None:
-        super().__init__()
-        self.spec, self.sigma_data = spec, sigma_data
-        self.net = UNet(spec)
+        super().__init__(spec, sigma_data)
         self.net.trunk.stem = nn.Conv2d(_INPUTS, spec.channels, 3, padding=1)
 
     def forward(
@@ -37,25 +35,17 @@ class SuperResolver(nn.Module):
         Args:
             condition: (n, 3, r, r), up-sampled with its noise already added.
         """
-        s = scalings(sigma[:, None, None, None].to(x.dtype), self.sigma_data)
+        s = self.scalings(x, sigma)
         at = level[:, None, None, None].to(x.dtype)
         seen = condition * (at**2 + self.sigma_data**2).rsqrt()
         inputs = torch.cat([s.c_in * x, seen, at.expand_as(x[:, :1])], dim=1)
         out = self.net(inputs, s.c_noise.flatten(), labels)
         return s.c_skip * x + s.c_out * out.to(x.dtype)
 
-    def card(self) -> dict[str, Any]:
-        """JSON form, from which :func:`load_super_resolver` rebuilds the network."""
-        return {"unet": self.spec.to_card(), "sigma_data": self.sigma_data}
-
 
 def load_super_resolver(weights: dict[str, Tensor], card: dict[str, Any]) -> SuperResolver:
     """A super-resolver from an artifact's weights and card, in eval mode."""
-
-    def build(card: dict[str, Any]) -> SuperResolver:
-        return SuperResolver(UNetSpec.from_card(card["unet"]), positive(card, "sigma_data"))
-
-    return fitted(build, weights, card)
+    return fitted(SuperResolver.from_card, weights, card)
 
 
 def condition(images: Tensor, resolution: int, level: Tensor, noise: Tensor) -> Tensor:

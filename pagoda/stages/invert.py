@@ -139,12 +139,13 @@ def _invert_all(
 ) -> None:
     """Every batch that is not done and falls to this process."""
     batch, device = inverter.section.batch, inverter.device
-    mine = distributed.broadcast_object(np.flatnonzero(done == 0).tolist())[
-        distributed.rank() :: distributed.world_size()
-    ]
+    todo, world = np.flatnonzero(done == 0).tolist(), distributed.world_size()
+    todo = distributed.broadcast_object(todo)
     bar = track(len(rows), "invert") if distributed.is_main_process() else contextlib.nullcontext()
     with bar as progress:
-        for k in mine:
+        for turn, k in enumerate(todo[distributed.rank() :: world]):
+            if turn % 64 == 63 and turn < len(todo) // world:
+                distributed.barrier()  # so that a fast process need not wait for hours at the end
             part = _rows_of(k, batch, len(rows))
             index, flips = rows.indices[part], rows.flips[part]
             x = _load(images, index, flips, device)

@@ -48,8 +48,8 @@ class Scratch:
     def save(self, step: int, seconds: float) -> None:
         """Write the state after ``step`` steps; at most two checkpoints remain.
 
-        In a group the first process writes what all of them hold, whole tensors where each holds
-        a slice; all must call this.
+        In a group the main process writes, full tensors where each process holds a slice; all
+        must call this.
         """
         tensors = sharding.full_state_on_main(self._tensors())
         if not distributed.is_main_process():
@@ -87,15 +87,34 @@ class Scratch:
             )
 
     def restore(self) -> tuple[int, float]:
-        """Load the newest whole checkpoint; return its step and seconds, (0, 0.0) if none.
+        """Load the newest sound checkpoint; return its step and seconds, (0, 0.0) if none.
 
-        In a group the first process reads it and hands it to the others.
+        In a group the main process reads it and hands it to the others, tensor by tensor: machines
+        may not share a scratch folder.
         """
-        found = self._read() if distributed.is_main_process() else ({}, {})
-        facts, tensors = _handed_out(*found)
+        facts, tensors = self._read() if distributed.is_main_process() else ({}, {})
+        kinds = {key: (tuple(value.shape), value.dtype) for key, value in tensors.items()}
+        facts, kinds = distributed.broadcast_object((facts, kinds))
         if not facts:
             return 0, 0.0
-        self._load(tensors)
+
+        def fetch(key: str, like: Tensor) -> Tensor:
+            shape, dtype = kinds[key]
+            full = tensors[key] if key in tensors else torch.empty(shape, dtype=dtype)
+            distributed.broadcast_([full])
+            return sharding.copy_like(full, like) if shape == like.shape else full
+
+        for name, module in self.modules.items():
+            state = module.state_dict().items()
+            module.load_state_dict({k: fetch(f"module/{name}/{k}", like) for k, like in state})
+        for name, optimizer in self.optimizers.items():
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            found: dict[int, dict[str, Tensor]] = {}
+            for key in kinds:
+                if key.startswith(f"optimizer/{name}/"):
+                    number, entry = key.split("/")[-2:]
+                    found.setdefault(int(number), {})[entry] = fetch(key, trained[int(number)])
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": found})
         return int(facts["step"]), float(facts["seconds"])
 
     def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -128,44 +147,7 @@ class Scratch:
                     out[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
         return out
 
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        for name, module in self.modules.items():
-            head, like = f"module/{name}/", module.state_dict()
-            found = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
-            module.load_state_dict({
-                k: sharding.shard_like(v, like[k]) if k in like else v for k, v in found.items()
-            })  # fmt: skip
-        for name, optimizer in self.optimizers.items():
-            head = f"optimizer/{name}/"
-            state: dict[int, dict[str, Tensor]] = {}
-            trained = [p for group in optimizer.param_groups for p in group["params"]]
-            for key, value in tensors.items():
-                if key.startswith(head):
-                    index, entry = key.removeprefix(head).split("/")
-                    of = trained[int(index)]
-                    if value.shape == of.shape:
-                        value = sharding.shard_like(value, of)
-                    state.setdefault(int(index), {})[entry] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
-            for parameter, entries in optimizer.state.items():
-                for entry, value in entries.items():
-                    if value.shape == parameter.shape:  # fused kernels need the same memory layout
-                        entries[entry] = torch.empty_like(parameter).copy_(value)
-
 
 def scratch_folder(root: Path, stage: str, identity: dict[str, Any]) -> Path:
     """``<root>/.scratch/<stage>/<fingerprint of identity>``."""
     return root / ".scratch" / stage / digest(json.loads(json.dumps(identity)))[:16]
-
-
-def _handed_out(
-    facts: dict[str, str], tensors: dict[str, Tensor]
-) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What the first process read, on every process: machines may not share a scratch folder."""
-    shapes = {k: [str(t.dtype).removeprefix("torch."), *t.shape] for k, t in tensors.items()}
-    facts, shapes = distributed.broadcast_object([facts, shapes])
-    if not distributed.is_main_process():
-        tensors = {k: torch.empty(s[1:], dtype=getattr(torch, s[0])) for k, s in shapes.items()}
-    distributed.broadcast_(tensors.values())
-    return facts, tensors

@@ -1,9 +1,9 @@
-"""Weights cut over the processes (FSDP2), for networks that do not fit on one device whole.
+"""Weights sharded over the processes (FSDP2), for networks that do not fit on one device.
 
 Every process keeps a slice of each parameter, of its gradient, its averages and its optimiser's
 state; a block's weights are gathered for the time it computes. What training computes stays what it
 is, so this is no parameter of the configuration but a property of the machine, as the number of
-processes is. Checkpoints hold whole tensors: they are read by any number of processes, cut or not.
+processes is. Checkpoints hold full tensors: any number of processes reads them, sharded or not.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pagoda.errors import PagodaError
 
 M = TypeVar("M", bound=nn.Module)
 SHARD = "PAGODA_SHARD"
-"""Environment variable: 1 cuts the weights that a stage trains over its processes."""
+"""Environment variable: 1 shards the weights that a stage trains over its processes."""
 
 
 def wanted() -> bool:
-    """Whether networks are to be cut; alone there is nothing to cut.
+    """Whether networks are to be sharded; alone there is nothing to shard.
 
     Raises:
         PagodaError: the variable is neither 0 nor 1.
@@ -37,13 +37,11 @@ def wanted() -> bool:
 
 
 def place(network: M, device: torch.device) -> M:
-    """A network on its device, channels-last; one that will be cut stays where it is until then.
+    """A network on its device, channels-last; one that will be sharded stays where it is.
 
-    :func:`shard` then moves it block by block: no device ever holds it whole.
+    :func:`shard` moves that one block by block: no device ever holds all of it.
     """
-    if wanted():
-        return network
-    return network.to(device).to(memory_format=torch.channels_last)
+    return network if wanted() else network.to(device).to(memory_format=torch.channels_last)
 
 
 def shard(
@@ -51,14 +49,14 @@ def shard(
     *networks: nn.Module,
     keep: Callable[[Any], nn.Parameter] | None = None,
 ) -> None:
-    """Cut networks over the group, in place, if that is wanted; all of them in the same way.
+    """Shard networks over the group, in place, if that is wanted; all of them in the same way.
 
-    All processes start from the first one's weights. FSDP2 cuts contiguous weights only: they
-    lose the channels-last layout, activations keep it.
+    All processes start from the main one's weights. FSDP2 takes contiguous weights only: they lose
+    the channels-last layout, activations keep it.
 
     Args:
-        keep: the parameter of a network that stays whole, because a loss differentiates by it
-            outside of the backward pass.
+        keep: the parameter of a network that every process holds in full, because a loss
+            differentiates by it outside of the backward pass.
     """
     if not wanted():
         return
@@ -75,7 +73,7 @@ def shard(
         for block in (*_blocks(network), network):
             fully_shard(block, mesh=mesh, ignored_params=kept)
         for module in network.modules():
-            if isinstance(module, FSDPModule):  # losses carry their share of the batch: a plain sum
+            if isinstance(module, FSDPModule):  # losses carry their part of the batch: a plain sum
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
 
@@ -90,10 +88,10 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
 
 
 def check(precision: str, batches: Iterable[int], micro_batch: int | None) -> None:
-    """Refuse what cut weights cannot be combined with.
+    """Refuse what sharded weights cannot be combined with.
 
     Raises:
-        PagodaError: fp16, whose scaling looks at whole gradients; or micro batches of which one
+        PagodaError: fp16, whose scaling looks at full gradients; or micro batches of which one
             process would have more than another, which would wait for it forever.
     """
     if not wanted():
@@ -109,64 +107,51 @@ def check(precision: str, batches: Iterable[int], micro_batch: int | None) -> No
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a process holds a slice of it only."""
-    module = sys.modules.get("torch.distributed.tensor")  # seconds to import, if nothing is cut
+    module = sys.modules.get("torch.distributed.tensor")  # a second to import
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """What this process holds: the slice of a cut tensor, any other itself. Shares its memory."""
-    return _cut(tensor).to_local() if is_sharded(tensor) else tensor
+def local(tensor: Any) -> Tensor:
+    """What this process holds: its slice of a sharded tensor, any other itself. Shares memory."""
+    held: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return held
 
 
-def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself; all processes must ask for a cut one."""
-    return _cut(tensor).full_tensor() if is_sharded(tensor) else tensor
-
-
-def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which all processes hold, cut as ``like`` is."""
-    if not is_sharded(like):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    mesh, placements = _cut(like).device_mesh, _cut(like).placements
-    return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)
-
-
-def _cut(tensor: Tensor) -> Any:
-    """A DTensor, whose type would take seconds to import."""
-    return tensor
-
-
-def full_state_on_main(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of tensors on the CPU of the first process; the others help, and get nothing."""
+def full_state_on_main(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Copies of full tensors on the CPU of the main process; the others help, and get nothing."""
     out = {}
     for name, tensor in tensors.items():
-        full = full_tensor(tensor.detach())
+        full = tensor.detach()
+        full = full.full_tensor() if is_sharded(full) else full
         if distributed.is_main_process():
             out[name] = full.cpu().contiguous().clone()
     return out
 
 
+def copy_like(full: Tensor, like: Any) -> Tensor:
+    """A tensor that all processes hold, with type, layout and device of ``like``; sharded as it."""
+    if is_sharded(like):
+        from torch.distributed.tensor import distribute_tensor
+
+        full = distribute_tensor(
+            full.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+        )
+    return torch.empty_like(like, requires_grad=False).copy_(full)
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients down to a norm of ``limit`` and return the norm they had.
+    """``torch.nn.utils.clip_grad_norm_`` for parameters some of which are sharded.
 
-    ``torch.nn.utils.clip_grad_norm_`` for parameters some of which are cut: their squares are
-    summed over the processes.
+    Returns:
+        The norm that all gradients had together.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    slices = [local(g) for g in gradients if is_sharded(g)]
-    others = [g for g in gradients if not is_sharded(g)]
-    total = _square(slices, slices[0])
-    distributed.all_reduce_([total])
-    norm = (total + _square(others, slices[0])).sqrt()
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([*slices, *others], factor)
-    return norm
-
-
-def _square(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """The sum of squares of all entries."""
-    total = torch.zeros((), dtype=like.dtype, device=like.device)
-    filled = [t for t in tensors if t.numel()]
-    return total + torch.stack(torch._foreach_norm(filled)).square().sum() if filled else total
+    clip = nn.utils.get_total_norm, nn.utils.clip_grads_with_norm_
+    trained = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in trained if is_sharded(p) == sharded] for sharded in (True, False)]
+    norms: list[Any] = [
+        clip[0]([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind
+    ]
+    total = torch.stack([n.full_tensor() if is_sharded(n) else n for n in norms]).norm()
+    for kind in kinds:
+        clip[1](kind, limit, total)
+    return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pagoda.networks.discriminator import ConvDiscriminator
+from pagoda.networks.discriminators import ConvDiscriminator
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64])

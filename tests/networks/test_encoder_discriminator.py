@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.encoder_discriminator import EncoderDiscriminator
+from pagoda.networks.discriminators import EncoderDiscriminator
 from pagoda.networks.unet import UNetSpec
 
 

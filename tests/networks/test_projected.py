@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
-from pagoda.networks.backbones import Backbone
-from pagoda.networks.heads import PatchHead
-from pagoda.networks.projected import ProjectedDiscriminator
-from pagoda.networks.projections import FrozenConv, ProjectedFeatures
+from pagoda.networks.backbones import Backbone, FrozenConv, ProjectedFeatures
+from pagoda.networks.discriminators import PatchHead, ProjectedDiscriminator
 
 SMALL = ["test_vit", "test_efficientnet"]  # timm's own networks for tests
 PAPER = ["deit_base_distilled_patch16_224", "tf_efficientnet_lite0"]
@@ -63,7 +61,7 @@ def test_the_heads_of_the_discriminator_are_the_published_ones() -> None:
 
 def test_backbone_maps_are_the_stages_of_the_network() -> None:
     backbone = Backbone("tf_efficientnet_lite0", "random")
-    network = backbone._frozen[0]
+    network = backbone.frozen
     x = torch.rand(1, 3, 32, 32) * 2 - 1
     h = F.interpolate(x, (224, 224), mode="bilinear")  # mean and deviation 0.5: unchanged
     h = network.bn1(network.conv_stem(h))
@@ -78,7 +76,7 @@ def test_backbone_maps_are_the_stages_of_the_network() -> None:
 def test_position_embeddings_are_resized_bilinearly(name: str, side: int) -> None:
     """MiDaS' forward_flex, which the official discriminator uses: patches plus a bilinear grid."""
     backbone = Backbone(name, "random")
-    network: Any = backbone._frozen[0]
+    network: Any = backbone.frozen
     plain: Any = timm.create_model(name)
     plain.load_state_dict(network.state_dict())
     prefix, old = plain.num_prefix_tokens, plain.patch_embed.grid_size[0]
