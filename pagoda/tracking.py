@@ -129,7 +129,7 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
         same = ("generator", "resolution", "reference", "features", "revision", "device")
         tags = {key: str(rows[0][key]) for key in same} | {IDENTITY: identity}
         run = create_run(client, where, f"{rows[0]['generator']}-{identity[:8]}", tags)
-        metrics = [_metrics(row["protocol"], row, now, row["seed"] or 0) for row in rows]
+        metrics = [_metrics(row["protocol"], row, now, row.get("seed") or 0) for row in rows]
         log_metrics(client, run, [metric for of_row in metrics for metric in of_row])
         client.set_terminated(run, "FINISHED")
     return store.uri, run, True

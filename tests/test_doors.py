@@ -181,8 +181,8 @@ DOORS: dict[str, Callable[[Path], Any]] = {
     "generator": in_an_artifact(
         "generator", "model.safetensors", lambda held: held.network(load_generator)
     ),
-    "reference": in_an_artifact("reference", "manifold.npy", lambda held: from_artifact(held, 3)),
-    "statistics": lambda file: read_statistics(file, None, 3),
+    "reference": in_an_artifact("reference", "manifold.npy", lambda held: from_artifact(held)),
+    "statistics": lambda file: read_statistics(file, None),
     "pickled statistics": lambda file: refuse_pickle(file.with_suffix(".pkl")),
     "images": lambda file: open_images(file.rename(file.with_suffix(".npz")), None, None, None),
     "pickled images": lambda file: open_images(

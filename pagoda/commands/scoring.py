@@ -32,7 +32,7 @@ Count = Annotated[
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
 Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are nowhere.")]
+Download = Annotated[bool, typer.Option("--download", help="Download missing weights.")]
 
 
 def reference(
@@ -117,8 +117,8 @@ def evaluate(
     if _ran_stage(ctx, "evaluate", resolution, images):
         return
     if reference is None:
-        raise PagodaError("--reference is missing; it names what --images are held against")
-    from pagoda.evaluation.settings import Settings
+        raise PagodaError("--reference is missing; it names what --images are compared with")
+    from pagoda.evaluation.metrics.base import Settings
     from pagoda.stages.request import Features, Request, Source, seed_list
 
     request = Request(

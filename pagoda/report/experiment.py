@@ -32,13 +32,13 @@ class Row:
     n: int
     seed: int
     resolution: int
-    nfe: int | None
     reference: str
     reference_n: int
     features: str
     revision: str
     device: str
     base_res: int
+    nfe: int | None = None
     sd: float | None = None
 
 

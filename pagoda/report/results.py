@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pagoda.evaluation.metrics.base import labels
 from pagoda.report.document import Cell, Table
 from pagoda.report.experiment import Evaluation, Experiment, Row
 
@@ -22,19 +23,7 @@ GENERATORS = {
     "untrained": "Untrained generator",
     "real": "Real images, held out (floor)",
 }
-METRICS = {
-    "fid": "FID ↓",
-    "fd": "FD ↓",
-    "sfid": "sFID ↓",
-    "inception_score": "Inception score ↑",
-    "classifier_score": "Classifier score ↑",
-    "precision": "Precision ↑",
-    "recall": "Recall ↑",
-    "class_accuracy": "Class accuracy ↑",
-    "fid_test": "FID to held-out images ↓",
-    "fd_test": "FD to held-out images ↓",
-    "train_share": "Nearer to training images (0.5: no copies)",
-}
+METRICS = labels()
 DISTANCES = ("fd", "fid")
 """Metrics that are Fréchet distances of pooled features."""
 

@@ -35,7 +35,10 @@ def read_results(path: Path) -> dict[str, Any]:
     if not isinstance(rows, list) or not rows or not isinstance(seeds, list):
         raise PagodaError(nothing)
     for n, row in enumerate(rows, 1):
-        check_row(row, f"{path}, row {n}", ("seed", "base_res", "reference_n"))
+        unknown = dict.fromkeys(("seed", "base_res", "reference_n"))
+        rows[n - 1] = check_row(
+            unknown | row if isinstance(row, dict) else row, f"{path}, row {n}", tuple(unknown)
+        )
     for n, entry in enumerate(seeds, 1):
         best = any("_best_of_" in key for key in entry) if isinstance(entry, dict) else False
         if not best or not entry.keys() >= _OVER_SEEDS or not isinstance(entry["seeds"], list):

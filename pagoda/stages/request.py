@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import FileImages, open_images
-from pagoda.evaluation.settings import Settings
+from pagoda.evaluation.metrics.base import Settings
 from pagoda.evaluation.streaming import Images
 from pagoda.stages.progress import tell
 
@@ -43,7 +43,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Request:
-    """What to score, against what, and how.
+    """What to measure, against what, and how.
 
     Attributes:
         source: images, or the folder of a ``generator`` artifact.

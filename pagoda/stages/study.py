@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from pagoda.config import Config
 from pagoda.report.studies import StudyCard, StudyFigure, StudyRow, study_folder, write_study
 from pagoda.report.study_pictures import draw_parts, draw_same_latents
 from pagoda.report.study_summary import write_summary
+from pagoda.rows import Row
 from pagoda.stages.paths import Paths
 from pagoda.stages.revision import code_revision
 from pagoda.stages.study_spec import Arm, Study
@@ -56,8 +58,16 @@ def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[StudyR
         parent = study.arms[arm.of]
         first = seed if (parent.name, seed) in measured else _first(measured, parent.name)
         above = measured[parent.name, first].json("rows")["rows"]
-        trees += [row for row in above if row["generator"] == "teacher"]
-    return [StudyRow(arm=name, axis=_axis(arm), **(tree | {"seed": seed})) for tree in trees]
+        trees += [row for row in above if row.get("generator") == "teacher"]
+    return [_study_row(Row(**tree), arm, seed) for tree in trees]
+
+
+def _study_row(row: Row, arm: Arm, seed: int) -> StudyRow:
+    facts: dict[str, Any] = {
+        f.name: getattr(row, f.name, None) for f in dataclasses.fields(StudyRow)
+    }
+    own = {"arm": arm.name, "axis": _axis(arm), "seed": seed, "eval_seed": row.seed}
+    return StudyRow(**(facts | own))
 
 
 def _first(measured: Measured, arm: str) -> int:

@@ -44,7 +44,6 @@ def test_a_deviation_stands_beside_its_value_and_an_interval_shows_on_hover(tmp_
     ("change", "told"),
     [
         (lambda t: t["rows"][1].pop("protocol"), "row 2 lacks protocol"),
-        (lambda t: t["rows"][1].pop("seed"), "row 2 lacks seed"),
         (_set("value", float("nan")), "row 2: value = nan is not a finite number"),
         (_set("value", float("inf")), "row 2: value = inf is not a finite number"),
         (_set("value", 10**400), "row 2: value = .* is not a finite number"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,11 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 
-Forward = Callable[[np.ndarray, bool], "Outputs"]
-"""uint8 images (n, 3, h, w) and whether spatial features are wanted -> tensors of n rows."""
+A = TypeVar("A", Tensor, np.ndarray)
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What a network returns for n images, on any device.
+class Features(NamedTuple, Generic[A]):
+    """What a network says of n images: tensors on any device, or float32 arrays.
 
     Attributes:
         pooled: (n, d).
@@ -26,18 +24,13 @@ class Outputs:
         logits: (n, classes); None for a network without classes.
     """
 
-    pooled: Tensor
-    spatial: Tensor | None = None
-    logits: Tensor | None = None
+    pooled: A
+    spatial: A | None = None
+    logits: A | None = None
 
 
-@dataclass(frozen=True)
-class Features:
-    """:class:`Outputs` as float32 arrays on the CPU."""
-
-    pooled: np.ndarray
-    spatial: np.ndarray | None
-    logits: np.ndarray | None
+Forward = Callable[[np.ndarray, bool], Features[Tensor]]
+"""uint8 images (n, 3, h, w) and whether spatial features are wanted -> features of n rows."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class Extractor:
     batch: int
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray, spatial: bool = False) -> Features:
+    def __call__(self, images: np.ndarray, spatial: bool = False) -> Features[np.ndarray]:
         """Features of uint8 RGB images (n, 3, h, w), any n, h and w.
 
         Args:

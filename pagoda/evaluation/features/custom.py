@@ -24,7 +24,7 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor, Forward, Outputs, sizes
+from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 
 
 def open_custom(where: str, device: torch.device, batch: int) -> Extractor:
@@ -89,7 +89,7 @@ def _weights_digest(network: torch.nn.Module) -> str:
 
 
 def _forward(network: Any, where: str, device: torch.device) -> Forward:
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         try:
             out = network(torch.from_numpy(images).to(device))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -101,7 +101,7 @@ def _forward(network: Any, where: str, device: torch.device) -> Forward:
         for rows in (features, logits):
             if rows is not None and not isinstance(rows, torch.Tensor):
                 raise PagodaError(f"{where} returns {type(rows).__name__}; it must return a tensor")
-        return Outputs(features, None, logits)
+        return Features(features, None, logits)
 
     return forward
 

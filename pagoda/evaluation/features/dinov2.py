@@ -31,7 +31,7 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
-from pagoda.evaluation.features.base import Extractor, Forward, Outputs, sizes
+from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 from pagoda.evaluation.features.resize import normalise, pil_bicubic, torch_bicubic
 from pagoda.weight_files import WeightFile, find_weights, misfit, read_state
 
@@ -146,12 +146,12 @@ def _build(folder: Path, network: str) -> Any:
 
 
 def _forward(model: Any, resize: str, device: torch.device) -> Forward:
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         if resize == "dgm":
             x = torch.from_numpy(pil_bicubic(images, _SIDE)).to(device)
         else:
             x = torch_bicubic(torch.from_numpy(images).to(device), _SIDE)
-        return Outputs(model(normalise(x)))
+        return Features(model(normalise(x)))
 
     return forward
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_images, check_pairs
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -92,3 +93,18 @@ def _energy(pixels: np.ndarray) -> float:
     luma = np.einsum("c,chw->hw", _LUMA, pixels)
     high = _above(_HALF_NYQUIST, *luma.shape)
     return float(np.sum(np.abs(np.fft.fft2(luma)[high]) ** 2) / luma.size**2)
+
+
+def _pairs(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Fractions of both sets, the error, and the ratio of the sets' energies."""
+    first, second = (np.array([_energy(image / 127.5) for image in side]) for side in (x, y))
+    errors = [high_frequency_error(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    return {
+        "hf_share": high_frequency_shares(x),
+        "hf_share_second": high_frequency_shares(y),
+        "hf_mse": np.array(errors),
+        "hf_ratio": np.stack([first, second], axis=1),
+    }
+
+
+HF = PairMetric("hf", lambda *_: _pairs, 3, square=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
 
@@ -29,3 +30,6 @@ def psnr(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     ]
     with np.errstate(divide="ignore"):
         return np.asarray(10.0 * np.log10(255.0**2 / np.array(errors)))
+
+
+PSNR = PairMetric("psnr", lambda *_: lambda x, y: {"psnr": psnr(x, y)}, 1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
 _WINDOW = 11
@@ -51,3 +52,6 @@ def _blurred(images: np.ndarray) -> np.ndarray:
     """Weighted means at the valid positions, (c, h - 10, w - 10)."""
     rows = sliding_window_view(images, _WINDOW, axis=-2) @ _WEIGHTS
     return np.asarray(sliding_window_view(rows, _WINDOW, axis=-1) @ _WEIGHTS)
+
+
+SSIM = PairMetric("ssim", lambda *_: lambda x, y: {"ssim": ssim(x, y)}, 2)

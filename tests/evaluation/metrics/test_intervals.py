@@ -9,14 +9,13 @@ import pytest
 from scipy.special import gammaln
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.fd import frechet_influence, frechet_interval
 from pagoda.evaluation.metrics.frechet import frechet_distance
 from pagoda.evaluation.metrics.intervals import (
-    frechet_influence,
-    frechet_interval,
+    fraction_interval,
     jackknife_interval,
     leave_groups_out,
     mean_interval,
-    share_interval,
 )
 from pagoda.evaluation.metrics.precision_recall import manifold_values, squared_radii
 from pagoda.evaluation.metrics.statistics import Moments, feature_moments
@@ -39,7 +38,7 @@ def test_wilson_holds_the_share_as_often_as_it_says() -> None:
     """Exact: every count k of n has its binomial probability. Percentile bootstraps hold 89 %."""
     for n in (10, 40, 1000):
         counts = np.arange(n + 1)
-        found = [share_interval(np.arange(n) < k) for k in counts]
+        found = [fraction_interval(np.arange(n) < k) for k in counts]
         low, high = (np.array([getattr(i, end) for i in found]) for end in ("low", "high"))
         assert (low >= 0).all() and (high <= 1).all() and (low < high).all()
         shares = np.linspace(0.05, 0.95, 181)[:, None]
@@ -62,7 +61,8 @@ def test_the_jackknife_of_a_mean_is_the_means_own_error() -> None:
     values = np.random.default_rng(1).normal(size=60)
     left = leave_groups_out(lambda kept: values[kept].mean(), 60, groups=60)
     found = jackknife_interval(float(values.mean()), left)
-    assert astuple(found) == pytest.approx(astuple(mean_interval(values)))
+    expected = mean_interval(values)
+    assert astuple(found)[:4] == pytest.approx(astuple(expected)[:4])
 
 
 @pytest.mark.parametrize(("d", "spread"), [(3, 0.7), (16, 1.0)])

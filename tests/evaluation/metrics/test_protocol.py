@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagoda.evaluation.metrics.protocol import protocol, size
+from pagoda.evaluation.metrics.base import protocol, size
 
 
 @pytest.mark.parametrize(
