@@ -21,9 +21,9 @@ import torch
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import open_extractor
 from pagoda.evaluation.features.dinov2 import weight_file as dinov2_file
 from pagoda.evaluation.features.inception import MODES, weight_file
-from pagoda.evaluation.features.select import open_extractor
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.reference import from_artifact

@@ -62,7 +62,7 @@ def reference(
         return
     if out is None:
         raise PagodaError("--out is missing; it names the folder that the reference goes to")
-    from pagoda.stages.request import Features, Source
+    from pagoda.stages.score import Features, Source
 
     source = Source(images or Path(), split, crop, size, exif)
     how = Features(extractor, batch, weights, hub, download)
@@ -119,7 +119,7 @@ def evaluate(
     if reference is None:
         raise PagodaError("--reference is missing; it names what --images are compared with")
     from pagoda.evaluation.metrics.base import Settings
-    from pagoda.stages.request import Features, Request, Source, seed_list
+    from pagoda.stages.score import Features, Request, Source, seed_list
 
     request = Request(
         Source(images or Path(), split, crop, size, exif),
@@ -148,7 +148,7 @@ def compare(
     exif: Exif = False,
 ) -> None:
     """Compare images with their originals, pair by pair."""
-    from pagoda.stages.request import Source
+    from pagoda.stages.score import Source
 
     first, second = (Source(path, None, crop, size, exif) for path in (images, originals))
     run("compare", first, second, metrics, network, weights, out)

@@ -19,13 +19,7 @@ from pagoda.rows import Row
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A feature network, real images in its features, and what is measured there.
-
-    Attributes:
-        extractor: the network.
-        reference: real images.
-        metrics: keys of the metrics.
-    """
+    """A feature network, real images in its features, and the keys of what is measured there."""
 
     extractor: Extractor
     reference: Reference
@@ -69,11 +63,10 @@ def evaluate(
         settings: of the metrics.
         facts: what every row says besides, such as seed and resolution.
         rows: which images of each set, ascending; None takes all.
-        held_out: the set of real images that the reference does not describe, which metrics of
-            memorisation set beside it; without one there are no such rows.
+        held_out: the set of real images that the reference does not describe, for metrics of
+            memorisation; without one there are no such rows.
         intervals: whether rows get intervals over other generated images, where there are.
-        device: where torch makes distances between points; None for numpy. Frechet distances are
-            made by numpy, in float64.
+        device: where torch makes distances between points; None for numpy.
         advance: is told how many images are done.
         seen: is shown the images that this process makes, by name and rows.
 

@@ -75,15 +75,15 @@ def reference_card(
     manifold_n: int,
     exif: bool = False,
 ) -> dict[str, Any]:
-    """What a reference describes, and ``identity``, a SHA-256 over it.
+    """What a reference describes, and ``identity``, a SHA-256 over it; None stands for unknown.
 
     Args:
         extractor: of the features; its fingerprint covers weights, resize and normalisation.
         images: SHA-256 of the list of files, or of the artifact that holds the images.
-        recipe: how images were cut; None if unknown.
-        resolution: side of the images; None if unknown.
-        split: of the source; None if it has none.
-        n: number of images; None if unknown.
+        recipe: how images were cut.
+        resolution: side of the images.
+        split: of the source.
+        n: number of images.
         manifold_n: images whose features are kept.
         exif: whether images were turned as their EXIF orientation says; said where they were.
     """

@@ -30,14 +30,7 @@ Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class Draws:
-    """Which samples are made, and how.
-
-    Attributes:
-        seed: of the latents.
-        n: number of samples.
-        batch: latents a call.
-        device: where networks run.
-    """
+    """Which samples are made, and how: seed of the latents, number, latents a call, device."""
 
     seed: int
     n: int
@@ -134,12 +127,7 @@ def one_step(
 ) -> Sampler:
     """The generator of an artifact, one evaluation an image.
 
-    Args:
-        artifact: a ``generator``.
-        draws: which samples.
-        name: as rows have it.
-        network: makes another generator of that shape in its place: a baseline.
-        below: see :class:`Sampler`.
+    ``network`` makes another generator of that shape in its place: a baseline.
     """
     card = artifact.card()
     unet, load = card["unet"], network or (lambda: artifact.network(load_generator))
@@ -191,14 +179,9 @@ def heun(
 def super_resolved(
     below: Sampler, artifact: Artifact, schedule: Mapping[str, float], steps: int, noise: float
 ) -> Sampler:
-    """A cascade's super-resolution model on top of a sampler.
+    """A cascade's super-resolution model on the images of a sampler.
 
-    Args:
-        below: makes the images that are enlarged.
-        artifact: a ``super_resolution`` model.
-        schedule: as of :func:`heun`.
-        steps: noise levels.
-        noise: level of the noise that is added to the enlarged images.
+    They are enlarged and get noise of level ``noise``; the rest is as of :func:`heun`.
     """
     draws, side = below.draws, 2 * below.side
     grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])

@@ -155,15 +155,7 @@ class _Gathering:
 
 
 class StoredImages:
-    """Images that are there already: an array (n, 3, h, w) uint8, or rows of one.
-
-    Args:
-        where: what messages call them.
-        images: the array, possibly memory-mapped.
-        labels: (n,) their classes, if they are known.
-        kept: which rows of the array; None takes all.
-        fingerprint: of the images.
-    """
+    """Images that are there already: an array (n, 3, h, w) uint8, or its rows ``kept``."""
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from pagoda.evaluation.results import check_out, write_results
 from pagoda.rows import to_json
 from pagoda.stages.device import device_name, pick_device
 from pagoda.stages.progress import track
-from pagoda.stages.request import Source
 from pagoda.stages.revision import package_revision
+from pagoda.stages.score import Source
 
 
 def run(

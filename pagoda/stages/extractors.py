@@ -10,9 +10,8 @@ from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, ReferenceConfig
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.base import Extractor, open_extractor
 from pagoda.evaluation.features.classifier import NAME, classifier_of
-from pagoda.evaluation.features.select import open_extractor
 from pagoda.evaluation.metrics.base import metrics
 from pagoda.stages.paths import Paths
 from pagoda.stages.root import project_root

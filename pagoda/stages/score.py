@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ import torch
 from pagoda import artifacts, distributed
 from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import Evaluator, evaluate
-from pagoda.evaluation.features.base import Extractor
-from pagoda.evaluation.features.select import open_extractor
-from pagoda.evaluation.files import FileImages
-from pagoda.evaluation.metrics.base import Sample, metric_names, needs
+from pagoda.evaluation.features.base import Extractor, open_extractor
+from pagoda.evaluation.files import FileImages, open_images
+from pagoda.evaluation.metrics.base import Sample, Settings, metric_names, needs
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
@@ -42,11 +42,75 @@ from pagoda.evaluation.streaming import Images, collect, subset
 from pagoda.rows import Row, to_json
 from pagoda.stages.device import device_name, metric_device, pick_device
 from pagoda.stages.progress import tell, track
-from pagoda.stages.request import Features, Request, Source
 from pagoda.stages.revision import package_revision
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
 _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images, as :func:`pagoda.evaluation.files.open_images` takes them."""
+
+    path: Path
+    split: str | None = None
+    crop: str | None = None
+    size: int | None = None
+    exif: bool = False
+
+    def open(self) -> Images:
+        """The images; what lies among them and is passed over is told on stderr."""
+        images = open_images(self.path, self.split, self.crop, self.size, self.exif)
+        if isinstance(images, FileImages) and images.passed_over:
+            tell(f"{images.where}: {images.passed_over}")
+        return images
+
+
+@dataclass(frozen=True)
+class Features:
+    """An extractor, as :func:`pagoda.evaluation.features.base.open_extractor` takes it."""
+
+    extractor: str
+    batch: int = 64
+    weights: Path | None = None
+    hub: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, against what, and how: the options of ``pagoda evaluate --images``.
+
+    ``source``: images, or a ``generator`` artifact, which needs ``n``. ``reference``: a
+    ``reference`` artifact, published ``.npz`` statistics (of the extractor ``reference_features``),
+    or images. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics`` None: a usual
+    choice.
+    """
+
+    source: Source
+    features: Features
+    reference: Path
+    reference_split: str | None = None
+    reference_features: str | None = None
+    metrics: str | None = None
+    n: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    settings: Settings = Settings()
+    name: str | None = None
+    out: Path | None = None
+    intervals: bool = False
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """``0,1,2`` -> (0, 1, 2).
+
+    Raises:
+        PagodaError: for anything but different whole numbers from 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise PagodaError(f"--seeds = {text!r}; it must be different whole numbers, e.g. 0,1,2")
+    return tuple(int(part) for part in parts)
 
 
 def make_reference(

@@ -16,10 +16,10 @@ from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.evaluation import pairs
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
-from pagoda.evaluation.metrics.psnr import psnr
+from pagoda.evaluation.metrics.image_pairs import psnr
 from pagoda.evaluation.metrics.ssim import ssim
 from pagoda.stages import compare
-from pagoda.stages.request import Source
+from pagoda.stages.score import Source
 from tests.evaluation.pictures import pictures, write_folder, write_zip
 
 ALL = "mse,psnr,ssim,hf"

@@ -31,7 +31,7 @@ from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
 from pagoda.report.results_files import results_table
 from pagoda.stages import score
-from pagoda.stages.request import Features, Request, Source, seed_list
+from pagoda.stages.score import Features, Request, Source, seed_list
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.evaluation.pictures import pictures, write_folder, write_zip
 

@@ -30,14 +30,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the metrics; each is in the protocol's name.
+    """What changes a value besides features and images; each is in the protocol's name.
 
-    Attributes:
-        neighbours: k of precision, recall, density and coverage.
-        splits: of the Inception Score and its like.
-        subsets: of the kernel distance.
-        subset_size: images a subset of the kernel distance.
-        mmd_width: sigma of the Gaussian kernel, in the features' units.
+    ``neighbours``: k of precision, recall, density, coverage. ``splits``: of the Inception Score.
+    ``subsets`` and ``subset_size``: of the kernel distance. ``mmd_width``: sigma of the Gaussian
+    kernel, in the features' units.
     """
 
     neighbours: int = 3
@@ -101,12 +98,8 @@ class Sample:
 class Comparison:
     """Generated images beside real ones: all that a metric is computed from.
 
-    Attributes:
-        made: the images that are measured.
-        real: the reference.
-        settings: of the metrics.
-        held_out: real images of the split that the reference does not describe, if there are any.
-        device: where torch makes distances between points; None for numpy.
+    ``held_out``: real images of the split that the reference does not describe, if there are any.
+    ``device``: where torch makes distances between points; None for numpy.
     """
 
     made: Sample
@@ -164,8 +157,8 @@ class Comparison:
             metric: what is measured.
             value: the number.
             reference_n: real images that took part.
-            names: the first word of the protocol, the metric's if it is not here; of two, the
-                first belongs to Inception's features, which are then called by their mode alone.
+            names: first word of the protocol, if it is not the metric's; of two, the first is for
+                Inception's features, which are then called by their mode alone.
             sd: deviation over subsets or splits.
             settings: of :func:`protocol`.
         """
@@ -283,10 +276,6 @@ def is_clip(extractor: str) -> bool:
 def metric_names(text: str, extractor: str) -> tuple[str, ...]:
     """``fid,prdc`` -> keys of the metrics to compute, in the order given, each once.
 
-    Args:
-        text: keys, aliases and groups with commas between.
-        extractor: name of the features.
-
     Raises:
         PagodaError: for an unknown name, or one that only other features may have.
     """
@@ -323,15 +312,10 @@ def needs(keys: Iterable[str], intervals: bool = False) -> set[str]:
 
 
 def protocol(metric: str, features: str, n: int, **settings: int) -> str:
-    """Name of a measured value, e.g. ``fd_classifier_2k`` or ``precision_inception_50k_k3``.
+    """Name of a measured value: ``fd_classifier_2k``, ``precision_inception_50k_k3``.
 
-    Values may share a column only if their protocols are equal.
-
-    Args:
-        metric: what is measured.
-        features: the feature network and, where it matters, its mode.
-        n: number of generated images.
-        settings: anything else that changes the value, each as its letter and number.
+    Metric, features, number of generated images, and whatever else changes the value, as letter and
+    number. Values may share a column only if their protocols are equal.
     """
     extra = [f"{letter}{value}" for letter, value in settings.items()]
     return "_".join([metric, features, size(n), *extra])

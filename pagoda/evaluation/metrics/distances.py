@@ -75,11 +75,8 @@ class Points:
 class Tile:
     """Bounds of the distances between some rows of two sets.
 
-    Attributes:
-        lower: no distance is smaller.
-        slack: (rows,) and (columns,), together twice the rounding.
-        dtype: of both.
-        arrays: where they are.
+    No distance is smaller than ``lower``; ``slack`` (rows,) and (columns,) is together twice the
+    rounding, in ``dtype``.
     """
 
     lower: Any
@@ -115,13 +112,7 @@ def about(sets: Sequence[np.ndarray], arrays: Arrays) -> list[Points]:
 def decide(
     a: Points, rows: slice, b: Points, columns: slice, find: Callable[[Tile], tuple[Any, Any]]
 ) -> tuple[Any, Pairs]:
-    """What ``find`` makes of a tile, and the pairs that it leaves open, as rows of the sets.
-
-    Args:
-        a, b: the sets.
-        rows, columns: of the tile.
-        find: gives what it found, and flags of the pairs to be measured.
-    """
+    """What ``find`` makes of a tile, and the pairs that it leaves open, as rows of the sets."""
     found, flags = None, None
     for dtype in min(a.types, b.types, key=len):
         found, flags = find(_bounded(a, rows, b, columns, dtype))

@@ -72,21 +72,14 @@ def _interval(c: Comparison, value: float) -> Interval | None:
 def frechet_interval(
     reference: Moments, features: np.ndarray, level: float = 0.95, value: float | None = None
 ) -> Interval:
-    """Interval of a Frechet distance over samples, to first order.
+    """Interval of a Frechet distance over samples ``(n, d)``, n > d, to first order.
 
     Other samples move the distance by the mean of their influences (:func:`frechet_influence`) and
-    terms of order 1 / n, which are left out: the interval is that mean's (:func:`mean_interval`).
-    One eigenvalue problem serves it. Resampling the distance itself would cost one a resample, and
-    would centre on a value that is biased twice: a resample holds about 63 % of the samples.
-
-    So the interval is one for the expected distance *at this n*, bias included. Between equal
-    distributions the influence vanishes and the interval is too narrow.
-
-    Args:
-        reference: statistics of the reference, taken as exact.
-        features: features ``(n, d)`` of the generated images, n > d.
-        level: nominal coverage.
-        value: the distance, if it is at hand.
+    terms of order 1 / n, which are left out: the interval is that mean's. One eigenvalue problem
+    serves it. Resampling the distance itself would cost one a resample, and would centre on a value
+    that is biased twice: a resample holds about 63 % of the samples. So the interval is one for the
+    expected distance *at this n*, bias included; between equal distributions the influence vanishes
+    and it is too narrow. The reference is taken as exact.
 
     Raises:
         PagodaError: if n <= d, shapes disagree, or anything is not finite.

@@ -13,7 +13,7 @@ paper's Sobol latents belong to the generator and are not part of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,16 +26,8 @@ from pagoda.rows import Row
 _SMALLEST, _POINTS = 5000, 15
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """The line through distances at several numbers of samples.
-
-    Attributes:
-        value: the distance at 1 / N = 0.
-        slope: b, distance times samples.
-        sizes: N of each point.
-        distances: FD(N) of each point.
-    """
+class Extrapolation(NamedTuple):
+    """The line ``value + slope / N`` through the distances at several numbers N of samples."""
 
     value: float
     slope: float
@@ -50,25 +42,16 @@ def frechet_infinity(
     seed: int = 0,
     device: str | None = None,
 ) -> Extrapolation:
-    """Fit the line to subsets of ``features`` ``(n, d)``.
-
-    Args:
-        reference: statistics of the reference.
-        features: features of the generated images.
-        points: number of sizes.
-        seed: seed of the subsets.
-        device: where torch does the arithmetic; None for numpy.
+    """Fit the line to subsets of ``features`` ``(n, d)`` of ``points`` sizes.
 
     Raises:
         PagodaError: for fewer than 2 points, or too few samples for that many sizes.
     """
     features = check_features(features)
     sizes = extrapolation_sizes(len(features), points)
-    rng = np.random.default_rng(seed)
-    distances = []
+    rng, distances = np.random.default_rng(seed), []
     for size in sizes:
-        rows = rng.choice(len(features), size, replace=False)
-        part = features[np.sort(rows)]
+        part = features[np.sort(rng.choice(len(features), size, replace=False))]
         distances.append(frechet_distance_to_features(reference, part, device))
     slope, value = np.polyfit(1.0 / sizes, distances, 1)
     return Extrapolation(float(value), float(slope), sizes, np.array(distances))

@@ -49,17 +49,13 @@ def frechet_distance(
     device: str | None = None,
     factor2: np.ndarray | None = None,
 ) -> float:
-    """Frechet distance (squared 2-Wasserstein distance) between two Gaussians.
+    """Frechet distance (squared 2-Wasserstein distance) between two Gaussians, never below 0.
 
     Args:
-        mean1, mean2: means, ``(d,)``.
-        cov1, cov2: covariances, ``(d, d)``, symmetric and positive semi-definite.
-        factor1, factor2: factors ``A`` of the covariances, ``S = A A^T``, where they are at hand:
-            :func:`covariance_factor`, or ``Moments.factor``.
+        mean1, mean2: ``(d,)``.
+        cov1, cov2: ``(d, d)``, symmetric and positive semi-definite.
+        factor1, factor2: factors ``A``, ``S = A A^T``, where they are at hand.
         device: where torch does the arithmetic, in float64; None for numpy.
-
-    Returns:
-        The distance, in squared units of the features; never below 0.
 
     Raises:
         PagodaError: if shapes disagree, anything is NaN or infinite, or a matrix is no covariance.
@@ -136,11 +132,8 @@ def nuclear_norm(matrix: np.ndarray) -> float:
 def frechet_distance_of_features(
     features1: np.ndarray, features2: np.ndarray, device: str | None = None
 ) -> float:
-    """Frechet distance between two sets of features ``(n, d)`` and ``(m, d)``, ddof 1.
-
-    Args:
-        features1, features2: the sets; of n <= d rows these are the factor of the covariance.
-        device: where torch does the arithmetic, in float64; None for numpy.
+    """Frechet distance between sets of features ``(n, d)`` and ``(m, d)``, ddof 1; where n <= d the
+    rows are the factor of their covariance.
 
     Raises:
         PagodaError: if shapes disagree, a set has fewer than 2 rows, or anything is not finite.

@@ -24,14 +24,11 @@ _HALF_NYQUIST = 0.25  # cycles per pixel
 
 
 def high_frequency_shares(images: np.ndarray, above: float = _HALF_NYQUIST) -> np.ndarray:
-    """Share of the power above a radial frequency, one value an image in [0, 1].
+    """Fraction of the power above a radial frequency, (n,) in [0, 1]; 0 for an image of one colour.
 
     Args:
         images: ``(n, channels, height, width)`` of any real type; the scale does not matter.
         above: f_0 in cycles per pixel; the default is half of Nyquist's.
-
-    Returns:
-        (n,) float64; 0 for an image of one colour, which has no power.
 
     Raises:
         PagodaError: for another shape, or NaN or infinity.
@@ -60,28 +57,16 @@ def _above(frequency: float, height: int, width: int) -> np.ndarray:
 
 
 def high_frequency_energy(images: np.ndarray) -> float:
-    """Mean energy of luminance above half the Nyquist frequency, a pixel, pixels in [-1, 1].
+    """Mean energy of luminance of uint8 images above half the Nyquist frequency, pixels in [-1, 1].
 
     By Parseval's theorem: the power spectrum of each image, summed over frequencies of radius
     above 1/4 cycle a pixel and divided by (r^2)^2, is the mean square of that part of the image.
-
-    Args:
-        images: (n, 3, r, r) uint8.
-
-    Raises:
-        PagodaError: for another shape.
     """
     return float(np.mean([_energy(image / 127.5) for image in check_images(images)]))
 
 
 def high_frequency_error(images: np.ndarray, targets: np.ndarray) -> float:
-    """Mean squared error of luminance above half the Nyquist frequency, pixels in [-1, 1].
-
-    Both (n, 3, r, r) uint8.
-
-    Raises:
-        PagodaError: for another type or different shapes.
-    """
+    """Mean squared error of luminance of uint8 images above half the Nyquist frequency."""
     pairs = zip(*check_pairs(images, targets), strict=True)
     return float(np.mean([_energy((a.astype(np.float64) - b) / 127.5) for a, b in pairs]))
 

@@ -39,10 +39,8 @@ def inception_score(
 ) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of the score over ``splits`` parts of the samples.
 
-    Args:
-        probabilities: predictions ``(n, classes)``, rows sum to 1.
-        splits: number of parts; split i holds rows ``i n // splits`` to ``(i + 1) n // splits``.
-        shuffle_seed: seed of a permutation of the rows before the cut, None for no shuffle.
+    Split i of predictions ``(n, classes)`` holds rows ``i n // splits`` to ``(i + 1) n // splits``,
+    after a permutation of the rows if there is a ``shuffle_seed``.
 
     Raises:
         PagodaError: with fewer rows than splits, no split, or rows that are no probabilities.

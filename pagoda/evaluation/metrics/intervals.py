@@ -21,14 +21,7 @@ GROUPS = 20
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the two ends of its interval.
-
-    Attributes:
-        value: the estimate.
-        low, high: ends.
-        level: fraction of intervals that hold the expected estimate, nominally.
-        method: how the ends were found.
-    """
+    """An estimate, the ends of its interval, its nominal level, and how the ends were found."""
 
     value: float
     low: float
@@ -41,14 +34,9 @@ class Interval:
 
 
 def mean_interval(values: np.ndarray, level: float = 0.95, method: str = "student") -> Interval:
-    """Student's interval of a mean over samples, such as density or PSNR.
+    """Student's interval of a mean over samples ``(n,)``, such as density or PSNR.
 
     m +- t(n - 1) s / sqrt(n): exact for a normal law at any n, and as n grows for every other.
-
-    Args:
-        values: one value a sample, (n,).
-        level: nominal coverage.
-        method: its name.
 
     Raises:
         PagodaError: for fewer than 2 values, or NaN or infinity among them.
@@ -63,11 +51,7 @@ def fraction_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     """Wilson's interval of a fraction p of samples (1927, eq. 9), such as precision or accuracy.
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n): never empty, never beyond
-    0 and 1, also where all samples agree.
-
-    Args:
-        values: yes or no of each sample, (n,).
-        level: nominal coverage.
+    0 and 1, also where all samples agree. ``values`` (n,) are yes or no of each sample.
 
     Raises:
         PagodaError: for fewer than 2 values.
@@ -87,9 +71,8 @@ def leave_groups_out(
 ) -> np.ndarray:
     """``statistic`` of all samples but one group of n / groups at a time, (groups, ...).
 
-    Args:
-        statistic: takes the rows of the samples that are kept, in ascending order.
-        n: number of samples; groups are drawn at random, since files are often sorted by class.
+    It takes the rows of the samples that are kept, ascending. Groups are drawn at random, since
+    files are often sorted by class.
 
     Raises:
         PagodaError: with fewer samples than groups.

@@ -45,14 +45,8 @@ def kernel_distance_of_subsets(
 ) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of the estimate over random subsets.
 
-    Subsets are drawn as torch-fidelity does, so equal seeds give equal subsets.
-
-    Args:
-        x, y: features ``(n, d)`` and ``(m, d)``.
-        subsets: number of subsets.
-        subset_size: rows drawn from each side, without replacement.
-        seed: seed of the draws.
-        device: where torch does the arithmetic; None for numpy.
+    ``subset_size`` rows are drawn from each side, without replacement, as torch-fidelity does, so
+    equal seeds give equal subsets. torch does the arithmetic on a ``device``, else numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a side is smaller than a subset, or is not finite.
@@ -76,15 +70,7 @@ def kernel_distance_of_subsets(
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> float:
-    """The full U-statistic over all rows of ``(n, d)`` and ``(m, d)``: no noise from subsets.
-
-    Args:
-        x, y: features.
-        device: where torch does the arithmetic; None for numpy.
-
-    Raises:
-        PagodaError: if dimensions disagree, a side has fewer than 2 rows, or is not finite.
-    """
+    """The full U-statistic over all rows of ``(n, d)`` and ``(m, d)``: no noise from subsets."""
     x, y = check_sides(x, y, 2)
     centre = centre_of(x, y)
     with arrays_on(device) as arrays:

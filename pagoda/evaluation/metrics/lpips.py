@@ -48,11 +48,7 @@ class Lpips:
         self._model, self._device = model.to(device).eval(), device
 
     def __call__(self, images: np.ndarray, references: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Distance of each pair of uint8 images ``(n, 3, height, width)``, (n,); 0 for equal ones.
-
-        Raises:
-            PagodaError: for another type, different shapes or not 3 channels.
-        """
+        """Distance of each pair of uint8 images ``(n, 3, h, w)``, (n,); 0 for equal ones."""
         import torch
 
         first, second = check_pairs(images, references)

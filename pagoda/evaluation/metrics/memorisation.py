@@ -26,13 +26,8 @@ from pagoda.rows import Row
 
 @dataclass(frozen=True)
 class TrainFraction:
-    """Fraction of generated points whose nearest real point is a training point.
-
-    Attributes:
-        value: the fraction; 0.5 without memorisation, 1 for copies.
-        deviation: standard error of a fraction, ``sqrt(p (1 - p) / m)``, given the real points.
-        n: generated points.
-        real: training points, and as many held-out points.
+    """Fraction of ``n`` generated points whose nearest real point, of ``real`` training and as many
+    held-out points, is a training point; and its standard error ``sqrt(p (1 - p) / n)``.
     """
 
     value: float
@@ -52,12 +47,6 @@ def train_fraction(
 
     The larger real set is cut to a fixed random subset as large as the smaller: with more points a
     set would be nearer to everything.
-
-    Args:
-        generated: features of generated images.
-        train, held_out: features of real images that the generator has seen, and has not.
-        seed: of the subset.
-        device: where torch does the arithmetic; None for numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a set is empty, or anything is not finite.

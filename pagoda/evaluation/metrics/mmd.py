@@ -32,12 +32,7 @@ def gaussian_mmd(
 ) -> float:
     """``scale`` times the squared discrepancy of features ``(n, d)`` and ``(m, d)``, in float64.
 
-    Args:
-        x, y: features; for CMMD, divided by their lengths.
-        sigma: width of the kernel, in the features' units.
-        scale: factor for readability.
-        unbiased: the U-statistic instead of the V-statistic.
-        device: where torch does the arithmetic; None for numpy.
+    ``sigma`` is in the features' units; for CMMD these are divided by their lengths.
 
     Raises:
         PagodaError: if dimensions disagree, a side has too few rows, anything is not finite, or

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.image_pairs import check_images
@@ -35,7 +34,7 @@ class Normality:
 
 
 def normality(latents: np.ndarray) -> Normality:
-    """Hold latents (n, c, h, w) against the standard normal prior.
+    """Compare latents (n, c, h, w) with the standard normal prior.
 
     The Kolmogorov-Smirnov distance is sup_x |F_n(x) - F(x)|. With d = c h w, the squared norm of a
     standard normal latent follows the chi-square law of d degrees of freedom: latents of clean
@@ -44,6 +43,8 @@ def normality(latents: np.ndarray) -> Normality:
     Raises:
         PagodaError: for another shape, NaN or infinity, or latents that are all equal.
     """
+    import torch  # takes seconds, so only where latents are measured
+
     latents = check_images(latents, "latents").astype(np.float64)
     z = latents.reshape(len(latents), -1)
     flat = z.ravel()

@@ -55,7 +55,7 @@ class ManifoldScores(NamedTuple):
 
 @dataclass(frozen=True)
 class ManifoldValues:
-    """What the scores are means of, one value a point.
+    """What the scores are means of.
 
     Attributes:
         inside: number of real balls that each generated point lies in, (m,).
@@ -86,11 +86,10 @@ def manifold_scores(
     real_radii: np.ndarray | None = None,
     device: str | None = None,
 ) -> ManifoldScores:
-    """Precision, recall, density and coverage of generated against real features.
+    """The four scores of generated features ``(m, d)`` against real ones ``(n, d)``.
 
     Args:
-        real: features ``(n, d)`` of real images.
-        generated: features ``(m, d)`` of generated images.
+        real, generated: the sets.
         neighbours: k, the neighbour that each ball reaches.
         real_radii: :func:`squared_radii` of ``real``, to save them when many sets share it.
         device: where torch does the arithmetic; None for numpy.
@@ -142,10 +141,7 @@ def squared_radii(features: np.ndarray, neighbours: int, device: str | None = No
 def nearest_squared(
     points: np.ndarray, sets: Sequence[np.ndarray], device: str | None = None
 ) -> list[np.ndarray]:
-    """Squared distance of each point ``(m, d)`` to the nearest point of each set ``(n, d)``.
-
-    Returns:
-        For each set (m,) float64; ties between them are exact.
+    """Squared distance of each point ``(m, d)`` to the nearest of each set, (m,); exact ties.
 
     Raises:
         PagodaError: if dimensions disagree, or anything is not finite.

@@ -26,10 +26,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """SSIM of each pair, (n,), at most 1, in float64.
-
-    Args:
-        images, references: uint8, ``(n, channels, height, width)``, 11 pixels a side or more.
+    """SSIM of each pair of uint8 images of 11 pixels a side or more, (n,), at most 1, in float64.
 
     Raises:
         PagodaError: for another type, different shapes or smaller images.

@@ -36,16 +36,10 @@ class Moments:
 
 
 def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarray:
-    """Return ``array`` after checking that numpy computes with its type as with real numbers.
-
-    Args:
-        array: anything that numpy takes for an array.
-        what: what a message calls it, in the plural.
-        kinds: numpy's letters: f for floats, i and u for whole numbers.
+    """An array that numpy computes with as with real numbers: of one of its letters ``kinds``.
 
     Raises:
-        PagodaError: for objects, complex numbers, texts, truth values, or a type of another package
-            such as bfloat16.
+        PagodaError: for anything else, such as objects, complex numbers or torch's bfloat16.
     """
     try:
         array = np.asarray(array)
@@ -57,10 +51,10 @@ def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarra
 
 
 def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
-    """Return ``features`` as an array after checking that it is a finite matrix.
+    """A finite, non-empty matrix ``(n, d)`` of real numbers.
 
     Raises:
-        PagodaError: if it is not ``(n, d)``, is empty, or holds NaN, infinity or no real numbers.
+        PagodaError: for anything else.
     """
     array = check_numbers(features, what)
     if array.ndim != 2 or not array.size:
@@ -113,12 +107,7 @@ def check_statistics(
     """A mean ``(d,)`` and a covariance ``(d, d)`` as float64, the latter exactly symmetric.
 
     Rounding is forgiven as far as a file of float32 numbers has it: entries mirrored to within 1e-6
-    of the largest one.
-
-    Args:
-        mean, covariance: as they come from a file or a caller.
-        what: what a message calls them.
-        definite: whether eigenvalues are checked too (:func:`check_definite`).
+    of the largest one. ``definite``: eigenvalues are checked too (:func:`check_definite`).
 
     Raises:
         PagodaError: for other shapes, types that are no floats, NaN or infinity, or a matrix that
@@ -258,11 +247,7 @@ class RunningMoments:
 
 
 def feature_moments(features: np.ndarray) -> Moments:
-    """Moments of a matrix ``(n, d)`` that is held in memory, as :class:`RunningMoments` has them.
-
-    Raises:
-        PagodaError: for the wrong shape, fewer than two rows, NaN or infinity.
-    """
+    """Moments of a matrix ``(n, d)`` in memory, as :class:`RunningMoments` has them."""
     running = RunningMoments(check_features(features).shape[1])
     running.update(features)
     return running.moments()

@@ -10,8 +10,8 @@ import torch
 import torchvision
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.image_pairs import psnr
 from pagoda.evaluation.metrics.lpips import Lpips
-from pagoda.evaluation.metrics.psnr import psnr
 from pagoda.evaluation.metrics.ssim import ssim
 
 
