@@ -140,8 +140,8 @@ def test_trouble_is_one_line(alexnet: Path, tmp_path: Path) -> None:
         ssim(x[..., :8], x[..., :8])
     with pytest.raises(PagodaError, match="no network 'dense'"):
         Lpips("dense")
-    with pytest.raises(PagodaError, match="does not hold the weights of vgg16"):
-        Lpips("vgg", alexnet)
+    with pytest.raises(PagodaError, match="does not hold the weights of squeezenet1_1"):
+        Lpips("squeeze", alexnet)
     with pytest.raises(PagodaError, match="there is no"):
         Lpips("alex", tmp_path / "none.pth")
     for content in (b"garbage", b"Pa\xff\n.", b"PK\x03\x04"):
