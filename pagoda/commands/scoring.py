@@ -113,7 +113,7 @@ def evaluate(
     hub: Hub = None,
     download: Download = False,
 ) -> None:
-    """Score generators, or any images, against real ones."""
+    """Measure generators, or any images, against real ones."""
     if _ran_stage(ctx, "evaluate", resolution, images):
         return
     if reference is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +25,10 @@ class Evaluator:
     reference: Reference
     metrics: tuple[str, ...]
 
-    def check(self, n: int, settings: Settings, labelled: bool) -> None:
+    def check(self, n: int, settings: Settings, has: Collection[str]) -> None:
         """Fail before the images are passed over where a metric cannot be computed after.
+
+        ``has``: of ``labels`` and ``held_out``, what there is.
 
         Raises:
             PagodaError: one line: too few images, or a reference or network without what it needs.
@@ -38,8 +40,13 @@ class Evaluator:
             _ = self.reference.kept
         if "logits" in wanted and self.extractor.classes is None:
             raise PagodaError("the features come without class logits, which the score needs")
-        if "labels" in wanted and not labelled:
+        if "labels" in wanted - set(has):
             raise PagodaError("class accuracy needs the class of every image; leave it out")
+        if "held_out" in wanted - set(has):
+            raise PagodaError(
+                "memorisation is measured with real images of a second split, which the pipeline's "
+                "own evaluation has; leave fd_test and train_share out of --metrics"
+            )
 
 
 def evaluate(
@@ -77,9 +84,10 @@ def evaluate(
         PagodaError: one line; before any image is read where that can be known.
     """
     for images in sets.values():
-        labelled = getattr(images, "labels", None) is not None
+        has = {"held_out"} if held_out else set()
+        has |= set() if getattr(images, "labels", None) is None else {"labels"}
         for evaluator in evaluators:
-            evaluator.check(len(images) if rows is None else len(rows), settings, labelled)
+            evaluator.check(len(images) if rows is None else len(rows), settings, has)
     passes = [(e.extractor, needs(e.metrics, intervals)) for e in evaluators]
     samples = {
         name: collect(

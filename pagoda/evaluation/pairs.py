@@ -45,15 +45,14 @@ def compare(
     """Compare each image of one set with the one of the other that :func:`matched` gives it.
 
     Args:
-        first: images that are measured.
-        second: what they are compared with.
+        first, second: images that are measured, and what they are compared with.
         metrics: keys of :func:`.base.pair_metrics`.
         network, weights, device: of LPIPS.
         advance: is told how many pairs are done.
 
     Returns:
-        Means over pairs with their intervals (:func:`.intervals.mean_interval`), and ratios of
-        means. The value of ``psnr`` is None where pairs are equal: their ratio is infinite.
+        Means over pairs with their intervals, and ratios of means. The value of ``psnr`` is None
+        where pairs are equal: their ratio is infinite.
 
     Raises:
         PagodaError: if the sets differ in number or size, their names do not correspond, or a

@@ -23,18 +23,14 @@ def run(
     weights: Path | None,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Show the values and write the JSON file.
+    """Show how the first images differ from the second, and write the JSON file.
 
     Args:
-        first: images that are measured.
-        second: what they are compared with.
+        first, second: images and their originals.
         metrics: names with commas between.
         network: of LPIPS: ``alex``, ``vgg`` or ``squeeze``.
         weights: torchvision's file of that network; None lets torch.hub find it.
         out: JSON file to write.
-
-    Returns:
-        What is in the file.
 
     Raises:
         PagodaError: one line; nothing is written then.

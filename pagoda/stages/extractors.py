@@ -30,11 +30,7 @@ def open_extractors(
 ) -> list[Extractor]:
     """The networks of ``reference.extractors``, the embedded classifier first.
 
-    Args:
-        config: the experiment.
-        features: the embedded classifier.
-        device: where they run.
-        batch: images a call of the classifier.
+    ``batch``: images a call of the classifier.
 
     Raises:
         PagodaError: if weights are not at hand or damaged, or two networks share a name.

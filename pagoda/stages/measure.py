@@ -15,6 +15,7 @@ from pagoda import artifacts
 from pagoda.config import ArmConfig
 from pagoda.data.shards import open_rows
 from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import classifier_of
 from pagoda.evaluation.metrics.base import Settings, size
 from pagoda.evaluation.metrics.drift import drift
@@ -54,7 +55,7 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
     counted = training_compute(config, arm.steps or arm.counts, classes, images)
     curves = Curves(config, counted if arm.steps else {})
     samplers = variant_samplers(config, arm.steps, device)
-    evaluator = Measurer(config, device)
+    extractor = classifier_of(features, device, config.evaluate.batch)
     rows, grids = _latent_rows(config, arm), {}
     last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
     with track(config.studies.samples * len(samplers), "measure") as bar:
@@ -65,7 +66,7 @@ def run(config: ArmConfig, study: Study, arm: Arm) -> None:
                 below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
             last = sampler, made
             bar.advance(len(made))
-            found = evaluator.rows(sampler, made, below, seconds)
+            found = _image_rows(config, extractor, sampler, made, below, seconds)
             rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
             grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
             lower = sampler.side // 2
@@ -142,53 +143,48 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
     return np.concatenate(parts), seconds / max(1, len(sampler) - len(parts[0]))
 
 
-class Measurer:
-    """The classifier's features and the references that a variant's images are compared with."""
+def _image_rows(
+    config: ArmConfig,
+    extractor: Extractor,
+    sampler: Sampler,
+    images: np.ndarray,
+    below: np.ndarray | None,
+    seconds: float,
+) -> list[Row]:
+    """One row a value of a sampler's images (n, 3, r, r) uint8.
 
-    def __init__(self, config: ArmConfig, device: torch.device) -> None:
-        self.config, self.paths = config, Paths(config)
-        self.extractor = classifier_of(open_features(config), device, config.evaluate.batch)
-
-    def rows(
-        self, sampler: Sampler, images: np.ndarray, below: np.ndarray | None, seconds: float
-    ) -> list[Row]:
-        """One row a value of a sampler's images.
-
-        Args:
-            sampler: what made them.
-            images: (n, 3, r, r) uint8.
-            below: what the same latents give one resolution below.
-            seconds: an image.
-        """
-        n, section = len(images), self.config.evaluate
-        expect = {"name": self.config.name, "resolution": sampler.side}
-        data = artifacts.open_artifact(self.paths.data(sampler.side), "images", expect)
-        reference = from_artifact(
-            artifacts.open_artifact(self.paths.reference(sampler.side), "reference", expect)
-        )
-        evaluators = [Evaluator(self.extractor, reference, METRICS)]
-        settings, facts = Settings(section.neighbours), {"resolution": sampler.side}
-        unseen = "train" if reference.split == "test" else "test"
-        real = open_split(data, unseen, self.config.studies.samples)
-        pixels = real.read(np.arange(len(real)))
-        held = {sampler.name: StoredImages("samples", images, sampler.labels)}
-        own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
-        found = evaluate(held, evaluators, settings, own)
-        ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
-        values = {
-            "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
-            "seconds_per_image": (f"seconds_per_image_b{section.batch}", seconds),
-            "parameters": ("parameters", sampler.parameters),
-        }
-        if below is not None:
-            moved = drift(images, below)
-            values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),
-                       "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
-        found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
-                       reference_n=reference.n, **own)  # fmt: skip
-        if sampler.name == "grown":  # what lost detail is compared with
-            found += evaluate({"real": real}, evaluators, settings, facts)
-        return found
+    ``below``: what the same latents give one resolution below. ``seconds``: an image.
+    """
+    n, section, paths = len(images), config.evaluate, Paths(config)
+    expect = {"name": config.name, "resolution": sampler.side}
+    data = artifacts.open_artifact(paths.data(sampler.side), "images", expect)
+    reference = from_artifact(
+        artifacts.open_artifact(paths.reference(sampler.side), "reference", expect)
+    )
+    real = open_split(
+        data, "train" if reference.split == "test" else "test", config.studies.samples
+    )
+    pixels = real.read(np.arange(len(real)))
+    evaluators, settings = [Evaluator(extractor, reference, METRICS)], Settings(section.neighbours)
+    facts = {"resolution": sampler.side}
+    own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
+    held = {sampler.name: StoredImages("samples", images, sampler.labels)}
+    found = evaluate(held, evaluators, settings, own)
+    ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
+    values = {
+        "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
+        "seconds_per_image": (f"seconds_per_image_b{section.batch}", seconds),
+        "parameters": ("parameters", sampler.parameters),
+    }
+    if below is not None:
+        moved = drift(images, below)
+        values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),
+                   "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
+    found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
+                   reference_n=reference.n, **own)  # fmt: skip
+    if sampler.name == "grown":  # what lost detail is compared with
+        found += evaluate({"real": real}, evaluators, settings, facts)
+    return found
 
 
 class Curves:

@@ -357,6 +357,7 @@ def test_inception_with_published_statistics(folder: Path, monkeypatch: pytest.M
         ({"metrics": "fod"}, "--metrics fod is unknown; known: fid"),
         ({"metrics": "kid"}, "a name for Inception's features only"),
         ({"metrics": "accuracy"}, "class accuracy needs the class of every image"),
+        ({"metrics": "train_share"}, "real images of a second split, which the pipeline's"),
         ({"seeds": (0, 1)}, "is no generator: several --seeds"),
         ({"source": Source(Path("made"), crop="adm", size=8), "reference": Path("ref")},
          "is 8x8, .*ref describes 24x24"),

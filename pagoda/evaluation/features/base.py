@@ -19,10 +19,8 @@ A = TypeVar("A", Tensor, np.ndarray)
 class Features(NamedTuple, Generic[A]):
     """What a network says of n images: tensors on any device, or float32 arrays.
 
-    Attributes:
-        pooled: (n, d).
-        spatial: (n, s), a flattened feature map; None where not asked for or not there.
-        logits: (n, classes); None for a network without classes.
+    ``pooled`` (n, d); ``spatial`` (n, s), a flattened feature map, None where not asked for or not
+    there; ``logits`` (n, classes), None for a network without classes.
     """
 
     pooled: A
@@ -74,11 +72,7 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, spatial: bool = False) -> Features[np.ndarray]:
-        """Features of uint8 RGB images (n, 3, h, w), any n, h and w.
-
-        Args:
-            images: of one size.
-            spatial: whether spatial features are computed too.
+        """Features of uint8 RGB images (n, 3, h, w), any n, h and w; spatial ones if asked for.
 
         Raises:
             PagodaError: for anything but uint8 RGB, or if the network has no spatial features.
@@ -106,11 +100,7 @@ class Extractor:
 
 
 def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]:
-    """Dimensions of pooled and spatial features and the number of logits, by trying one image.
-
-    Raises:
-        PagodaError: if what comes out are no rows of features, or not finite.
-    """
+    """Dimensions of pooled and spatial features and the number of logits, by trying two images."""
     with torch.inference_mode():
         out = forward(np.zeros((2, 3, 32, 32), np.uint8), spatial)
     found = []
@@ -139,7 +129,7 @@ def open_extractor(
         text: one of :data:`FORMS`; what is left out is ``clean``, ``vitl14`` and ``dgm``.
         device: where it runs.
         batch: images a call.
-        weights: file of weights, for Inception and DINOv2.
+        weights: file of weights of Inception or DINOv2, or a folder that holds it.
         hub: checkout of the DINOv2 repository.
         download: whether weights and code that are nowhere may be fetched.
 

@@ -30,11 +30,10 @@ from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 def open_custom(where: str, device: torch.device, batch: int) -> Extractor:
     """A network by ``FILE`` (TorchScript) or ``module:function``.
 
-    The fingerprint is over the file; for a function, over the file of its module and, if it is a
-    ``torch.nn.Module``, its weights.
+    The fingerprint is over the file; for a function, over its module's file and a module's weights.
 
     Raises:
-        PagodaError: if it cannot be loaded or does not do what the module says.
+        PagodaError: if it cannot be loaded or does not do what this module says.
     """
     if re.fullmatch(r"[\w.]+:\w+", where):
         network, stem, facts = _function(where)

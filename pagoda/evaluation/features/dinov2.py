@@ -61,16 +61,10 @@ def open_dinov2(
     code: Path | None = None,
     download: bool = False,
 ) -> Extractor:
-    """A DINOv2 network without registers.
+    """One of :data:`NETWORKS`, without registers, with one of :data:`RESIZES`.
 
-    Args:
-        network: one of :data:`NETWORKS`.
-        resize: one of :data:`RESIZES`.
-        device: where it runs.
-        batch: images a call.
-        weights: the file, or a folder that holds it; None looks among ``torch.hub``'s checkpoints.
-        code: a checkout of the repository; None looks in ``torch.hub``'s cache.
-        download: fetch code and weights that are nowhere.
+    Arguments as of :func:`.base.open_extractor`. What is not given, of ``weights`` and ``code``, is
+    looked for in ``torch.hub``'s cache.
 
     Raises:
         PagodaError: for an unknown network or resize, or code or weights missing or damaged.

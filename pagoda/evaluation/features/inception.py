@@ -64,14 +64,9 @@ def open_inception(
     weights: Path | None = None,
     download: bool = False,
 ) -> Extractor:
-    """Inception in one of :data:`MODES`.
+    """Inception in one of :data:`MODES`; arguments as of :func:`.base.open_extractor`.
 
-    Args:
-        mode: see the module.
-        device: where it runs.
-        batch: images a call.
-        weights: the file, or a folder that holds it; None looks where clean-fid does.
-        download: fetch the file if it is nowhere.
+    Without ``weights`` they are looked for where clean-fid does.
 
     Raises:
         PagodaError: for an unknown mode, or weights that are missing or damaged.

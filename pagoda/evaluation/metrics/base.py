@@ -130,10 +130,7 @@ class Comparison:
     def other(self) -> Sample:
         """Real images of the split that the reference does not describe."""
         if self.held_out is None:
-            raise PagodaError(
-                "memorisation is measured with real images of a second split, which only "
-                "evaluate@R of a pipeline has; leave it out of --metrics"
-            )
+            raise PagodaError("memorisation is measured with real images of a second split")
         return self.held_out
 
     def once(self, part: Callable[[Comparison], T]) -> T:

@@ -1,6 +1,6 @@
 """How far objects move between two resolutions of a generator (PaGoDA figure 3).
 
-The output of a grown generator is averaged down to the resolution below and held against what the
+The output of a grown generator is averaged down to the resolution below and compared with what the
 generator below makes of the same latent. Where growth keeps the picture, the best match is at
 displacement zero.
 """

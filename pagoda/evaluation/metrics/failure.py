@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 BLUR = 0.7
-"""High-frequency energy below this share of real images' is called blur."""
+"""High-frequency energy below this fraction of real images' is called blur."""
 
 LOST_DETAIL = 0.5
-"""Recall below this share of real images' is called lost detail."""
+"""Recall below this fraction of real images' is called lost detail."""
 
 GRADIENT_SPREAD = 10.0
 """A largest gradient norm beyond this multiple of the median is called unstable."""

@@ -2,13 +2,13 @@
 
 With the discrete Fourier transform F of an image, channel by channel::
 
-    share = sum_{|f| > f_0} |F(f)|^2 / sum_{f != 0} |F(f)|^2,     |f| = sqrt(f_x^2 + f_y^2)
+    fraction = sum_{|f| > f_0} |F(f)|^2 / sum_{f != 0} |F(f)|^2,     |f| = sqrt(f_x^2 + f_y^2)
 
 Frequencies are in cycles per pixel: 0.5 along an axis is Nyquist's. The mean colour is left out.
 
-Two measures, for two questions. The share, of one image and all its channels, does not change with
-contrast: how is an image's power spread over scales? The energy, of luminance over a set and in
-absolute units, does: its ratio to that of real images says how much detail a generator makes.
+Two measures, for two questions. The fraction, of one image and all its channels, does not change
+with contrast: how is an image's power spread over scales? The energy, of luminance over a set and
+in absolute units, does: its ratio to that of real images says how much detail a generator makes.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Interval:
 def mean_interval(values: np.ndarray, level: float = 0.95, method: str = "student") -> Interval:
     """Student's interval of a mean over samples ``(n,)``, such as density or PSNR.
 
-    m +- t(n - 1) s / sqrt(n): exact for a normal law at any n, and as n grows for every other.
+    m +- t(n - 1) s / sqrt(n): exact for normal values at any n, and as n grows for every other.
 
     Raises:
         PagodaError: for fewer than 2 values, or NaN or infinity among them.
@@ -57,13 +57,13 @@ def fraction_interval(values: np.ndarray, level: float = 0.95) -> Interval:
         PagodaError: for fewer than 2 values.
     """
     values = _checked(values)
-    n, share, z = len(values), float(values.mean()), float(ndtri((1 + level) / 2))
-    centre = share + z * z / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    n, p, z = len(values), float(values.mean()), float(ndtri((1 + level) / 2))
+    centre = p + z * z / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
     # rounding must not leave [0, 1], nor a fraction of exactly 0 or 1 outside
-    low, high = max(0.0, min(float(low), share)), min(1.0, max(float(high), share))
-    return Interval(share, low, high, level, "wilson")
+    low, high = max(0.0, min(float(low), p)), min(1.0, max(float(high), p))
+    return Interval(p, low, high, level, "wilson")
 
 
 def leave_groups_out(

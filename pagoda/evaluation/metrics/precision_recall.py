@@ -3,10 +3,10 @@
 A set's manifold is the union of balls around its points, each reaching the point's k-th nearest
 neighbour in the set (Kynkaanniemi et al. 2019, eqs. 1-2; Naeem et al. 2020, eqs. 3-4)::
 
-    precision = share of generated points inside some real ball
-    recall    = share of real points inside some generated ball
+    precision = fraction of generated points inside some real ball
+    recall    = fraction of real points inside some generated ball
     density   = mean number of real balls a generated point lies in, over k
-    coverage  = share of real balls that hold a generated point
+    coverage  = fraction of real balls that hold a generated point
 
 Distances are compared squared, with ``<=``, and as float64 differences would have it, whatever the
 precision of the features (:mod:`pagoda.evaluation.metrics.distances`): ties are exact.
