@@ -13,7 +13,7 @@ from pagoda.evaluation import metrics as package
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor, Features
 from pagoda.evaluation.metrics import base
-from pagoda.evaluation.metrics.base import Settings, metric_names
+from pagoda.evaluation.metrics.base import Settings, metric_names, protocol, size
 from pagoda.evaluation.reference import from_sample, reference_card
 from pagoda.evaluation.streaming import StoredImages, collect
 
@@ -75,3 +75,16 @@ def test_every_name_in_rows_has_one_owner() -> None:
     assert len(names) == len(set(names)) and {"fid", "recall", "train_share"} <= set(names)
     aliases = [m.alias for m in base.metrics().values() if m.alias]
     assert not set(aliases) & set(base.metrics()) and len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize(
+    ("n", "name"),
+    [(50000, "50k"), (2048, "2k"), (10000, "10k"), (500, "500"), (1500, "1500"), (64, "64")],
+)
+def test_sizes(n: int, name: str) -> None:
+    assert size(n) == name
+
+
+def test_names_carry_distance_features_and_n() -> None:
+    assert protocol("fd", "classifier", 2048) == "fd_classifier_2k"
+    assert protocol("precision", "classifier", 50000, k=3) == "precision_classifier_50k_k3"
