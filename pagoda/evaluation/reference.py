@@ -65,32 +65,20 @@ def reference_of(
 
 
 def reference_card(
-    extractor: Extractor,
-    *,
-    images: str | None,
-    recipe: str | None,
-    resolution: int | None,
-    split: str | None,
-    n: int | None,
-    manifold_n: int,
-    exif: bool = False,
+    extractor: Extractor, manifold_n: int, exif: bool = False, **images: str | int | None
 ) -> dict[str, Any]:
-    """What a reference describes, and ``identity``, a SHA-256 over it; None stands for unknown.
+    """What a reference describes, and ``identity``, a SHA-256 over it.
 
     Args:
         extractor: of the features; its fingerprint covers weights, resize and normalisation.
-        images: SHA-256 of the list of files, or of the artifact that holds the images.
-        recipe: how images were cut.
-        resolution: side of the images.
-        split: of the source.
-        n: number of images.
         manifold_n: images whose features are kept.
         exif: whether images were turned as their EXIF orientation says; said where they were.
+        images: ``images`` (SHA-256 of the list of files, or of the artifact that holds them),
+            ``recipe`` of cutting, ``resolution``, ``split`` and ``n``; None stands for unknown.
     """
-    card = {
-        "images": images, "recipe": recipe, "resolution": resolution, "split": split, "n": n,
-        "extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint,
-    } | ({"exif": True} if exif else {})  # fmt: skip
+    card = {key: images[key] for key in _IDENTITY[:5]}
+    card |= {"extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint}
+    card |= {"exif": True} if exif else {}
     return card | {"manifold_n": manifold_n, "identity": artifacts.digest(card)}
 
 
