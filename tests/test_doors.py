@@ -22,9 +22,9 @@ import torch
 from pagoda import artifacts
 from pagoda.artifacts import KINDS
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import open_extractor
 from pagoda.evaluation.features.dinov2 import weight_file as dinov2_file
 from pagoda.evaluation.features.inception import MODES, weight_file
-from pagoda.evaluation.features.select import open_extractor
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.reference import from_artifact
@@ -181,8 +181,8 @@ DOORS: dict[str, Callable[[Path], Any]] = {
     "generator": in_an_artifact(
         "generator", "model.safetensors", lambda held: held.network(load_generator)
     ),
-    "reference": in_an_artifact("reference", "manifold.npy", lambda held: from_artifact(held, 3)),
-    "statistics": lambda file: read_statistics(file, None, 3),
+    "reference": in_an_artifact("reference", "manifold.npy", lambda held: from_artifact(held)),
+    "statistics": lambda file: read_statistics(file, None),
     "pickled statistics": lambda file: refuse_pickle(file.with_suffix(".pkl")),
     "images": lambda file: open_images(file.rename(file.with_suffix(".npz")), None, None, None),
     "pickled images": lambda file: open_images(

@@ -32,7 +32,7 @@ Count = Annotated[
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
 Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not here.")]
+Download = Annotated[bool, typer.Option("--download", help="Download missing weights.")]
 
 
 def reference(
@@ -62,7 +62,7 @@ def reference(
         return
     if out is None:
         raise PagodaError("--out is missing; it names the folder that the reference goes to")
-    from pagoda.stages.request import Features, Source
+    from pagoda.stages.score import Features, Source
 
     source = Source(images or Path(), split, crop, size, exif)
     how = Features(extractor, batch, weights, hub, download)
@@ -115,13 +115,13 @@ def evaluate(
     hub: Hub = None,
     download: Download = False,
 ) -> None:
-    """Score generators, or any images, against real ones."""
+    """Measure generators, or any images, against real ones."""
     if _ran_stage(ctx, "evaluate", resolution, images):
         return
     if reference is None:
         raise PagodaError("--reference is missing; it names what --images are compared with")
-    from pagoda.evaluation.settings import Settings
-    from pagoda.stages.request import Features, Request, Source, seed_list
+    from pagoda.evaluation.metrics.base import Settings
+    from pagoda.stages.score import Features, Request, Source, seed_list
 
     request = Request(
         Source(images or Path(), split, crop, size, exif),
@@ -150,7 +150,7 @@ def compare(
     exif: Exif = False,
 ) -> None:
     """Compare images with their originals, pair by pair."""
-    from pagoda.stages.request import Source
+    from pagoda.stages.score import Source
 
     first, second = (Source(path, None, crop, size, exif) for path in (images, originals))
     run("compare", first, second, metrics, network, weights, out)

@@ -5,37 +5,31 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import FileImages
-from pagoda.evaluation.metrics.high_frequency import (
-    high_frequency_energy,
-    high_frequency_error,
-    high_frequency_shares,
-)
+from pagoda.evaluation.metrics.base import pair_metrics, protocol
 from pagoda.evaluation.metrics.intervals import mean_interval
-from pagoda.evaluation.metrics.lpips import Lpips
-from pagoda.evaluation.metrics.protocol import protocol
-from pagoda.evaluation.metrics.psnr import psnr
-from pagoda.evaluation.metrics.ssim import ssim
 from pagoda.evaluation.streaming import Images
+from pagoda.rows import Row
 
-METRICS = ("mse", "psnr", "ssim", "hf", "lpips")
 _BLOCK = 256  # pairs that are in memory at a time
 
 
-def pair_metrics(text: str) -> tuple[str, ...]:
+def pair_names(text: str) -> tuple[str, ...]:
     """``psnr,ssim`` -> the metrics, each once.
 
     Raises:
         PagodaError: for an unknown name, or none.
     """
     names = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
-    if unknown := [name for name in names if name not in METRICS] or (not names and [text]):
-        raise PagodaError(f"--metrics {unknown[0]!r} is unknown; known: {', '.join(METRICS)}")
+    known = pair_metrics()
+    if unknown := [name for name in names if name not in known] or (not names and [text]):
+        raise PagodaError(f"--metrics {unknown[0]!r} is unknown; known: {', '.join(known)}")
     return names
 
 
@@ -43,40 +37,65 @@ def compare(
     first: Images,
     second: Images,
     metrics: Iterable[str],
-    lpips: Lpips | None = None,
+    network: str = "alex",
+    weights: Path | None = None,
+    device: str = "cpu",
     advance: Callable[[int], None] = lambda _: None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Compare each image of one set with the one of the other that :func:`matched` gives it.
 
     Args:
-        first: images that are judged.
-        second: what they are held against.
-        metrics: of :data:`METRICS`.
-        lpips: the network, for ``lpips``.
+        first, second: images that are measured, and what they are compared with.
+        metrics: keys of :func:`.base.pair_metrics`.
+        network, weights, device: of LPIPS.
         advance: is told how many pairs are done.
 
     Returns:
-        Rows: metric, protocol, value, n, and for means over pairs ``low``, ``high`` and
-        ``interval`` (:func:`.intervals.mean_interval`). The value of ``psnr`` is
-        None where pairs are equal: their ratio is infinite.
+        Means over pairs with their intervals, and ratios of means. The value of ``psnr`` is None
+        where pairs are equal: their ratio is infinite.
 
     Raises:
         PagodaError: if the sets differ in number or size, their names do not correspond, or a
             metric cannot be had of them.
     """
-    metrics = tuple(metrics)
-    _check(first, second, metrics)
+    chosen = [pair_metrics()[name] for name in metrics]
+    if len(first) != len(second) or first.resolution != second.resolution:
+        sides = (f"{s.where} has {len(s)} of {s.resolution}" for s in (first, second))
+        raise PagodaError(f"{' and '.join(sides)} images; pairs need equal numbers and equal sizes")
+    for metric in chosen:
+        if metric.square and first.resolution[0] != first.resolution[1]:
+            raise PagodaError(
+                f"{metric.key} takes square images; leave it out of --metrics, or use --crop"
+            )
     order = matched(first, second)
-    found: dict[str, list[np.ndarray]] = {}
+    measures = [(metric, metric.open(network, weights, device)) for metric in chosen]
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
     for start in range(0, len(first), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(first)))
         x, y = first.read(order[0][rows]), second.read(order[1][rows])
-        for name in metrics:
-            for key, values in _MEASURES[name](x, y, lpips).items():
-                found.setdefault(key, []).append(values)
+        for metric, measure in measures:
+            features = network if metric.learned else "pixels"
+            for key, values in measure(x, y).items():
+                found.setdefault((key, features), []).append(values)
         advance(len(rows))
-    features = {"lpips": lpips.network} if lpips else {}
-    return _rows({key: np.concatenate(parts) for key, parts in found.items()}, features)
+    made = [_row(*name, np.concatenate(parts)) for name, parts in found.items()]
+    return [row for row in made if row is not None]
+
+
+def _row(key: str, features: str, values: np.ndarray) -> Row | None:
+    """None for a ratio of means over nothing."""
+    n = len(values)
+    plain = Row(metric=key, protocol=protocol(key, features, n), value=None, n=n)
+    if values.ndim == 2:
+        above, below = values.mean(axis=0)
+        return replace(plain, value=float(above / below)) if below > 0 else None
+    if not np.isfinite(values).all():
+        return plain
+    plain = replace(plain, value=float(values.mean()))
+    if n < 2:
+        return plain
+    over = mean_interval(values, method="student_pairs")
+    return replace(plain, low=over.low, high=over.high, interval=str(over))
 
 
 def matched(first: Images, second: Images) -> tuple[np.ndarray, np.ndarray]:
@@ -136,71 +155,3 @@ def _parted(names: Sequence[str]) -> list[tuple[str, str]]:
     stems = (posixpath.splitext(posixpath.basename(name))[0] for name in names)
     return [(posixpath.dirname(f"/{name}")[around:].strip("/"), stem)
             for name, stem in zip(names, stems, strict=True)]  # fmt: skip
-
-
-def _check(first: Images, second: Images, metrics: tuple[str, ...]) -> None:
-    if len(first) != len(second) or first.resolution != second.resolution:
-        sides = (f"{s.where} has {len(s)} of {s.resolution}" for s in (first, second))
-        raise PagodaError(f"{' and '.join(sides)} images; pairs need equal numbers and equal sizes")
-    if "hf" in metrics and first.resolution[0] != first.resolution[1]:
-        raise PagodaError("hf takes square images; leave it out of --metrics, or use --crop")
-
-
-Measure = Callable[[np.ndarray, np.ndarray, Lpips | None], dict[str, np.ndarray]]
-"""uint8 images (n, 3, h, w) twice -> named values, (n,) each."""
-
-
-def _mse(x: np.ndarray, y: np.ndarray, lpips: Lpips | None) -> dict[str, np.ndarray]:
-    """Pixels in [-1, 1], as the round trip of the inversion has it."""
-    gaps = (x.astype(np.float64) - y) / 127.5
-    return {"mse": np.square(gaps).mean((1, 2, 3))}
-
-
-def _high_frequencies(x: np.ndarray, y: np.ndarray, lpips: Lpips | None) -> dict[str, np.ndarray]:
-    pairs = [(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
-    return {
-        "hf_share": high_frequency_shares(x),
-        "hf_share_second": high_frequency_shares(y),
-        "hf_mse": np.array([high_frequency_error(a, b) for a, b in pairs]),
-        "_first": np.array([high_frequency_energy(a) for a, _ in pairs]),
-        "_second": np.array([high_frequency_energy(b) for _, b in pairs]),
-    }
-
-
-def _lpips(x: np.ndarray, y: np.ndarray, lpips: Lpips | None) -> dict[str, np.ndarray]:
-    if lpips is None:
-        raise PagodaError("lpips needs its network")
-    return {"lpips": lpips(x, y)}
-
-
-_MEASURES: dict[str, Measure] = {
-    "mse": _mse,
-    "psnr": lambda x, y, _: {"psnr": psnr(x, y)},
-    "ssim": lambda x, y, _: {"ssim": ssim(x, y)},
-    "hf": _high_frequencies,
-    "lpips": _lpips,
-}
-
-
-def _rows(found: dict[str, np.ndarray], features: dict[str, str]) -> list[dict[str, Any]]:
-    rows = []
-    for key, values in found.items():
-        if key.startswith("_"):
-            continue
-        named = protocol(key, features.get(key, "pixels"), len(values))
-        row: dict[str, Any] = {"metric": key, "protocol": named, "n": len(values), "value": None}
-        row |= {"low": None, "high": None, "interval": None}
-        if np.isfinite(values).all():
-            row["value"] = float(values.mean())
-            if len(values) > 1:
-                mean = mean_interval(values)
-                row |= {"low": mean.low, "high": mean.high, "interval": "student_pairs_95"}
-        rows.append(row)
-    if "_second" in found and (whole := found["_second"].mean()) > 0:
-        n = len(found["_second"])
-        rows.append(
-            {"metric": "hf_ratio", "protocol": protocol("hf_ratio", "pixels", n), "n": n,
-             "value": float(found["_first"].mean() / whole), "low": None, "high": None,
-             "interval": None}
-        )  # fmt: skip
-    return rows

@@ -1,4 +1,4 @@
-"""Statistics of real images that others are held against, with what they were made of.
+"""Statistics of real images that others are compared with, and what they were made of.
 
 A reference says which images (files, crop, size, split, how many) and which features it describes.
 Numbers compare only if all of that is equal; :func:`differences` names what is not.
@@ -7,8 +7,7 @@ Numbers compare only if all of that is equal; :func:`differences` names what is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.base import Extractor
-from pagoda.evaluation.metrics.frechet import covariance_factor
-from pagoda.evaluation.metrics.precision_recall import squared_radii
-from pagoda.evaluation.metrics.statistics import check_features, check_statistics
-from pagoda.evaluation.streaming import Collected
+from pagoda.evaluation.metrics.base import Sample
+from pagoda.evaluation.metrics.statistics import Moments, check_features, check_statistics
 
-SPATIAL = ("spatial_mean", "spatial_covariance")
 _TEXT, _COUNT = (str, type(None)), (int, type(None))
 _CARD: dict[str, tuple[type, ...]] = {
     "images": _TEXT, "recipe": _TEXT, "resolution": _COUNT, "split": _TEXT, "n": _COUNT,
@@ -32,111 +28,57 @@ _CARD: dict[str, tuple[type, ...]] = {
 _IDENTITY = ("images", "recipe", "resolution", "split", "n", "extractor", "extractor_fingerprint")
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and covariance of features, with the covariance's factor computed once."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-    @cached_property
-    def factor(self) -> np.ndarray:
-        """Of the covariance, see :func:`pagoda.evaluation.metrics.frechet.covariance_factor`."""
-        return covariance_factor(self.covariance)
-
-
-def checked(where: str, mean: np.ndarray, covariance: np.ndarray) -> Statistics:
-    """Statistics that come from outside.
+def checked(where: str, mean: np.ndarray, covariance: np.ndarray) -> Moments:
+    """Statistics that come from outside, of an unknown number of images.
 
     Raises:
         PagodaError: if they are impossible: :func:`.statistics.check_statistics`.
     """
-    return Statistics(*check_statistics(mean, covariance, where))
+    return Moments(0, *check_statistics(mean, covariance, where))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Statistics of real images.
+@dataclass(frozen=True, kw_only=True)
+class Reference(Sample):
+    """Real images that others are compared with.
 
     Attributes:
-        where: what messages call it.
-        pooled: statistics of the pooled features.
-        spatial: of the spatial features, None if it has none.
-        manifold: (k, d) features of real images, None if it has none.
-        neighbours: k of the manifold's radii.
-        card: what it describes, keys of ``reference_card``; None stands for unknown.
-        fingerprint: of the content.
+        card: what it describes, keys of :func:`reference_card`; None stands for unknown.
     """
 
-    where: str
-    pooled: Statistics
-    spatial: Statistics | None
-    manifold: np.ndarray | None
-    neighbours: int
     card: Mapping[str, Any]
-    fingerprint: str
 
-    @property
-    def n(self) -> int | None:
-        """Number of images, None if the file does not say."""
-        return self.card["n"]
 
-    @property
-    def real(self) -> np.ndarray:
-        """The features of real images.
-
-        Raises:
-            PagodaError: if the reference keeps none.
-        """
-        if self.manifold is None:
-            raise PagodaError(
-                f"{self.where} keeps no features of real images, which precision, recall and "
-                "kernel distances need; make a reference from the images with 'pagoda reference'"
-            )
-        return self.manifold
-
-    def radii(self, device: str | None = None) -> np.ndarray:
-        """Squared radii of the manifold, made once; by torch on ``device``, None for numpy.
-
-        Raises:
-            PagodaError: if the reference keeps no features.
-        """
-        if not self._radii:  # the same bits on every device
-            self._radii.append(squared_radii(self.real, self.neighbours, device))
-        return self._radii[0]
-
-    @cached_property
-    def _radii(self) -> list[np.ndarray]:
-        return []
+def reference_of(
+    where: str,
+    card: Mapping[str, Any],
+    moments: Moments,
+    spatial: Moments | None = None,
+    features: np.ndarray | None = None,
+    fingerprint: str = "",
+) -> Reference:
+    """A reference of its parts; the fingerprint is the card's identity if there is no other."""
+    return Reference(
+        where=where, extractor=card["extractor"], n=card["n"], moments=moments, spatial=spatial,
+        features=np.empty((0, moments.mean.size), np.float32) if features is None else features,
+        split=card["split"], fingerprint=fingerprint or card["identity"], card=card,
+    )  # fmt: skip
 
 
 def reference_card(
-    extractor: Extractor,
-    *,
-    images: str | None,
-    recipe: str | None,
-    resolution: int | None,
-    split: str | None,
-    n: int | None,
-    manifold_n: int,
-    exif: bool = False,
+    extractor: Extractor, manifold_n: int, exif: bool = False, **images: str | int | None
 ) -> dict[str, Any]:
     """What a reference describes, and ``identity``, a SHA-256 over it.
 
     Args:
         extractor: of the features; its fingerprint covers weights, resize and normalisation.
-        images: SHA-256 of the list of files, or of the artifact that holds the images.
-        recipe: how images were cut; None if unknown.
-        resolution: side of the images; None if unknown.
-        split: of the source; None if it has none.
-        n: number of images; None if unknown.
         manifold_n: images whose features are kept.
         exif: whether images were turned as their EXIF orientation says; said where they were.
+        images: ``images`` (SHA-256 of the list of files, or of the artifact that holds them),
+            ``recipe`` of cutting, ``resolution``, ``split`` and ``n``; None stands for unknown.
     """
-    card = {
-        "images": images, "recipe": recipe, "resolution": resolution, "split": split, "n": n,
-        "extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint,
-    } | ({"exif": True} if exif else {})  # fmt: skip
+    card = {key: images[key] for key in _IDENTITY[:5]}
+    card |= {"extractor": extractor.name, "extractor_fingerprint": extractor.fingerprint}
+    card |= {"exif": True} if exif else {}
     return card | {"manifold_n": manifold_n, "identity": artifacts.digest(card)}
 
 
@@ -154,21 +96,16 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def from_collected(
-    where: str, found: Collected, card: Mapping[str, Any], neighbours: int
-) -> Reference:
-    """A reference that was just measured; its fingerprint is the card's."""
-    spatial = found.spatial
-    return Reference(
-        where, Statistics(found.moments.mean, found.moments.covariance),
-        None if spatial is None else Statistics(spatial.mean, spatial.covariance),
-        found.features if len(found.features) else None, neighbours, card, card["identity"],
-    )  # fmt: skip
+def from_sample(where: str, sample: Sample, card: Mapping[str, Any]) -> Reference:
+    """A reference that was just measured."""
+    plain = replace(sample.moments, factor=None)
+    spatial = None if sample.spatial is None else replace(sample.spatial, factor=None)
+    return reference_of(where, card, plain, spatial, sample.features)
 
 
 def write_reference(
     path: Path,
-    found: Collected,
+    sample: Sample,
     card: Mapping[str, Any],
     config: Mapping[str, Any],
     inputs: Mapping[str, Artifact] | None = None,
@@ -179,18 +116,16 @@ def write_reference(
         PagodaError: if anything else is there, or it cannot be written; nothing is left behind.
     """
     with artifacts.create(path, "reference", config=config, inputs=inputs) as out:
-        np.save(out / "mean.npy", found.moments.mean)
-        np.save(out / "covariance.npy", found.moments.covariance)
-        np.save(out / "manifold.npy", found.features)
-        if found.spatial is not None:
-            for name, array in zip(
-                SPATIAL, (found.spatial.mean, found.spatial.covariance), strict=True
-            ):
-                np.save(out / f"{name}.npy", array)
+        np.save(out / "mean.npy", sample.moments.mean)
+        np.save(out / "covariance.npy", sample.moments.covariance)
+        np.save(out / "manifold.npy", sample.features)
+        if sample.spatial is not None:
+            np.save(out / "spatial_mean.npy", sample.spatial.mean)
+            np.save(out / "spatial_covariance.npy", sample.spatial.covariance)
         artifacts.write_json(out / "card.json", card)
 
 
-def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
+def from_artifact(artifact: Artifact) -> Reference:
     """A ``reference`` artifact.
 
     Raises:
@@ -203,7 +138,8 @@ def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
         if not isinstance(card.get(key, ...), types):
             raise PagodaError(f"{where}: card.json has no sound {key!r}; make it again")
     if "spatial_mean.npy" in artifact.manifest["files"]:
-        spatial = checked(f"{where} (spatial)", *(artifact.array(name) for name in SPATIAL))
+        arrays = (artifact.array(f"spatial_{name}") for name in ("mean", "covariance"))
+        spatial = checked(f"{where} (spatial)", *arrays)
     pooled = checked(where, artifact.array("mean"), artifact.array("covariance"))
     if len(manifold):
         manifold = check_features(manifold, f"the features of {where}")
@@ -212,10 +148,7 @@ def from_artifact(artifact: Artifact, neighbours: int) -> Reference:
             f"{where}: features of {manifold.shape[1]} and statistics of {pooled.mean.size} "
             "dimensions do not belong together; make it again"
         )
-    return Reference(
-        where, pooled, spatial, manifold if len(manifold) else None, neighbours, card,
-        artifact.fingerprint,
-    )  # fmt: skip
+    return reference_of(where, card, pooled, spatial, manifold, artifact.fingerprint)
 
 
 def check_extractor(reference: Reference, extractor: Extractor) -> None:
@@ -231,8 +164,8 @@ def check_extractor(reference: Reference, extractor: Extractor) -> None:
             f"{reference.where} and --extractor do not compare: {found}; use the extractor that "
             "the reference was made with, or make a reference with this one"
         )
-    if reference.pooled.mean.size != extractor.dim:
+    if reference.moments.mean.size != extractor.dim:
         raise PagodaError(
-            f"{reference.where} describes {reference.pooled.mean.size}-d features, "
+            f"{reference.where} describes {reference.moments.mean.size}-d features, "
             f"{extractor.name} gives {extractor.dim}-d ones; use one feature network"
         )

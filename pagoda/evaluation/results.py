@@ -1,33 +1,18 @@
-"""Measured values, and files of them."""
+"""Files of measured values, and several sample seeds of one generator."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pagoda import artifacts, outputs
 from pagoda.errors import PagodaError
-
-
-@dataclass(frozen=True)
-class Value:
-    """A measured value.
-
-    Attributes:
-        metric, protocol: its names.
-        value: the number.
-        reference_n: number of reference images, None if unknown.
-        sd: standard deviation over the subsets or splits that the value is a mean over (ddof 0);
-            None where it is no such mean.
-    """
-
-    metric: str
-    protocol: str
-    value: float
-    reference_n: int | None
-    sd: float | None = None
+from pagoda.evaluation.metrics.base import larger_is_better
+from pagoda.rows import Row
 
 
 def write_results(path: Path, tree: dict[str, Any]) -> None:
@@ -56,3 +41,35 @@ def _is_results(path: Path) -> bool:
         return isinstance(json.loads(path.read_text(encoding="utf-8"))["rows"], list)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def over_seeds(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry a protocol: its values by seed, min, max, mean, sd (ddof 1), and the best.
+
+    Papers often report the best of three seeds. It is here under a name that says so,
+    ``<protocol>_best_of_<seeds>``, beside the mean; it is biased, and more so the more seeds.
+
+    Raises:
+        PagodaError: if a protocol has one value only, or one that is NaN or infinite.
+    """
+    by_protocol: dict[str, list[Row]] = {}
+    for row in rows:
+        by_protocol.setdefault(row.protocol, []).append(row)
+    found = []
+    for protocol, own in by_protocol.items():
+        values = np.array([row.value for row in own], np.float64)
+        if len(values) < 2 or not np.isfinite(values).all():
+            raise PagodaError(f"{protocol}: a summary over seeds needs 2 or more finite values")
+        best = values.max() if own[0].metric in larger_is_better() else values.min()
+        found.append({
+            "metric": own[0].metric,
+            "protocol": protocol,
+            "seeds": [row.seed for row in own],
+            "values": values.tolist(),
+            "min": float(values.min()),
+            "max": float(values.max()),
+            "mean": float(values.mean()),
+            "sd": float(values.std(ddof=1)),
+            f"{protocol}_best_of_{len(own)}": float(best),
+        })  # fmt: skip
+    return found

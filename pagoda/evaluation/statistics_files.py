@@ -24,7 +24,7 @@ from pagoda.artifacts import sha256
 from pagoda.data.npz import Npz
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
-from pagoda.evaluation.reference import Reference, checked
+from pagoda.evaluation.reference import Reference, checked, reference_of
 from pagoda.evaluation.streaming import Images
 
 _CLEANFID_NAME = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_[a-z0-9]+_[a-z0-9]+\.npz$")
@@ -51,13 +51,12 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
-def read_statistics(path: Path, features: str | None, neighbours: int) -> Reference:
+def read_statistics(path: Path, features: str | None) -> Reference:
     """Statistics of a published file.
 
     Args:
         path: an ``.npz`` file.
         features: name of the extractor that made it; None goes by the module's table.
-        neighbours: k of the manifold's radii, for features that are added to it.
 
     Raises:
         PagodaError: if the file is damaged, lacks a key, or holds something else.
@@ -79,7 +78,7 @@ def read_statistics(path: Path, features: str | None, neighbours: int) -> Refere
         "manifold_n": 0, "identity": identity,
     }  # fmt: skip
     pooled = checked(str(path), arrays["mu"], arrays["sigma"])
-    return Reference(str(path), pooled, spatial, None, neighbours, card, identity)
+    return reference_of(str(path), card, pooled, spatial)
 
 
 def reference_images(path: Path) -> Images | None:

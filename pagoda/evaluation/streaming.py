@@ -9,18 +9,25 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from pagoda import distributed
+from pagoda.artifacts import Artifact
+from pagoda.data.store import Images as Pixels
+from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.base import Extractor, Features
-from pagoda.evaluation.metrics.statistics import Moments, RunningMoments
+from pagoda.evaluation.metrics.base import Sample
+from pagoda.evaluation.metrics.statistics import RunningMoments
 
 BLOCK = 1024  # images a block
+
+Pass = tuple[Extractor, Collection[str]]
+"""A feature network, and what is kept beside mean and covariance: of ``features``, ``spatial`` and
+``logits``."""
 
 
 def subset(n: int, most: int | None, seed: int = 0) -> np.ndarray:
@@ -29,15 +36,17 @@ def subset(n: int, most: int | None, seed: int = 0) -> np.ndarray:
 
 
 class Images(Protocol):
-    """Images of one size in a fixed order, read in pieces.
+    """Images of one size in a fixed order, read in pieces."""
 
-    Attributes:
-        where: what messages call them.
-        resolution: height and width.
-    """
+    @property
+    def where(self) -> str:
+        """What messages call them."""
+        ...
 
-    where: str
-    resolution: tuple[int, int]
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -50,66 +59,25 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a pass keeps beyond mean and covariance of the pooled features.
-
-    Attributes:
-        spatial: statistics of the spatial features.
-        logits: all logits.
-        features: positions, in the pass, of images whose pooled features are kept; None keeps all.
-    """
-
-    spatial: bool = False
-    logits: bool = False
-    features: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What one pass over n images found.
-
-    Attributes:
-        n: number of images.
-        moments: of the pooled features.
-        spatial: moments of the spatial features, if wanted.
-        features: (k, d) float32, the pooled features that were wanted.
-        logits: (n, classes) float32, if wanted.
-    """
-
-    n: int
-    moments: Moments
-    spatial: Moments | None
-    features: np.ndarray
-    logits: np.ndarray | None
-
-
 def collect(
-    extractor: Extractor,
     images: Images,
-    rows: np.ndarray,
-    wanted: Wanted,
+    passes: Sequence[Pass],
+    rows: np.ndarray | None = None,
+    keep: np.ndarray | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Collected:
-    """:func:`collect_each` for one extractor."""
-    return collect_each([(extractor, wanted)], images, rows, advance)[0]
-
-
-def collect_each(
-    passes: Sequence[tuple[Extractor, Wanted]],
-    images: Images,
-    rows: np.ndarray,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[Collected]:
-    """Read ``rows`` of the images once, for every extractor.
+    seen: Callable[[np.ndarray, np.ndarray], None] = lambda rows, pixels: None,
+) -> list[Sample]:
+    """Read images once, for every feature network.
 
     The processes of a group share the images, and all get the results.
 
     Args:
-        passes: extractors, each with what is kept of its features.
         images: where they come from.
-        rows: which images, ascending.
+        passes: the networks, each with what is kept of its features.
+        rows: which images, ascending; None takes all.
+        keep: positions among ``rows`` of the images whose features are kept; None keeps all.
         advance: is told how many images are done.
+        seen: is shown the rows and pixels that this process reads.
 
     Returns:
         What was found, in the order of ``passes``.
@@ -117,67 +85,110 @@ def collect_each(
     Raises:
         PagodaError: with fewer than 2 images, or features that are not finite.
     """
+    rows = np.arange(len(images)) if rows is None else rows
     if len(rows) < 2:
         raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
-    gatherings = [_Gathering(*each) for each in passes]
-    starts = range(0, len(rows), BLOCK)
-    for turn in range(0, len(starts), distributed.world_size()):
+    gatherings = [_Gathering(extractor, needs, keep) for extractor, needs in passes]
+    starts, world = range(0, len(rows), BLOCK), distributed.world_size()
+    for turn in range(0, len(starts), world):
         mine = turn + distributed.rank()
         block = rows[starts[mine] : starts[mine] + BLOCK] if mine < len(starts) else rows[:0]
         pixels = images.read(block) if len(block) else None
-        for gathering, (extractor, wanted) in zip(gatherings, passes, strict=True):
-            gathering.add(_gathered(_features(extractor, pixels, wanted), extractor, wanted))
-        advance(min(len(rows), (turn + distributed.world_size()) * BLOCK) - turn * BLOCK)
-    return [gathering.found() for gathering in gatherings]
-
-
-def _features(extractor: Extractor, pixels: np.ndarray | None, wanted: Wanted) -> Features:
-    if pixels is not None:
-        return extractor(pixels, wanted.spatial)
-    spatial, classes = extractor.spatial_dim or 0, extractor.classes or 0
-    return Features(*(np.empty((0, d), np.float32) for d in (extractor.dim, spatial, classes)))
-
-
-def _gathered(part: Features, extractor: Extractor, wanted: Wanted) -> Features:
-    """The blocks of all processes, in the order of the images."""
-
-    def together(rows: np.ndarray | None, needed: bool) -> np.ndarray | None:
-        return distributed.all_gather_rows(rows) if needed and rows is not None else None
-
-    return Features(
-        distributed.all_gather_rows(part.pooled),
-        together(part.spatial, wanted.spatial),
-        together(part.logits, wanted.logits and extractor.classes is not None),
-    )
+        if pixels is not None:
+            seen(block, pixels)
+        for gathering in gatherings:
+            gathering.add(pixels)
+        advance(min(len(rows), (turn + world) * BLOCK) - turn * BLOCK)
+    return [gathering.found(images, rows) for gathering in gatherings]
 
 
 class _Gathering:
-    def __init__(self, extractor: Extractor, wanted: Wanted) -> None:
-        self._wanted, self._n = wanted, 0
+    def __init__(
+        self, extractor: Extractor, needs: Collection[str], keep: np.ndarray | None
+    ) -> None:
+        self._extractor, self._n = extractor, 0
+        self._keep = keep if "features" in needs else np.empty(0, np.int64)
         self._moments = RunningMoments(extractor.dim)
-        self._spatial = RunningMoments(extractor.spatial_dim or 0) if wanted.spatial else None
+        self._spatial = RunningMoments(extractor.spatial_dim or 0) if "spatial" in needs else None
         self._features: list[np.ndarray] = [np.empty((0, extractor.dim), np.float32)]
-        self._logits: list[np.ndarray] = []
+        self._logits: list[np.ndarray] | None = None
+        if "logits" in needs and extractor.classes is not None:
+            self._logits = []
 
-    def add(self, part: Features) -> None:
-        self._moments.update(part.pooled)
+    def add(self, pixels: np.ndarray | None) -> None:
+        """Take in the blocks of all processes, this one's among them, in order of the images."""
+        part = self._own(pixels)
+        pooled = distributed.all_gather_rows(part.pooled)
+        self._moments.update(pooled)
         if self._spatial is not None and part.spatial is not None:
-            self._spatial.update(part.spatial)
-        if self._wanted.logits and part.logits is not None:
-            self._logits.append(part.logits)
-        kept, stop = self._wanted.features, self._n + len(part.pooled)
-        if kept is None:
-            self._features.append(part.pooled)
+            self._spatial.update(distributed.all_gather_rows(part.spatial))
+        if self._logits is not None and part.logits is not None:
+            self._logits.append(distributed.all_gather_rows(part.logits))
+        stop = self._n + len(pooled)
+        if self._keep is None:
+            self._features.append(pooled)
         else:
-            here = kept[(kept >= self._n) & (kept < stop)]
-            self._features.append(part.pooled[here - self._n])
+            here = self._keep[(self._keep >= self._n) & (self._keep < stop)]
+            self._features.append(pooled[here - self._n])
         self._n = stop
 
-    def found(self) -> Collected:
-        return Collected(
+    def _own(self, pixels: np.ndarray | None) -> Features[np.ndarray]:
+        extractor = self._extractor
+        if pixels is not None:
+            return extractor(pixels, self._spatial is not None)
+        sizes = extractor.dim, extractor.spatial_dim or 0, extractor.classes or 0
+        return Features(*(np.empty((0, d), np.float32) for d in sizes))
+
+    def found(self, images: Images, rows: np.ndarray) -> Sample:
+        labels = getattr(images, "labels", None)  # files know no labels
+        return Sample(
+            where=images.where,
+            extractor=self._extractor.name,
             n=self._n,
             moments=self._moments.moments(),
             spatial=None if self._spatial is None else self._spatial.moments(),
             features=np.concatenate(self._features),
-            logits=np.concatenate(self._logits) if self._logits else None,
+            logits=None if self._logits is None else np.concatenate(self._logits),
+            labels=None if labels is None else labels[rows],
+            fingerprint=getattr(images, "fingerprint", ""),
         )
+
+
+class StoredImages:
+    """Images that are there already: an array (n, 3, h, w) uint8, or its rows ``kept``."""
+
+    def __init__(
+        self,
+        where: str,
+        images: Pixels,
+        labels: np.ndarray | None = None,
+        kept: np.ndarray | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        self.where, self.fingerprint, self._images = where, fingerprint, images
+        self._kept = np.arange(len(images)) if kept is None else kept
+        self.labels = None if labels is None else np.asarray(labels[self._kept])
+        self.resolution = images.shape[2], images.shape[3]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 RGB images (n, 3, h, w)."""
+        return np.asarray(self._images[self._kept[rows]])
+
+    def card(self) -> dict[str, Any]:
+        """Their fingerprint."""
+        return {"files": self.fingerprint, "n": len(self)}
+
+
+def open_split(artifact: Artifact, split: str, most: int | None = None) -> StoredImages:
+    """One split of an ``images`` artifact, or a fixed random subset of ``most`` images of it."""
+    images, labels = open_images(artifact, split), artifact.array(f"{split}_labels")
+    kept = subset(len(images), most)
+    return StoredImages(f"{artifact.path} ({split})", images, labels, kept, artifact.fingerprint)
+
+
+def even_batch(batch: int) -> int:
+    """The smallest number of images a call that takes no more calls a block than ``batch``."""
+    return -(-BLOCK // -(-BLOCK // batch))

@@ -232,7 +232,7 @@ class _Count:
         )  # fmt: skip
 
     def _evaluate(self, resolution: int) -> Stage:
-        """The samplers of the evaluation: see :mod:`pagoda.stages.contenders`."""
+        """The samplers of the evaluation: see :mod:`pagoda.stages.models`."""
         section, base = self.config.evaluate, self.calls[self.config.base_res]
         real = self.test if self.config.reference.split == "train" else self.train
         if resolution == self.config.base_res:

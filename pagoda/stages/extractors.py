@@ -6,15 +6,23 @@ from pathlib import Path
 
 import torch
 
+from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, ReferenceConfig
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.base import Extractor, open_extractor
 from pagoda.evaluation.features.classifier import NAME, classifier_of
-from pagoda.evaluation.features.select import open_extractor
+from pagoda.evaluation.metrics.base import metrics
+from pagoda.stages.paths import Paths
 from pagoda.stages.root import project_root
 
 _BATCH = 64  # images a call of a published network, at 224 pixels or more a side
+
+
+def open_features(config: Config) -> Artifact:
+    """The embedded classifier's artifact."""
+    expect = {"name": config.name, "target_res": config.target_res}
+    return artifacts.open_artifact(Paths(config).features, "features", expect)
 
 
 def open_extractors(
@@ -22,11 +30,7 @@ def open_extractors(
 ) -> list[Extractor]:
     """The networks of ``reference.extractors``, the embedded classifier first.
 
-    Args:
-        config: the experiment.
-        features: the embedded classifier.
-        device: where they run.
-        batch: images a call of the classifier.
+    ``batch``: images a call of the classifier.
 
     Raises:
         PagodaError: if weights are not at hand or damaged, or two networks share a name.
@@ -52,10 +56,14 @@ def open_published(
     Raises:
         PagodaError: if weights are not at hand, and may not be fetched, or are damaged.
     """
-    weights, code = (None if p is None else _at_hand(p) for p in (section.weights, section.code))
+
+    def at_hand(path: str) -> Path:  # as data are: here, or else in the project's root
+        return Path(path) if Path(path).exists() else project_root() / path
+
+    weights, code = (None if p is None else at_hand(p) for p in (section.weights, section.code))
     family, _, file = text.partition(":")
-    if family == "custom" and not Path(file).exists():
-        text = f"custom:{_at_hand(file)}" if (project_root() / file).exists() else text
+    if family == "custom" and at_hand(file).exists():
+        text = f"custom:{at_hand(file)}"
     try:
         return open_extractor(text, device, _BATCH, weights, code, download)
     except PagodaError as error:
@@ -64,17 +72,10 @@ def open_published(
 
 def metrics_of(extractor: Extractor) -> tuple[str, ...]:
     """What a pipeline measures in these features; ``pagoda evaluate`` measures more on request."""
-    scores = ("score", "score_adm") if extractor.family == "inception" else ("score",)
-    return (
-        "fd",
-        *(("sfd",) if extractor.spatial_dim is not None else ()),
-        *(scores if extractor.classes is not None else ()),
-        "precision",
-        "recall",
-        *(("accuracy",) if extractor.family == NAME else ()),
+    lacks = {"spatial"} if extractor.spatial_dim is None else set()
+    lacks |= {"logits"} if extractor.classes is None else set()
+    return tuple(
+        key
+        for key, metric in metrics().items()
+        if metric.pipeline in ("any", extractor.family) and not lacks & set(metric.needs)
     )
-
-
-def _at_hand(path: str) -> Path:
-    """A relative path that is not here is looked for in the project's root, as data are."""
-    return Path(path) if Path(path).exists() else project_root() / path

@@ -28,7 +28,7 @@ from pagoda.training.loop import orderly_stop
 
 _LOWEST_RES = 8  # the network serves every resolution from here up to its own
 _WEIGHT_DECAY = 0.05
-_WARMUP = 0.2  # share of training in which the learning rate rises
+_WARMUP = 0.2  # fraction of training in which the learning rate rises
 _SHORTEST = 6  # steps of a schedule: torch's divides by the length of the rise, 0 for 5
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
 _LOG_EVERY = 10  # steps
@@ -168,7 +168,7 @@ def _step(
 
 
 def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dict[str, float]:
-    """Share of held-out images named right, at each resolution."""
+    """Fraction of held-out images named right, at each resolution."""
     images, labels = open_images(data, "test"), data.array("test_labels")
     right = dict.fromkeys(ladder, 0)
     for start in range(0, len(labels), _AT_ONCE):

@@ -5,35 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pagoda import artifacts
-from pagoda import rows as rows_of
 from pagoda.config import VariantConfig
-from pagoda.data.noise import standard_normal
-from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
-from pagoda.data.store import open_images
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import classifier_of
+from pagoda.evaluation.metrics.base import Settings, size
 from pagoda.evaluation.metrics.drift import drift
 from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
 from pagoda.evaluation.metrics.normality import normality
-from pagoda.evaluation.metrics.protocol import size
-from pagoda.evaluation.reference import Reference, from_artifact
-from pagoda.evaluation.scoring import Sample, score, wanted
-from pagoda.evaluation.settings import Settings
-from pagoda.evaluation.streaming import collect, subset
+from pagoda.evaluation.reference import from_artifact
+from pagoda.evaluation.samplers import Draws, Sampler, one_step, super_resolved, teacher
+from pagoda.evaluation.streaming import StoredImages, open_split
+from pagoda.rows import Row, to_json
 from pagoda.stages.compute import training_compute
-from pagoda.stages.contest import Entry, Map, entries
 from pagoda.stages.cost import sampling_costs
 from pagoda.stages.device import device_name, pick_device
+from pagoda.stages.extractors import open_features
+from pagoda.stages.models import open_generator, open_teacher, without
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 from pagoda.stages.revision import code_revision
@@ -41,43 +38,51 @@ from pagoda.stages.round_trip import round_trip_errors
 from pagoda.stages.study_spec import Study, Variant
 
 METRICS = ("fd", "precision", "recall", "accuracy")
-_SHEET = 16  # samples kept of each generator, the same latents for all
-_WARM_UP = 1  # calls that are not timed
-_LATENTS = 4096  # latents whose law is looked at
-
-Row = dict[str, Any]
+_GRID = 16  # samples kept of each generator, the same latents for all
+_LATENTS = 4096  # latents whose distribution is looked at
 
 
 def run(config: VariantConfig, study: Study, variant: Variant) -> None:
-    """Score every generator of the variant, its latents and its training curves.
+    """Measure every generator of the variant, its latents and its training curves.
 
-    ``rows.json`` holds one entry a value, in the columns of a study's results; ``failures`` names
-    the signatures of failure by resolution.
+    ``rows.json`` holds one row a value (:class:`pagoda.rows.Row`); ``failures`` names the
+    signatures of failure by resolution.
     """
     artifacts.check_out(config.places["measured"], "measurement")
-    device = pick_device()
-    judge = Judge(config, device)
-    made = entries(config, variant.steps, device)
-    counted = training_compute(
-        config, variant.steps or variant.counts, judge.classes, judge.train_images
-    )
+    device, features = pick_device(), open_features(config)
+    classes = len(features.card()["classes"])
+    images = config.data.train_images or _train_images(config)
+    counted = training_compute(config, variant.steps or variant.counts, classes, images)
     curves = Curves(config, counted if variant.steps else {})
-    rows, sheets = _latent_rows(config, variant), {}
-    with track(config.studies.samples * len(made), "measure") as bar:
-        for entry in made:
-            seen = judge.observe(entry)
-            bar.advance(len(seen.images))
-            spent = curves.up_to(entry.resolution)
-            rows += [row | spent for row in judge.score(entry, seen)]
-            sheets[f"samples-{entry.name}-{entry.resolution}"] = seen.images[:_SHEET]
-            lower = entry.resolution // 2
-            if seen.below is not None and lower not in {e.resolution for e in made}:
-                sheets[f"below-{lower}"] = seen.below[:_SHEET]
-    rows += [*curves.rows(), *_cost_rows(config, variant, judge.classes, counted, device)]
-    failures = {str(e.resolution): _failures(rows, e.resolution) for e in made if e.name == "grown"}
-    facts: dict[str, Any] = {"training_seed": config.seed, "base_res": config.base_res,
-             "features": judge.features.fingerprint, "revision": code_revision(),
-             "device": device_name(device)}  # fmt: skip
+    samplers = variant_samplers(config, variant.steps, device)
+    extractor = classifier_of(features, device, config.evaluate.batch)
+    rows, grids = _latent_rows(config, variant), {}
+    last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
+    with track(config.studies.samples * len(samplers), "measure") as bar:
+        for sampler in samplers:
+            made, seconds = draw(sampler)
+            below = None
+            if sampler.below is not None:  # the stage below of a cascade has just been sampled
+                below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
+            last = sampler, made
+            bar.advance(len(made))
+            found = _image_rows(config, extractor, sampler, made, below, seconds)
+            rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
+            grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
+            lower = sampler.side // 2
+            if below is not None and lower not in {s.side for s in samplers}:
+                grids[f"below-{lower}"] = below[:_GRID]
+    rows += [*curves.rows(), *_cost_rows(config, variant, classes, counted, device)]
+    failures = {str(s.side): _failures(rows, s.side) for s in samplers if s.name == "grown"}
+    facts: dict[str, Any] = {
+        "variant": variant.name,
+        "axis": None if variant.axis is None else float(variant.axis),
+        "training_seed": config.seed,
+        "base_res": config.base_res,
+        "features": features.fingerprint,
+        "revision": code_revision(),
+        "device": device_name(device),
+    }
     identity = {
         "study": study.name,
         "variant": variant.name,
@@ -85,141 +90,106 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
         "name": config.name,
     }
     with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
-        found = rows_of.to_json(rows_of.Row(**facts | row) for row in rows)
-        tree = {"rows": found, "failures": failures}
-        artifacts.write_json(out / "rows.json", tree)
-        for name, images in sheets.items():
-            np.save(out / f"{name}.npy", images)
+        tree = {"rows": to_json(dataclasses.replace(r, **facts) for r in rows)}
+        artifacts.write_json(out / "rows.json", tree | {"failures": failures})
+        for name, grid in grids.items():
+            np.save(out / f"{name}.npy", grid)
 
 
-@dataclasses.dataclass(frozen=True)
-class Observed:
-    """Images of an entry, of the generator below, and what sampling took.
+def variant_samplers(
+    config: VariantConfig, steps: tuple[str, ...], device: torch.device
+) -> list[Sampler]:
+    """Everything that the steps of a variant have made, lowest resolution first."""
+    section = config.evaluate
+    draws = Draws(section.seed, config.studies.samples, section.batch, device)
+    found = []
+    if {"teacher", "score_teacher"} & set(steps):
+        found.append(teacher(open_teacher(config), draws, section.teacher_steps))
+    if "distill" in steps:
+        found.append(one_step(open_generator(config, config.base_res), draws, "student"))
+    if {"grow", "grow_each"} & set(steps):
+        for to in config.resolutions[1:]:
+            lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
+            below = one_step(open_generator(lower, to // 2), draws)
+            found.append(one_step(open_generator(config, to), draws, "grown", below=below))
+    if "cascade" in steps:
+        found += cascade(config, draws)
+    return found
 
-    Attributes:
-        images: (n, 3, r, r) uint8.
-        below: (n, 3, r / 2, r / 2) uint8, or None.
-        seconds: an image, over all timed batches.
+
+def cascade(config: VariantConfig, draws: Draws) -> list[Sampler]:
+    """The teacher and the super-resolution models above it, each on the output of the last."""
+    source, section = open_teacher(config), config.studies.cascade
+    schedule = source.card()["diffusion"]
+    found = [teacher(source, draws, config.evaluate.teacher_steps, name="cascade")]
+    for to in config.resolutions[1:]:
+        expect = {"name": config.name, "base_res": config.base_res, "resolution": to}
+        where = Paths(config).super_resolver(to)
+        artifact = artifacts.open_artifact(where, "super_resolution", expect)
+        found.append(super_resolved(found[-1], artifact, schedule, section.steps, section.noise))
+    return found
+
+
+def _train_images(config: VariantConfig) -> int:
+    """How many training images there are, where the configuration says "all"."""
+    where, expect = Paths(config).data(config.base_res), {"name": config.name}
+    return int(artifacts.open_artifact(where, "images", expect).card()["n"]["train"])
+
+
+def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
+    """All images of a sampler, and seconds an image, drawing latents and a first call left out."""
+    parts, seconds = [], 0.0
+    for start in range(0, len(sampler), sampler.draws.batch):
+        stop = min(start + sampler.draws.batch, len(sampler))
+        drawn = sampler.latents(np.arange(start, stop))
+        began = time.perf_counter()
+        parts.append(sampler.make(*drawn))
+        seconds += time.perf_counter() - began if start else 0.0
+    return np.concatenate(parts), seconds / max(1, len(sampler) - len(parts[0]))
+
+
+def _image_rows(
+    config: VariantConfig,
+    extractor: Extractor,
+    sampler: Sampler,
+    images: np.ndarray,
+    below: np.ndarray | None,
+    seconds: float,
+) -> list[Row]:
+    """One row a value of a sampler's images (n, 3, r, r) uint8.
+
+    ``below``: what the same latents give one resolution below. ``seconds``: an image.
     """
-
-    images: np.ndarray
-    below: np.ndarray | None
-    seconds: float
-
-
-class _Held:
-    """Images in memory, as a pass over them reads them."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self._images, self.where = images, "samples"
-        self.resolution = images.shape[2], images.shape[3]
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 images (n, 3, r, r)."""
-        return self._images[rows]
-
-    def card(self) -> dict[str, object]:
-        """Nothing to tell."""
-        return {}
-
-
-class Judge:
-    """Real images and the feature network that a variant is held against."""
-
-    def __init__(self, config: VariantConfig, device: torch.device) -> None:
-        self.config, self.device, self.paths = config, device, Paths(config)
-        where = {"name": config.name, "target_res": config.target_res}
-        self.features = artifacts.open_artifact(self.paths.features, "features", where)
-        card = self.features.card()
-        self.classes = len(card["classes"])
-        self.extractor = classifier_of(self.features, device, config.evaluate.batch)
-        self.train_images = config.data.train_images or self._train_images()
-        self.labels = np.arange(config.studies.samples) % self.classes
-        self._last: tuple[Map | None, np.ndarray] = (None, np.empty(0))
-
-    def _train_images(self) -> int:
-        """How many training images there are, where the configuration says "all"."""
-        where, expect = self.paths.data(self.config.base_res), {"name": self.config.name}
-        return int(artifacts.open_artifact(where, "images", expect).card()["n"]["train"])
-
-    def observe(self, entry: Entry) -> Observed:
-        """Make the samples: sample i has class ``i % classes`` and the latent of (seed, i)."""
-        images, seconds = self._make(entry.make)
-        below = None
-        if entry.below is not None:  # the stage below of a cascade has just been sampled
-            below = self._last[1] if entry.below is self._last[0] else self._make(entry.below)[0]
-        self._last = entry.make, images
-        return Observed(images, below, seconds)
-
-    @torch.inference_mode()
-    def _make(self, make: Map) -> tuple[np.ndarray, float]:
-        parts, seconds, timed = [], 0.0, 0
-        for k, (z, y, indices) in enumerate(self._batches()):
-            start = time.perf_counter()
-            images = to_uint8(make(z, y, indices)).cpu().numpy()
-            parts.append(images)
-            if k >= _WARM_UP:
-                seconds += time.perf_counter() - start
-                timed += len(images)
-        return np.concatenate(parts), seconds / max(1, timed)
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-        section, base = self.config.evaluate, self.config.base_res
-        for start in range(0, len(self.labels), section.batch):
-            indices = np.arange(start, min(start + section.batch, len(self.labels)))
-            z = torch.from_numpy(standard_normal(section.seed, indices, (3, base, base)))
-            z = z.to(self.device).contiguous(memory_format=torch.channels_last)
-            yield z, torch.from_numpy(self.labels[indices]).to(self.device), indices
-
-    def score(self, entry: Entry, seen: Observed) -> list[Row]:
-        """One row a value."""
-        n, res = len(seen.images), entry.resolution
-        artifact = artifacts.open_artifact(
-            self.paths.reference(res), "reference", {"name": self.config.name, "resolution": res}
-        )
-        reference = from_artifact(artifact, self.config.evaluate.neighbours)
-        real, labels = self._real(res, reference)
-        values = self._distances(seen.images, self.labels, reference)
-        ratio = high_frequency_energy(seen.images) / max(high_frequency_energy(real), 1e-12)
-        batch = self.config.evaluate.batch
-        values |= {
-            "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
-            "seconds_per_image": (f"seconds_per_image_b{batch}", seen.seconds),
-            "parameters": ("parameters", float(entry.parameters)),
-        }
-        if seen.below is not None:
-            moved = drift(seen.images, seen.below)
-            values |= {"drift": (f"drift_px_{size(n)}", float(moved.pixels.mean())),
-                       "drift_mse": (f"drift_mse_{size(n)}", float(moved.mse.mean()))}  # fmt: skip
-        facts = {"resolution": res, "n": n, "seed": self.config.evaluate.seed,
-                 "reference": reference.fingerprint,
-                 "reference_n": reference.n}  # fmt: skip
-        rows = _rows(values, facts | {"generator": entry.name, "nfe": entry.nfe})
-        if entry.name == "grown":  # what lost detail is held against
-            floor = self._distances(real, labels, reference)
-            rows += _rows(floor, facts | {"generator": "real", "n": len(real), "seed": None})
-        return rows
-
-    def _distances(
-        self, images: np.ndarray, labels: np.ndarray, reference: Reference
-    ) -> dict[str, tuple[str, float]]:
-        held = _Held(images)
-        found = collect(self.extractor, held, np.arange(len(images)), wanted(METRICS))
-        sample = Sample(self.extractor.name, found, labels)
-        rows = score(sample, reference, METRICS, Settings(self.config.evaluate.neighbours))
-        return {row["metric"]: (row["protocol"], row["value"]) for row in rows}
-
-    def _real(self, resolution: int, reference: Reference) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of the split that the reference has not seen."""
-        expect = {"name": self.config.name, "resolution": resolution}
-        data = artifacts.open_artifact(self.paths.data(resolution), "images", expect)
-        split = "train" if reference.card["split"] == "test" else "test"
-        labels = data.array(f"{split}_labels")
-        kept = subset(len(labels), self.config.studies.samples)
-        return np.asarray(open_images(data, split)[kept]), np.asarray(labels[kept])
+    n, section, paths = len(images), config.evaluate, Paths(config)
+    expect = {"name": config.name, "resolution": sampler.side}
+    data = artifacts.open_artifact(paths.data(sampler.side), "images", expect)
+    reference = from_artifact(
+        artifacts.open_artifact(paths.reference(sampler.side), "reference", expect)
+    )
+    real = open_split(
+        data, "train" if reference.split == "test" else "test", config.studies.samples
+    )
+    pixels = real.read(np.arange(len(real)))
+    evaluators, settings = [Evaluator(extractor, reference, METRICS)], Settings(section.neighbours)
+    facts = {"resolution": sampler.side}
+    own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
+    held = {sampler.name: StoredImages("samples", images, sampler.labels)}
+    found = evaluate(held, evaluators, settings, own)
+    ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
+    values = {
+        "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
+        "seconds_per_image": (f"seconds_per_image_b{section.batch}", seconds),
+        "parameters": ("parameters", sampler.parameters),
+    }
+    if below is not None:
+        moved = drift(images, below)
+        values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),
+                   "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
+    found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
+                   reference_n=reference.n, **own)  # fmt: skip
+    if sampler.name == "grown":  # what lost detail is compared with
+        found += evaluate({"real": real}, evaluators, settings, facts)
+    return found
 
 
 class Curves:
@@ -227,13 +197,14 @@ class Curves:
 
     def __init__(self, config: VariantConfig, flops: dict[str, float]) -> None:
         self.base, self.flops = config.base_res, flops
-        paths = Paths(config)
-        self.curves = {stage: _history(paths.history(stage)) for stage in self.flops}
+        self.curves = {stage: [json.loads(line) for line in
+                               Paths(config).history(stage).read_text("utf-8").splitlines()]
+                       for stage in self.flops}  # fmt: skip
 
     def _resolution(self, stage: str) -> int:
         return int(stage.rpartition("-")[2]) if "-" in stage else self.base
 
-    def up_to(self, resolution: int) -> Row:
+    def up_to(self, resolution: int) -> dict[str, Any]:
         """Images, FLOPs and seconds of all training of the variant up to a resolution."""
         stages = [s for s in self.flops if self._resolution(s) <= resolution]
         last = [self.curves[s][-1] for s in stages]
@@ -249,21 +220,22 @@ class Curves:
         """What each stage took by itself, and how stable growth was."""
         found = []
         for stage, curve in self.curves.items():
-            kind, facts = stage.partition("-")[0], {"resolution": self._resolution(stage)}
+            kind = stage.partition("-")[0]
             values = {
                 "stage_flops": (f"stage_flops_{kind}", self.flops[stage]),
-                "stage_seconds": (f"stage_seconds_{kind}", float(curve[-1]["seconds"])),
+                "stage_seconds": (f"stage_seconds_{kind}", curve[-1]["seconds"]),
             }
             if kind == "grow":
                 values |= {"gradient_spread": ("gradient_spread", gradient_spread(curve)),
                            "logit_gap": ("logit_gap", logit_gap(curve))}  # fmt: skip
-            found += _rows(values, facts | {"n": int(curve[-1]["images"])})
+            n = int(curve[-1]["images"])
+            found += _rows(values, n=n, resolution=self._resolution(stage))
         return found
 
 
-def _rows(values: Mapping[str, tuple[str, float]], facts: Row) -> list[Row]:
+def _rows(values: Mapping[str, tuple[str, float]], **facts: Any) -> list[Row]:
     return [
-        facts | {"metric": metric, "protocol": name, "value": float(value)}
+        Row(metric=metric, protocol=name, value=float(value), **facts)
         for metric, (name, value) in values.items()
     ]
 
@@ -279,15 +251,10 @@ def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
     values = {f"latent_{k}": (f"latent_{k}", v)
               for k, v in dataclasses.asdict(normality(z)).items()}  # fmt: skip
     facts = {"resolution": config.base_res, "nfe": card["nfe"]}
-    rows = _rows(values, facts | {"n": len(z)})
+    rows = _rows(values, n=len(z), **facts)
     if card["round_trip_mse"] is not None:
-        errors = round_trip_errors(config)
-        rows += _rows(errors, facts | {"n": card["round_trip_images"]})
+        rows += _rows(round_trip_errors(config), n=card["round_trip_images"], **facts)
     return rows
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def _cost_rows(
@@ -304,19 +271,18 @@ def _cost_rows(
     for stage, flops in counted.items():
         kind, _, at = stage.partition("-")
         values = {"stage_flops": (f"stage_flops_{kind}", flops)}
-        rows += _rows(values, {"resolution": int(at or config.base_res), "n": 1})
+        rows += _rows(values, n=1, resolution=int(at or config.base_res))
     for name, resolution, evaluations, costs in sampling_costs(
         config, variant.counts, classes, device
     ):
         facts = {"generator": name, "resolution": resolution, "nfe": evaluations}
-        rows += _rows(costs, facts | {"n": config.evaluate.batch})
+        rows += _rows(costs, n=config.evaluate.batch, **facts)
     return rows
 
 
-def _failures(rows: list[Row], resolution: int) -> list[str]:
+def _failures(rows: Iterable[Row], resolution: int) -> list[str]:
     """The signatures of failure that growth to a resolution shows."""
-    at = {(r.get("generator", "none"), r["metric"]): r["value"]
-          for r in rows if r["resolution"] == resolution}  # fmt: skip
+    at = {(r.generator, r.metric): r.value or 0.0 for r in rows if r.resolution == resolution}
     return signatures(
         energy_ratio=at["grown", "high_frequency"],
         recall_ratio=at["grown", "recall"] / max(at["real", "recall"], 1e-9),

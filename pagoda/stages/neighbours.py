@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pagoda.data.store import Images
 
@@ -14,6 +13,8 @@ _CHUNK_BYTES = 1 << 23  # of training pixels looked at together: 64 MiB in float
 @torch.inference_mode()
 def nearest_images(samples: np.ndarray, images: Images, device: torch.device) -> np.ndarray:
     """The image nearest to each sample by Euclidean distance of pixels, mirror images included.
+
+    Distances are of whole numbers, whose products and sums float64 holds exactly.
 
     Args:
         samples: (..., 3, r, r) uint8.
@@ -29,8 +30,10 @@ def nearest_images(samples: np.ndarray, images: Images, device: torch.device) ->
     where = torch.zeros(len(asked), dtype=torch.int64, device=device)
     step = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), step):
-        distances = _squared_distances(asked, images[start : start + step], device)
-        nearest, rows = distances.min(dim=1)
+        chunk = torch.from_numpy(np.array(images[start : start + step])).to(device)
+        known = chunk.double().flatten(1)
+        norms = asked.square().sum(1)[:, None] + known.square().sum(1)
+        nearest, rows = (norms - 2 * asked @ known.T).min(dim=1)
         closer = nearest < best
         best = torch.where(closer, nearest, best)
         where = torch.where(closer, rows + start, where)
@@ -40,10 +43,3 @@ def nearest_images(samples: np.ndarray, images: Images, device: torch.device) ->
     flipped = mirrored < plain
     found[flipped] = images[rows_mirrored[flipped]][..., ::-1]
     return found.reshape(samples.shape)
-
-
-def _squared_distances(asked: Tensor, images: np.ndarray, device: torch.device) -> Tensor:
-    """Of pixels in whole numbers, whose products and sums float64 holds exactly."""
-    known = torch.from_numpy(np.array(images)).to(device).double().flatten(1)
-    norms = asked.square().sum(1)[:, None] + known.square().sum(1)
-    return norms - 2 * asked @ known.T

@@ -1,18 +1,15 @@
-"""Feature statistics of real images, which generated ones are held against."""
+"""Feature statistics of real images, which generated ones are compared with."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from pagoda import artifacts, distributed
-from pagoda.artifacts import Artifact
 from pagoda.config import Config
-from pagoda.data.store import open_images
 from pagoda.evaluation.features.classifier import NAME
+from pagoda.evaluation.metrics.base import needs
 from pagoda.evaluation.reference import reference_card, write_reference
-from pagoda.evaluation.streaming import Wanted, collect_each, subset
+from pagoda.evaluation.streaming import collect, open_split, subset
 from pagoda.stages.device import pick_device
-from pagoda.stages.extractors import metrics_of, open_extractors
+from pagoda.stages.extractors import metrics_of, open_extractors, open_features
 from pagoda.stages.paths import Paths
 from pagoda.stages.progress import track
 
@@ -28,45 +25,23 @@ def run(config: Config, resolution: int) -> None:
     paths, split = Paths(config), config.reference.split
     identity = {"name": config.name, "resolution": resolution}
     data = artifacts.open_artifact(paths.data(resolution), "images", identity)
-    features = artifacts.open_artifact(
-        paths.features, "features", {"name": config.name, "target_res": config.target_res}
-    )
+    features = open_features(config)
     extractors = open_extractors(config, features, pick_device(), _BATCH)
     for extractor in extractors:
         artifacts.check_out(paths.reference(resolution, extractor.name), "reference")
-    images = ArtifactImages(data, split)
+    images = open_split(data, split)
     kept = subset(len(images), config.reference.manifold_images)
-    passes = [(e, Wanted("sfd" in metrics_of(e), features=kept)) for e in extractors]
+    passes = [(e, {"features"} | needs(metrics_of(e)) & {"spatial"}) for e in extractors]
     with track(len(images), f"reference {resolution}") as bar:
-        found = collect_each(passes, images, np.arange(len(images)), bar.advance)
+        found = collect(images, passes, keep=kept, advance=bar.advance)
     if not distributed.is_main_process():
         return
-    for extractor, one in zip(extractors, found, strict=True):
+    for extractor, sample in zip(extractors, found, strict=True):
         card = reference_card(
             extractor, images=data.fingerprint, recipe=data.card()["recipe"],
-            resolution=resolution, split=split, n=one.n, manifold_n=len(kept),
+            resolution=resolution, split=split, n=sample.n, manifold_n=len(kept),
             exif=data.card().get("exif", False),
         )  # fmt: skip
         inputs = {"data": data} | ({"features": features} if extractor.name == NAME else {})
-        write_reference(paths.reference(resolution, extractor.name), one, card, identity, inputs)
-
-
-class ArtifactImages:
-    """One split of an ``images`` artifact."""
-
-    def __init__(self, artifact: Artifact, split: str) -> None:
-        self._images = open_images(artifact, split)
-        self._card = {"files": artifact.fingerprint, "split": split}
-        self.where = f"{artifact.path} ({split})"
-        self.resolution = self._images.shape[2], self._images.shape[3]
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 RGB images (n, 3, r, r)."""
-        return self._images[rows]
-
-    def card(self) -> dict[str, object]:
-        """Fingerprint of the artifact."""
-        return dict(self._card)
+        where = paths.reference(resolution, extractor.name)
+        write_reference(where, sample, card, identity, inputs)

@@ -14,6 +14,7 @@ from pagoda.diffusion.solver import edm_grid, guided, sample
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.stages.device import pick_device
+from pagoda.stages.models import open_teacher
 from pagoda.stages.paths import Paths
 
 
@@ -25,31 +26,14 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
     the Nyquist frequency, of luminance. ``round_trip_hf_ratio``: high-frequency energy of the
     returned images over that of the originals; 1 if no detail is lost or added.
     """
-    images, back = _there_and_back(config)
-    difference = back.astype(np.float32) - images
-    n = len(images)
-    mse = float(np.square(difference / 127.5).mean())
-    ratio = high_frequency_energy(back) / max(high_frequency_energy(images), 1e-12)
-    return {
-        "round_trip": (f"round_trip_mse_{n}", mse),
-        "round_trip_hf": (f"round_trip_hf_mse_{n}", high_frequency_error(back, images)),
-        "round_trip_hf_ratio": (f"round_trip_hf_ratio_{n}", ratio),
-    }
-
-
-def _there_and_back(config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of the store and what their latents give, uint8."""
-    paths, law, section, device = Paths(config), config.diffusion, config.invert, pick_device()
+    paths, schedule, section, device = Paths(config), config.diffusion, config.invert, pick_device()
     name = {"name": config.name}
+    where, expect = paths.data(config.base_res), name | {"resolution": config.base_res}
+    data = artifacts.open_artifact(where, "images", expect)
     base = name | {"base_res": config.base_res}
-    data = artifacts.open_artifact(
-        paths.data(config.base_res), "images", name | {"resolution": config.base_res}
-    )
     latents = artifacts.open_artifact(paths.latents, "latents", base)
-    teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
-    whole = teacher.network(load_denoiser).to(device)
-    net = guided(whole, section.guidance)
-    grid = edm_grid(section.steps, law.sigma_min, law.sigma_max, law.rho)
+    net = guided(open_teacher(config).network(load_denoiser).to(device), section.guidance)
+    grid = edm_grid(section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho)
 
     def denoiser(x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
         out = net(x, sigma, y)
@@ -57,8 +41,7 @@ def _there_and_back(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
     stored, card = open_rows(latents, "latents"), latents.card()
     n = min(section.round_trip_images, len(stored))
-    rows = latents.array("indices")[:n]
-    images = np.array(open_images(data, "train")[rows])
+    images = np.array(open_images(data, "train")[latents.array("indices")[:n]])
     mirrored = latents.array("flips")[:n] > 0
     images[mirrored] = images[mirrored][..., ::-1]
     labels = torch.from_numpy(np.array(latents.array("labels")[:n]))
@@ -66,6 +49,13 @@ def _there_and_back(config: Config) -> tuple[np.ndarray, np.ndarray]:
     for i in range(0, n, section.batch):
         part = slice(i, min(i + section.batch, n))
         z = torch.from_numpy(stored[part].astype(np.float32) * card["to_normalised"])
-        x = z.to(device) * law.sigma_max
+        x = z.to(device) * schedule.sigma_max
         parts.append(to_uint8(sample(denoiser, x, grid, labels[part].to(device), section.solver)))
-    return images, torch.cat(parts).cpu().numpy()
+    back = torch.cat(parts).cpu().numpy()
+    mse = float(np.square((back.astype(np.float32) - images) / 127.5).mean())
+    ratio = high_frequency_energy(back) / max(high_frequency_energy(images), 1e-12)
+    return {
+        "round_trip": (f"round_trip_mse_{n}", mse),
+        "round_trip_hf": (f"round_trip_hf_mse_{n}", high_frequency_error(back, images)),
+        "round_trip_hf_ratio": (f"round_trip_hf_ratio_{n}", ratio),
+    }

@@ -1,4 +1,4 @@
-"""Score any images, or a generator, against a reference; and make references of any images.
+"""Measure any images, or a generator, against a reference; and make references of any images.
 
 What ``pagoda evaluate --images`` and ``pagoda reference --images`` do. Under ``torchrun`` the
 processes share the images and give the same bits as one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +18,99 @@ import torch
 
 from pagoda import artifacts, distributed
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor
-from pagoda.evaluation.features.select import open_extractor
-from pagoda.evaluation.files import FileImages, check_there, kind_of
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor, open_extractor
+from pagoda.evaluation.files import FileImages, check_there, kind_of, open_images
+from pagoda.evaluation.metrics.base import Sample, Settings, metric_names, needs
 from pagoda.evaluation.reference import (
     Reference,
     check_extractor,
     from_artifact,
-    from_collected,
+    from_sample,
     reference_card,
     write_reference,
 )
-from pagoda.evaluation.results import check_out, write_results
-from pagoda.evaluation.scoring import (
-    Sample,
-    check_enough,
-    metric_names,
-    needs_real,
-    score,
-    wanted,
-)
-from pagoda.evaluation.seeds import over_seeds
+from pagoda.evaluation.results import check_out, over_seeds, write_results
+from pagoda.evaluation.samplers import Draws, Sampler, one_step
 from pagoda.evaluation.statistics_files import (
     holds_statistics,
     read_statistics,
     reference_images,
     refuse_pickle,
 )
-from pagoda.evaluation.streaming import Collected, Images, Wanted, collect, subset
+from pagoda.evaluation.streaming import Images, collect, subset
+from pagoda.rows import Row, to_json
 from pagoda.stages.device import device_name, metric_device, pick_device
-from pagoda.stages.generated import GeneratorImages
 from pagoda.stages.progress import tell, track
-from pagoda.stages.request import Features, Request, Source
 from pagoda.stages.revision import package_revision
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
 _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images, as :func:`pagoda.evaluation.files.open_images` takes them."""
+
+    path: Path
+    split: str | None = None
+    crop: str | None = None
+    size: int | None = None
+    exif: bool = False
+
+    def open(self) -> Images:
+        """The images; what lies among them and is passed over is told on stderr."""
+        images = open_images(self.path, self.split, self.crop, self.size, self.exif)
+        if isinstance(images, FileImages) and images.passed_over:
+            tell(f"{images.where}: {images.passed_over}")
+        return images
+
+
+@dataclass(frozen=True)
+class Features:
+    """An extractor, as :func:`pagoda.evaluation.features.base.open_extractor` takes it."""
+
+    extractor: str
+    batch: int = 64
+    weights: Path | None = None
+    hub: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, against what, and how: the options of ``pagoda evaluate --images``.
+
+    ``source``: images, or a ``generator`` artifact, which needs ``n``. ``reference``: a
+    ``reference`` artifact, published ``.npz`` statistics (of the extractor ``reference_features``),
+    or images. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics`` None: a usual
+    choice.
+    """
+
+    source: Source
+    features: Features
+    reference: Path
+    reference_split: str | None = None
+    reference_features: str | None = None
+    metrics: str | None = None
+    n: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    settings: Settings = Settings()
+    name: str | None = None
+    out: Path | None = None
+    intervals: bool = False
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """``0,1,2`` -> (0, 1, 2).
+
+    Raises:
+        PagodaError: for anything but different whole numbers from 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise PagodaError(f"--seeds = {text!r}; it must be different whole numbers, e.g. 0,1,2")
+    return tuple(int(part) for part in parts)
 
 
 def make_reference(
@@ -62,16 +120,15 @@ def make_reference(
     artifacts.check_out(out, "reference")
     with distributed.group():
         images, extractor = source.open(), _extractor(features, pick_device())
-        rows = _rows(images, n, 0)
-        found, card = _real(images, rows, extractor, source, (manifold, spatial))
+        sample, card = _real(images, _rows(images, n, 0), extractor, source, manifold, spatial)
         if distributed.is_main_process():
             config = {"extractor": extractor.name, "source": str(source.path)}
-            write_reference(out, found, card, config)
-            tell(f"reference: {out}, {found.n} images, {extractor.name}, {card['identity'][:10]}")
+            write_reference(out, sample, card, config)
+            tell(f"reference: {out}, {sample.n} images, {extractor.name}, {card['identity'][:10]}")
 
 
 def run(request: Request) -> dict[str, Any] | None:
-    """Score, show the values, write the JSON file.
+    """Measure, show the values, write the JSON file.
 
     Returns:
         What is in the file, to the first process; None to the others.
@@ -88,23 +145,21 @@ def run(request: Request) -> dict[str, Any] | None:
         default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
         metrics = metric_names(request.metrics or default, extractor.name)
         reference = _open_reference(request, extractor, metrics)
-        rows: list[dict[str, Any]] = []
+        evaluator = Evaluator(extractor, reference, metrics)
+        rows: list[Row] = []
         cards: list[dict[str, Any]] = []
         for images, seed in _each_seed(request, device):
-            on = metric_device(device)
-            found = _scored(request, images, seed, extractor, reference, metrics, on)
-            here = {"device": device_name(device)}
-            rows += [here | row for row in found]
+            rows += _measured(request, images, seed, evaluator, device)
             cards += [images.card()] if distributed.is_main_process() else []
         if not distributed.is_main_process():
             return None
     tree: dict[str, Any] = {
-        "rows": rows, "images": cards, "reference": dict(reference.card),
+        "rows": to_json(rows), "images": cards, "reference": dict(reference.card),
         "extractor": {"name": extractor.name, **extractor.card},
     }  # fmt: skip
     if len(request.seeds) > 1:
         tree["over_seeds"] = over_seeds(rows)
-    _show(tree)
+    _show(rows, tree.get("over_seeds", []))
     if request.out is not None:
         write_results(request.out, tree)
     return tree
@@ -115,89 +170,65 @@ def _extractor(f: Features, device: torch.device) -> Extractor:
 
 
 def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images, int]]:
-    path = request.source.path
+    path, seeds = request.source.path, request.seeds
     if kind_of(path) in (None, "images"):
-        if len(request.seeds) > 1:
+        if len(seeds) > 1:
             raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
-        yield request.source.open(), request.seeds[0]
+        yield request.source.open(), seeds[0]
         return
     artifact = artifacts.open_artifact(path, "generator")
     if request.n is None:
         raise PagodaError(f"{path} is a generator; --n says how many images it makes")
-    for seed in request.seeds:
-        batch = request.features.batch
-        yield GeneratorImages(artifact, seed, request.n, batch, device), seed
+    sampler = one_step(artifact, Draws(seeds[0], request.n, request.features.batch, device))
+    for seed in seeds:
+        draws = dataclasses.replace(sampler.draws, seed=seed)
+        yield dataclasses.replace(sampler, draws=draws), seed
 
 
-def _scored(
-    request: Request,
-    images: Images,
-    seed: int,
-    extractor: Extractor,
-    reference: Reference,
-    metrics: tuple[str, ...],
-    device: str | None,
-) -> list[dict[str, Any]]:
+def _measured(
+    request: Request, images: Images, seed: int, evaluator: Evaluator, device: torch.device
+) -> list[Row]:
     rows = _rows(images, request.n, seed)
-    _check_size(images, reference)
-    _check_exif(images, reference)
-    check_enough(len(rows), reference, metrics, request.settings, extractor.classes)
-    with track(len(rows), f"evaluate {images.where}") as bar:
-        keep = wanted(metrics, request.intervals)
-        found = collect(extractor, images, rows, keep, bar.advance)
-    if not distributed.is_main_process():
-        return []  # the arithmetic that follows is the first one's
-    made = images if isinstance(images, GeneratorImages) else None
-    drawn = made is not None or len(rows) < len(images)
-    about = {
-        "generator": request.name or request.source.path.stem or str(request.source.path),
-        "nfe": None if made is None else 1,
-        "seed": seed if drawn else None,
+    _check_fits(images, evaluator.reference)
+    made = isinstance(images, Sampler)
+    facts = {
+        "seed": seed if made or len(rows) < len(images) else None,
         "resolution": images.resolution[0],
-        "base_res": None if made is None else made.base_res,
-        "reference": reference.fingerprint,
-        "features": extractor.fingerprint,
+        "base_res": images.base_res if isinstance(images, Sampler) else None,
         "revision": package_revision(),
+        "device": device_name(device),
     }
-    sample = Sample(extractor.name, found, None if made is None else made.labels)
-    values = score(sample, reference, metrics, request.settings, request.intervals, device)
-    return [about | value for value in values]
+    path = request.source.path
+    name = request.name or path.stem or str(path)
+    with track(len(rows), f"evaluate {images.where}") as bar:
+        return evaluate(
+            {name: images}, [evaluator], request.settings, facts, rows=rows,
+            intervals=request.intervals, device=metric_device(device), advance=bar.advance,
+        )  # fmt: skip
 
 
 def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
-    path, k = request.reference, request.settings.neighbours
+    path, wanted = request.reference, needs(metrics)
     refuse_pickle(path)
     if kind_of(path) not in (None, "images"):
-        reference = from_artifact(artifacts.open_artifact(path, "reference"), k)
+        reference = from_artifact(artifacts.open_artifact(path, "reference"))
     elif path.is_file() and holds_statistics(path):
-        reference = read_statistics(path, request.reference_features, k)
+        reference = read_statistics(path, request.reference_features)
     else:
-        return _reference_of_images(request, extractor, metrics)
+        real = dataclasses.replace(request.source, path=path, split=request.reference_split)
+        images, spatial = real.open(), "spatial" in wanted
+        rows = _rows(images, None, 0)
+        sample, card = _real(images, rows, extractor, real, MANIFOLD_IMAGES, spatial)
+        return from_sample(str(path), sample, card)
     check_extractor(reference, extractor)
-    if reference.manifold is None and needs_real(metrics) and path.is_file():
-        images = reference_images(path)
-        if images is not None:
-            found = _pass(images, _rows(images, None, 0), extractor, Wanted())
-            reference = _with_manifold(reference, found)
-    return reference
-
-
-def _with_manifold(reference: Reference, found: Collected) -> Reference:
-    """Published statistics, with features of the images that were published beside them."""
-    card = dict(reference.card) | {"manifold_n": found.n}
-    return dataclasses.replace(reference, manifold=found.features, card=card)
-
-
-def _reference_of_images(
-    request: Request, extractor: Extractor, metrics: tuple[str, ...]
-) -> Reference:
-    source = request.source
-    real = dataclasses.replace(source, path=request.reference, split=request.reference_split)
-    images = real.open()
-    spatial = wanted(metrics).spatial
-    rows = _rows(images, None, 0)
-    found, card = _real(images, rows, extractor, real, (MANIFOLD_IMAGES, spatial))
-    return from_collected(str(real.path), found, card, request.settings.neighbours)
+    beside = None
+    if "real" in wanted and not len(reference.features) and path.is_file():
+        beside = reference_images(path)  # published beside the statistics
+    if beside is None:
+        return reference
+    sample = _pass(beside, _rows(beside, None, 0), extractor, {"features"}, None)
+    card = dict(reference.card) | {"manifold_n": sample.n}
+    return dataclasses.replace(reference, features=sample.features, card=card)
 
 
 def _real(
@@ -205,12 +236,13 @@ def _real(
     rows: np.ndarray,
     extractor: Extractor,
     source: Source,
-    keep: tuple[int, bool],
-) -> tuple[Collected, dict[str, Any]]:
+    manifold: int,
+    spatial: bool,
+) -> tuple[Sample, dict[str, Any]]:
     """One pass over real images, and the card of the reference that they make."""
-    manifold, spatial = keep
     kept = subset(len(rows), manifold)
-    found = _pass(images, rows, extractor, Wanted(spatial=spatial, features=kept))
+    wanted = {"features", "spatial"} if spatial else {"features"}
+    sample = _pass(images, rows, extractor, wanted, kept)
     about = distributed.broadcast_object(
         images.card() if distributed.is_main_process() else None
     )  # it may read them all
@@ -219,17 +251,15 @@ def _real(
         resolution=images.resolution[0], split=source.split, n=len(rows), manifold_n=len(kept),
         exif=source.exif,
     )  # fmt: skip
-    return found, card
+    return sample, card
 
 
 def _pass(
-    images: Images,
-    rows: np.ndarray,
-    extractor: Extractor,
-    keep: Wanted,
-) -> Collected:
+    images: Images, rows: np.ndarray, extractor: Extractor, wanted: set[str],
+    kept: np.ndarray | None,
+) -> Sample:  # fmt: skip
     with track(len(rows), f"reference {images.where}") as bar:
-        return collect(extractor, images, rows, keep, bar.advance)
+        return collect(images, [(extractor, wanted)], rows, kept, bar.advance)[0]
 
 
 def _rows(images: Images, n: int | None, seed: int) -> np.ndarray:
@@ -238,19 +268,18 @@ def _rows(images: Images, n: int | None, seed: int) -> np.ndarray:
     return subset(len(images), n, seed)
 
 
-def _check_size(images: Images, reference: Reference) -> None:
-    theirs = reference.card["resolution"]
-    if theirs is not None and images.resolution != (theirs, theirs):
+def _check_fits(images: Images, reference: Reference) -> None:
+    """Refuse images of another size, or turned by another rule, than the reference's.
+
+    Arrays and generators hold images as they are seen: those go with any rule.
+    """
+    side, turned = reference.card["resolution"], bool(reference.card.get("exif"))
+    if side is not None and images.resolution != (side, side):
         height, width = images.resolution
         raise PagodaError(
-            f"{images.where} is {width}x{height}, {reference.where} describes {theirs}x{theirs}; "
+            f"{images.where} is {width}x{height}, {reference.where} describes {side}x{side}; "
             "use images of the reference's size, or make a reference of this one"
         )
-
-
-def _check_exif(images: Images, reference: Reference) -> None:
-    """Arrays and generators hold images as they are seen: those go with any reference."""
-    turned = bool(reference.card.get("exif"))
     if isinstance(images, FileImages) and images.exif != turned:
         raise PagodaError(
             f"{reference.where} was made of images "
@@ -260,14 +289,14 @@ def _check_exif(images: Images, reference: Reference) -> None:
         )  # fmt: skip
 
 
-def _show(tree: dict[str, Any]) -> None:
-    for row in tree["rows"]:
-        seed = "" if row["seed"] is None else f"  seed {row['seed']}"
-        between = f"  sd {row['sd']:.3g}" if row.get("sd") is not None else ""
-        if row.get("interval"):
-            between += f"  [{row['low']:.6g}, {row['high']:.6g}] {row['interval']}"
-        sys.stdout.write(f"{row['protocol']:<40} {row['value']:.6g}{between}{seed}\n")
-    for entry in tree.get("over_seeds", []):
+def _show(rows: list[Row], over: list[dict[str, Any]]) -> None:
+    for row in rows:
+        seed = "" if row.seed is None else f"  seed {row.seed}"
+        between = f"  sd {row.sd:.3g}" if row.sd is not None else ""
+        if row.interval:
+            between += f"  [{row.low:.6g}, {row.high:.6g}] {row.interval}"
+        sys.stdout.write(f"{row.protocol:<40} {row.value:.6g}{between}{seed}\n")
+    for entry in over:
         best = next(key for key in entry if "_best_of_" in key)
         sys.stdout.write(
             f"{entry['protocol']:<40} min {entry['min']:.6g}, mean {entry['mean']:.6g}, "

@@ -9,7 +9,7 @@ from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.stages import distill, grow, invert, measure, super_resolution, teacher
-from pagoda.stages.contest import without
+from pagoda.stages.models import without
 from pagoda.stages.paths import Paths
 from pagoda.stages.study_spec import Study, Variant, variant_config
 

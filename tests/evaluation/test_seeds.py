@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.evaluation.seeds import over_seeds
+from pagoda.evaluation.results import over_seeds
+from pagoda.rows import Row
 
 
-def rows(metric: str, *values: float) -> list[dict[str, Any]]:
+def rows(metric: str, *values: float) -> list[Row]:
     protocol = f"{metric}_x_50k"
     return [
-        {"metric": metric, "protocol": protocol, "value": v, "seed": i}
+        Row(metric=metric, protocol=protocol, value=v, n=50_000, seed=i)
         for i, v in enumerate(values)
     ]
 

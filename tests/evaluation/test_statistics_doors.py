@@ -10,11 +10,11 @@ import pytest
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import Sample
 from pagoda.evaluation.metrics.frechet import frechet_distance
 from pagoda.evaluation.metrics.statistics import Moments, feature_moments
 from pagoda.evaluation.reference import from_artifact, write_reference
 from pagoda.evaluation.statistics_files import read_statistics
-from pagoda.evaluation.streaming import Collected
 
 Door = Callable[[Path, np.ndarray, np.ndarray], object]
 ROWS = np.random.default_rng(0).normal(size=(200, 6)) @ np.diag([1, 2, 3, 0.1, 5, 0.0]) + 1.0
@@ -23,13 +23,13 @@ TRUE = feature_moments(ROWS)
 
 def published(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
     np.savez(folder / "x.npz", mu=mean, sigma=covariance)
-    return read_statistics(folder / "x.npz", None, 3)
+    return read_statistics(folder / "x.npz", None)
 
 
 def published_spatial(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
     given = {"mu": TRUE.mean, "sigma": TRUE.covariance, "mu_s": mean, "sigma_s": covariance}
     np.savez(folder / "y.npz", **given)  # type: ignore[arg-type]
-    return read_statistics(folder / "y.npz", None, 3)
+    return read_statistics(folder / "y.npz", None)
 
 
 CARD: dict[str, object] = {
@@ -38,10 +38,14 @@ CARD: dict[str, object] = {
 }  # fmt: skip
 
 
+def sample(moments: Moments, features: np.ndarray) -> Sample:
+    rows = features.astype(np.float32)
+    return Sample(where="x", extractor="x", n=200, moments=moments, spatial=None, features=rows)
+
+
 def kept(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
-    found = Collected(200, Moments(200, mean, covariance), None, ROWS.astype(np.float32), None)
-    write_reference(folder / "ref", found, CARD, {})
-    return from_artifact(artifacts.open_artifact(folder / "ref", "reference"), 3)
+    write_reference(folder / "ref", sample(Moments(200, mean, covariance), ROWS), CARD, {})
+    return from_artifact(artifacts.open_artifact(folder / "ref", "reference"))
 
 
 def first(folder: Path, mean: np.ndarray, covariance: np.ndarray) -> object:
@@ -105,10 +109,9 @@ def test_rounded_and_singular_ones_pass(door: Door, covariance: np.ndarray, tmp_
 
 
 def test_parts_of_a_reference_belong_together(tmp_path: Path) -> None:
-    narrow = Collected(200, TRUE, None, ROWS[:, :4].astype(np.float32), None)
-    write_reference(tmp_path / "ref", narrow, CARD, {})
+    write_reference(tmp_path / "ref", sample(TRUE, ROWS[:, :4]), CARD, {})
     with pytest.raises(PagodaError, match="features of 4 and statistics of 6 dimensions"):
-        from_artifact(artifacts.open_artifact(tmp_path / "ref", "reference"), 3)
+        from_artifact(artifacts.open_artifact(tmp_path / "ref", "reference"))
 
 
 @pytest.mark.parametrize("fault", ["truncated", "encrypted"])
@@ -124,5 +127,5 @@ def test_a_file_that_cannot_be_read_is_one_line(fault: str, tmp_path: Path) -> N
             data[at + 8] |= 1
     path.write_bytes(data)
     with pytest.raises(PagodaError, match=r"x\.npz") as raised:
-        read_statistics(path, None, 3)
+        read_statistics(path, None)
     assert "\n" not in str(raised.value)

@@ -37,7 +37,7 @@ def test_cost_is_that_of_the_whole_training(tiny_config: Callable[..., Config]) 
     assert cost.up_to(16) == {"images_seen": 390, "train_flops": 3e9, "train_seconds": 9.5}
     assert cost.up_to(32) == {"images_seen": 460, "train_flops": 7e9, "train_seconds": 13.5}
     assert cost.up_to(4) == {}
-    found = {(r["metric"], r["resolution"]): (r["value"], r["n"]) for r in cost.rows()}
+    found = {(r.metric, r.resolution): (r.value, r.n) for r in cost.rows()}
     assert found["stage_seconds", 8] == (6.5, 300) and found["stage_flops", 32] == (4e9, 70)
     assert found["stage_seconds", 32] == (4.0, 70) and ("logit_gap", 8) not in found
     assert found["logit_gap", 16] == (90.0, 90)  # of the last quarter

@@ -23,13 +23,13 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 from pagoda.evaluation.reference import from_artifact
-from pagoda.evaluation.streaming import subset
+from pagoda.evaluation.samplers import Draws, one_step, untrained, upsample
+from pagoda.evaluation.streaming import Images, StoredImages, subset
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, generator_from_teacher, load_generator
 from pagoda.stages import downsample, evaluate, features, reference
-from pagoda.stages.contenders import Contender, contenders, untrained, upsample
-from pagoda.stages.generated import GeneratorImages
+from pagoda.stages.models import pipeline_samplers
 from pagoda.stages.paths import Paths
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.group import log, run_group
@@ -79,9 +79,11 @@ def prior(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_pixels_that_are_not_finite_are_not_scored(config: Config) -> None:
     artifact = artifacts.open_artifact(Paths(config).generator(8), "generator")
-    images = GeneratorImages(artifact, 0, 6, 4, torch.device("cpu"))
+    images = one_step(artifact, Draws(0, 6, 4, torch.device("cpu")))
     assert images.read(np.arange(6)).shape == (6, 3, 8, 8)
-    next(iter(images._network.parameters())).data[0] = float("nan")
+    damaged = load_generator(artifact.weights(), artifact.card())
+    next(iter(damaged.parameters())).data[0] = float("nan")
+    images = one_step(artifact, images.draws, network=lambda: damaged)
     with pytest.raises(PagodaError) as error:
         images.read(np.arange(6))
     assert str(error.value).startswith(f"{artifact.path} made images with values that are not fin")
@@ -117,7 +119,7 @@ def test_every_row_can_be_traced(config: Config) -> None:
         network = artifacts.open_artifact(Paths(config).features, "features")
         images = artifacts.open_artifact(Paths(config).data(resolution), "images")
         for (generator, metric), row in found.items():
-            assert row["protocol"] == protocols[metric] and row["nfe"] == generators[generator]
+            assert row["protocol"] == protocols[metric] and row.get("nfe") == generators[generator]
             assert row["n"] == SAMPLES and row["seed"] == config.evaluate.seed
             assert (row["resolution"], row["base_res"]) == (resolution, 8)
             of = images if metric == "fd_test" else held
@@ -150,16 +152,17 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
 def test_a_generator_that_copies_training_images_is_found(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference keeps 64 training images; a contender that shows them has a share of 1."""
+    """The reference keeps 64 training images; a generator that shows them has a share of 1."""
     held = artifacts.open_artifact(Paths(config).data(8), "images")
     images = held.array("train_images")
     kept = subset(len(images), config.reference.manifold_images)
 
-    def copying(*args: Any) -> list[Contender]:
-        first, *others = contenders(*args)
-        return [dataclasses.replace(first, images=lambda rows: images[kept[rows]]), *others]
+    def copying(*args: Any) -> dict[str, Images]:
+        found: dict[str, Images] = {**pipeline_samplers(*args)}
+        labels = held.array("train_labels")
+        return found | {"student": StoredImages("copies", images, labels, kept)}
 
-    monkeypatch.setattr(evaluate, "contenders", copying)
+    monkeypatch.setattr(evaluate, "pipeline_samplers", copying)
     evaluate.run(config, 8)
     copied = values(config, 8)
     assert copied["student", "train_share"]["value"] > 0.95
@@ -193,7 +196,7 @@ def test_sheets_show_the_samples_of_shared_latents(config: Config) -> None:
         assert np.abs(apart).max() <= 1  # batches of another size may round differently
         assert len(np.unique(samples[0].reshape(50, -1), axis=0)) == 50
         if resolution == 16:
-            plain = cell_images(upsample(base, 16), 5)
+            plain = cell_images(to_uint8(upsample(base, 16)), 5)
             there = samples[sheets.index("upsampled_base")]
             assert np.abs(there.astype(int) - plain).max() <= 1
 
@@ -236,30 +239,30 @@ def test_a_second_run_gives_the_same_bytes(config: Config) -> None:
 
 
 def _evaluate(tree: dict[str, Any]) -> None:
-    """Both stages at both resolutions, in blocks that three processes share unequally."""
-    streaming.BLOCK = 10
-    config = parse(tree)
+    """Both stages, in blocks that three processes share unequally."""
+    streaming.BLOCK = 30
     with distributed.group():
-        for resolution in config.resolutions:
-            for stage in (reference, evaluate):
-                stage.run(config, resolution)
-                distributed.barrier()
+        for stage in (reference, evaluate):
+            stage.run(parse(tree), 16)
+            distributed.barrier()
 
 
-def test_several_processes_give_the_same_bits(config: Config, tmp_path: Path) -> None:
-    made = []
-    for world in (1, 2, 3):
-        folder = tmp_path / str(world)
-        shutil.copytree(Path.cwd(), folder)
-        tree = dataclasses.asdict(config)
-        assert run_group(world, _evaluate, tree, folder=folder, limit=400) == [0] * world, log(
-            folder
-        )
-        paths = [at(r) for r in config.resolutions
-                 for at in (Paths(config).reference, Paths(config).evaluation)]  # fmt: skip
-        made.append([json.loads((folder / p / "manifest.json").read_text())["fingerprint"]
-                     for p in paths])  # fmt: skip
-    assert made[0] == made[1] == made[2]
+def test_several_processes_give_the_same_bits(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, made = tmp_path / "shared", []
+    shutil.copytree(Path.cwd(), shared)
+    shutil.copytree(Path.cwd(), tmp_path / "alone")
+    tree = dataclasses.asdict(config)
+    assert run_group(3, _evaluate, tree, folder=shared, limit=400) == [0] * 3, log(shared)
+    monkeypatch.setattr(streaming, "BLOCK", streaming.BLOCK)
+    monkeypatch.chdir(tmp_path / "alone")
+    _evaluate(tree)
+    for folder in (shared, Path.cwd()):
+        parts = Paths(config).reference(16), Paths(config).evaluation(16)
+        manifests = [(folder / part / artifacts.MANIFEST).read_text() for part in parts]
+        made.append([json.loads(text)["fingerprint"] for text in manifests])
+    assert made[0] == made[1]
 
 
 def test_the_seed_decides_and_the_batch_does_not(config: Config) -> None:
@@ -382,11 +385,10 @@ def test_a_missing_generator_is_named(config: Config) -> None:
 
 
 def test_cached_parts_of_a_reference_belong_to_it(config: Config) -> None:
-    held = from_artifact(artifacts.open_artifact(Paths(config).reference(8), "reference"), 3)
-    factor, covariance = held.pooled.factor, held.pooled.covariance
+    held = from_artifact(artifacts.open_artifact(Paths(config).reference(8), "reference"))
+    factor, covariance = held.moments.cholesky, held.moments.covariance
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-10)
-    assert held.manifold is not None
-    assert len(held.radii()) == len(held.manifold) == 64 and held.n == 200
+    assert len(held.features) == 64 and held.n == 200
 
 
 def test_an_untrained_generator_is_random_in_every_layer(config: Config) -> None:
@@ -409,7 +411,7 @@ def test_nothing_is_left_behind_by_an_interrupted_run(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "score", interrupt)
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(config, 16)
     assert evaluation(config, 16).fingerprint == before

@@ -88,5 +88,5 @@ def test_sigterm_keeps_the_batches_that_are_inverted(config: Config) -> None:
 
 
 def test_sigterm_ends_an_evaluation_with_a_word(config: Config) -> None:
-    stop(["evaluate", "--resolution", "8"], "pagoda.stages.contenders", "to_uint8")
+    stop(["evaluate", "--resolution", "8"], "pagoda.evaluation.samplers", "to_uint8")
     assert not Paths(config).evaluation(8).exists()

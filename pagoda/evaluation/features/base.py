@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,32 +13,28 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 
-Forward = Callable[[np.ndarray, bool], "Outputs"]
-"""uint8 images (n, 3, h, w) and whether spatial features are wanted -> tensors of n rows."""
+A = TypeVar("A", Tensor, np.ndarray)
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What a network returns for n images, on any device.
+class Features(NamedTuple, Generic[A]):
+    """What a network says of n images: tensors on any device, or float32 arrays.
 
-    Attributes:
-        pooled: (n, d).
-        spatial: (n, s), a flattened feature map; None where not asked for or not there.
-        logits: (n, classes); None for a network without classes.
+    ``pooled`` (n, d); ``spatial`` (n, s), a flattened feature map, None where not asked for or not
+    there; ``logits`` (n, classes), None for a network without classes.
     """
 
-    pooled: Tensor
-    spatial: Tensor | None = None
-    logits: Tensor | None = None
+    pooled: A
+    spatial: A | None = None
+    logits: A | None = None
 
 
-@dataclass(frozen=True)
-class Features:
-    """:class:`Outputs` as float32 arrays on the CPU."""
+FORMS = (
+    "inception[:clean|legacy_tensorflow|legacy_pytorch], dinov2[:vits14|vitb14|vitl14|vitg14"
+    "[:dgm|edm2]], classifier:FOLDER, custom:FILE or custom:module:function"
+)
 
-    pooled: np.ndarray
-    spatial: np.ndarray | None
-    logits: np.ndarray | None
+Forward = Callable[[np.ndarray, bool], Features[Tensor]]
+"""uint8 images (n, 3, h, w) and whether spatial features are wanted -> features of n rows."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,8 @@ class Extractor:
     batch: int
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray, spatial: bool = False) -> Features:
-        """Features of uint8 RGB images (n, 3, h, w), any n, h and w.
-
-        Args:
-            images: of one size.
-            spatial: whether spatial features are computed too.
+    def __call__(self, images: np.ndarray, spatial: bool = False) -> Features[np.ndarray]:
+        """Features of uint8 RGB images (n, 3, h, w), any n, h and w; spatial ones if asked for.
 
         Raises:
             PagodaError: for anything but uint8 RGB, or if the network has no spatial features.
@@ -107,11 +100,7 @@ class Extractor:
 
 
 def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]:
-    """Dimensions of pooled and spatial features and the number of logits, by trying one image.
-
-    Raises:
-        PagodaError: if what comes out are no rows of features, or not finite.
-    """
+    """Dimensions of pooled and spatial features and the number of logits, by trying two images."""
     with torch.inference_mode():
         out = forward(np.zeros((2, 3, 32, 32), np.uint8), spatial)
     found = []
@@ -124,3 +113,46 @@ def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]
             raise PagodaError("the network gives NaN or infinity for black images; get it again")
         found.append(None if rows is None else int(rows.shape[1]))
     return int(out.pooled.shape[1]), found[1], found[2]
+
+
+def open_extractor(
+    text: str,
+    device: torch.device,
+    batch: int,
+    weights: Path | None = None,
+    hub: Path | None = None,
+    download: bool = False,
+) -> Extractor:
+    """Open an extractor by its name.
+
+    Args:
+        text: one of :data:`FORMS`; what is left out is ``clean``, ``vitl14`` and ``dgm``.
+        device: where it runs.
+        batch: images a call.
+        weights: file of weights of Inception or DINOv2, or a folder that holds it.
+        hub: checkout of the DINOv2 repository.
+        download: whether weights and code that are nowhere may be fetched.
+
+    Raises:
+        PagodaError: for an unknown name, or whatever is wrong with the network.
+    """
+    family, _, rest = text.partition(":")
+    if family == "inception":
+        from pagoda.evaluation.features.inception import open_inception
+
+        return open_inception(rest or "clean", device, batch, weights, download)
+    if family == "dinov2":
+        from pagoda.evaluation.features.dinov2 import open_dinov2
+
+        name, _, resize = rest.partition(":")
+        how = name or "vitl14", resize or "dgm"
+        return open_dinov2(*how, device, batch, weights, hub, download)
+    if family == "classifier" and rest:
+        from pagoda.evaluation.features.classifier import open_classifier
+
+        return open_classifier(Path(rest), device, batch)
+    if family == "custom" and rest:
+        from pagoda.evaluation.features.custom import open_custom
+
+        return open_custom(rest, device, batch)
+    raise PagodaError(f"unknown extractor {text!r}; it is one of {FORMS}")

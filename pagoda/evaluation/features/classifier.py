@@ -9,7 +9,7 @@ import torch
 
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
-from pagoda.evaluation.features.base import Extractor, Outputs
+from pagoda.evaluation.features.base import Extractor, Features
 from pagoda.networks.classifier import load_feature_network
 
 NAME = "classifier"
@@ -29,9 +29,9 @@ def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extra
     card = artifact.card()
     network = artifact.network(load_feature_network).to(device)
 
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         features, logits = network(torch.from_numpy(images).to(device))
-        return Outputs(features, None, logits)
+        return Features(features, None, logits)
 
     return Extractor(
         NAME, "classifier", network.dim, None, network.class_head.out_features,

@@ -24,17 +24,16 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor, Forward, Outputs, sizes
+from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 
 
 def open_custom(where: str, device: torch.device, batch: int) -> Extractor:
     """A network by ``FILE`` (TorchScript) or ``module:function``.
 
-    The fingerprint is over the file; for a function, over the file of its module and, if it is a
-    ``torch.nn.Module``, its weights.
+    The fingerprint is over the file; for a function, over its module's file and a module's weights.
 
     Raises:
-        PagodaError: if it cannot be loaded or does not do what the module says.
+        PagodaError: if it cannot be loaded or does not do what this module says.
     """
     if re.fullmatch(r"[\w.]+:\w+", where):
         network, stem, facts = _function(where)
@@ -89,7 +88,7 @@ def _weights_digest(network: torch.nn.Module) -> str:
 
 
 def _forward(network: Any, where: str, device: torch.device) -> Forward:
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         try:
             out = network(torch.from_numpy(images).to(device))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -101,7 +100,7 @@ def _forward(network: Any, where: str, device: torch.device) -> Forward:
         for rows in (features, logits):
             if rows is not None and not isinstance(rows, torch.Tensor):
                 raise PagodaError(f"{where} returns {type(rows).__name__}; it must return a tensor")
-        return Outputs(features, None, logits)
+        return Features(features, None, logits)
 
     return forward
 

@@ -31,7 +31,7 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
-from pagoda.evaluation.features.base import Extractor, Forward, Outputs, sizes
+from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 from pagoda.evaluation.features.resize import normalise, pil_bicubic, torch_bicubic
 from pagoda.weight_files import WeightFile, find_weights, misfit, read_state
 
@@ -61,16 +61,10 @@ def open_dinov2(
     code: Path | None = None,
     download: bool = False,
 ) -> Extractor:
-    """A DINOv2 network without registers.
+    """One of :data:`NETWORKS`, without registers, with one of :data:`RESIZES`.
 
-    Args:
-        network: one of :data:`NETWORKS`.
-        resize: one of :data:`RESIZES`.
-        device: where it runs.
-        batch: images a call.
-        weights: the file, or a folder that holds it; None looks among ``torch.hub``'s checkpoints.
-        code: a checkout of the repository; None looks in ``torch.hub``'s cache.
-        download: fetch code and weights that are nowhere.
+    Arguments as of :func:`.base.open_extractor`. What is not given, of ``weights`` and ``code``, is
+    looked for in ``torch.hub``'s cache.
 
     Raises:
         PagodaError: for an unknown network or resize, or code or weights missing or damaged.
@@ -146,12 +140,12 @@ def _build(folder: Path, network: str) -> Any:
 
 
 def _forward(model: Any, resize: str, device: torch.device) -> Forward:
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         if resize == "dgm":
             x = torch.from_numpy(pil_bicubic(images, _SIDE)).to(device)
         else:
             x = torch_bicubic(torch.from_numpy(images).to(device), _SIDE)
-        return Outputs(model(normalise(x)))
+        return Features(model(normalise(x)))
 
     return forward
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor, Forward, Outputs, sizes
+from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
 from pagoda.evaluation.features.resize import one_by_one, tensorflow_bilinear
 from pagoda.weight_files import WeightFile, find_weights, read_state
 
@@ -64,14 +64,9 @@ def open_inception(
     weights: Path | None = None,
     download: bool = False,
 ) -> Extractor:
-    """Inception in one of :data:`MODES`.
+    """Inception in one of :data:`MODES`; arguments as of :func:`.base.open_extractor`.
 
-    Args:
-        mode: see the module.
-        device: where it runs.
-        batch: images a call.
-        weights: the file, or a folder that holds it; None looks where clean-fid does.
-        download: fetch the file if it is nowhere.
+    Without ``weights`` they are looked for where clean-fid does.
 
     Raises:
         PagodaError: for an unknown mode, or weights that are missing or damaged.
@@ -107,7 +102,7 @@ def _torchscript(path: Path, mode: str, device: torch.device) -> tuple[Forward, 
     has_spatial = _has(network.layers, "mixed_6", "conv")
     weight = network.base.output.weight if _has(network.base, "output") else None
 
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[Tensor]:
         resized = images if inside else resize(images, mode)
         x = torch.from_numpy(resized).to(device, torch.float32)
         # Without this TorchScript fuses kernels after its first calls: other bits from then on.
@@ -119,7 +114,7 @@ def _torchscript(path: Path, mode: str, device: torch.device) -> tuple[Forward, 
                 pooled = network(x)
             else:
                 pooled, maps = _layers(network.layers, _scaled(x), True)
-        return Outputs(pooled, maps, None if weight is None else pooled @ weight.T)
+        return Features(pooled, maps, None if weight is None else pooled @ weight.T)
 
     return forward, has_spatial
 
@@ -155,11 +150,11 @@ def _ported(path: Path, device: torch.device) -> tuple[Forward, bool]:
     kept: list[Tensor] = []
     network.blocks[block][part].branch1x1.register_forward_hook(lambda *a: kept.append(a[2]))
 
-    def forward(images: np.ndarray, spatial: bool) -> Outputs:
+    def forward(images: np.ndarray, spatial: bool) -> Features[Tensor]:
         kept.clear()
         x = torch.from_numpy(resize(images, "legacy_pytorch")).to(device, torch.float32)
         pooled = network(x / 255)[0].flatten(1)
-        return Outputs(pooled, _flat(kept.pop()) if spatial else None, pooled @ weight.T)
+        return Features(pooled, _flat(kept.pop()) if spatial else None, pooled @ weight.T)
 
     return forward, True
 

@@ -25,11 +25,7 @@ Kernel = Callable[[Any, Any], Any]
 
 
 def check_sides(x: np.ndarray, y: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of features of one dimension, with ``least`` rows or more each.
-
-    Raises:
-        PagodaError: if they are not.
-    """
+    """Two sets of features of one dimension, with ``least`` rows or more each."""
     x, y = (check_features(f) for f in (x, y))
     if x.shape[1] != y.shape[1]:
         raise PagodaError(f"features are {x.shape[1]}-d and {y.shape[1]}-d; use one network")
@@ -51,15 +47,10 @@ def discrepancy(
     unbiased: bool,
     arrays: Arrays,
 ) -> float:
-    """The squared discrepancy of ``(n, d)`` and ``(m, d)``.
+    """The squared discrepancy of ``(n, d)`` and ``(m, d)``, U-statistic if ``unbiased``, else V.
 
-    Args:
-        x, y: features, of any type.
-        centre: (d,), taken from both in float64.
-        kernel: of centred rows; the constant left out is its value of a row and itself where
-            ``unbiased`` is False.
-        unbiased: the U-statistic instead of the V-statistic.
-        arrays: where the arithmetic runs.
+    ``kernel`` takes rows about ``centre`` (d,), in float64. The constant that it leaves out is its
+    value of a row and itself in the V-statistic.
     """
     n, m, less = len(x), len(y), int(unbiased)
 

@@ -6,7 +6,7 @@ precision of the features::
 
     lower = (1 - e)(|a - c|^2 + |b - c|^2) - 2 (a - c).(b - c) <= |a - b|^2 <= lower + 2 e (...)
 
-The share e is a bound on all rounding: a dot product of d terms is off by at most
+The fraction e is a bound on all rounding: a dot product of d terms is off by at most
 ``d u |a| |b| <= d u (|a|^2 + |b|^2) / 2``, whatever the order of its sum. Only pairs for which the
 bounds leave a comparison open are measured. Where these are many (an outlier, far clusters) the
 tile is bounded again in float64. So results depend neither on tiles, threads or device, nor on
@@ -75,11 +75,8 @@ class Points:
 class Tile:
     """Bounds of the distances between some rows of two sets.
 
-    Attributes:
-        lower: no distance is smaller.
-        slack: (rows,) and (columns,), together twice the rounding.
-        dtype: of both.
-        arrays: where they are.
+    No distance is smaller than ``lower``; ``slack`` (rows,) and (columns,) is together twice the
+    rounding, in ``dtype``.
     """
 
     lower: Any
@@ -115,13 +112,7 @@ def about(sets: Sequence[np.ndarray], arrays: Arrays) -> list[Points]:
 def decide(
     a: Points, rows: slice, b: Points, columns: slice, find: Callable[[Tile], tuple[Any, Any]]
 ) -> tuple[Any, Pairs]:
-    """What ``find`` makes of a tile, and the pairs that it leaves open, as rows of the sets.
-
-    Args:
-        a, b: the sets.
-        rows, columns: of the tile.
-        find: gives what it found, and flags of the pairs to be measured.
-    """
+    """What ``find`` makes of a tile, and the pairs that it leaves open, as rows of the sets."""
     found, flags = None, None
     for dtype in min(a.types, b.types, key=len):
         found, flags = find(_bounded(a, rows, b, columns, dtype))
@@ -216,14 +207,14 @@ def _bounded(a: Points, rows: slice, b: Points, columns: slice, dtype: type) -> 
     right = left if own else b.rows(columns, dtype)
     dim, unit = left.shape[1], np.finfo(dtype).eps / 2
     # 11 roundings more than those of the product: centring 2, norms 1, sums 8; then the norms' own
-    share = (dim + 16) * unit / (1 - (dim + 16) * unit) + (dim + 16) * 2.0**-53
+    e = (dim + 16) * unit / (1 - (dim + 16) * unit) + (dim + 16) * 2.0**-53
     tiny = (dim + 16) * float(np.finfo(dtype).tiny)  # products below it may be lost
     norms, others = a.norms[rows], b.norms[columns]
     lower = left @ right.T  # numpy takes half the work where both are one matrix
     lower *= -2.0
-    lower += arrays.put((1 - share) * norms, dtype)[:, None]
-    lower += arrays.put((1 - share) * others - tiny, dtype)
-    slack = arrays.put(2 * share * norms, dtype), arrays.put(2 * share * others + 2 * tiny, dtype)
+    lower += arrays.put((1 - e) * norms, dtype)[:, None]
+    lower += arrays.put((1 - e) * others - tiny, dtype)
+    slack = arrays.put(2 * e * norms, dtype), arrays.put(2 * e * others + 2 * tiny, dtype)
     if own:
         diagonal = np.arange(len(norms))
         lower[diagonal, diagonal] = np.inf

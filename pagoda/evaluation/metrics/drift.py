@@ -1,6 +1,6 @@
 """How far objects move between two resolutions of a generator (PaGoDA figure 3).
 
-The output of a grown generator is averaged down to the resolution below and held against what the
+The output of a grown generator is averaged down to the resolution below and compared with what the
 generator below makes of the same latent. Where growth keeps the picture, the best match is at
 displacement zero.
 """
@@ -37,12 +37,8 @@ def drift(high: np.ndarray, low: np.ndarray, reach: int = 2) -> Drift:
     The centre of each low-resolution image, ``reach`` pixels inside the border, is looked for
     within ``reach`` pixels of its place in the averaged-down image, by least squares, and the best
     whole shift is refined by a parabola through its neighbours on each axis. An image without any
-    texture matches everywhere and counts as unmoved.
-
-    Args:
-        high: (n, 3, k r, k r) uint8.
-        low: (n, 3, r, r) uint8.
-        reach: largest displacement looked for; r must exceed 2 reach.
+    texture matches everywhere and counts as unmoved. Images are uint8, (n, 3, k r, k r) and
+    (n, 3, r, r) with r > 2 reach.
 
     Raises:
         PagodaError: for shapes that do not belong together, or images too small to look in.

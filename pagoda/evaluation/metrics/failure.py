@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 BLUR = 0.7
-"""High-frequency energy below this share of real images' is called blur."""
+"""High-frequency energy below this fraction of real images' is called blur."""
 
 LOST_DETAIL = 0.5
-"""Recall below this share of real images' is called lost detail."""
+"""Recall below this fraction of real images' is called lost detail."""
 
 GRADIENT_SPREAD = 10.0
 """A largest gradient norm beyond this multiple of the median is called unstable."""
@@ -41,14 +41,7 @@ def logit_gap(history: Sequence[Mapping[str, float]]) -> float:
 def signatures(
     *, energy_ratio: float, recall_ratio: float, gradient_spread: float, logit_gap: float
 ) -> list[str]:
-    """Which of :data:`SIGNATURES` a run shows.
-
-    Args:
-        energy_ratio: high-frequency energy over that of real images.
-        recall_ratio: recall over that of held-out real images.
-        gradient_spread: as :func:`gradient_spread`.
-        logit_gap: as :func:`logit_gap`.
-    """
+    """Which of :data:`SIGNATURES` a run shows; ratios are over (held-out) real images."""
     found = (
         energy_ratio < BLUR,
         gradient_spread > GRADIENT_SPREAD,

@@ -13,27 +13,21 @@ paper's Sobol latents belong to the generator and are not part of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from pagoda.errors import PagodaError
-from pagoda.evaluation.metrics.frechet import covariance_factor, frechet_distance_to_features
+from pagoda.evaluation.metrics.base import Comparison, Metric, Sample, Settings
+from pagoda.evaluation.metrics.frechet import frechet_distance_to_features
 from pagoda.evaluation.metrics.statistics import Moments, check_features
+from pagoda.rows import Row
 
-_SMALLEST = 5000
+_SMALLEST, _POINTS = 5000, 15
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """The line through distances at several numbers of samples.
-
-    Attributes:
-        value: the distance at 1 / N = 0.
-        slope: b, distance times samples.
-        sizes: N of each point.
-        distances: FD(N) of each point.
-    """
+class Extrapolation(NamedTuple):
+    """The line ``value + slope / N`` through the distances at several numbers N of samples."""
 
     value: float
     slope: float
@@ -44,38 +38,26 @@ class Extrapolation:
 def frechet_infinity(
     reference: Moments,
     features: np.ndarray,
-    points: int = 15,
+    points: int = _POINTS,
     seed: int = 0,
-    factor: np.ndarray | None = None,
     device: str | None = None,
 ) -> Extrapolation:
-    """Fit the line to subsets of ``features`` ``(n, d)``.
-
-    Args:
-        reference: statistics of the reference.
-        features: features of the generated images.
-        points: number of sizes.
-        seed: seed of the subsets.
-        factor: :func:`.frechet.covariance_factor` of the reference, if at hand.
-        device: where torch does the arithmetic; None for numpy.
+    """Fit the line to subsets of ``features`` ``(n, d)`` of ``points`` sizes.
 
     Raises:
         PagodaError: for fewer than 2 points, or too few samples for that many sizes.
     """
     features = check_features(features)
     sizes = extrapolation_sizes(len(features), points)
-    factor = covariance_factor(reference.covariance) if factor is None else factor
-    rng = np.random.default_rng(seed)
-    distances = []
+    rng, distances = np.random.default_rng(seed), []
     for size in sizes:
-        rows = rng.choice(len(features), size, replace=False)
-        part = features[np.sort(rows)]
-        distances.append(frechet_distance_to_features(reference, part, factor, device))
+        part = features[np.sort(rng.choice(len(features), size, replace=False))]
+        distances.append(frechet_distance_to_features(reference, part, device))
     slope, value = np.polyfit(1.0 / sizes, distances, 1)
     return Extrapolation(float(value), float(slope), sizes, np.array(distances))
 
 
-def extrapolation_sizes(n: int, points: int = 15) -> np.ndarray:
+def extrapolation_sizes(n: int, points: int = _POINTS) -> np.ndarray:
     """The numbers of samples at which a distance is taken, up to ``n``.
 
     Raises:
@@ -88,3 +70,19 @@ def extrapolation_sizes(n: int, points: int = 15) -> np.ndarray:
             "several samples for each"
         )
     return sizes
+
+
+def _fd_inf(c: Comparison) -> Row:
+    value = frechet_infinity(c.real.moments, c.made.features).value
+    name = "fid_inf" if c.inception else "fd_inf"
+    return c.row(name, value, c.real.n, "fid_inf", "fd_inf", p=_POINTS)
+
+
+def _check(n: int, real: Sample, settings: Settings) -> None:
+    extrapolation_sizes(n)
+
+
+FD_INFINITY = Metric(
+    "fd_inf", {"fid_inf": "FID, infinite n", "fd_inf": "FD, infinite n"}, _fd_inf, ("features",),
+    alias="fid_inf", place=20, check=_check,
+)  # fmt: skip

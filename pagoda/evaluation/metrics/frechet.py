@@ -32,9 +32,8 @@ from pagoda.evaluation.metrics.arrays import Arrays, arrays_on
 from pagoda.evaluation.metrics.statistics import (
     Moments,
     check_definite,
-    check_features,
     check_statistics,
-    contrasts,
+    covariance_factor,
     feature_moments,
 )
 
@@ -50,17 +49,13 @@ def frechet_distance(
     device: str | None = None,
     factor2: np.ndarray | None = None,
 ) -> float:
-    """Frechet distance (squared 2-Wasserstein distance) between two Gaussians.
+    """Frechet distance (squared 2-Wasserstein distance) between two Gaussians, never below 0.
 
     Args:
-        mean1, mean2: means, ``(d,)``.
-        cov1, cov2: covariances, ``(d, d)``, symmetric and positive semi-definite.
-        factor1, factor2: factors ``A`` of the covariances, ``S = A A^T``, where they are at hand:
-            :func:`covariance_factor`, or ``Moments.factor``.
+        mean1, mean2: ``(d,)``.
+        cov1, cov2: ``(d, d)``, symmetric and positive semi-definite.
+        factor1, factor2: factors ``A``, ``S = A A^T``, where they are at hand.
         device: where torch does the arithmetic, in float64; None for numpy.
-
-    Returns:
-        The distance, in squared units of the features; never below 0.
 
     Raises:
         PagodaError: if shapes disagree, anything is NaN or infinite, or a matrix is no covariance.
@@ -119,25 +114,6 @@ def _checked_factor(covariance: np.ndarray, factor: np.ndarray | None, what: str
     return factor
 
 
-def covariance_factor(covariance: np.ndarray) -> np.ndarray:
-    """A factor ``A``, ``(d, rank)``, with ``S = A A^T``, by Cholesky's with pivoting.
-
-    It stops where nothing is left on the diagonal but rounding, ``t = d * eps`` of its maximum (d
-    at least 64). Rows of ``A`` in the order of the pivots make a lower triangle, columns of falling
-    size.
-
-    What is left off makes ``tr (S1 S2)^(1/2)`` smaller by ``sqrt((d - rank) t tr S2)`` at most: a
-    nuclear norm of stacked factors is no more than the sum of theirs. It comes near that only where
-    S2 is large in the very directions in which S1 is rounding.
-    """
-    tolerance = max(len(covariance), 64) * np.finfo(np.float64).eps * covariance.diagonal().max()
-    # the transpose, which is equal, has LAPACK's layout
-    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, tol=tolerance, lower=1)
-    factor = np.empty((len(lower), rank))
-    factor[pivots - 1] = np.tril(lower[:, :rank])
-    return factor
-
-
 def nuclear_norm(matrix: np.ndarray) -> float:
     """Sum of singular values; 0 for a matrix without rows or columns."""
     if 0 in matrix.shape:
@@ -156,72 +132,25 @@ def nuclear_norm(matrix: np.ndarray) -> float:
 def frechet_distance_of_features(
     features1: np.ndarray, features2: np.ndarray, device: str | None = None
 ) -> float:
-    """Frechet distance between two sets of features ``(n, d)`` and ``(m, d)``, ddof 1.
-
-    With fewer rows than dimensions the ``(d, d)`` matrices are never formed: centred features are
-    factors of the covariance, so the cross term is ``|X Y^T|_* / sqrt((n-1)(m-1))``. It is exact
-    there, and far cheaper.
-
-    Args:
-        features1, features2: the sets.
-        device: where torch does the arithmetic, in float64; None for numpy.
+    """Frechet distance between sets of features ``(n, d)`` and ``(m, d)``, ddof 1; where n <= d the
+    rows are the factor of their covariance.
 
     Raises:
         PagodaError: if shapes disagree, a set has fewer than 2 rows, or anything is not finite.
     """
-    sets = [check_features(features) for features in (features1, features2)]
-    if min(map(len, sets)) < 2:
-        raise PagodaError("one image has no covariance; use 2 or more on each side")
-    dim, other = (rows.shape[1] for rows in sets)
-    if other != dim:
-        raise PagodaError(f"features are {dim}-d and {other}-d; use one feature network")
-    if max(map(len, sets)) > dim:
-        long, short = sorted(sets, key=len, reverse=True)
-        return frechet_distance_to_features(feature_moments(long), short, device=device)
-    (mean1, x), (mean2, y) = (_few(rows) for rows in sets)
-    with arrays_on(device) as arrays:
-        a, b = (arrays.put(rows, np.float64) for rows in (x, y))
-        products = a @ b.T if len(a) <= len(b) else b @ a.T
-        cross = _root_sum(arrays.eigenvalues(products @ products.T))
-        if cross is None:
-            cross = nuclear_norm(arrays.get(products))
-    return _distance(mean1 - mean2, np.sum(x * x) + np.sum(y * y), cross)
+    return frechet_distance_to_features(feature_moments(features1), features2, device)
 
 
 def frechet_distance_to_features(
-    reference: Moments,
-    features: np.ndarray,
-    factor: np.ndarray | None = None,
-    device: str | None = None,
+    reference: Moments, features: np.ndarray, device: str | None = None
 ) -> float:
-    """Frechet distance from statistics of a reference to features ``(n, d)``, ddof 1.
-
-    Args:
-        reference: statistics of the reference.
-        features: the other set; with n <= d the rows themselves are the factor of its covariance.
-        factor: :func:`covariance_factor` of the reference, to save it when it is used again.
-        device: where torch does the arithmetic, in float64; None for numpy.
-
-    Raises:
-        PagodaError: if shapes disagree, there are fewer than 2 rows, or anything is not finite.
-    """
+    """As :func:`frechet_distance_of_features`, from statistics of the first set."""
     found = feature_moments(features)
-    if found.mean.size != reference.mean.size:
-        raise PagodaError(
-            f"features are {found.mean.size}-d and the reference is {reference.mean.size}-d; "
-            "use one feature network"
-        )
+    factor = reference.cholesky if reference.factor is None else reference.factor
     return frechet_distance(
         reference.mean, reference.covariance, found.mean, found.covariance, factor, device,
         found.factor,
     )  # fmt: skip
-
-
-def _few(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of ``n`` rows, and the ``n - 1`` rows of a factor of their covariance."""
-    rows = features.astype(np.float64)
-    mean = rows.mean(axis=0)
-    return mean, contrasts(rows - mean)
 
 
 def _distance(delta: np.ndarray, traces: float, cross: float) -> float:

@@ -2,13 +2,13 @@
 
 With the discrete Fourier transform F of an image, channel by channel::
 
-    share = sum_{|f| > f_0} |F(f)|^2 / sum_{f != 0} |F(f)|^2,     |f| = sqrt(f_x^2 + f_y^2)
+    fraction = sum_{|f| > f_0} |F(f)|^2 / sum_{f != 0} |F(f)|^2,     |f| = sqrt(f_x^2 + f_y^2)
 
 Frequencies are in cycles per pixel: 0.5 along an axis is Nyquist's. The mean colour is left out.
 
-Two measures, for two questions. The share, of one image and all its channels, does not change with
-contrast: how is an image's power spread over scales? The energy, of luminance over a set and in
-absolute units, does: its ratio to that of real images says how much detail a generator makes.
+Two measures, for two questions. The fraction, of one image and all its channels, does not change
+with contrast: how is an image's power spread over scales? The energy, of luminance over a set and
+in absolute units, does: its ratio to that of real images says how much detail a generator makes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_images, check_pairs
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -23,14 +24,11 @@ _HALF_NYQUIST = 0.25  # cycles per pixel
 
 
 def high_frequency_shares(images: np.ndarray, above: float = _HALF_NYQUIST) -> np.ndarray:
-    """Share of the power above a radial frequency, one value an image in [0, 1].
+    """Fraction of the power above a radial frequency, (n,) in [0, 1]; 0 for an image of one colour.
 
     Args:
         images: ``(n, channels, height, width)`` of any real type; the scale does not matter.
         above: f_0 in cycles per pixel; the default is half of Nyquist's.
-
-    Returns:
-        (n,) float64; 0 for an image of one colour, which has no power.
 
     Raises:
         PagodaError: for another shape, or NaN or infinity.
@@ -59,28 +57,16 @@ def _above(frequency: float, height: int, width: int) -> np.ndarray:
 
 
 def high_frequency_energy(images: np.ndarray) -> float:
-    """Mean energy of luminance above half the Nyquist frequency, a pixel, pixels in [-1, 1].
+    """Mean energy of luminance of uint8 images above half the Nyquist frequency, pixels in [-1, 1].
 
     By Parseval's theorem: the power spectrum of each image, summed over frequencies of radius
     above 1/4 cycle a pixel and divided by (r^2)^2, is the mean square of that part of the image.
-
-    Args:
-        images: (n, 3, r, r) uint8.
-
-    Raises:
-        PagodaError: for another shape.
     """
     return float(np.mean([_energy(image / 127.5) for image in check_images(images)]))
 
 
 def high_frequency_error(images: np.ndarray, targets: np.ndarray) -> float:
-    """Mean squared error of luminance above half the Nyquist frequency, pixels in [-1, 1].
-
-    Both (n, 3, r, r) uint8.
-
-    Raises:
-        PagodaError: for another type or different shapes.
-    """
+    """Mean squared error of luminance of uint8 images above half the Nyquist frequency."""
     pairs = zip(*check_pairs(images, targets), strict=True)
     return float(np.mean([_energy((a.astype(np.float64) - b) / 127.5) for a, b in pairs]))
 
@@ -92,3 +78,18 @@ def _energy(pixels: np.ndarray) -> float:
     luma = np.einsum("c,chw->hw", _LUMA, pixels)
     high = _above(_HALF_NYQUIST, *luma.shape)
     return float(np.sum(np.abs(np.fft.fft2(luma)[high]) ** 2) / luma.size**2)
+
+
+def _pairs(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Fractions of both sets, the error, and the ratio of the sets' energies."""
+    first, second = (np.array([_energy(image / 127.5) for image in side]) for side in (x, y))
+    errors = [high_frequency_error(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    return {
+        "hf_share": high_frequency_shares(x),
+        "hf_share_second": high_frequency_shares(y),
+        "hf_mse": np.array(errors),
+        "hf_ratio": np.stack([first, second], axis=1),
+    }
+
+
+HF = PairMetric("hf", lambda *_: _pairs, 3, square=True)

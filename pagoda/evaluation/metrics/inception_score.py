@@ -18,8 +18,12 @@ from itertools import pairwise
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import Comparison, Metric, Sample, Settings
 from pagoda.evaluation.metrics.statistics import check_features
+from pagoda.rows import Row
 
+_SHUFFLE_SEED = 2020  # sources may be sorted by class
+_ADM_SPLIT = 5000  # images a split in ADM's evaluator
 _SUM = 1e-2  # half-precision probabilities of many classes sum to 1 within this
 
 
@@ -35,10 +39,8 @@ def inception_score(
 ) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of the score over ``splits`` parts of the samples.
 
-    Args:
-        probabilities: predictions ``(n, classes)``, rows sum to 1.
-        splits: number of parts; split i holds rows ``i n // splits`` to ``(i + 1) n // splits``.
-        shuffle_seed: seed of a permutation of the rows before the cut, None for no shuffle.
+    Split i of predictions ``(n, classes)`` holds rows ``i n // splits`` to ``(i + 1) n // splits``,
+    after a permutation of the rows if there is a ``shuffle_seed``.
 
     Raises:
         PagodaError: with fewer rows than splits, no split, or rows that are no probabilities.
@@ -65,3 +67,29 @@ def _score(rows: np.ndarray) -> float:
     divergence = np.zeros_like(rows)
     divergence[seen] = rows[seen] * (np.log(rows[seen]) - np.log(average[seen]))
     return float(np.exp(divergence.sum(axis=1).mean()))
+
+
+def _measure(c: Comparison, names: tuple[str, str], splits: int, shuffle_seed: int | None) -> Row:
+    value, sd = inception_score(probabilities_of(c.logits), splits, shuffle_seed)
+    return c.row(
+        "inception_score" if c.inception else "classifier_score", value, c.real.n, *names,
+        sd=sd if splits > 1 else None, s=splits,
+    )  # fmt: skip
+
+
+def _check(n: int, real: Sample, settings: Settings) -> None:
+    if not 1 <= settings.splits <= n:
+        raise PagodaError(f"{n} images cannot fill {settings.splits} splits; change --splits")
+
+
+SCORE = Metric(
+    "score", {"inception_score": "Inception score", "classifier_score": "Classifier score"},
+    lambda c: _measure(c, ("is", "score"), c.settings.splits, _SHUFFLE_SEED), ("logits",), "higher",
+    alias="is", pipeline="any", place=3, check=_check,
+)  # fmt: skip
+# As ADM's evaluator: parts of 5,000 in the order of the images; in rows it is SCORE's metric.
+SCORE_ADM = Metric(
+    "score_adm", {},
+    lambda c: _measure(c, ("is_adm", "score_adm"), max(1, c.n // _ADM_SPLIT), None), ("logits",),
+    "higher", alias="is_adm", pipeline="inception", place=4,
+)  # fmt: skip

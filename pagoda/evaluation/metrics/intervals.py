@@ -14,8 +14,6 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from pagoda.errors import PagodaError
-from pagoda.evaluation.metrics.frechet import covariance_factor, frechet_distance
-from pagoda.evaluation.metrics.statistics import Moments, check_features, feature_moments
 
 GROUPS = 20
 """Groups of the jackknife: Student's factor is 2.09 then, where infinitely many have 1.96."""
@@ -23,28 +21,22 @@ GROUPS = 20
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the two ends of its interval.
-
-    Attributes:
-        value: the estimate.
-        low, high: ends.
-        level: share of intervals that hold the expected estimate, nominally.
-    """
+    """An estimate, the ends of its interval, its nominal level, and how the ends were found."""
 
     value: float
     low: float
     high: float
     level: float
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.method}_{self.level * 100:g}"
 
 
-def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Student's interval of a mean over samples, such as density or PSNR.
+def mean_interval(values: np.ndarray, level: float = 0.95, method: str = "student") -> Interval:
+    """Student's interval of a mean over samples ``(n,)``, such as density or PSNR.
 
-    m +- t(n - 1) s / sqrt(n): exact for a normal law at any n, and as n grows for every other.
-
-    Args:
-        values: one value a sample, (n,).
-        level: nominal coverage.
+    m +- t(n - 1) s / sqrt(n): exact for normal values at any n, and as n grows for every other.
 
     Raises:
         PagodaError: for fewer than 2 values, or NaN or infinity among them.
@@ -52,30 +44,26 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     values = _checked(values)
     half = stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     mean = float(values.mean())
-    return Interval(mean, mean - float(half), mean + float(half), level)
+    return Interval(mean, mean - float(half), mean + float(half), level, method)
 
 
-def share_interval(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Wilson's interval of a share p of samples (1927, eq. 9), such as precision or accuracy.
+def fraction_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Wilson's interval of a fraction p of samples (1927, eq. 9), such as precision or accuracy.
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n): never empty, never beyond
-    0 and 1, also where all samples agree.
-
-    Args:
-        values: yes or no of each sample, (n,).
-        level: nominal coverage.
+    0 and 1, also where all samples agree. ``values`` (n,) are yes or no of each sample.
 
     Raises:
         PagodaError: for fewer than 2 values.
     """
     values = _checked(values)
-    n, share, z = len(values), float(values.mean()), float(ndtri((1 + level) / 2))
-    centre = share + z * z / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    n, p, z = len(values), float(values.mean()), float(ndtri((1 + level) / 2))
+    centre = p + z * z / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    # rounding must not leave [0, 1], nor a share of exactly 0 or 1 outside
-    low, high = max(0.0, min(float(low), share)), min(1.0, max(float(high), share))
-    return Interval(share, low, high, level)
+    # rounding must not leave [0, 1], nor a fraction of exactly 0 or 1 outside
+    low, high = max(0.0, min(float(low), p)), min(1.0, max(float(high), p))
+    return Interval(p, low, high, level, "wilson")
 
 
 def leave_groups_out(
@@ -83,9 +71,8 @@ def leave_groups_out(
 ) -> np.ndarray:
     """``statistic`` of all samples but one group of n / groups at a time, (groups, ...).
 
-    Args:
-        statistic: takes the rows of the samples that are kept, in ascending order.
-        n: number of samples; groups are drawn at random, since files are often sorted by class.
+    It takes the rows of the samples that are kept, ascending. Groups are drawn at random, since
+    files are often sorted by class.
 
     Raises:
         PagodaError: with fewer samples than groups.
@@ -110,7 +97,7 @@ def jackknife_interval(value: float, left_out: np.ndarray, level: float = 0.95) 
     groups = len(left_out)
     error = np.sqrt((groups - 1) * np.var(left_out))
     half = float(stdtrit(groups - 1, (1 + level) / 2) * error)
-    return Interval(value, value - half, value + half, level)
+    return Interval(value, value - half, value + half, level, "jackknife")
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
@@ -118,62 +105,3 @@ def _checked(values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise PagodaError("an interval needs 2 or more finite values, one a sample")
     return values
-
-
-def frechet_interval(
-    reference: Moments,
-    features: np.ndarray,
-    level: float = 0.95,
-) -> Interval:
-    """Interval of a Frechet distance over samples, to first order.
-
-    Other samples move the distance by the mean of their influences (:func:`frechet_influence`) and
-    terms of order 1 / n, which are left out: the interval is that mean's (:func:`mean_interval`).
-    One eigenvalue problem serves it. Resampling the distance itself would cost one a resample, and
-    would centre on a value that is biased twice: a resample holds about 63 % of the samples.
-
-    So the interval is one for the expected distance *at this n*, bias included. Between equal
-    distributions the influence vanishes and the interval is too narrow.
-
-    Args:
-        reference: statistics of the reference, taken as exact.
-        features: features ``(n, d)`` of the generated images, n > d.
-        level: nominal coverage.
-
-    Raises:
-        PagodaError: if n <= d, shapes disagree, or anything is not finite.
-    """
-    moments = feature_moments(features)
-    value = frechet_distance(reference.mean, reference.covariance, moments.mean, moments.covariance)
-    moved = mean_interval(frechet_influence(reference, features), level)
-    return Interval(value, value + moved.low, value + moved.high, level)
-
-
-def frechet_influence(reference: Moments, features: np.ndarray) -> np.ndarray:
-    """Influence of each sample on the Frechet distance, (n,), with mean 0.
-
-    With ``z = x - m2`` and the optimal map ``T = L (L^T S2 L)^(-1/2) L^T``, ``S1 = L L^T``::
-
-        IF(x) = -2 (m1 - m2).z + z^T (1 - T) z - tr((1 - T) S2)
-
-    Raises:
-        PagodaError: if n <= d, where the derivative does not exist.
-    """
-    features = check_features(features)
-    n, d = features.shape
-    if n <= d:
-        raise PagodaError(
-            f"{n} samples of {d}-d features give no interval for a Frechet distance; "
-            f"use more than {d}"
-        )
-    moments = feature_moments(features)
-    factor = covariance_factor(reference.covariance)
-    inner = factor.T @ moments.covariance @ factor
-    values, vectors = np.linalg.eigh((inner + inner.T) / 2)
-    kept = values > d * np.finfo(np.float64).eps * values.max(initial=0.0)
-    half = factor @ (vectors[:, kept] * values[kept] ** -0.25)
-    z = features - moments.mean
-    mapped = z @ half
-    bend = np.einsum("ij,ij->i", z, z) - np.einsum("ij,ij->i", mapped, mapped)
-    influence = bend - 2.0 * (z @ (reference.mean - moments.mean))
-    return np.asarray(influence - influence.mean())

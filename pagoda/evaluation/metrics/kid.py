@@ -22,7 +22,9 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.arrays import Arrays, arrays_on, tiles, working_type
+from pagoda.evaluation.metrics.base import Comparison, Metric, Sample, Settings
 from pagoda.evaluation.metrics.discrepancy import Kernel, centre_of, check_sides, discrepancy
+from pagoda.rows import Row
 
 _SEEN = 0.01  # of the deviation over subsets: rounding that may reach it calls for float64
 _UNIT = 2.0**-24  # rounding of float32
@@ -43,14 +45,8 @@ def kernel_distance_of_subsets(
 ) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of the estimate over random subsets.
 
-    Subsets are drawn as torch-fidelity does, so equal seeds give equal subsets.
-
-    Args:
-        x, y: features ``(n, d)`` and ``(m, d)``.
-        subsets: number of subsets.
-        subset_size: rows drawn from each side, without replacement.
-        seed: seed of the draws.
-        device: where torch does the arithmetic; None for numpy.
+    ``subset_size`` rows are drawn from each side, without replacement, as torch-fidelity does, so
+    equal seeds give equal subsets. torch does the arithmetic on a ``device``, else numpy.
 
     Raises:
         PagodaError: if dimensions disagree, a side is smaller than a subset, or is not finite.
@@ -74,15 +70,7 @@ def kernel_distance_of_subsets(
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray, device: str | None = None) -> float:
-    """The full U-statistic over all rows of ``(n, d)`` and ``(m, d)``: no noise from subsets.
-
-    Args:
-        x, y: features.
-        device: where torch does the arithmetic; None for numpy.
-
-    Raises:
-        PagodaError: if dimensions disagree, a side has fewer than 2 rows, or is not finite.
-    """
+    """The full U-statistic over all rows of ``(n, d)`` and ``(m, d)``: no noise from subsets."""
     x, y = check_sides(x, y, 2)
     centre = centre_of(x, y)
     with arrays_on(device) as arrays:
@@ -184,3 +172,27 @@ def _powers(a: Any, b: Any, shift: Any, other: Any, arrays: Arrays) -> tuple[flo
         third += float(arrays.row_products(squares, h).sum())
     dim, times = a.shape[1], 1 + own
     return times * second / dim**2, times * third / dim**3
+
+
+def _kd(c: Comparison) -> Row:
+    real, count, size = c.real.kept, c.settings.subsets, c.settings.subset_size
+    value, sd = kernel_distance_of_subsets(real, c.made.features, count, size, device=c.device)
+    return c.row(
+        "kid" if c.inception else "kd", value, len(real), "kid", "kd",
+        sd=sd if count > 1 else None, s=count, m=size,
+    )  # fmt: skip
+
+
+def _check(n: int, real: Sample, settings: Settings) -> None:
+    have = min(n, len(real.kept))
+    if settings.subsets < 1 or not 2 <= settings.subset_size <= have:
+        raise PagodaError(
+            f"{settings.subsets} subsets of {settings.subset_size} cannot be drawn from {have} "
+            "images; change --kid-subset-size, which changes the protocol"
+        )
+
+
+KD = Metric(
+    "kd", {"kid": "KID", "kd": "Kernel distance"}, _kd, ("features", "real"), alias="kid",
+    place=21, check=_check,
+)  # fmt: skip

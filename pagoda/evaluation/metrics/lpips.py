@@ -8,43 +8,47 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import PairMetric, PairValues
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
 NETWORKS = ("alex", "vgg", "squeeze")
 
 
 class Lpips:
-    """The distance with its network loaded once; ``network`` is its name."""
+    """The distance with its network loaded once.
+
+    Args:
+        network: ``alex`` (the authors' default for evaluation), ``vgg`` or ``squeeze``.
+        weights: torchvision's file of that network's weights; None to let torch.hub find it.
+        device: where torch runs it.
+
+    Raises:
+        PagodaError: if the network is unknown, or its weights cannot be had or do not fit.
+    """
 
     def __init__(
         self, network: str = "alex", weights: Path | None = None, device: str = "cpu"
     ) -> None:
-        """Load the network.
-
-        Args:
-            network: ``alex`` (the authors' default for evaluation), ``vgg`` or ``squeeze``.
-            weights: torchvision's file of that network's weights; None to let torch.hub find it.
-            device: where torch runs it.
-
-        Raises:
-            PagodaError: if the network is unknown, or its weights cannot be had or do not fit.
-        """
         if network not in NETWORKS:
             raise PagodaError(f"LPIPS has no network '{network}'; use alex, vgg or squeeze")
-        self.network, self._device = network, device
-        self._model = _load(network, weights).to(device).eval()
+        import lpips
+
+        from pagoda.weight_files import LPIPS as FILES
+        from pagoda.weight_files import find_weights, load_lpips
+
+        path = find_weights(FILES[network], weights, download=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's old names for its arguments
+            model = lpips.LPIPS(net=network, verbose=False, pnet_rand=True)
+        load_lpips(model.net, path, network)
+        self._model, self._device = model.to(device).eval(), device
 
     def __call__(self, images: np.ndarray, references: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Distance of each pair of uint8 images ``(n, 3, height, width)``, (n,); 0 for equal ones.
-
-        Raises:
-            PagodaError: for another type, different shapes or not 3 channels.
-        """
+        """Distance of each pair of uint8 images ``(n, 3, h, w)``, (n,); 0 for equal ones."""
         import torch
 
         first, second = check_pairs(images, references)
@@ -61,14 +65,9 @@ class Lpips:
         return np.concatenate(found).astype(np.float64)
 
 
-def _load(network: str, weights: Path | None) -> Any:
-    import lpips
+def _open(network: str, weights: Path | None, device: str) -> PairValues:
+    distance = Lpips(network, weights, device)
+    return lambda x, y: {"lpips": distance(x, y)}
 
-    from pagoda.weight_files import LPIPS, find_weights, load_lpips
 
-    path = find_weights(LPIPS[network], weights, download=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision's old names for its arguments
-        model = lpips.LPIPS(net=network, verbose=False, pnet_rand=True)
-    load_lpips(model.net, path, network)
-    return model
+LPIPS = PairMetric("lpips", _open, 4, learned=True)

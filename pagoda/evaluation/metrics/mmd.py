@@ -17,7 +17,9 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.arrays import arrays_on
+from pagoda.evaluation.metrics.base import Comparison, Metric, is_clip
 from pagoda.evaluation.metrics.discrepancy import centre_of, check_sides, discrepancy
+from pagoda.rows import Row
 
 
 def gaussian_mmd(
@@ -30,12 +32,7 @@ def gaussian_mmd(
 ) -> float:
     """``scale`` times the squared discrepancy of features ``(n, d)`` and ``(m, d)``, in float64.
 
-    Args:
-        x, y: features; for CMMD, divided by their lengths.
-        sigma: width of the kernel, in the features' units.
-        scale: factor for readability.
-        unbiased: the U-statistic instead of the V-statistic.
-        device: where torch does the arithmetic; None for numpy.
+    ``sigma`` is in the features' units; for CMMD these are divided by their lengths.
 
     Raises:
         PagodaError: if dimensions disagree, a side has too few rows, anything is not finite, or
@@ -55,3 +52,21 @@ def gaussian_mmd(
             return arrays.expm1(found)
 
         return scale * discrepancy(x, y, centre_of(x, y), kernel, unbiased, arrays)
+
+
+def _mmd(c: Comparison) -> Row:
+    """As cmmd-pytorch: V-statistic, times 1000; CLIP's features at unit length."""
+    clip, width = is_clip(c.made.extractor), c.settings.mmd_width
+    real, made = c.real.kept, c.made.features
+    if clip:
+        real, made = (
+            f / np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True) for f in (real, made)
+        )
+    value = gaussian_mmd(real, made, width, device=c.device)
+    return c.row("cmmd" if clip else "mmd", value, len(real), w=width)
+
+
+MMD = Metric(
+    "mmd", {"cmmd": "CMMD", "mmd": "MMD"}, _mmd, ("features", "real"), alias="cmmd", owner="CLIP",
+    place=22,
+)  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.image_pairs import check_images
@@ -15,14 +14,10 @@ from pagoda.evaluation.metrics.image_pairs import check_images
 class Normality:
     """Moments and distances of latents; a standard normal has 0, 1, 0, 3 and distances near 0.
 
-    Attributes:
-        mean: of all entries.
-        std: of all entries.
-        skewness: of all entries.
-        kurtosis: of all entries, not in excess: 3 for a normal law.
-        ks_entries: Kolmogorov-Smirnov distance of the entries to N(0, 1), in [0, 1].
-        ks_norms: the same of the squared norms to the chi-square law of d degrees of freedom.
-        neighbour_correlation: correlation of horizontally adjacent entries; 0 if independent.
+    Mean, deviation, skewness and kurtosis (not in excess) are of all entries; ``ks_entries`` is
+    their Kolmogorov-Smirnov distance to N(0, 1), in [0, 1], and ``ks_norms`` that of the squared
+    norms to the chi-square distribution; ``neighbour_correlation`` is of horizontally adjacent
+    entries, 0 if these are independent.
     """
 
     mean: float
@@ -35,15 +30,17 @@ class Normality:
 
 
 def normality(latents: np.ndarray) -> Normality:
-    """Hold latents (n, c, h, w) against the standard normal prior.
+    """Compare latents (n, c, h, w) with the standard normal prior.
 
     The Kolmogorov-Smirnov distance is sup_x |F_n(x) - F(x)|. With d = c h w, the squared norm of a
-    standard normal latent follows the chi-square law of d degrees of freedom: latents of clean
-    images, which carry no noise, fall inside that shell.
+    standard normal latent follows the chi-square distribution of d degrees of freedom: latents of
+    clean images, which carry no noise, fall inside that shell.
 
     Raises:
         PagodaError: for another shape, NaN or infinity, or latents that are all equal.
     """
+    import torch  # takes seconds, so only where latents are measured
+
     latents = check_images(latents, "latents").astype(np.float64)
     z = latents.reshape(len(latents), -1)
     flat = z.ravel()
@@ -66,7 +63,7 @@ def normality(latents: np.ndarray) -> Normality:
 
 
 def ks_distance(probabilities: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance of values to a law, given the law's distribution at each."""
+    """Kolmogorov-Smirnov distance, given the distribution function at each of the values."""
     p = np.sort(probabilities)
     steps = np.arange(len(p) + 1) / len(p)
     return float(max((steps[1:] - p).max(), (p - steps[:-1]).max()))

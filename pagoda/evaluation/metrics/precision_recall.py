@@ -3,10 +3,10 @@
 A set's manifold is the union of balls around its points, each reaching the point's k-th nearest
 neighbour in the set (Kynkaanniemi et al. 2019, eqs. 1-2; Naeem et al. 2020, eqs. 3-4)::
 
-    precision = share of generated points inside some real ball
-    recall    = share of real points inside some generated ball
+    precision = fraction of generated points inside some real ball
+    recall    = fraction of real points inside some generated ball
     density   = mean number of real balls a generated point lies in, over k
-    coverage  = share of real balls that hold a generated point
+    coverage  = fraction of real balls that hold a generated point
 
 Distances are compared squared, with ``<=``, and as float64 differences would have it, whatever the
 precision of the features (:mod:`pagoda.evaluation.metrics.distances`): ties are exact.
@@ -14,15 +14,16 @@ precision of the features (:mod:`pagoda.evaluation.metrics.distances`): ties are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.arrays import arrays_on
+from pagoda.evaluation.metrics.base import Comparison, Metric, Sample, Settings
 from pagoda.evaluation.metrics.distances import (
     Points,
     Tile,
@@ -31,11 +32,19 @@ from pagoda.evaluation.metrics.distances import (
     nearest,
     squared_distances,
 )
+from pagoda.evaluation.metrics.intervals import (
+    GROUPS,
+    Interval,
+    fraction_interval,
+    jackknife_interval,
+    leave_groups_out,
+    mean_interval,
+)
 from pagoda.evaluation.metrics.statistics import check_features
+from pagoda.rows import Row
 
 
-@dataclass(frozen=True)
-class ManifoldScores:
+class ManifoldScores(NamedTuple):
     """Precision, recall and coverage lie in [0, 1]; density can exceed 1."""
 
     precision: float
@@ -46,7 +55,7 @@ class ManifoldScores:
 
 @dataclass(frozen=True)
 class ManifoldValues:
-    """What the scores are means of, one value a point.
+    """What the scores are means of.
 
     Attributes:
         inside: number of real balls that each generated point lies in, (m,).
@@ -77,11 +86,10 @@ def manifold_scores(
     real_radii: np.ndarray | None = None,
     device: str | None = None,
 ) -> ManifoldScores:
-    """Precision, recall, density and coverage of generated against real features.
+    """The four scores of generated features ``(m, d)`` against real ones ``(n, d)``.
 
     Args:
-        real: features ``(n, d)`` of real images.
-        generated: features ``(m, d)`` of generated images.
+        real, generated: the sets.
         neighbours: k, the neighbour that each ball reaches.
         real_radii: :func:`squared_radii` of ``real``, to save them when many sets share it.
         device: where torch does the arithmetic; None for numpy.
@@ -133,10 +141,7 @@ def squared_radii(features: np.ndarray, neighbours: int, device: str | None = No
 def nearest_squared(
     points: np.ndarray, sets: Sequence[np.ndarray], device: str | None = None
 ) -> list[np.ndarray]:
-    """Squared distance of each point ``(m, d)`` to the nearest point of each set ``(n, d)``.
-
-    Returns:
-        For each set (m,) float64; ties between them are exact.
+    """Squared distance of each point ``(m, d)`` to the nearest of each set, (m,); exact ties.
 
     Raises:
         PagodaError: if dimensions disagree, or anything is not finite.
@@ -188,3 +193,59 @@ def _held(tile: Tile, radii: np.ndarray, own_radii: np.ndarray) -> tuple[tuple[A
     doubt = (tile.lower <= tile.limit(radii, np.inf)) ^ in_real
     doubt |= (tile.lower <= tile.limit(own_radii, np.inf)[:, None]) ^ in_own
     return (in_real, in_own), doubt
+
+
+def _values(c: Comparison) -> ManifoldValues:
+    return manifold_values(c.real.kept, c.made.features, c.settings.neighbours, _radii(c), c.device)
+
+
+def _radii(c: Comparison) -> np.ndarray:
+    k = c.settings.neighbours
+    return c.real.once(("radii", k), lambda: squared_radii(c.real.kept, k, c.device))
+
+
+def _left_out(c: Comparison) -> np.ndarray:
+    """(groups, 2) recall and coverage without one group of generated images at a time."""
+    k = c.settings.neighbours
+
+    def both(kept: np.ndarray) -> np.ndarray:
+        part = manifold_values(c.real.kept, c.made.features[kept], k, _radii(c), c.device)
+        return np.array([part.recalled.mean(), part.covered.mean()])
+
+    return leave_groups_out(both, c.n)
+
+
+def _jackknife(c: Comparison, value: float, column: int) -> Interval | None:
+    """None where k neighbours are not left when a group of images is not there."""
+    if c.n < 2 * GROUPS or c.n - -(-c.n // GROUPS) <= c.settings.neighbours:
+        return None
+    return jackknife_interval(value, c.once(_left_out)[:, column])
+
+
+def _check(n: int, real: Sample, settings: Settings) -> None:
+    have, k = min(n, len(real.kept)), settings.neighbours
+    if not 1 <= k < have:
+        raise PagodaError(f"{have} images have no {k} neighbours; use more, or smaller -k")
+
+
+def _metric(
+    name: str, place: int, interval: Callable[[Comparison, float], Interval | None], pipeline: str
+) -> Metric:
+    def measure(c: Comparison) -> Row:
+        value = getattr(c.once(_values).scores(), name)
+        return c.row(name, value, len(c.real.kept), k=c.settings.neighbours)
+
+    return Metric(
+        name, {name: name.capitalize()}, measure, ("features", "real"), "higher", group="prdc",
+        pipeline=pipeline, place=place, check=_check, interval=interval,
+    )  # fmt: skip
+
+
+PRECISION = _metric(
+    "precision", 5, lambda c, value: fraction_interval(c.once(_values).inside > 0), "any"
+)
+RECALL = _metric("recall", 6, lambda c, value: _jackknife(c, value, 0), "any")
+DENSITY = _metric(
+    "density", 23, lambda c, _: mean_interval(c.once(_values).inside / c.settings.neighbours), ""
+)
+COVERAGE = _metric("coverage", 24, lambda c, value: _jackknife(c, value, 1), "")

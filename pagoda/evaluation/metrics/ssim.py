@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
 _WINDOW = 11
@@ -25,10 +26,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """SSIM of each pair, (n,), at most 1, in float64.
-
-    Args:
-        images, references: uint8, ``(n, channels, height, width)``, 11 pixels a side or more.
+    """SSIM of each pair of uint8 images of 11 pixels a side or more, (n,), at most 1, in float64.
 
     Raises:
         PagodaError: for another type, different shapes or smaller images.
@@ -51,3 +49,6 @@ def _blurred(images: np.ndarray) -> np.ndarray:
     """Weighted means at the valid positions, (c, h - 10, w - 10)."""
     rows = sliding_window_view(images, _WINDOW, axis=-2) @ _WEIGHTS
     return np.asarray(sliding_window_view(rows, _WINDOW, axis=-1) @ _WEIGHTS)
+
+
+SSIM = PairMetric("ssim", lambda *_: lambda x, y: {"ssim": ssim(x, y)}, 2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.arrays import arrays_on
@@ -15,7 +17,7 @@ _LARGEST = 1e100  # squares of larger features, summed over dimensions, may be b
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean ``(d,)`` and covariance ``(d, d)`` (ddof 1) of ``n`` rows of features, float64.
+    """Mean ``(d,)`` and covariance ``(d, d)`` (ddof 1) of ``n`` rows (0: unknown), float64.
 
     Attributes:
         factor: ``A``, ``(d, n - 1)``, with ``covariance = A A^T``, where n <= d makes that thin and
@@ -27,18 +29,17 @@ class Moments:
     covariance: np.ndarray
     factor: np.ndarray | None = None
 
+    @cached_property
+    def cholesky(self) -> np.ndarray:
+        """:func:`covariance_factor` of the covariance, made once."""
+        return covariance_factor(self.covariance)
+
 
 def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarray:
-    """Return ``array`` after checking that numpy computes with its type as with real numbers.
-
-    Args:
-        array: anything that numpy takes for an array.
-        what: what a message calls it, in the plural.
-        kinds: numpy's letters: f for floats, i and u for whole numbers.
+    """An array that numpy computes with as with real numbers: of one of its letters ``kinds``.
 
     Raises:
-        PagodaError: for objects, complex numbers, texts, truth values, or a type of another package
-            such as bfloat16.
+        PagodaError: for anything else, such as objects, complex numbers or torch's bfloat16.
     """
     try:
         array = np.asarray(array)
@@ -50,10 +51,10 @@ def check_numbers(array: np.ndarray, what: str, kinds: str = "fiu") -> np.ndarra
 
 
 def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
-    """Return ``features`` as an array after checking that it is a finite matrix.
+    """A finite, non-empty matrix ``(n, d)`` of real numbers.
 
     Raises:
-        PagodaError: if it is not ``(n, d)``, is empty, or holds NaN, infinity or no real numbers.
+        PagodaError: for anything else.
     """
     array = check_numbers(features, what)
     if array.ndim != 2 or not array.size:
@@ -67,6 +68,25 @@ def check_features(features: np.ndarray, what: str = "features") -> np.ndarray:
     if (most := np.abs([array.max(), array.min()], dtype=np.float64).max()) > _LARGEST:
         raise PagodaError(f"{what} reach {most:.1g}; check the network that made them")
     return array
+
+
+def covariance_factor(covariance: np.ndarray) -> np.ndarray:
+    """A factor ``A``, ``(d, rank)``, with ``S = A A^T``, by Cholesky's with pivoting.
+
+    It stops where nothing is left on the diagonal but rounding, ``t = d * eps`` of its maximum (d
+    at least 64). Rows of ``A`` in the order of the pivots make a lower triangle, columns of falling
+    size.
+
+    What is left off makes ``tr (S1 S2)^(1/2)`` smaller by ``sqrt((d - rank) t tr S2)`` at most: a
+    nuclear norm of stacked factors is no more than the sum of theirs. It comes near that only where
+    S2 is large in the very directions in which S1 is rounding.
+    """
+    tolerance = max(len(covariance), 64) * np.finfo(np.float64).eps * covariance.diagonal().max()
+    # the transpose, which is equal, has LAPACK's layout
+    lower, pivots, rank, _ = lapack.dpstrf(covariance.T, tol=tolerance, lower=1)
+    factor = np.empty((len(lower), rank))
+    factor[pivots - 1] = np.tril(lower[:, :rank])
+    return factor
 
 
 def contrasts(centred: np.ndarray) -> np.ndarray:
@@ -87,12 +107,7 @@ def check_statistics(
     """A mean ``(d,)`` and a covariance ``(d, d)`` as float64, the latter exactly symmetric.
 
     Rounding is forgiven as far as a file of float32 numbers has it: entries mirrored to within 1e-6
-    of the largest one.
-
-    Args:
-        mean, covariance: as they come from a file or a caller.
-        what: what a message calls them.
-        definite: whether eigenvalues are checked too (:func:`check_definite`).
+    of the largest one. ``definite``: eigenvalues are checked too (:func:`check_definite`).
 
     Raises:
         PagodaError: for other shapes, types that are no floats, NaN or infinity, or a matrix that
@@ -232,11 +247,7 @@ class RunningMoments:
 
 
 def feature_moments(features: np.ndarray) -> Moments:
-    """Moments of a matrix ``(n, d)`` that is held in memory, as :class:`RunningMoments` has them.
-
-    Raises:
-        PagodaError: for the wrong shape, fewer than two rows, NaN or infinity.
-    """
+    """Moments of a matrix ``(n, d)`` in memory, as :class:`RunningMoments` has them."""
     running = RunningMoments(check_features(features).shape[1])
     running.update(features)
     return running.moments()

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import open_extractor
 from pagoda.evaluation.features.custom import open_custom
-from pagoda.evaluation.features.select import open_extractor
 from tests.evaluation.features.stand_ins import noise
 
 CPU = torch.device("cpu")

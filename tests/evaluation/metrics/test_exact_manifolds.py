@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pagoda.evaluation.metrics import distances
-from pagoda.evaluation.metrics.memorisation import train_share
+from pagoda.evaluation.metrics.memorisation import train_fraction
 from pagoda.evaluation.metrics.precision_recall import manifold_scores, squared_radii
 
 Sets = tuple[np.ndarray, np.ndarray]
@@ -93,7 +93,7 @@ CASES = {
 def test_equals_brute_force(name: str, dtype: type[np.floating[Any]]) -> None:
     real, generated = (f.astype(dtype, copy=False) for f in CASES[name])
     for k in (3, 10):
-        found = vars(manifold_scores(real, generated, k))
+        found = manifold_scores(real, generated, k)._asdict()
         assert found == pytest.approx(brute(real, generated, k), rel=1e-14, abs=0)
 
 
@@ -112,7 +112,7 @@ def test_tiles_and_devices_change_no_bit(name: str, monkeypatch: pytest.MonkeyPa
 def test_sets_of_two_types_are_compared_in_the_wider_one() -> None:
     real, generated = clusters(0.01)
     found = manifold_scores(real.astype(np.float32), generated)
-    assert vars(found) == pytest.approx(brute(real.astype(np.float32), generated, 3), rel=1e-14)
+    assert found._asdict() == pytest.approx(brute(real.astype(np.float32), generated, 3), rel=1e-14)
 
 
 def test_near_copies_in_far_clusters_are_all_memorised() -> None:
@@ -122,7 +122,7 @@ def test_near_copies_in_far_clusters_are_all_memorised() -> None:
     copies = train + rng.normal(size=train.shape) * 1e-3
     near, seen, unseen = (f.astype(np.float32) for f in (copies, train, held_out))
     assert (squared(near, seen).min(axis=1) < squared(near, unseen).min(axis=1)).all()
-    assert train_share(near, seen, unseen).value == 1.0
+    assert train_fraction(near, seen, unseen).value == 1.0
 
 
 def test_ties_of_a_share_are_exact() -> None:
@@ -131,4 +131,4 @@ def test_ties_of_a_share_are_exact() -> None:
     t, h = (squared(generated, s).min(axis=1) for s in (train, held_out))
     expected = np.mean(np.where(t == h, 0.5, t < h))
     assert 0 < np.mean(t == h) < 1
-    assert train_share(generated.astype(np.float32), train, held_out).value == expected
+    assert train_fraction(generated.astype(np.float32), train, held_out).value == expected

@@ -11,14 +11,13 @@ import pytest
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics import frechet
 from pagoda.evaluation.metrics.frechet import (
-    covariance_factor,
     frechet_distance,
     frechet_distance_of_features,
     frechet_distance_to_features,
     nuclear_norm,
     trace_sqrt_product,
 )
-from pagoda.evaluation.metrics.statistics import feature_moments
+from pagoda.evaluation.metrics.statistics import covariance_factor, feature_moments
 
 
 def rotation(d: int, seed: int = 0) -> np.ndarray:
@@ -186,7 +185,7 @@ def test_trouble_is_one_line() -> None:
         frechet_distance(mean, np.ones(3), mean, s)
     with pytest.raises(PagodaError, match="one feature network"):
         frechet_distance_of_features(np.zeros((5, 3)), np.zeros((5, 4)))
-    with pytest.raises(PagodaError, match="2 or more on each side"):
+    with pytest.raises(PagodaError, match="1 images have no covariance"):
         frechet_distance_of_features(np.zeros((5, 3)), np.zeros((1, 3)))
     with pytest.raises(PagodaError, match="first in row 2"):
         frechet_distance_of_features(np.array([[0.0], [1.0], [np.nan]]), np.zeros((2, 1)))
@@ -301,10 +300,7 @@ def test_from_statistics_to_few_or_many_features(n: int, rank: int) -> None:
     expected = frechet_distance(
         reference.mean, reference.covariance, moments.mean, moments.covariance
     )
-    factor = covariance_factor(reference.covariance)
     assert frechet_distance_to_features(reference, rows) == pytest.approx(expected, rel=1e-11)
-    found = frechet_distance_to_features(reference, rows, factor)
-    assert found == pytest.approx(expected, rel=1e-11)
 
 
 def test_few_rows_of_features_are_exact() -> None:
@@ -319,7 +315,7 @@ def test_few_rows_of_features_are_exact() -> None:
 
 def test_more_trouble_is_one_line() -> None:
     reference = feature_moments(np.random.default_rng(0).normal(size=(9, 4)))
-    with pytest.raises(PagodaError, match="reference is 4-d"):
+    with pytest.raises(PagodaError, match="features differ in dimension"):
         frechet_distance_to_features(reference, np.zeros((3, 5)))
     with pytest.raises(PagodaError, match="1 images have no covariance"):
         frechet_distance_to_features(reference, np.zeros((1, 4)))

@@ -9,14 +9,13 @@ import pytest
 from scipy.special import gammaln
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.fd import frechet_influence, frechet_interval
 from pagoda.evaluation.metrics.frechet import frechet_distance
 from pagoda.evaluation.metrics.intervals import (
-    frechet_influence,
-    frechet_interval,
+    fraction_interval,
     jackknife_interval,
     leave_groups_out,
     mean_interval,
-    share_interval,
 )
 from pagoda.evaluation.metrics.precision_recall import manifold_values, squared_radii
 from pagoda.evaluation.metrics.statistics import Moments, feature_moments
@@ -39,7 +38,7 @@ def test_wilson_holds_the_share_as_often_as_it_says() -> None:
     """Exact: every count k of n has its binomial probability. Percentile bootstraps hold 89 %."""
     for n in (10, 40, 1000):
         counts = np.arange(n + 1)
-        found = [share_interval(np.arange(n) < k) for k in counts]
+        found = [fraction_interval(np.arange(n) < k) for k in counts]
         low, high = (np.array([getattr(i, end) for i in found]) for end in ("low", "high"))
         assert (low >= 0).all() and (high <= 1).all() and (low < high).all()
         shares = np.linspace(0.05, 0.95, 181)[:, None]
@@ -62,13 +61,14 @@ def test_the_jackknife_of_a_mean_is_the_means_own_error() -> None:
     values = np.random.default_rng(1).normal(size=60)
     left = leave_groups_out(lambda kept: values[kept].mean(), 60, groups=60)
     found = jackknife_interval(float(values.mean()), left)
-    assert astuple(found) == pytest.approx(astuple(mean_interval(values)))
+    expected = mean_interval(values)
+    assert astuple(found)[:4] == pytest.approx(astuple(expected)[:4])
 
 
 @pytest.mark.parametrize(("d", "spread"), [(3, 0.7), (16, 1.0)])
 def test_recall_and_coverage_hold_their_expected_values(d: int, spread: float) -> None:
-    """Generated images drawn again 100 times, the reference kept: at least 95 %, as is said."""
-    real, n = np.random.default_rng(0).normal(size=(150, d)), 200
+    """Generated images drawn again 60 times, the reference kept: at least 95 %, as is said."""
+    real, n = np.random.default_rng(0).normal(size=(80, d)), 100
     radii = squared_radii(real, 3)
 
     def both(generated: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_recall_and_coverage_hold_their_expected_values(d: int, spread: float) -
         return np.array([found.recalled.mean(), found.covered.mean()])
 
     ends, values = [], []
-    for seed in range(100):
+    for seed in range(60):
         rows = np.random.default_rng(seed + 1).normal(size=(n, d)) * spread
         left = leave_groups_out(lambda kept, rows=rows: both(rows[kept]), n)  # type: ignore[misc]
         values.append(both(rows))

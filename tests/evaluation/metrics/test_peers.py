@@ -65,7 +65,7 @@ def test_prdc(k: int) -> None:
     real, generated = features(300, 16, 6), features(250, 16, 6) * 1.05
     expected = peer.compute_prdc(real, generated, nearest_k=k)
     found = manifold_scores(real, generated, k)
-    assert vars(found) == pytest.approx(expected, rel=1e-12)
+    assert found._asdict() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,4 +1,4 @@
-"""What sample sheets show: which samples, their nearest images, enlarged ones."""
+"""What grids of samples show: which samples, their nearest images, enlarged ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from pagoda.config import parse
-from pagoda.stages.contenders import upsample
-from pagoda.stages.evaluate import sheet_cells
+from pagoda.data.pixels import to_uint8
+from pagoda.evaluation.samplers import upsample
+from pagoda.stages import neighbours
+from pagoda.stages.evaluate import grid_cells
 from pagoda.stages.neighbours import nearest_images
 from tests.tiny import tiny_tree
 
@@ -22,7 +24,7 @@ def test_cells_hold_samples_of_their_class(
     samples: int, per_class: int, classes: int, shape: tuple[int, int]
 ) -> None:
     sizes = {"evaluate.samples": samples, "evaluate.grid_per_class": per_class}
-    cells = sheet_cells(parse(tiny_tree(**sizes)).evaluate, classes)
+    cells = grid_cells(parse(tiny_tree(**sizes)).evaluate, classes)
     assert cells.shape == shape and cells.max() < samples
     assert len(np.unique(cells)) == cells.size
     assert (cells % classes == np.arange(shape[0])[:, None]).all()
@@ -40,8 +42,24 @@ def test_nearest_images_finds_plain_and_mirrored_copies(monkeypatch: pytest.Monk
 def test_upsampling_is_bilinear_with_half_pixel_centres() -> None:
     """Worked by hand along one axis: 0, 100 -> 0, 25, 75, 100, the ends clamped."""
     small = torch.tensor([[0, 100], [0, 100]], dtype=torch.uint8).expand(1, 3, 2, 2)
-    large = upsample(small, 4)
+    large = to_uint8(upsample(small, 4))
     assert large.dtype == torch.uint8
     assert (large == torch.tensor([0, 25, 75, 100], dtype=torch.uint8)).all()
     flat = torch.full((1, 3, 8, 8), 93, dtype=torch.uint8)
-    assert (upsample(flat, 32) == 93).all()
+    assert (to_uint8(upsample(flat, 32)) == 93).all()
+
+
+def test_near_copies_are_told_apart_by_one_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bright images of 3 x 64 x 64 have squared norms of 8e8, where float32 counts in 64s."""
+    monkeypatch.setattr(neighbours, "_CHUNK_BYTES", 3 * 64 * 64 * 5)
+    rng = np.random.default_rng(0)
+    image = rng.integers(200, 256, (3, 64, 64)).astype(np.int64)
+    images = np.repeat(image[None], 12, axis=0)
+    for i in range(12):
+        images[i].flat[: 13 - i] -= 1  # squared distances 13 - i
+    images[11] = images[11, :, :, ::-1]  # the nearest, mirrored
+    stored = images.astype(np.uint8)
+    samples = np.stack([image, images[4]])[None].astype(np.uint8)
+    found = nearest_images(samples, stored, torch.device("cpu"))
+    assert np.array_equal(found[0, 0], stored[11, :, :, ::-1])
+    assert np.array_equal(found[0, 1], stored[4])

@@ -1,0 +1,264 @@
+"""Samplers: whatever makes images of (seed, index), with one way to draw latents and round pixels.
+
+Sample i of a sampler has class ``i % classes`` and the latent of (seed, i), whichever process makes
+it and however many there are. Networks are opened when the first image is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pagoda.artifacts import Artifact
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_float, to_uint8
+from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
+from pagoda.networks.denoiser import load_denoiser
+from pagoda.networks.generator import Generator, build_generator, load_generator
+from pagoda.networks.super_resolution import condition, load_super_resolver
+
+Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
+"""Latents (n, 3, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which samples are made, and how: seed of the latents, number, latents a call, device."""
+
+    seed: int
+    n: int
+    batch: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A model with its latents: images to be read (:class:`pagoda.evaluation.streaming.Images`).
+
+    Attributes:
+        name: as result rows have it.
+        where: what messages call it.
+        open: loads its networks; gives the map from latents to images and their parameters.
+        side: of its images.
+        base_res: side of its latents.
+        classes: number of classes.
+        nfe: network evaluations an image.
+        draws: which samples.
+        fingerprint: of the weights.
+        below: what the same latents give one resolution below, if anything does.
+    """
+
+    name: str
+    where: str
+    open: Callable[[], tuple[Map, int]]
+    side: int
+    base_res: int
+    classes: int
+    nfe: int
+    draws: Draws
+    fingerprint: str = ""
+    below: Sampler | None = None
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.side, self.side
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) class of each sample."""
+        return np.arange(self.draws.n) % self.classes
+
+    @property
+    def parameters(self) -> int:
+        """Of all networks that take part."""
+        return self.open()[1]
+
+    def __len__(self) -> int:
+        return self.draws.n
+
+    def latents(self, indices: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Standard normal latents (n, 3, b, b) and classes (n,) of samples, and their indices."""
+        device, shape = self.draws.device, (3, self.base_res, self.base_res)
+        z = torch.from_numpy(standard_normal(self.draws.seed, indices, shape)).to(device)
+        labels = torch.from_numpy(indices % self.classes).to(device)
+        return z.contiguous(memory_format=torch.channels_last), labels, indices
+
+    @torch.inference_mode()
+    def make(self, z: Tensor, labels: Tensor, indices: np.ndarray) -> np.ndarray:
+        """uint8 images (n, 3, r, r) of latents, in one call.
+
+        Raises:
+            PagodaError: a pixel is not finite.
+        """
+        return to_uint8(self.open()[0](z, labels, indices), self.where).cpu().numpy()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 images (n, 3, r, r) of samples.
+
+        The networks are always called with ``batch`` latents (the last call is padded): an image
+        has the same bits however many there are and whichever process makes it.
+        """
+        parts = []
+        for start in range(0, len(rows), self.draws.batch):
+            indices = rows[start : start + self.draws.batch]
+            drawn = self.latents(np.resize(indices, self.draws.batch))
+            parts.append(self.make(*drawn)[: len(indices)])
+        return np.ascontiguousarray(np.concatenate(parts))
+
+    def card(self) -> dict[str, Any]:
+        """Fingerprint of the weights, and the seed."""
+        return {"generator": self.fingerprint, "seed": self.draws.seed, "n": self.draws.n}
+
+
+def one_step(
+    artifact: Artifact,
+    draws: Draws,
+    name: str = "generator",
+    network: Callable[[], Generator] | None = None,
+    below: Sampler | None = None,
+) -> Sampler:
+    """The generator of an artifact, one evaluation an image.
+
+    ``network`` makes another generator of that shape in its place: a baseline.
+    """
+    card = artifact.card()
+    unet, load = card["unet"], network or (lambda: artifact.network(load_generator))
+
+    @cache
+    def opened() -> tuple[Map, int]:
+        generator = _on(draws.device, load())
+        return lambda z, labels, _: generator(z, labels), _count(generator)
+
+    side = unet["resolution"] * 2 ** len(card["levels"])
+    return Sampler(name, str(artifact.path), opened, side, unet["resolution"],
+                   unet["num_classes"], 1, draws, artifact.fingerprint, below)  # fmt: skip
+
+
+def teacher(
+    artifact: Artifact, draws: Draws, steps: int, guidance: float = 1.0, name: str = "teacher"
+) -> Sampler:
+    """The diffusion teacher of an artifact, by Heun's method on ``steps`` noise levels."""
+    card = artifact.card()
+    unet = card["unet"]
+
+    @cache
+    def opened() -> tuple[Map, int]:
+        denoiser = _on(draws.device, artifact.network(load_denoiser))
+        return heun(denoiser, card["diffusion"], steps, guidance), _count(denoiser)
+
+    return Sampler(
+        name, str(artifact.path), opened, unet["resolution"], unet["resolution"],
+        unet["num_classes"], nfe(steps, "heun", guidance=guidance), draws, artifact.fingerprint,
+    )  # fmt: skip
+
+
+def heun(
+    denoiser: Denoiser, schedule: Mapping[str, float], steps: int, guidance: float = 1.0
+) -> Map:
+    """Images of standard normal latents by Heun's method.
+
+    Args:
+        denoiser: the network.
+        schedule: ``sigma_min``, ``sigma_max`` and ``rho`` of the grid.
+        steps: its noise levels.
+        guidance: weight of the classes.
+    """
+    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
+    network = guided(denoiser, guidance)
+    return lambda z, labels, _: sample(network, z * schedule["sigma_max"], grid, labels)
+
+
+def super_resolved(
+    below: Sampler, artifact: Artifact, schedule: Mapping[str, float], steps: int, noise: float
+) -> Sampler:
+    """A cascade's super-resolution model on the images of a sampler.
+
+    They are enlarged and get noise of level ``noise``; the rest is as of :func:`heun`.
+    """
+    draws, side = below.draws, 2 * below.side
+    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
+
+    def drawn(indices: np.ndarray, stream: str) -> Tensor:
+        z = standard_normal(draws.seed, indices, (3, side, side), f"{stream}-{side}")
+        return torch.from_numpy(z).to(draws.device).contiguous(memory_format=torch.channels_last)
+
+    @cache
+    def opened() -> tuple[Map, int]:
+        resolver, (lower, count) = (
+            _on(draws.device, artifact.network(load_super_resolver)),
+            below.open(),
+        )
+
+        def make(z: Tensor, labels: Tensor, indices: np.ndarray) -> Tensor:
+            low = lower(z, labels, indices).clamp(-1, 1)
+            level = low.new_full((len(low),), noise)
+            seen = condition(low, side, level, drawn(indices, "condition"))
+
+            def denoiser(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+                return resolver(x, sigma, y, seen, level)
+
+            return sample(denoiser, drawn(indices, "cascade") * schedule["sigma_max"], grid, labels)
+
+        return make, count + _count(resolver)
+
+    return Sampler(
+        below.name, str(artifact.path), opened, side, below.base_res, below.classes,
+        below.nfe + nfe(steps, "heun"), draws, artifact.fingerprint, below,
+    )  # fmt: skip
+
+
+def upsampled(below: Sampler, side: int, name: str) -> Sampler:
+    """The uint8 images of a sampler, enlarged."""
+
+    def opened() -> tuple[Map, int]:
+        lower, count = below.open()
+        return lambda *drawn: upsample(to_uint8(lower(*drawn), below.where), side), count
+
+    return Sampler(name, below.where, opened, side, below.base_res, below.classes, below.nfe,
+                   below.draws, below.fingerprint, below)  # fmt: skip
+
+
+def upsample(images: Tensor, side: int) -> Tensor:
+    """uint8 images -> images in [-1, 1] of another size, bilinear, half-pixel centres."""
+    return F.interpolate(to_float(images), (side, side), mode="bilinear", align_corners=False)
+
+
+def untrained(card: dict[str, Any], seed: int) -> Generator:
+    """The generator of a card with random weights in every layer.
+
+    Layers that training starts at zero are made random too: as initialised, every sample would be
+    the same grey.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = build_generator(card)
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+    return generator.eval()
+
+
+def teacher_weights(teacher: Artifact, card: dict[str, Any]) -> Generator:
+    """A teacher's weights as the one-step generator of a card, which distillation starts at."""
+    start = card | {"unet": teacher.card()["unet"]}  # imported ones can differ in it
+
+    def load(weights: dict[str, Tensor], _: dict[str, Any]) -> Generator:
+        return load_generator({k.removeprefix("net."): v for k, v in weights.items()}, start)
+
+    return teacher.network(load)
+
+
+def _on(device: torch.device, network: Any) -> Any:
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
