@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
+from pagoda.evaluation.metrics.base import labels
 from pagoda.rows import Row
 
 # In the order of a table's lines. The main generator is "student" at the base, "grown" above it.
@@ -52,18 +54,7 @@ class Quantity:
 
 
 _MSE = "MSE, pixels in [-1, 1]"
-QUANTITIES = {
-    "fid": Quantity("FID ↓"),
-    "fd": Quantity("FD ↓"),
-    "sfid": Quantity("sFID ↓"),
-    "inception_score": Quantity("Inception score ↑"),
-    "classifier_score": Quantity("Classifier score ↑"),
-    "precision": Quantity("Precision ↑"),
-    "recall": Quantity("Recall ↑"),
-    "class_accuracy": Quantity("Class accuracy ↑"),
-    "fid_test": Quantity("FID to held-out images ↓"),
-    "fd_test": Quantity("FD to held-out images ↓"),
-    "train_share": Quantity("Nearer to training images (0.5: no copies)"),
+_OTHERS = {
     "high_frequency": Quantity("High-frequency energy (real: 1)"),
     "drift": Quantity("Drift ↓", GROWTH, "px of the lower resolution"),
     "drift_mse": Quantity("Change of the lower picture ↓", GROWTH, _MSE),
@@ -90,25 +81,31 @@ QUANTITIES = {
     "part_seconds": Quantity("Time an image", PARTS, "ms", 1e3),
     "part_flops": Quantity("Compute an image", PARTS, "GFLOP", 1e-9),
 }
-"""By metric, in the order of a table's columns."""
+"""What is no metric of images: by name, in the order of a table's columns."""
 
 TOTALS = {"stage_flops": "total_flops", "stage_seconds": "total_seconds"}
 """Sums over stages, by the metric of one stage."""
 
 ALL_STAGES = "all stages"
 _ITEMS = ("teacher", "invert", "distill", "grow", "cascade", ALL_STAGES, "trunk")
-_PLACE = {metric: i for i, metric in enumerate(QUANTITIES)}
+
+
+@cache
+def quantities() -> dict[str, Quantity]:
+    """How each metric is shown, in the order of a table's columns: those of images first."""
+    return {name: Quantity(label) for name, label in labels().items()} | _OTHERS
 
 
 def quantity(metric: str) -> Quantity:
     """How a metric is shown; one that is not known here is shown as it is, beside the distances."""
-    known = QUANTITIES.get(column_of(metric))
+    known = quantities().get(column_of(metric))
     return known or Quantity(metric.replace("_", " ").capitalize())
 
 
 def metric_label(metric: str) -> str:
     """Head of a metric's column; its own name if it has no other."""
-    return QUANTITIES[metric].label if metric in QUANTITIES else metric
+    known = quantities().get(metric)
+    return known.label if known else metric
 
 
 def column_of(metric: str) -> str:
@@ -131,7 +128,8 @@ def item_of(row: Row) -> str:
 
 def metric_order(metric: str) -> int:
     """Place of a column among others of its table."""
-    return _PLACE.get(metric, len(_PLACE))
+    places = list(quantities())
+    return places.index(metric) if metric in places else len(places)
 
 
 def item_order(item: str) -> tuple[int, str]:
