@@ -3,7 +3,7 @@
     python -m benchmarks.gpu --work FOLDER [--edm EDM] [--images ZIP] [--minutes M]
 
 First whether the GPU computes what the CPU does, in which precision, compiled, and with checkpoints
-that move between both; then what ``pagoda plan --probe`` foretells for the profile ``imagenette``,
+that move between both; then what ``pagoda plan --probe`` predicts for the profile ``imagenette``,
 training step and sampling with inversion (beside NVlabs/edm where EDM is a checkout of it), metrics
 through torch, and images/s over sizes with the peak memory of every stage. With ``--images``, an
 archive for ``data.source=zip``, the profile itself comes last, with its ablations and seeds
@@ -75,7 +75,7 @@ def parts(given: argparse.Namespace, work: Path, device: str) -> list[Part]:
         Part("sampling", ["benchmarks.sampling", *beside, *short, *out("sampling"),
                           *(["--levels", "6"] if quick else [])]),
         Part("metrics", ["benchmarks.metrics", "--torch", device, *short, *few, *out("metrics")]),
-        # Two processes of one group cannot share a card.
+        # Two processes of one group cannot use one card.
         Part("training", ["benchmarks.training", "--parts", "rates,stages", *short,
                           *out("training")], json=True),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ def test_rows_in_the_file_are_not_run_again(
 
     monkeypatch.setattr(metrics, "run_row", run_row)
     out, conditions = tmp_path / "rows.json", {"versions": {"numpy": "2"}}
-    first, second, *_ = metrics.CONTENDERS
+    first, second, *_ = metrics.IMPLEMENTATIONS
     with pytest.raises(KeyboardInterrupt):
         metrics.run_rows([second, "stops"], True, out, conditions)
     results = metrics.run_rows([first, second], True, out, conditions)
@@ -35,9 +35,9 @@ def test_rows_in_the_file_are_not_run_again(
         metrics.run_rows([first], True, out, {"versions": {"numpy": "3"}})
 
 
-def test_every_goal_belongs_to_a_contender_and_is_judged() -> None:
+def test_every_goal_belongs_to_a_implementation_and_is_judged() -> None:
     goals = {**metric_table.RATIO_GOALS, **metric_table.MEMORY_GOALS, **metric_table.MIB_GOALS}
-    assert all(name in metrics.CONTENDERS[row] for row, name in goals)
+    assert all(name in metrics.IMPLEMENTATIONS[row] for row, name in goals)
 
     def result(row: str, name: str, seconds: float, mib: float, value: Any) -> dict[str, Any]:
         run = {"seconds": seconds, "mib": mib, "value": value}
