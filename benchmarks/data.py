@@ -359,6 +359,8 @@ def million(args: argparse.Namespace) -> dict[str, Any]:
 
 PARTS = {"loader": loader, "downsample": downsample, "scaling": scaling, "formats": formats,
          "million": million}  # fmt: skip
+_NEEDS = {"loader": ["edm"], "downsample": ["edm", "images"], "scaling": ["images"],
+          "formats": ["images"]}  # fmt: skip
 
 
 def main() -> None:
@@ -374,6 +376,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="where the results go as well")
     args = parser.parse_args()
+    for name in _NEEDS.get(args.part, ()):
+        if getattr(args, name) is None:
+            parser.error(f"{args.part} needs --{name}")
     args.n = args.n or (1_000_000 if args.part == "million" else 20_000)
     text = json.dumps(PARTS[args.part](args), indent=1)
     print(text)

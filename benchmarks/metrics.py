@@ -118,7 +118,7 @@ def manifold_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs)
-    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+    return lambda: manifold_scores(real, generated, 3, device=device)._asdict()
 
 
 @implementation("manifold of 50k", "pagoda")
@@ -126,7 +126,7 @@ def manifold_large(inputs: Path, device: str | None = None) -> Callable[[], Any]
     from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs, "50k")
-    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+    return lambda: manifold_scores(real, generated, 3, device=device)._asdict()
 
 
 @implementation("statistics", "numpy cov (pytorch-fid)")
