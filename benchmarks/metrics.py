@@ -296,7 +296,9 @@ def main() -> None:
         return
     packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
     installed = versions(*packages)
-    print(", ".join(f"{name} {number}" for name, number in installed.items()), flush=True)
+    print(
+        ", ".join(f"{name} {number}" for name, number in installed.items()), end="\n\n", flush=True
+    )
     rows = sorted((row for row in IMPLEMENTATIONS if args.rows in row), key=LAST.__eq__)
     if args.torch:
         rows = [row for row in rows if any(map(_takes_device, IMPLEMENTATIONS[row].values()))]

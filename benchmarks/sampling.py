@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that results are kept in")
     args = parser.parse_args()
     results = run(Edm(args.edm) if args.edm else None, args.levels, args.quick, args.out)
-    print(json.dumps(results.conditions))
+    print(json.dumps(results.conditions), end="\n\n")
     print(shown(results))
 
 
