@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from benchmarks.comparison_sheets import draw_sheets
+from benchmarks.comparison_grids import draw_grids
 from benchmarks.timing import versions
 from pagoda.results.labels import generator_label
 from pagoda.results.numbers import t_interval
+from pagoda.rows import Row, from_json, to_csv
 
-Row = dict[str, Any]
-Column = tuple[int, str]
-"""Resolution and protocol: values of different columns are never compared."""
+Piece = dict[str, Any]
+"""What one piece of a stage took: a line of the log."""
 
-LOG, FORETOLD = "stages.jsonl", "plan.json"
+LOG, PREDICTED = "stages.jsonl", "plan.json"
 _SHOWN = ("fd", "fid", "fd_test", "fid_test", "precision", "recall", "train_share")
 _PLACES = ("data.source=", "data.path=", "data.hub=", "reference.extractors=",
            "reference.weights=", "reference.code=", "reference.download=")  # fmt: skip
@@ -34,8 +34,8 @@ _READING = """\
 How to read it: a column's name is its protocol; values compare within a column of one size only.
 `fd_...` is the Fréchet distance to training images, `fd_test_...` that to held-out ones; with
 `classifier` in the features of the embedded classifier, which is **not FID**. `train_share_...` is
-the share of samples whose nearest real neighbour, among as many training as held-out images, is a
-training image: 0.5 without copies, 1 for copies. Real images (floor) are the held-out ones. One
+the fraction of samples whose nearest real neighbour, among as many training as held-out images, is
+a training image: 0.5 without copies, 1 for copies. Real images (floor) are the held-out ones. One
 training seed is an indication; how far another seed alone moves a value is in the table over seeds,
 if there is one."""
 
@@ -67,13 +67,11 @@ class Compared:
     def rows(self) -> list[Row]:
         """Every value of every run."""
         found = [row for name in self.runs for row in read_run(self.work, name)]
-        for row in found:
-            if row["revision"] == "unknown" and self.revision:
-                row["revision"] = self.revision
-        return found
+        known = self.revision or "unknown"
+        return [replace(row, revision=known) if row.revision == "unknown" else row for row in found]
 
     @cached_property
-    def logged(self) -> list[Row]:
+    def logged(self) -> list[Piece]:
         """A row a piece of a stage of these runs."""
         lines = (self.work / LOG).read_text().splitlines()
         return [row for row in map(json.loads, lines) if row["run"] in self.runs]
@@ -86,11 +84,11 @@ class Compared:
         """The report of the first run, None if it is not there yet."""
         return next((self.work / next(iter(self.runs))).glob("reports/*/b*"), None)
 
-    def foretold(self) -> dict[tuple[str, str], float]:
-        """Seconds that the probe foretold of (run, stage); another seed takes as long as main."""
+    def predicted(self) -> dict[tuple[str, str], float]:
+        """Seconds that the probe predicted of (run, stage); another seed takes as long as main."""
         found = {}
         for name in self.runs:
-            file = self.work / ("main" if name.startswith("seed_") else name) / FORETOLD
+            file = self.work / ("main" if name.startswith("seed_") else name) / PREDICTED
             if file.exists():
                 for stage in json.loads(file.read_text())["stages"]:
                     hours = stage["hours"].get("this machine", 0.0)
@@ -105,10 +103,10 @@ def write_comparison(compared: Compared, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = compared.rows
-    _write_csv(folder / "comparison.csv", rows)
-    kept = [{k: v for k, v in row.items() if k != "key"} for row in compared.logged]
-    _write_csv(folder / "stages.csv", kept)
-    pictures = draw_sheets(compared.work, list(compared.runs), folder) if rows else []
+    (folder / "comparison.csv").write_text(to_csv(rows))
+    pieces = pd.DataFrame(compared.logged, dtype=object).drop(columns="key", errors="ignore")
+    pieces.to_csv(folder / "stages.csv", index=False)
+    pictures = draw_grids(compared.work, list(compared.runs), folder) if rows else []
     title = f"# `{compared.profile}`: {len(compared.runs)} runs side by side"
     parts = [title, facts(compared), runs_table(compared)]
     if rows:
@@ -121,21 +119,16 @@ def write_comparison(compared: Compared, folder: Path) -> None:
     (folder / "comparison.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _write_csv(file: Path, rows: Sequence[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def read_run(work: Path, name: str) -> list[Row]:
-    """All result rows of a run, each with the run's name and training seed."""
+    """All result rows of a run, each with the run's name as its variant, and training seed."""
     folder = work / name
     seed = yaml.safe_load((folder / "params.yaml").read_text())["seed"]
     files = sorted(folder.glob("runs/*/b*/evaluate/*/results.json"), key=lambda p: int(p.parts[-2]))
-    about = {"run": name, "training_seed": seed}
-    return [about | row for file in files for row in json.loads(file.read_text())["rows"]]
+    return [
+        replace(row, variant=name, training_seed=seed)
+        for file in files
+        for row in from_json(json.loads(file.read_text())["rows"], str(file))
+    ]
 
 
 def facts(compared: Compared) -> str:
@@ -147,12 +140,12 @@ def facts(compared: Compared) -> str:
         "Profile": f"`{compared.profile}`",
         "Changed for all runs": ", ".join(f"`{s}`" for s in compared.changed) or "nothing",
         "Images": _images(compared),
-        "Images a generator": _listed(f"{row['n']:,}" for row in rows),
-        "Evaluation seed": _listed(row["seed"] for row in rows),
-        "Held against": _references(rows),
-        "Features": _listed(f"`{row['features'][:10]}`" for row in rows),
-        "Code": _listed(f"`{row['revision']}`" for row in rows),
-        "Device": f"{_listed(row['device'] for row in rows)}; {platform.machine()}, "
+        "Images a generator": _listed(f"{row.n:,}" for row in rows),
+        "Evaluation seed": _listed(row.seed for row in rows),
+        "Compared with": _references(rows),
+        "Features": _listed(f"`{row.features[:10]}`" for row in rows if row.features),
+        "Code": _listed(f"`{row.revision}`" for row in rows),
+        "Device": f"{_listed(row.device for row in rows)}; {platform.machine()}, "
         f"{os.cpu_count()} cores",
         "Versions": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version}" for name, version in packages.items()),
@@ -178,10 +171,9 @@ def _images(compared: Compared) -> str:
 
 def _references(rows: Iterable[Row]) -> str:
     shown = (
-        f"{row['reference_n']:,} real images at {row['resolution']}x{row['resolution']} "
-        f"(`{row['reference'][:10]}`)"
+        f"{row.reference_n:,} real images at {row.size}x{row.size} (`{row.reference[:10]}`)"
         for row in rows
-        if row["metric"] in ("fd", "fid", "fd_test", "fid_test")
+        if row.metric in ("fd", "fid", "fd_test", "fid_test")
     )
     return _listed(shown, "; ")
 
@@ -208,15 +200,15 @@ def runs_table(compared: Compared) -> str:
 def distances(rows: Iterable[Row]) -> str:
     """A table a resolution: a line a run and generator, a column a protocol."""
     tables = []
-    shown = [row for row in rows if row["metric"] in _SHOWN]
-    for resolution in sorted({row["resolution"] for row in shown}):
-        here = [row for row in shown if row["resolution"] == resolution]
-        order = {row["protocol"]: _SHOWN.index(row["metric"]) for row in here}
+    shown = [row for row in rows if row.metric in _SHOWN]
+    for resolution in sorted({row.size for row in shown}):
+        here = [row for row in shown if row.size == resolution]
+        order = {row.protocol: _SHOWN.index(row.metric) for row in here}
         names = sorted(order, key=lambda name: order[name])
         lines: dict[tuple[str, str], dict[str, str]] = {}
         for row in here:
-            line = lines.setdefault((row["run"], generator_label(row["generator"])), {})
-            line[row["protocol"]] = f"{row['value']:.3g}"
+            line = lines.setdefault((row.variant, generator_label(row.generator)), {})
+            line[row.protocol] = f"{row.number:.3g}"
         cells = [[*key, *(line.get(name, "") for name in names)] for key, line in lines.items()]
         title = f"{resolution}x{resolution}"
         tables.append(_table(["run", f"generator, {title}", *(f"`{n}`" for n in names)], cells))
@@ -229,14 +221,14 @@ def over_seeds(rows: Iterable[Row]) -> str:
     Only runs that differ in the seed. Empty with one seed. The least is the paper's "best of
     three" and is biased.
     """
-    found: dict[tuple[str, Column], dict[int, float]] = {}
+    found: dict[tuple[str, int, str], dict[int, float]] = {}
     for row in rows:
-        main = row["run"] == "main" or row["run"].startswith("seed_")
-        if main and row["metric"] in _SHOWN and row["generator"] != "real":
-            key = generator_label(row["generator"]), (row["resolution"], row["protocol"])
-            found.setdefault(key, {})[row["training_seed"]] = row["value"]
+        main = row.variant == "main" or row.variant.startswith("seed_")
+        if main and row.metric in _SHOWN and row.generator != "real":
+            key = generator_label(row.generator), row.size, row.protocol
+            found.setdefault(key, {})[row.training_seed or 0] = row.number
     lines = []
-    for (generator, (resolution, name)), values in found.items():
+    for (generator, resolution, name), values in found.items():
         if len(values) > 1:
             of = list(values.values())
             each = ", ".join(f"{value:.3g}" for _, value in sorted(values.items()))
@@ -250,20 +242,20 @@ def over_seeds(rows: Iterable[Row]) -> str:
 
 
 def costs(compared: Compared) -> str:
-    """Seconds of every stage over all its pieces, what the probe foretold, images/s, memory.
+    """Seconds of every stage over all its pieces, what the probe predicted, images/s, memory.
 
     A stage that was linked from another run has no line. Images/s is that of the stage's own clock,
     without start and loading.
     """
-    lines: dict[tuple[str, str], list[Row]] = {}
+    lines: dict[tuple[str, str], list[Piece]] = {}
     for row in compared.logged:
         if "seconds" in row:
             lines.setdefault((row["run"], row["stage"]), []).append(row)
-    foretold, cells = compared.foretold(), []
+    predicted, cells = compared.predicted(), []
     sums: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in compared.runs}
     for (run, stage), pieces in lines.items():
         seconds, last = sum(r["seconds"] for r in pieces), pieces[-1]
-        said = foretold.get((run, plan_name(stage)))
+        said = predicted.get((run, plan_name(stage)))
         of_run = sums[run]
         of_run[0] += seconds
         if said:
@@ -277,10 +269,10 @@ def costs(compared: Compared) -> str:
     for run, (seconds, counted, said) in sums.items():
         ratio = f"{counted / said:.2f}" if said else ""
         cells.append([f"**{run}**", "**all**", f"{seconds:,.0f}", _number(said), ratio, *[""] * 4])
-    head = ["run", "stage", "seconds", "foretold", "seconds over foretold", "pieces", "images/s",
+    head = ["run", "stage", "seconds", "predicted", "seconds over predicted", "pieces", "images/s",
             "host GiB", "GPU GiB"]  # fmt: skip
     note = (
-        "Foretold are the seconds of `pagoda plan --probe` before the run: arithmetic only, "
+        "Predicted are the seconds of `pagoda plan --probe` before the run: arithmetic only, "
         "without start, loading, metrics and reports, which the seconds hold; a sum's ratio is "
         "over the stages that it names. Host memory is the peak of the stage's process, GPU memory "
         "that of all programs. What a run took over from another one has no line."

@@ -160,15 +160,15 @@ def _memory_blocks(training: Measured) -> list[str]:
         )
     blocks = ["## Peak memory of every stage", _wrapped(text), _table(header, lines)]
     if "studies" in training:
-        arms = training["studies"]
+        variants = training["studies"]
         blocks += [
             _wrapped(
-                "Studies: the last arm of each kind of steps, all arms of one study, and what puts "
-                f"its results together ({_settings(arms['settings'])})."
+                "Studies: the last variant of each kind of steps, all variants of one study, and "
+                f"what puts its results together ({_settings(variants['settings'])})."
             ),
             _table(
                 ["stage", "GiB"],
-                [(f"`{r['stage']}`", f"{r['peak_gib']:.2f}") for r in arms["rows"]],
+                [(f"`{r['stage']}`", f"{r['peak_gib']:.2f}") for r in variants["rows"]],
             ),
         ]
     return [*blocks, "A store of a million images in 4 GiB: [benchmarks](../benchmarks/README.md)."]

@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -233,11 +234,11 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
         once, many = opened(1), opened(args.copies)
 
         def go(images: Any, cores: int, *resolutions: int) -> float:
-            cutting.cores = lambda: cores
             start, where = time.perf_counter(), Path(folder, "pass")
             targets = [cutting.Target(where / str(r), "train", len(images), r, False)
                        for r in resolutions]  # fmt: skip
-            cutting.Cutting(images, targets, "adm", None).run(lambda _: None)
+            with patch.object(cutting, "cores", lambda: cores):
+                cutting.Cutting(images, targets, "adm", None).run(lambda _: None)
             wall = time.perf_counter() - start
             shutil.rmtree(where)
             return round(wall, 3)
@@ -358,6 +359,8 @@ def million(args: argparse.Namespace) -> dict[str, Any]:
 
 PARTS = {"loader": loader, "downsample": downsample, "scaling": scaling, "formats": formats,
          "million": million}  # fmt: skip
+_NEEDS = {"loader": ["edm"], "downsample": ["edm", "images"], "scaling": ["images"],
+          "formats": ["images"]}  # fmt: skip
 
 
 def main() -> None:
@@ -373,6 +376,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="where the results go as well")
     args = parser.parse_args()
+    for name in _NEEDS.get(args.part, ()):
+        if getattr(args, name) is None:
+            parser.error(f"{args.part} needs --{name}")
     args.n = args.n or (1_000_000 if args.part == "million" else 20_000)
     text = json.dumps(PARTS[args.part](args), indent=1)
     print(text)

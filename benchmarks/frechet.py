@@ -141,8 +141,8 @@ def run(dim: int, repeats: int) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     small, _ = commuting(np.ones(8))
-    for call in (frechet_distance, *PEERS.values()):
-        call(*small)  # libraries are imported before any clock starts
+    for find in (frechet_distance, *PEERS.values()):
+        find(*small)  # libraries are imported before any clock starts
     for name, values in spectra(dim).items():
         given, truth = commuting(values)
         known = {OURS: abs(frechet_distance(*given) / truth - 1)}

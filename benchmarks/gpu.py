@@ -3,7 +3,7 @@
     python -m benchmarks.gpu --work FOLDER [--edm EDM] [--images ZIP] [--minutes M]
 
 First whether the GPU computes what the CPU does, in which precision, compiled, and with checkpoints
-that move between both; then what ``pagoda plan --probe`` foretells for the profile ``imagenette``,
+that move between both; then what ``pagoda plan --probe`` predicts for the profile ``imagenette``,
 training step and sampling with inversion (beside NVlabs/edm where EDM is a checkout of it), metrics
 through torch, and images/s over sizes with the peak memory of every stage. With ``--images``, an
 archive for ``data.source=zip``, the profile itself comes last, with its ablations and seeds
@@ -75,7 +75,7 @@ def parts(given: argparse.Namespace, work: Path, device: str) -> list[Part]:
         Part("sampling", ["benchmarks.sampling", *beside, *short, *out("sampling"),
                           *(["--levels", "6"] if quick else [])]),
         Part("metrics", ["benchmarks.metrics", "--torch", device, *short, *few, *out("metrics")]),
-        # Two processes of one group cannot share a card.
+        # Two processes of one group cannot use one card.
         Part("training", ["benchmarks.training", "--parts", "rates,stages", *short,
                           *out("training")], json=True),
     ]  # fmt: skip
@@ -185,10 +185,11 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     status = 0
     for part in parts(given, given.work.resolve(), device):
-        if given.only not in part.name:
+        done = (given.work / f"{part.name}.done.json").is_file()
+        if given.only not in part.name and not done:
             continue
         left = deadline - time.monotonic()
-        if left < _LEAST_S and not (given.work / f"{part.name}.done.json").is_file():
+        if left < _LEAST_S and not done:
             status = _TIME_IS_UP
             continue
         results.append(result := run(part, given.work, left))
@@ -216,7 +217,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="folder of the comparison, with --images")
     parser.add_argument("--revision", help="of this code, where it is no git checkout")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, for a trial")
-    parser.add_argument("--only", default="", help="only parts whose name holds this")
+    parser.add_argument("--only", default="", help="run only parts whose name holds this")
     return parser.parse_args()
 
 

@@ -5,12 +5,13 @@
 One small network, the same weights and inputs on both: output and gradient in float32 without TF32,
 output as stages run it (convolutions in TF32, autocast to bfloat16, compiled), inversion; training
 steps of both kinds, whose checkpoints go to the CPU and back; the metrics' arithmetic. Prints a
-table; a line beyond its limit ends it with status 1, after all lines. Without a GPU the CPU is held
-against itself, and nothing is compiled.
+table; a line beyond its limit ends it with status 1, after all lines. Without a GPU the CPU is
+compared with itself, and nothing is compiled.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 import tempfile
@@ -137,6 +138,7 @@ def metrics(device: torch.device) -> Found:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     device = pick_device()
     kept, lines = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ RATIO_GOALS = {
     ("manifold", "prdc"): 2.5, ("statistics", "numpy cov (pytorch-fid)"): 1.0,
     ("KID, 100 subsets of 1000", "clean-fid"): 1.0,
 }  # fmt: skip
-"""Least CPU seconds of a peer over those of the first pagoda contender of its row."""
+"""Least CPU seconds of a peer over those of pagoda's first of its row."""
 MEMORY_GOALS = {("manifold", "prdc"): 5.0}
 """Least peak memory of a peer over pagoda's."""
 MIB_GOALS = {("statistics", "pagoda"): 200.0, ("manifold of 50k", "pagoda"): 2048.0}
@@ -19,13 +19,13 @@ ERROR_GOAL = 1e-12  # most relative error of pagoda where the truth is known
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line a contender: median and range of seconds, their ratio to pagoda's, memory, goals."""
+    """A line an implementation: median and range of seconds, ratio to pagoda's, memory, goals."""
     ours: dict[str, dict[str, Any]] = {}
     for result in results:
         if result["name"].startswith("pagoda"):
             ours.setdefault(result["row"], result)
-    lines = ["| row | contender | CPU s: median (range) | x pagoda | peak MiB | value | goal |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    head = "row | implementation | CPU s: median (range) | x pagoda | peak MiB | value | goal"
+    lines = [f"| {head} |", "|---|---|---|---|---|---|---|"]
     for result in results:
         seconds = [run["seconds"] for run in result["runs"]]
         ratio = _median(result) / _median(ours[result["row"]])

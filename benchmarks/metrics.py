@@ -9,10 +9,10 @@ in markdown for benchmarks/README.md, is of all rows in FILE. It takes about a q
 a quiet core, a third of that for the manifold of 50k, which comes last.
 
 Every measurement is a process of its own. Inputs are loaded and libraries imported before the clock
-starts; the peak is VmHWM, reset at that point, less what was resident then. Contenders of one row
-take turns, so that a change of the machine's load meets all of them. Where CUDA is at hand, rows
-marked "cuda" run ours on it too, in wall seconds. ``--torch DEVICE`` runs these alone: ours through
-torch on a device, which needs none of the peers.
+starts; the peak is VmHWM, reset at that point, less what was resident then. All of one row take
+turns, so that a change of the machine's load meets all of them. Where CUDA is at hand, rows marked
+"cuda" run ours on it too, in wall seconds. ``--torch DEVICE`` runs these alone: ours through torch
+on a device, which needs none of the peers.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ from benchmarks.timing import versions
 ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], "1"
 )
-Contender = Callable[[Path], Callable[[], Any]]
-CONTENDERS: dict[str, dict[str, Contender]] = {}
-REPEATS = {"manifold": 2, "manifold of 50k": 1}
+Implementation = Callable[[Path], Callable[[], Any]]
+IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {}
+REPEATS = {"manifold": 2, "manifold of 50k": 1, "Frechet, rank 1000, truth known": 1,
+           "Frechet, n < d, truth known": 1}  # fmt: skip
 LAST = "manifold of 50k"
 
 
-def contender(row: str, name: str) -> Callable[[Contender], Contender]:
+def implementation(row: str, name: str) -> Callable[[Implementation], Implementation]:
     """Register a function that prepares inputs and returns what is timed."""
 
-    def register(function: Contender) -> Contender:
-        CONTENDERS.setdefault(row, {})[name] = function
+    def register(function: Implementation) -> Implementation:
+        IMPLEMENTATIONS.setdefault(row, {})[name] = function
         return function
 
     return register
@@ -74,16 +75,17 @@ def covariances(inputs: Path, kind: str) -> list[np.ndarray]:
     return [load(inputs, f"{kind}_{name}") for name in ("m1", "s1", "m2", "s2")]
 
 
-@contender("Frechet, n > d", "pagoda, cached factor")
+@implementation("Frechet, n > d", "pagoda, cached factor")
 def full_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
-    from pagoda.evaluation.metrics.frechet import covariance_factor, frechet_distance
+    from pagoda.evaluation.metrics.frechet import frechet_distance
+    from pagoda.evaluation.metrics.statistics import covariance_factor
 
     m1, s1, m2, s2 = covariances(inputs, "full")
     factor = covariance_factor(s1)
     return lambda: frechet_distance(m1, s1, m2, s2, factor, device)
 
 
-@contender("Frechet, n > d", "pagoda")
+@implementation("Frechet, n > d", "pagoda")
 def full_ours_cold(inputs: Path) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.frechet import frechet_distance
 
@@ -91,7 +93,7 @@ def full_ours_cold(inputs: Path) -> Callable[[], Any]:
     return lambda: frechet_distance(m1, s1, m2, s2)
 
 
-@contender("Frechet, n < d", "pagoda")
+@implementation("Frechet, n < d", "pagoda")
 def few_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 
@@ -103,7 +105,7 @@ def manifold_inputs(inputs: Path, n: str = "10k") -> tuple[np.ndarray, np.ndarra
     return load(inputs, f"real_{n}"), load(inputs, f"generated_{n}")
 
 
-@contender("manifold", "prdc")
+@implementation("manifold", "prdc")
 def manifold_prdc(inputs: Path) -> Callable[[], Any]:
     from prdc import compute_prdc
 
@@ -111,23 +113,23 @@ def manifold_prdc(inputs: Path) -> Callable[[], Any]:
     return lambda: compute_prdc(real, generated, nearest_k=3)
 
 
-@contender("manifold", "pagoda")
+@implementation("manifold", "pagoda")
 def manifold_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs)
-    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+    return lambda: manifold_scores(real, generated, 3, device=device)._asdict()
 
 
-@contender("manifold of 50k", "pagoda")
+@implementation("manifold of 50k", "pagoda")
 def manifold_large(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.precision_recall import manifold_scores
 
     real, generated = manifold_inputs(inputs, "50k")
-    return lambda: vars(manifold_scores(real, generated, 3, device=device))
+    return lambda: manifold_scores(real, generated, 3, device=device)._asdict()
 
 
-@contender("statistics", "numpy cov (pytorch-fid)")
+@implementation("statistics", "numpy cov (pytorch-fid)")
 def statistics_numpy(inputs: Path) -> Callable[[], Any]:
     rows = load(inputs, "real_50k")
 
@@ -140,7 +142,7 @@ def statistics_numpy(inputs: Path) -> Callable[[], Any]:
     return run
 
 
-@contender("statistics", "pagoda")
+@implementation("statistics", "pagoda")
 def statistics_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.statistics import RunningMoments
 
@@ -156,7 +158,7 @@ def statistics_ours(inputs: Path, device: str | None = None) -> Callable[[], Any
     return run
 
 
-@contender("KID, 100 subsets of 1000", "clean-fid")
+@implementation("KID, 100 subsets of 1000", "clean-fid")
 def kid_clean(inputs: Path) -> Callable[[], Any]:
     from cleanfid.fid import kernel_distance
 
@@ -164,7 +166,7 @@ def kid_clean(inputs: Path) -> Callable[[], Any]:
     return lambda: kernel_distance(real, generated)
 
 
-@contender("KID, 100 subsets of 1000", "torch-fidelity")
+@implementation("KID, 100 subsets of 1000", "torch-fidelity")
 def kid_fidelity(inputs: Path) -> Callable[[], Any]:
     import torch
     from torch_fidelity.metric_kid import kid_features_to_metric
@@ -176,7 +178,7 @@ def kid_fidelity(inputs: Path) -> Callable[[], Any]:
     )["kernel_inception_distance_mean"]
 
 
-@contender("KID, 100 subsets of 1000", "pagoda")
+@implementation("KID, 100 subsets of 1000", "pagoda")
 def kid_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.kid import kernel_distance_of_subsets
 
@@ -184,7 +186,7 @@ def kid_ours(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     return lambda: kernel_distance_of_subsets(real, generated, device=device)[0]
 
 
-@contender("KID, 100 subsets of 1000", "pagoda, all pairs instead")
+@implementation("KID, 100 subsets of 1000", "pagoda, all pairs instead")
 def kid_whole(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.kid import kernel_distance
 
@@ -192,7 +194,7 @@ def kid_whole(inputs: Path, device: str | None = None) -> Callable[[], Any]:
     return lambda: kernel_distance(real, generated, device)
 
 
-def _error(find: Callable[..., float]) -> Contender:
+def _error(find: Callable[..., float]) -> Implementation:
     def prepare(inputs: Path) -> Callable[[], Any]:
         given, truth = covariances(inputs, "truth"), float(load(inputs, "truth_value"))
         return lambda: {"relative_error": abs(find(*given) / truth - 1)}
@@ -206,19 +208,11 @@ def by_pagoda(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) ->
     return frechet_distance(m1, s1, m2, s2)
 
 
-for _name, _find in (
-    (SQRTM, by_sqrtm),
-    (EIGVALS, by_eigvals),
-    ("pagoda", by_pagoda),
-):
-    contender("Frechet, rank 1000, truth known", _name)(_error(_find))
-REPEATS["Frechet, rank 1000, truth known"] = 1
+for _name, _find in ((SQRTM, by_sqrtm), (EIGVALS, by_eigvals), ("pagoda", by_pagoda)):
+    implementation("Frechet, rank 1000, truth known", _name)(_error(_find))
 
 
-REPEATS["Frechet, n < d, truth known"] = 1
-
-
-@contender("Frechet, n < d, truth known", "pagoda")
+@implementation("Frechet, n < d, truth known", "pagoda")
 def features_truth(inputs: Path) -> Callable[[], Any]:
     from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 
@@ -234,8 +228,8 @@ def _resident(field: str) -> float:
 
 
 def measure(row: str, name: str, inputs: Path, device: str | None) -> dict[str, Any]:
-    """Run one contender in this process: CPU seconds, or wall seconds on a device, and MiB."""
-    prepare = CONTENDERS[row][name]
+    """Run one implementation in this process: CPU seconds, or wall seconds on a device, and MiB."""
+    prepare = IMPLEMENTATIONS[row][name]
     run = prepare(inputs, device) if device else prepare(inputs)  # type: ignore[call-arg]
     if device:
         run()  # the device starts up
@@ -258,20 +252,20 @@ def in_child(row: str, name: str, inputs: Path, device: str | None = None) -> di
     return found
 
 
-def _takes_device(function: Contender) -> bool:
+def _takes_device(function: Implementation) -> bool:
     return "device" in inspect.signature(function).parameters
 
 
 def on_device(row: str, inputs: Path, device: str) -> list[dict[str, Any]]:
     """Ours of a row through torch on a device, in wall seconds."""
-    names = [name for name, function in CONTENDERS[row].items() if _takes_device(function)]
+    names = [name for name, function in IMPLEMENTATIONS[row].items() if _takes_device(function)]
     return [{"row": row, "name": f"{name}, torch on {device} (wall)",
              "runs": [in_child(row, name, inputs, device)]} for name in names]  # fmt: skip
 
 
 def run_row(row: str, inputs: Path, quick: bool) -> list[dict[str, Any]]:
     repeats = 1 if quick else REPEATS.get(row, 3)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS[row]}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in IMPLEMENTATIONS[row]}
     for _ in range(repeats):
         for name in runs:
             runs[name].append(in_child(row, name, inputs))
@@ -302,10 +296,12 @@ def main() -> None:
         return
     packages = ["numpy", "scipy", "clean-fid", "torch-fidelity", "prdc", "scikit-learn", "torch"]
     installed = versions(*packages)
-    print(", ".join(f"{name} {number}" for name, number in installed.items()), flush=True)
-    rows = sorted((row for row in CONTENDERS if args.rows in row), key=LAST.__eq__)
+    print(
+        ", ".join(f"{name} {number}" for name, number in installed.items()), end="\n\n", flush=True
+    )
+    rows = sorted((row for row in IMPLEMENTATIONS if args.rows in row), key=LAST.__eq__)
     if args.torch:
-        rows = [row for row in rows if any(map(_takes_device, CONTENDERS[row].values()))]
+        rows = [row for row in rows if any(map(_takes_device, IMPLEMENTATIONS[row].values()))]
     if args.quick:
         rows = [row for row in rows if row != LAST]
     found = {"versions": installed, "quick": args.quick}
@@ -331,7 +327,7 @@ def run_rows(
                 partial = out.with_suffix(".partial")
                 partial.write_text(json.dumps(conditions | {"results": results}, indent=1) + "\n")
                 partial.replace(out)
-    order = list(CONTENDERS)
+    order = list(IMPLEMENTATIONS)
     return sorted(results, key=lambda result: order.index(result["row"]))
 
 

@@ -79,7 +79,7 @@ def train(folder: Path, n: int) -> int:
     denoiser = Denoiser(spec, 0.5).to(memory_format=torch.channels_last)
     optim = {"batch": _BATCH, "lr": 1e-3, "clip": 1.0, "ema": 0.99}
     step = steps("teacher", denoiser, _batches(folder, n), optim)
-    count = _share(_STEPS, n)
+    count = _fewer(_STEPS, n)
     for i in range(count):
         step(i, i / count)
     return count * _BATCH
@@ -91,10 +91,10 @@ def draw(folder: Path, n: int) -> int:
 
     batches = _batches(folder, n)
     draw = GlobalDraw(batches.device)
-    return sum(len(draw.images(batches, _BATCH)[0]) for _ in range(_share(_DRAWS, n)))
+    return sum(len(draw.images(batches, _BATCH)[0]) for _ in range(_fewer(_DRAWS, n)))
 
 
-def _share(steps: int, n: int) -> int:
+def _fewer(steps: int, n: int) -> int:
     """Fewer steps of fewer images."""
     return max(2, min(steps, steps * n // 1_000_000))
 
@@ -131,10 +131,11 @@ def part(name: str, folder: Path, n: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def memory_group(limit: float) -> Any:
     """A control group of at most ``limit`` GiB, None where none can be made."""
-    group: Path | None = Path("/sys/fs/cgroup/memory") / f"pagoda-{os.getpid()}"
+    made = Path("/sys/fs/cgroup/memory") / f"pagoda-{os.getpid()}"
+    group: Path | None = made
     try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(int(limit * 2**30)))
+        made.mkdir()
+        (made / "memory.limit_in_bytes").write_text(str(int(limit * 2**30)))
     except OSError:
         group = None
     try:

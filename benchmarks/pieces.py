@@ -12,7 +12,7 @@ stopped; anything else is that of a stage that failed. That run ends there, the 
 ``--runs`` names what is run, ``main`` alone unless told otherwise; ``all`` is every one of
 :data:`RUNS`. Each has a folder ``WORK/<run>``. A stage that another run has finished with the same
 parameters and inputs is not run again: its outputs are linked. Before a run's first stage ``pagoda
-plan --probe`` foretells its seconds. ``WORK/stages.jsonl`` gets a row a piece: run, stage, seconds,
+plan --probe`` predicts its seconds. ``WORK/stages.jsonl`` gets a row a piece: run, stage, seconds,
 images/s of its history, peak memory of the host and of the GPU.
 
 Whenever it stops, ``WORK/comparison.md``, ``.csv`` and pictures are of what is there: values of all
@@ -41,7 +41,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.comparison import FORETOLD, LOG, Compared, write_comparison
+from benchmarks.comparison import LOG, PREDICTED, Compared, write_comparison
 from pagoda.artifacts import digest
 from pagoda.config import NO_WEIGHTS, with_lists
 from pagoda.derive import profile_tree
@@ -212,9 +212,9 @@ def _stop(process: subprocess.Popen[bytes]) -> Any:
     return None
 
 
-def foretell(folder: Path) -> None:
+def predict(folder: Path) -> None:
     """Keep what ``pagoda plan --probe`` says of a run, once; nothing if it fails."""
-    kept = folder / FORETOLD
+    kept = folder / PREDICTED
     if kept.exists():
         return
     try:
@@ -301,7 +301,7 @@ def run_one(work: Path, name: str, tree: dict[str, Any], deadline: float) -> int
             if time.monotonic() >= deadline:
                 return _TIME_IS_UP
             if not name.startswith("seed_"):  # another seed takes as long
-                foretell(work / name)
+                predict(work / name)
             code, took = run(stage, work / name, deadline - time.monotonic())
         row = {"run": name, "stage": stage.name, "key": stage.key} | took
         with log.open("a") as file:

@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,7 +70,7 @@ class Ours:
             return self.generator(z, labels)
 
 
-def contenders(size: Size, edm: Edm | None, levels: int) -> tuple[Jobs, list[Row]]:
+def implementations(size: Size, edm: Edm | None, levels: int) -> tuple[Jobs, list[Row]]:
     """What takes turns at one size; and a row that says how far the samplers' images are apart."""
     device, jobs, agreed = pick_device(), Jobs(), list[Row]()
     gpu = device.type == "cuda"
@@ -98,11 +99,10 @@ def contenders(size: Size, edm: Edm | None, levels: int) -> tuple[Jobs, list[Row
         if edm is not None and precision == "fp32":
             with whole_float32():
                 agreed.append(_apart(size, theirs(net), mine.sample(z, labels)))
-        jobs[f"pagoda, {nfe(levels, 'heun')} evaluations, {name}"] = lambda m=mine: m.sample(
-            z, labels
-        )
-        jobs[f"pagoda, inversion, {name}"] = lambda m=mine: m.invert(images, labels)
-        jobs[f"pagoda, one step, {name}"] = lambda m=mine: m.once(z, labels)
+        evaluations = nfe(levels, "heun")
+        jobs[f"pagoda, {evaluations} evaluations, {name}"] = partial(mine.sample, z, labels)
+        jobs[f"pagoda, inversion, {name}"] = partial(mine.invert, images, labels)
+        jobs[f"pagoda, one step, {name}"] = partial(mine.once, z, labels)
     return jobs, agreed
 
 
@@ -127,7 +127,7 @@ def run(edm: Edm | None, levels: int, quick: bool, out: Path | None) -> Results:
     })  # fmt: skip
     for size in sizes(quick):
         if not results.has(size.name):
-            jobs, agreed = contenders(size, edm, levels)
+            jobs, agreed = implementations(size, edm, levels)
             rows = interleaved(size.name, jobs, size.batch, 1 if quick else 5, int(gpu or quick))
             results.add([*agreed, *rows])
     return results
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that results are kept in")
     args = parser.parse_args()
     results = run(Edm(args.edm) if args.edm else None, args.levels, args.quick, args.out)
-    print(json.dumps(results.conditions))
+    print(json.dumps(results.conditions), end="\n\n")
     print(shown(results))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from pagoda.training.batches import ImageBatches
+from pagoda.networks.denoiser import Denoiser
+from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
 from pagoda.training.method import Given, Method, find_method
@@ -30,10 +31,11 @@ class Steps:
 
 def steps(
     name: str, network: torch.nn.Module, images: ImageBatches, optim: dict[str, Any],
-    pairs: Any = None, **settings: Any,
+    pairs: PairBatches | None = None, teacher: Denoiser | None = None, **settings: Any,
 ) -> Steps:  # fmt: skip
     """A method on a network; optimiser and settings beyond the defaults."""
     method = find_method(name)
     own = OptimConfig(**{"images": optim["batch"] * 1000, "lr": 1e-4} | optim)
-    given = Given(network, images, images.device, 0, _DIFFUSION, pairs)
+    asked = None if teacher is None else lambda: teacher
+    given = Given(network, images, images.device, 0, _DIFFUSION, pairs, asked)
     return Steps(method(method.Config(own, **settings), given), images.device)

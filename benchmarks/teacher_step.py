@@ -7,7 +7,7 @@ U-Net), with the same weights: before anything is timed, loss and gradient on th
 compared, and a difference beyond rounding ends the run. Then whole steps take turns: loss, backward
 pass, Adam, weight average; ours also draws and mirrors its batch and measures the gradient. With a
 GPU: EDM in float32 and float16, ours in bfloat16, with and without torch.compile, at sizes that
-fill it, with the share of a measured matrix product's speed. Without --edm only ours run.
+fill it, with the fraction of a measured matrix product's speed. Without --edm only ours run.
 
 Rows that FILE has are not measured again. ``--quick``: one small size, two repeats.
 """
@@ -60,7 +60,7 @@ def our_step(
 Jobs = dict[str, Callable[[], object]]
 
 
-def contenders(size: Size, edm: Edm | None) -> tuple[Jobs, list[Row]]:
+def implementations(size: Size, edm: Edm | None) -> tuple[Jobs, list[Row]]:
     """What takes turns at one size; and a row that says how well both agree."""
     device, jobs, agreed = pick_device(), Jobs(), list[Row]()
     weights: dict[str, torch.Tensor] | None = None
@@ -92,7 +92,7 @@ def run(edm: Edm | None, quick: bool, out: Path | None) -> Results:
     for size in sizes(quick):
         if results.has(size.name):
             continue
-        jobs, agreed = contenders(size, edm)
+        jobs, agreed = implementations(size, edm)
         rows = interleaved(size.name, jobs, size.batch, 2 if quick else 7, warm=3 if gpu else 1)
         facts = {"parameters": parameters(size.denoiser()), "flops": flops(size)}
         results.add([*agreed, *(row | facts for row in rows)])
@@ -114,10 +114,11 @@ def shown(results: Results) -> str:
             )
     peaks = {row["dtype"]: row["flops"] for row in results.rows if row["case"] == "peak"}
     for row in timed:
-        if "bf16" in row["contender"]:
+        if "bf16" in row["implementation"]:
             reached = row["flops"] * row["images"] / statistics.median(row["wall_s"])
-            share = reached / peaks["bfloat16"]
-            lines.append(f"- {row['case']}, {row['contender']}: {share:.0%} of the matrix product")
+            fraction = reached / peaks["bfloat16"]
+            who = f"{row['case']}, {row['implementation']}"
+            lines.append(f"- {who}: {fraction:.0%} of the matrix product")
     return "\n".join(lines)
 
 
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that results are kept in")
     args = parser.parse_args()
     results = run(Edm(args.edm) if args.edm else None, args.quick, args.out)
-    print(json.dumps(results.conditions))
+    print(json.dumps(results.conditions), end="\n\n")
     print(shown(results))
 
 

@@ -1,4 +1,4 @@
-"""Contenders that take turns, and files of results that a stopped run goes on from."""
+"""Implementations that take turns, and files of results that a stopped run goes on from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-"""A contender of a case: ``case``, ``contender``, ``images``, ``wall_s`` and ``cpu_s``."""
+"""One implementation at one case: their names, ``images``, ``wall_s`` and ``cpu_s``."""
 
 
 class Results:
@@ -59,7 +59,7 @@ def interleaved(
     this process's cores.
     """
     rows: dict[str, Row] = {
-        name: {"case": case, "contender": name, "images": images, "wall_s": [], "cpu_s": []}
+        name: {"case": case, "implementation": name, "images": images, "wall_s": [], "cpu_s": []}
         for name in jobs
     }
     for turn in range(warm + repeats):
@@ -144,15 +144,15 @@ def table(rows: Sequence[Row], peer: str, flops: Mapping[str, float] | None = No
     distorts less.
 
     Args:
-        peer: prefix of the contender that the others are held against.
+        peer: prefix of the implementation that the others are compared with.
         flops: operations an image of each case, for a column of FLOP/s.
     """
-    header = ["case", "contender", "ms: median (range)", "images/s", f"{peer} over it", "CPU s"]
-    lines = [header + (["GFLOP/s"] if flops else [])]
+    header = ["case", "implementation", "ms: median (range)", "images/s", f"{peer} over it"]
+    lines = [[*header, "CPU s", *(["GFLOP/s"] if flops else [])]]
     lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
     for row in rows:
         against = next((r for r in rows if r["case"] == row["case"]
-                        and r["contender"].startswith(peer)), row)  # fmt: skip
+                        and r["implementation"].startswith(peer)), row)  # fmt: skip
         wall, cpu = (
             statistics.median(against[key]) / statistics.median(row[key])
             for key in ("wall_s", "cpu_s")
@@ -160,7 +160,7 @@ def table(rows: Sequence[Row], peer: str, flops: Mapping[str, float] | None = No
         median = statistics.median(row["wall_s"])
         low, high = (f"{1e3 * f(row['wall_s']):,.0f}" for f in (min, max))
         rate = row["images"] / median
-        cells = [row["case"], row["contender"], f"{1e3 * median:,.0f} ({low} to {high})",
+        cells = [row["case"], row["implementation"], f"{1e3 * median:,.0f} ({low} to {high})",
                  f"{rate:,.1f}", f"{wall:.2f}", f"{cpu:.2f}"]  # fmt: skip
         if flops:
             cells.append(f"{flops[row['case']] * rate / 1e9:,.0f}")

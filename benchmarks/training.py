@@ -6,9 +6,9 @@ Networks are those of the smoke profile on random images. Rates are those of who
 cases take turns after one round that is not counted. Groups of processes, one thread each, train
 one batch together; they run one after the other. Memory is that of a small experiment's stages
 (benchmarks/stage_memory.py). Parts are ``rates``, ``processes``, ``stages``, ``more_images`` (the
-stages with four times as many images) and ``studies`` (study arms beside the stages); one that
-RESULTS.json has is not measured again. ``--quick`` takes fewer sizes and repeats: minutes on two
-cores. Writes and prints one JSON object; benchmarks/cost_page.py makes the page of it.
+stages with four times as many images) and ``studies`` (variants of studies beside the stages); one
+that RESULTS.json has is not measured again. ``--quick`` takes fewer sizes and repeats: minutes on
+two cores. Writes and prints one JSON object; benchmarks/cost_page.py makes the page of it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def make(
     )  # fmt: skip
     generator = generator_from_teacher(denoiser, sigma_max=80.0, output="denoiser").to(device)
     generator = generator.to(memory_format=torch.channels_last)
-    return steps("one_step", generator, batches, optim, pairs, prior_batch=batch)
+    return steps("one_step", generator, batches, optim, pairs, denoiser, prior_batch=batch)
 
 
 def job(what: str, resolution: int, batch: int) -> Callable[[], None]:

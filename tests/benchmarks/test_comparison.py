@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from benchmarks.comparison import Compared, over_seeds, plan_name, write_comparison
-from benchmarks.comparison_sheets import beside, read_sheets
+from benchmarks.comparison_grids import beside, read_grids
 from benchmarks.pieces import RUNS, compose, stages
+from pagoda.rows import Row
 
 SECRET = "/home/somebody/images.zip"
 SETTINGS = ("data.source=zip", f"data.path={SECRET}", "teacher.optim.images=640")
@@ -22,9 +23,9 @@ GENERATORS = {16: ("student", "teacher"), 32: ("grown", "upsampled_base"),
               8: ("student", "teacher")}  # fmt: skip
 
 
-def row(run: str, seed: int, value: float) -> dict[str, Any]:
-    return {"run": run, "training_seed": seed, "metric": "fd", "generator": "grown",
-            "resolution": 64, "protocol": "fd_classifier_2k", "value": value}  # fmt: skip
+def row(run: str, seed: int, value: float) -> Row:
+    return Row(variant=run, training_seed=seed, metric="fd", generator="grown", resolution=64,
+               protocol="fd_classifier_2k", value=value, n=2048)  # fmt: skip
 
 
 def test_the_spread_over_seeds_leaves_other_runs_out() -> None:
@@ -43,7 +44,7 @@ def test_stages_are_named_as_the_plan_names_them() -> None:
 
 
 def evaluate(folder: Path, tree: dict[str, Any], resolution: int, colour: int) -> None:
-    """Results and sheets as the stage leaves them."""
+    """Results and grids as the stage leaves them."""
     base = tree["base_res"]
     where = folder / "runs" / tree["name"] / f"b{base}" / "evaluate" / str(resolution)
     where.mkdir(parents=True)
@@ -55,6 +56,9 @@ def evaluate(folder: Path, tree: dict[str, Any], resolution: int, colour: int) -
          "device": "cpu", "base_res": base}
         for generator in (main, "real") for metric in ("fd", "fd_test", "train_share")
     ]  # fmt: skip
+    # Keys that say nothing are left out.
+    rows.append({"metric": "drift", "protocol": "drift", "value": None, "n": 64, "seed": 7,
+                 "revision": "unknown", "device": "cpu"})  # fmt: skip
     (where / "results.json").write_text(json.dumps({"rows": rows, "sheets": [main, other]}))
     np.save(where / "samples.npy", np.full((2, 2, 3, 3, resolution, resolution), colour, np.uint8))
 
@@ -108,7 +112,7 @@ def test_the_page_says_what_was_run_and_names_no_folder(work: Path, tmp_path: Pa
     assert "`fd_classifier_64` | `fd_test_classifier_64` | `train_share_classifier_64` |" in text
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 7 * 2 * 3 and {r["revision"] for r in rows} == {"0123456789ab"}
+    assert len(rows) == 7 * (2 * 3 + 1) and {r["revision"] for r in rows} == {"0123456789ab"}
     with (out / "stages.csv").open() as file:
         assert [r["done"] for r in csv.DictReader(file)] == ["False", "True", "True"]
 
@@ -120,7 +124,7 @@ def test_pictures_show_the_same_latents_and_say_where_they_differ(work: Path) ->
         assert f"({name})" in text and Image.open(work / name).width > 100
     assert "half_base: latents of another size" in text
     found = {
-        name: read_sheets(work / name, compared(work).params(name)) for name in compared(work).runs
+        name: read_grids(work / name, compared(work).params(name)) for name in compared(work).runs
     }
     at_base, _ = beside(found, 16)
     assert [group.title for group in at_base] == ["teacher", "main", "half_base"]

@@ -35,7 +35,7 @@ def measured() -> dict[str, Any]:
                    "rows": [{"stage": "teacher", "peak_gib": 0.5}]},
         "more_images": {"settings": {"data.train_images": 28},
                         "rows": [{"stage": "teacher", "peak_gib": 0.75}]},
-        "studies": {"settings": {}, "rows": [{"stage": "arm cost direct", "peak_gib": 0.625}]},
+        "studies": {"settings": {}, "rows": [{"stage": "variant cost direct", "peak_gib": 0.625}]},
     }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_every_figure_follows_from_what_was_measured() -> None:
     assert "| 2 | 64.0 (32.0 to 128.0) | 2.00 |" in page
     assert "| 2 | 100.0 (50.0 to 200.0) | 2.00 |" in page
     assert "4.00 times as much" in page.replace("\n", " ")
-    assert "| `teacher` | 0.50 | 0.75 |" in page and "| `arm cost direct` | 0.62 |" in page
+    assert "| `teacher` | 0.50 | 0.75 |" in page and "| `variant cost direct` | 0.62 |" in page
     text = page.replace("\n", " ")
     assert "abacus, 3 cores, no GPU, 2 threads; python 3.99, torch 9.8" in text
     assert "Medians of 3 steps" in text and "Load at the start 0.25" in text
@@ -95,17 +95,17 @@ def test_the_committed_page_is_that_of_the_committed_measurements() -> None:
 
 
 def test_a_variant_of_every_kind_is_measured_after_what_it_reads() -> None:
-    arms = stage_memory.variants()
+    found = stage_memory.variants()
     trees = {
         file.parent.name: yaml.safe_load(file.read_text())["variants"]
         for file in (ROOT / "experiments").glob("*/study.yaml")
     }
     kinds = {tuple(arm.get("steps", ())) for tree in trees.values() for arm in tree.values()}
-    assert {tuple(trees[study][arm].get("steps", ())) for study, arm in arms} == kinds
-    assert {arm for study, arm in arms if study == "cost"} == set(trees["cost"])
-    for i, (study, arm) in enumerate(arms):
+    assert {tuple(trees[study][arm].get("steps", ())) for study, arm in found} == kinds
+    assert {arm for study, arm in found if study == "cost"} == set(trees["cost"])
+    for i, (study, arm) in enumerate(found):
         parent = trees[study][arm].get("of")
-        assert parent is None or (study, parent) in arms[:i]
+        assert parent is None or (study, parent) in found[:i]
 
 
 def test_parts_that_the_file_has_are_not_measured_again(

@@ -98,7 +98,7 @@ def test_it_goes_on_where_it_stopped_and_links_what_runs_share(tmp_path: Path) -
     linked = {r["stage"] for r in rows if r["run"] == "adversarial_growth" and "linked_from" in r}
     assert {"teacher", "distill", "features"} <= linked and "report" not in linked
     with (tmp_path / "comparison.csv").open() as file:
-        values = {(r["run"], r["generator"], r["resolution"], r["protocol"]): r["value"]
+        values = {(r["variant"], r["generator"], r["resolution"], r["protocol"]): r["value"]
                   for r in csv.DictReader(file)}  # fmt: skip
     student = [values[run, "student", "8", "fd_classifier_64"]
                for run in ("main", "adversarial_growth", "seed_1")]  # fmt: skip

@@ -24,7 +24,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Sheets:
+class Grids:
     """Samples of a run at one resolution, by generator; the first is the main one."""
 
     base: int
@@ -36,10 +36,10 @@ class Sheets:
         return next(iter(self.images))
 
 
-def draw_sheets(work: Path, runs: list[str], folder: Path) -> list[Picture]:
+def draw_grids(work: Path, runs: list[str], folder: Path) -> list[Picture]:
     """Draw the first run through the resolutions, and every run at base and target resolution."""
     params = {run: yaml.safe_load((work / run / "params.yaml").read_text()) for run in runs}
-    found = {run: read_sheets(work / run, tree) for run, tree in params.items()}
+    found = {run: read_grids(work / run, tree) for run, tree in params.items()}
     first = runs[0]
     names = _classes(work / first, params[first])
     if not found[first] or not names:
@@ -64,19 +64,19 @@ def draw_sheets(work: Path, runs: list[str], folder: Path) -> list[Picture]:
     return pictures
 
 
-def read_sheets(run: Path, tree: dict[str, Any]) -> dict[int, Sheets]:
-    """The sheets of every resolution that a run was evaluated at."""
+def read_grids(run: Path, tree: dict[str, Any]) -> dict[int, Grids]:
+    """The grids of every resolution that a run was evaluated at."""
     base, found = tree["base_res"], {}
     for resolution in tree["resolutions"]:
         folder = run / "runs" / tree["name"] / f"b{base}" / "evaluate" / str(resolution)
         if (folder / "results.json").exists():
             result = json.loads((folder / "results.json").read_text())
             images = dict(zip(result["sheets"], np.load(folder / "samples.npy"), strict=True))
-            found[resolution] = Sheets(base, result["rows"][0]["seed"], images)
+            found[resolution] = Grids(base, result["rows"][0]["seed"], images)
     return found
 
 
-def beside(found: dict[str, dict[int, Sheets]], resolution: int) -> tuple[list[Group], list[str]]:
+def beside(found: dict[str, dict[int, Grids]], resolution: int) -> tuple[list[Group], list[str]]:
     """The main generator of every run, after the first run's teacher; runs with other latents.
 
     Runs that share a generator with an earlier one, as growth alone differs, are shown once.
@@ -84,10 +84,10 @@ def beside(found: dict[str, dict[int, Sheets]], resolution: int) -> tuple[list[G
     groups: list[Group] = []
     other, shown = [], list[np.ndarray]()
     base = next(iter(next(iter(found.values())).values())).base
-    for run, sheets in found.items():
-        if resolution not in sheets:
+    for run, grids in found.items():
+        if resolution not in grids:
             continue
-        here = sheets[resolution]
+        here = grids[resolution]
         if not groups and "teacher" in here.images:
             groups.append(Group("teacher", here.images["teacher"]))
         images = here.images[here.main]
