@@ -1,6 +1,6 @@
 """Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs; verdicts.
 
-A claim in ``experiments/claims.yaml`` reads::
+A claim, one of the list ``claims`` of that file, reads::
 
     - id: pairs.one_percent            # unique
       claim: One percent of the pairs gives the same quality.
