@@ -103,35 +103,34 @@ def test_a_bomb_of_aliases_is_read_and_refused_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "told"),
+    ("variant", "said"),
     [
-        ("7", "arm x is 7"),
-        ("{label: x, set: 5}", "arm x: set is 5"),
-        ("{label: x, set: {8: 1}}", "arm x: set is"),
-        ("{label: x, images: half}", "arm x: images is 'half'"),
-        ("{label: x, images: {teacher: half}}", "arm x: images is .* a share above 0"),
-        ("{label: x, images: {teacher: 0}}", "arm x: images is"),
-        ("{label: x, images: {techer: 0.5}}", "arm x: images is .* for any of teacher,"),
-        ("{label: x, steps: teacher}", "arm x: steps is 'teacher'"),
-        ("{label: x, steps: [[grow]]}", "arm x: steps is"),
-        ("{label: x, of: [y]}", "arm x: of is"),
-        ("{label: x, doublings: two}", "arm x: doublings is 'two'"),
-        ("{label: x, axis: left}", "arm x: axis is 'left'"),
+        ("7", "variants.x = 7"),
+        ("{label: x, set: 5}", "variants.x.set = 5"),
+        ("{label: x, images: half}", "variants.x.images = 'half'"),
+        ("{label: x, images: {teacher: half}}", "variants.x.images.teacher = 'half'"),
+        ("{label: x, images: {teacher: 0}}", "variants.x.images.teacher = 0"),
+        ("{label: x, images: {techer: 0.5}}", "variants.x.images = 'techer'.* one of teacher,"),
+        ("{label: x, steps: teacher}", "variants.x.steps = 'teacher'"),
+        ("{label: x, steps: [[grow]]}", r"variants.x.steps\[0\] = \['grow'\]"),
+        ("{label: x, of: [y]}", "variants.x.of = "),
+        ("{label: x, doublings: two}", "variants.x.doublings = 'two'"),
+        ("{label: x, axis: left}", "variants.x.axis = 'left'"),
     ],
 )
-def test_an_arm_of_another_shape_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str, told: str
+def test_a_variant_of_another_shape_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "experiments/mine/study.yaml"
     file.parent.mkdir(parents=True)
-    text = "{title: a, question: b, rule: c, size: usual, arms: {x: ARM}}"
-    file.write_text(text.replace("ARM", arm))
-    with pytest.raises(PagodaError, match=f"study.yaml: {told}") as caught:
+    text = "{title: a, question: b, rule: c, size: usual, variants: {x: VARIANT}}"
+    file.write_text(text.replace("VARIANT", variant))
+    with pytest.raises(PagodaError, match=f"study.yaml: {said}") as caught:
         load_study("mine")
     assert "\n" not in str(caught.value)
-    file.write_text(text.replace("usual", "large").replace("ARM", "{label: x}"))
-    with pytest.raises(PagodaError, match="size is 'large'"):
+    file.write_text(text.replace("usual", "large").replace("VARIANT", "{label: x}"))
+    with pytest.raises(PagodaError, match="size = 'large'"):
         load_study("mine")
 
 
