@@ -51,9 +51,7 @@ def test_standard_normal_latents_pass_and_shrunken_ones_do_not() -> None:
     assert found.std == pytest.approx(1, abs=0.01)
     assert found.kurtosis == pytest.approx(3, abs=0.05)
     assert abs(found.skewness) < 0.02
-    assert found.ks_norms < 1.63 / np.sqrt(
-        len(z)
-    )  # 1 % critical value of Kolmogorov's distribution
+    assert found.ks_norms < 1.63 / np.sqrt(len(z))  # 1 % critical value by Kolmogorov
     assert abs(found.neighbour_correlation) < 0.01
     inside = normality(0.8 * z)  # distances of the distributions are known
     grid = np.linspace(0, 3, 30001)
