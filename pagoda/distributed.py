@@ -182,7 +182,7 @@ def group() -> Iterator[None]:
 
     Raises:
         PagodaError: the group cannot be joined, or another process is gone or hangs. The agent then
-            ends this process before it speaks, and tells why the other one failed.
+            ends this process before it speaks, and says why the other one failed.
     """
     if launched_world_size() == 1 or _joined():
         yield

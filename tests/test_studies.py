@@ -132,7 +132,7 @@ def test_every_study_has_its_half_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_page_and_the_card_state_the_rules_that_judge(name: str) -> None:
+def test_the_page_and_the_card_state_the_rules_that_decide(name: str) -> None:
     """As many claims as the study has, and every limit of theirs."""
     rule = " ".join(load_study(name).rule.split())
     page = (ROOT / "experiments" / name / "README.md").read_text()

@@ -46,7 +46,7 @@ def plan(
 def import_(
     file: An[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
     out: An[Path, option("FOLDER", "Where the new artifact goes.")],
-    kind: An[Text, option("KIND", "teacher or generator, where the file does not tell.")] = None,
+    kind: An[Text, option("KIND", "teacher or generator, where the file does not say.")] = None,
     resolution: An[int, option("PIXELS", "Of the U-Net, for a .pt.", min=4)] = 64,
     head_channels: An[int, option("N", "Channels a head of attention, for a .pt.", min=1)] = 64,
     growth_blocks: An[int, option("N", "Blocks after each up-sampling one, for a .pt.", min=0)] = 2,

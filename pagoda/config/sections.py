@@ -128,7 +128,7 @@ class DistillConfig(ByMethod):
         "train"
     )
     pair_share: float = opt(
-        "share of the inverted latents that the regression loss uses, the first of each class",
+        "fraction of the inverted latents that the regression loss uses, the first of each class",
         gt=0, le=1,
     )  # fmt: skip
     output: str = opt(

@@ -28,7 +28,7 @@ _ONE_AT_A_TIME = threading.Lock()  # threads share the position in an archive
 
 
 def open_tree(path: str | Path) -> Tree:
-    """The folder, zip or tar archive at ``path``, told apart by what it is.
+    """The folder, zip or tar archive at ``path``, chosen by what it is.
 
     Raises:
         PagodaError: if there is nothing, or nothing that can be listed.
@@ -101,7 +101,7 @@ class _Archive(Walked):
             return found
         if found.target.startswith("/"):
             raise FileNotFoundError(errno.ENOENT, "not in the archive")
-        self._held[folder][item] = _Link("/")  # a link that leads back to itself leads nowhere
+        self._held[folder][item] = _Link("/")  # a link that leads back to itself is broken
         here: File | str | None = ""
         for part in found.target.split("/"):
             if not isinstance(here, str) or (part == ".." and not here):

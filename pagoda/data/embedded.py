@@ -20,10 +20,10 @@ SEED = 0
 """Seed of the one embedded set that every experiment uses, so that distances compare."""
 
 _CHUNK = 1 << 15  # samples worked on at once: small enough for the processor's cache
-_OUTLINE = 0.022  # width of the outline, share of the image
-_SHADOW = 0.11  # reach of the contact shadow, share of the image
+_OUTLINE = 0.022  # width of the outline, fraction of the image
+_SHADOW = 0.11  # reach of the contact shadow, fraction of the image
 _TEXTURE = 0.13  # amplitude of the object's fine texture
-_WEAVE = 0.083  # period of the background's weave, share of the image
+_WEAVE = 0.083  # period of the background's weave, fraction of the image
 # How far the highlight sits from the centre, in radii: on the body of each shape.
 _HIGHLIGHT = np.array([0.45, 0.4, 0.25, 0.76, 0.1, 0.15, 0.4, 0.4, 0.6, 0.5])
 

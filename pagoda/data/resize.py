@@ -140,7 +140,7 @@ def _scale_colour_key(image: Image.Image) -> None:
     stored = tiles[0].args if tiles and image.format == "PNG" else None
     if stored in ("L;2", "L;4") and isinstance(key, int):
         image.info["transparency"] = key * (85 if stored == "L;2" else 17)
-    if stored == "RGB;16B" and key is not None:  # its pixels have lost what would tell them apart
+    if stored == "RGB;16B" and key is not None:  # its pixels have lost what the key is in
         raise PagodaError("16-bit colour with a colour key; save it with an alpha channel instead")
 
 

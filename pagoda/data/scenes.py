@@ -28,7 +28,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 # Largest tilt a class, degrees: none may turn into another class (a square into a rhombus).
 _MAX_TILT = np.array([30.0, 22, 25, 30, 22, 34, 30, 22, 35, 40])
-# Radius a class, as a share of the image width: bold patterns need room to be read at 8x8.
+# Radius a class, as a fraction of the image width: bold patterns need room to be read at 8x8.
 _RADIUS = np.array([(0.22, 0.36), (0.23, 0.38), (0.25, 0.4), (0.25, 0.38), (0.25, 0.4),
                     (0.27, 0.4), (0.3, 0.4), (0.3, 0.4), (0.26, 0.38), (0.29, 0.4)])  # fmt: skip
 _NOUNS = ("disc", "square", "triangle", "ring", "plus sign", "star", "striped tile",
@@ -43,7 +43,7 @@ _GROUND = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 
 @dataclass(frozen=True)
 class Scenes:
-    """Parameters of n scenes. Lengths are shares of the image width, origin at its centre, x to
+    """Parameters of n scenes. Lengths are fractions of the image width, origin at its centre, x to
     the right, y down, angles in radians clockwise, colours in 0..1.
 
     ``mirror`` is +1 or -1 and multiplies x before anything is drawn, which makes the distribution

@@ -19,7 +19,7 @@ Field = NDArray[Any]  # float32
 
 class Surface(NamedTuple):
     """A shape at every sample: ``distance`` to its edge (negative inside, units of the radius),
-    fine ``texture`` in -1..1, and the share of the second colour (None: there is none).
+    fine ``texture`` in -1..1, and the fraction of the second colour (None: there is none).
     """
 
     distance: Field
@@ -36,9 +36,9 @@ def wave(x: Field) -> Field:
 
 
 def edge(signed: Field, h: Field) -> Field:
-    """Share of a sample of width ``h`` that lies where ``signed`` is negative."""
-    share: Field = np.clip(np.float32(0.5) - signed / h, np.float32(0), np.float32(1))
-    return share
+    """Fraction of a sample of width ``h`` that lies where ``signed`` is negative."""
+    fraction: Field = np.clip(np.float32(0.5) - signed / h, np.float32(0), np.float32(1))
+    return fraction
 
 
 def bands(x: Field, h: Field) -> Field:

@@ -3,7 +3,7 @@
 * An image is a file whose name ends in one of :data:`ENDINGS`, in small or capital letters.
 * Names that start with a dot and those of :data:`HIDDEN` are hidden, at any depth.
 * Links, symbolic or hard, are followed, in archives as on disk; one that leads back to a folder it
-  lies in is passed over, one that leads nowhere is refused.
+  lies in is passed over, a broken one is refused.
 * Pipes, sockets and devices are never opened. One name twice in an archive is refused, and so is
   an image of more than :data:`MOST_BYTES`.
 * What is passed over is counted, and :meth:`Tree.passed_over` says so.

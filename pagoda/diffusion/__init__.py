@@ -1,1 +1,1 @@
-"""EDM preconditioning, noise law and the probability-flow ODE in both directions."""
+"""EDM preconditioning, noise schedule and the probability-flow ODE in both directions."""

@@ -1,4 +1,4 @@
-"""EDM preconditioning and noise law (Karras et al. 2022, arXiv 2206.00364, table 1)."""
+"""EDM preconditioning and noise schedule (Karras et al. 2022, arXiv 2206.00364, table 1)."""
 
 from __future__ import annotations
 

@@ -95,10 +95,10 @@ class LossConfig:
     weight_min: float = opt("smallest adaptive lambda", default=0.0, ge=0)
     weight_max: float = opt("largest adaptive lambda", default=10.0, ge=0)
     adversarial_start: float = opt(
-        "share of training before the adversarial loss", default=0.0, ge=0, lt=1
+        "fraction of training before the adversarial loss", default=0.0, ge=0, lt=1
     )
     adversarial_ramp: float = opt(
-        "share of training over which lambda then rises", default=0.0, ge=0, le=1
+        "fraction of training over which lambda then rises", default=0.0, ge=0, le=1
     )
 
     def ramp(self, progress: float) -> float | None:
@@ -146,7 +146,7 @@ class OneStep(Method):
     """The generator against a discriminator, and towards the images of inverted latents.
 
     The generator maps pairs and prior latents in one call; the discriminator learns from the fakes
-    and from ``prior_batch`` real images, then judges the fakes for the generator.
+    and from ``prior_batch`` real images, then scores the fakes for the generator.
     """
 
     Config = OneStepConfig
@@ -327,15 +327,15 @@ class OneStep(Method):
         from pagoda.losses.augment import diff_augment
 
         if not self.config.discriminator.augment:
-            return self._judge(images, labels)
+            return self._discriminate(images, labels)
         count = self.discriminator.views
         views = [
             diff_augment(images, draw.augmentation(key * count + k, images.shape[-1], *sizes))
             for k in range(count)
         ]
-        return self._judge(views if count > 1 else views[0], labels)
+        return self._discriminate(views if count > 1 else views[0], labels)
 
-    def _judge(self, images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+    def _discriminate(self, images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """In micro batches the convolutional discriminator computes its features in parts and its
         statistic of the batch on the whole, so that nothing changes but memory. The others
         normalise over the batch in every layer of their heads, and R1 needs second derivatives:

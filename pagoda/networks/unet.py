@@ -60,7 +60,7 @@ class UNetSpec:
         whole(card, "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group")
         whole(card, "augment_labels", least=0)
         if not 0 <= spec.dropout < 1:
-            raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a share")
+            raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a fraction")
         positive(card, "time_scale")
         halvings = len(spec.channel_mult) - 1
         if spec.resolution % (1 << halvings):

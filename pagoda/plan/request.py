@@ -27,7 +27,7 @@ def print_plan(
     """Print the plan of a profile, or of the parameters, as tables or as JSON.
 
     Raises:
-        PagodaError: for a profile, count, share or peak that cannot be.
+        PagodaError: for a profile, count, fraction or peak that cannot be.
     """
     config = load(params) if profile is None else profile_config(profile)
     plan = planned(config, images, utilisation, tflops, probed)
@@ -57,7 +57,7 @@ def planned(
     The arguments are those of the command line.
 
     Raises:
-        PagodaError: for a count, share or peak that cannot be.
+        PagodaError: for a count, fraction or peak that cannot be.
     """
     from pagoda.plan.count import make_plan
 

@@ -8,7 +8,7 @@ CARDS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 """Dense bfloat16 tensor-core peaks in TFLOP/s, NVIDIA's data sheets (H100 and H200 SXM, A100)."""
 
 THIS_MACHINE = "this machine"
-"""Column of the hours that a probe foretells."""
+"""Column of the hours that a probe predicts."""
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,10 @@ def _stage_one(plan: Plan) -> str:
 
 def _growth(plan: Plan) -> str:
     def row(d: Direct) -> list[str]:
-        step, share = "", ""
+        step, fraction = "", ""
         if d.step_flops is not None:
-            step, share = _number(d.step_flops, _PETA), _percent(d.step_flops / d.flops)
-        return [f"{d.resolution}x{d.resolution}", step, share, _number(d.reached_flops, _PETA),
+            step, fraction = _number(d.step_flops, _PETA), _percent(d.step_flops / d.flops)
+        return [f"{d.resolution}x{d.resolution}", step, fraction, _number(d.reached_flops, _PETA),
                 _percent(d.reached_flops / d.flops)]  # fmt: skip
 
     header = ["grown to", "PFLOP of the step", "of diffusion there, our budgets",
@@ -138,8 +138,8 @@ def _number(value: float | None, unit: float = 1.0) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def _percent(share: float) -> str:
-    return f"{_number(100 * share)} %"
+def _percent(fraction: float) -> str:
+    return f"{_number(100 * fraction)} %"
 
 
 def _millions(count: int | None) -> str:

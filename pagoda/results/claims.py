@@ -1,11 +1,11 @@
 """Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs; verdicts.
 
-A claim in ``experiments/claims.yaml`` reads::
+A claim, one of the list ``claims`` of that file, reads::
 
     - id: pairs.one_percent            # unique
       claim: One percent of the pairs gives the same quality.
       source: paper, section 5.1       # or: study
-      metric: fd                       # every protocol of it is judged by itself
+      metric: fd                       # every protocol of it has a verdict of its own
       generator: student
       resolution: base                 # base, target, grown (all above the base) or pixels
       value: [share-1]                 # variants
@@ -121,13 +121,13 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A claim judged on one profile under one protocol."""
+class Verdict:
+    """What became of a claim on one profile under one protocol."""
 
     claim: Claim
-    verdict: str  # SUPPORTED, REFUTED or OPEN
+    outcome: str  # SUPPORTED, REFUTED or OPEN
     reason: str
-    profile: str = ""  # it was judged on; empty if the study was not run
+    profile: str = ""  # it was reached on; empty if the study was not run
     protocol: str = ""  # of the values; empty if there are none
     effect: Interval | None = None  # over seeds; None if there is none
     seeds: Mapping[int, float] = dataclasses.field(default_factory=dict)  # effect of each
@@ -154,41 +154,41 @@ def read_claims(folder: Path = FOLDER) -> list[Claim]:
     return claims
 
 
-def judge_all(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> list[Judgement]:
+def all_verdicts(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> list[Verdict]:
     """Every claim on every profile its study ran at, under every protocol found."""
-    found: list[Judgement] = []
+    found: list[Verdict] = []
     studies = [study.with_derived() for study in studies]
     for claim in claims:
         ran = [s for s in studies if s.card.study == claim.study]
-        found += [j for study in ran for j in judge(claim, study)]
+        found += [j for study in ran for j in verdicts_of(claim, study)]
         if not ran:
-            found.append(Judgement(claim, OPEN, "the study was not run"))
+            found.append(Verdict(claim, OPEN, "the study was not run"))
     return found
 
 
-def judge(claim: Claim, study: StudyResults) -> list[Judgement]:
-    """One judgement a protocol of the claim's metric; one without numbers if there is none."""
+def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
+    """One verdict a protocol of the claim's metric; one without numbers if there is none."""
     profile = study.card.profile
     rows = [r for r in study.rows if r.metric == claim.metric]
     protocols = sorted({r.protocol for r in rows if r.generator == claim.generator})
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
-        return [Judgement(claim, OPEN, reason, profile, study=study)]
+        return [Verdict(claim, OPEN, reason, profile, study=study)]
     variants = {*claim.value, *claim.against}
     made = []
     for protocol in protocols:
         effects = _effects(claim, [r for r in rows if r.protocol == protocol])
-        verdict, reason, effect = _decide(claim, effects)
+        outcome, reason, effect = _decide(claim, effects)
         # Left out of Student's interval, failed runs make it too narrow: with one of five missing
-        # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants tell
-        # of a seed of which all of the claim's failed.
+        # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants show
+        # that there was a seed of which all of the claim's failed.
         tried = {
-            r.training_seed or 0 for r in study.rows if verdict != OPEN or r.variant in variants
+            r.training_seed or 0 for r in study.rows if outcome != OPEN or r.variant in variants
         }
         lacking = sorted(tried - set(effects))
         if effect is not None and lacking and not claim.exact:
             named = ", ".join(map(str, lacking))
-            verdict = OPEN
+            outcome = OPEN
             reason = f"runs of seed {named} failed or are missing: what is left is no fair sample"
         if effect is not None and claim.effect == "ratio":
             mean, low, high = (
@@ -196,7 +196,7 @@ def judge(claim: Claim, study: StudyResults) -> list[Judgement]:
             )
             effect = Interval(mean, low, high, effect.n)
             effects = {seed: math.exp(value) for seed, value in effects.items()}
-        made.append(Judgement(claim, verdict, reason, profile, protocol, effect, effects, study))
+        made.append(Verdict(claim, outcome, reason, profile, protocol, effect, effects, study))
     return made
 
 

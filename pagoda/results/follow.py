@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None:
+def follow(config: Config, interval: float, log: Callable[[str], None]) -> None:
     """Send the curves of running stages to MLflow until Ctrl-C or until the experiment is tracked.
 
     Args:
         config: the experiment that is running.
         interval: seconds between two looks at the files.
-        tell: is told in one line where the live run is, and when a stage's curves begin.
+        log: gets a line that says where the live run is, and one when a stage's curves begin.
 
     Raises:
         PagodaError: one line if the store is unreachable or a history is damaged.
@@ -57,14 +57,14 @@ def follow(config: Config, interval: float, tell: Callable[[str], None]) -> None
         name = f"{run_name(config, parameters_hash(config))} (live)"
         tags = common_tags(config) | {LIVE: "true"}
         parent = begin(client, where, Record(name, tags, flat_parameters(config)))
-    tell(f"live run {parent} of experiment {experiment_name(config)} in {shown(store.uri)}")
+    log(f"live run {parent} of experiment {experiment_name(config)} in {shown(store.uri)}")
     live = _Live(config, store, client, where, parent)
     try:
         while live.wanted():
             for stage in live.poll():
-                tell(f"following {stage}")
+                log(f"following {stage}")
             time.sleep(interval)
-        tell("the finished experiment is in MLflow now; nothing left to follow")
+        log("the finished experiment is in MLflow now; nothing left to follow")
     except KeyboardInterrupt:
         with one_line(store.uri):
             live.end()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Judgement
+from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
@@ -29,66 +29,64 @@ _METHOD = (
     "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
     "evaluations) do not depend on the seed and need one. A rule that changed after a run is in "
     "`CHANGELOG.md`. Values of different protocols, references or feature networks are never "
-    "compared. No correction is made for judging many claims: of twenty effects that are exactly "
+    "compared. No correction is made for testing many claims: of twenty effects that are exactly "
     "at their limits, one interval is expected to miss it."
 )
 _HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
 _ALIGN = "llrrrrl"
 _SCOPE = (
-    "A verdict holds for the profile and data it was judged on. The scaled-down profiles say "
+    "A verdict holds for the profile and data it was reached on. The scaled-down profiles say "
     "whether a mechanism shows at their size; they neither confirm nor refute the paper's figures "
     "on ImageNet."
 )
 
 
-def ledger_document(judgements: Sequence[Judgement], revision: str, folder: Path) -> Document:
+def ledger_document(verdicts: Sequence[Verdict], revision: str, folder: Path) -> Document:
     """The whole ledger as a document of its own, to be kept in ``folder``."""
-    verdicts = Section("Verdicts", ledger_blocks(judgements, revision, folder))
-    return Document("Claims", f"{counted(judgements)} {_SCOPE}", (verdicts,))
+    section = Section("Verdicts", ledger_blocks(verdicts, revision, folder))
+    return Document("Claims", f"{counted(verdicts)} {_SCOPE}", (section,))
 
 
-def ledger_blocks(
-    judgements: Sequence[Judgement], revision: str, folder: Path
-) -> tuple[Block, ...]:
+def ledger_blocks(verdicts: Sequence[Verdict], revision: str, folder: Path) -> tuple[Block, ...]:
     """Method, verdicts and the rules behind them; links start at ``folder``."""
-    return (_METHOD, verdict_table(judgements, revision, folder), rule_table(judgements))
+    return (_METHOD, verdict_table(verdicts, revision, folder), rule_table(verdicts))
 
 
-def counted(judgements: Sequence[Judgement]) -> str:
-    """How many judgements came out how, in one sentence."""
-    counts = Counter(j.verdict for j in judgements)
-    idle = sum(not j.profile for j in judgements)
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts there are of each kind, in one sentence."""
+    counts = Counter(j.outcome for j in verdicts)
+    idle = sum(not j.profile for j in verdicts)
     parts = [f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, OPEN)]
     more = f" ({idle} of these because nothing was run)" if idle else ""
-    return f"**{len(judgements)} judgements: {', '.join(parts)}{more}.**"
+    return f"**{len(verdicts)} verdicts: {', '.join(parts)}{more}.**"
 
 
-def verdict_table(judgements: Sequence[Judgement], revision: str, folder: Path) -> Table:
+def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> Table:
     """A line a claim, profile and protocol."""
     rows = []
-    for j in judgements:
+    for j in verdicts:
         where = f"`{j.profile}`" if j.study else "not run"
         text = f"{where}, {study_links(j.claim.study, j.study, folder)}"
         rows.append((*_line(j), Cell(text, f"results in {j.study.folder}" if j.study else "")))
-    ran = {j.profile: j.study.card.data for j in judgements if j.study is not None}
+    ran = {j.profile: j.study.card.data for j in verdicts if j.study is not None}
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
         "**Claims.** Effect: of the variants that the rule names (table below), its unit that of "
         "the protocol, none for a ratio; the effect of each seed shows on hover and is in "
-        f"`claims.csv`. Judged on {data}. Ledger made by code `{revision}`."
+        f"`claims.csv`. Data: {data}. Ledger made by code `{revision}`."
     )
-    return table(caption, (*_HEADER, "Judged on, study"), rows, _ALIGN + "l")
+    return table(caption, (*_HEADER, "Profile, study"), rows, _ALIGN + "l")
 
 
-def study_verdicts(judgements: Sequence[Judgement]) -> Table:
+def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts on one study's claims."""
-    caption = "**Claims of this study**, judged as the section on claims says."
-    return table(caption, _HEADER, map(_line, judgements), _ALIGN)
+    caption = "**Claims of this study**, decided as the section on claims says."
+    return table(caption, _HEADER, map(_line, verdicts), _ALIGN)
 
 
-def rule_table(judgements: Sequence[Judgement]) -> Table:
+def rule_table(verdicts: Sequence[Verdict]) -> Table:
     """What decides each claim, and what would refute it; what was known of late rules."""
-    claims = {j.claim.id: j.claim for j in judgements}
+    claims = {j.claim.id: j.claim for j in verdicts}
     rows = [
         (f"`{c.id}`", c.source,
          c.rule() + (f". After the run: {c.after_run}" if c.after_run else ""),
@@ -99,18 +97,18 @@ def rule_table(judgements: Sequence[Judgement]) -> Table:
     return table(f"**Rules**, from `{FILE}`.", header, rows, "llll")
 
 
-def claims_csv(judgements: Sequence[Judgement]) -> str:
-    """Every judgement with the effect of each seed, unrounded."""
+def claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """Every verdict with the effect of each seed, unrounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
         ["claim", "profile", "protocol", "verdict", "reason", "effect", "mean", "low", "high",
          "limit", "direction", "seeds", "effects", "study"]
     )  # fmt: skip
-    for j in judgements:
+    for j in verdicts:
         ends = ("", "", "") if j.effect is None else (j.effect.mean, j.effect.low, j.effect.high)
         writer.writerow(
-            [j.claim.id, j.profile, j.protocol, j.verdict, j.reason, j.claim.effect, *ends,
+            [j.claim.id, j.profile, j.protocol, j.outcome, j.reason, j.claim.effect, *ends,
              j.claim.limit, "below" if j.claim.below else "above",
              " ".join(map(str, j.seeds)), " ".join(map(repr, j.seeds.values())), j.claim.study]
         )  # fmt: skip
@@ -126,8 +124,8 @@ def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     return ", ".join(f"[{text}]({target})" for text, target in targets.items())
 
 
-def _line(judgement: Judgement) -> tuple[Cell, ...]:
-    claim, found = judgement.claim, judgement.effect
+def _line(verdict: Verdict) -> tuple[Cell, ...]:
+    claim, found = verdict.claim, verdict.effect
     effect = interval = ""
     if found is not None:
         effect = "×" * (claim.effect == "ratio") + number(found.mean)
@@ -136,15 +134,15 @@ def _line(judgement: Judgement) -> tuple[Cell, ...]:
             interval = "a count"
         elif found.n == 1:
             interval = "one seed: none"
-    seeds = "; ".join(f"seed {s}: {v!r}" for s, v in judgement.seeds.items())
-    reason = f": {judgement.reason}" if judgement.verdict == OPEN else ""
+    seeds = "; ".join(f"seed {s}: {v!r}" for s, v in verdict.seeds.items())
+    reason = f": {verdict.reason}" if verdict.outcome == OPEN else ""
     late = " (Rule written after the run.)" if claim.after_run else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}{late}"),
-        Cell(f"{_MARKS[judgement.verdict]} {judgement.verdict}{reason}", judgement.reason),
+        Cell(f"{_MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),
         Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),
-        Cell(str(len(judgement.seeds))),
-        Cell(f"`{judgement.protocol}`" if judgement.protocol else ""),
+        Cell(str(len(verdict.seeds))),
+        Cell(f"`{verdict.protocol}`" if verdict.protocol else ""),
     )

@@ -126,14 +126,14 @@ def metrics_tree(experiment: Experiment) -> dict[str, Any]:
 def _summary(experiment: Experiment) -> str:
     config = experiment.config
     outcomes = [v.outcome for v in verdicts(experiment)]
-    held, judged = outcomes.count(HOLDS), outcomes.count(HOLDS) + outcomes.count(FAILS)
+    held, measured = outcomes.count(HOLDS), outcomes.count(HOLDS) + outcomes.count(FAILS)
     grown = " → ".join(f"{r}×{r}" for r in config.resolutions[1:])
     made = f"then grown to {grown}" if grown else "with no growth: the base is the target"
     minutes, seconds = divmod(round(experiment.seconds), 60)
     time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     return (
         f"Profile `{config.name}`: a diffusion teacher at {config.base_res}×{config.base_res}, "
-        f"distilled into a one-step generator, {made}. **{held} of {judged} rules hold.** "
+        f"distilled into a one-step generator, {made}. **{held} of {measured} rules hold.** "
         f"The training stages took {time}."
     )
 

@@ -38,8 +38,8 @@ _MAX_PANELS = 12
 _NOT_DRAWN = frozenset({STAGES, PARTS})  # the study's own picture shows them as bars
 _TITLE = 31  # characters of a panel's title at full size
 _LONG = 34  # characters of an axis label that fit one line
-_COLUMNS = 10  # latents of a sheet
-_CELL, _GAP = 0.55, 0.24  # inches of a picture in a sheet, and between two rows
+_COLUMNS = 10  # latents of a grid
+_CELL, _GAP = 0.55, 0.24  # inches of a picture in a grid, and between two rows
 
 Panel = tuple[str, str, str, int]  # metric, protocol, generator (empty: the variant's), resolution
 Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed

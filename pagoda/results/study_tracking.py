@@ -56,7 +56,7 @@ def track_studies(reports: Path = Path("reports")) -> tuple[str, list[TrackedStu
     """
     studies = find_studies(reports)
     if not studies:
-        raise PagodaError(f"no study has results below {reports}; 'dvc repro -P -k' runs them")
+        raise PagodaError(f"no study has results below {reports}; 'make studies' runs them")
     store = find_store()
     with connected(store) as client:
         return store.uri, [_track(client, store, study.with_derived()) for study in studies]

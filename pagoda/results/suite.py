@@ -21,7 +21,7 @@ from pagoda.results.blocks import (
     to_latex,
     to_markdown,
 )
-from pagoda.results.claims import Claim, Judgement, judge_all, read_claims
+from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
 from pagoda.results.labels import GROUPS
 from pagoda.results.ledger import (
     claims_csv,
@@ -114,18 +114,18 @@ def write_suite(material: Material) -> Path:
         PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
     folder = material.reports / FOLDER
-    judgements = judge_all(material.claims, material.studies)
+    verdicts = all_verdicts(material.claims, material.studies)
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         (partial / "tables").mkdir()
         named = suite_tables(material)
         for name, made in named.items():
             (partial / "tables" / f"{name}.csv").write_text(to_csv(made), "utf-8")
             (partial / "tables" / f"{name}.tex").write_text(to_latex(made, name), "utf-8")
-        document = compose(material, judgements, named, partial)
+        document = compose(material, verdicts, named, partial)
         (partial / "report.md").write_text(to_markdown(document), "utf-8")
         (partial / "index.html").write_text(to_html(document, partial, dense=True), "utf-8")
-        (partial / "claims.csv").write_text(claims_csv(judgements), "utf-8")
-    ledger = to_markdown(ledger_document(judgements, material.revision, material.reports))
+        (partial / "claims.csv").write_text(claims_csv(verdicts), "utf-8")
+    ledger = to_markdown(ledger_document(verdicts, material.revision, material.reports))
     outputs.write_text(material.reports / CLAIMS, ledger)
     return folder
 
@@ -141,7 +141,7 @@ def suite_tables(material: Material) -> dict[str, Table]:
 
 
 def compose(
-    material: Material, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
+    material: Material, verdicts: Sequence[Verdict], named: dict[str, Table], folder: Path
 ) -> Document:
     """Draw the pictures into ``folder`` and put the document together."""
 
@@ -153,13 +153,13 @@ def compose(
         named[f"base-resolution-{p}"] for p in dict.fromkeys(r.profile for r in material.runs)
     ]
     sections = [
-        Section("Claims", ledger_blocks(judgements, material.revision, folder)),
+        Section("Claims", ledger_blocks(verdicts, material.revision, folder)),
         Section("Measured here", (_runs(material), *tables("measured-"))),
         Section("Base resolution and growth", (*(named[name] for name in ways), *measured)),
     ]
     for study in (study.with_derived() for study in material.studies):
         title = f"Study: {study.card.title.lower()} ({study.card.profile})"
-        sections.append(Section(title, study_blocks(study, judgements, named, folder)))
+        sections.append(Section(title, study_blocks(study, verdicts, named, folder)))
     for run in (run for run in material.runs if run.folder and run.facts.figures):
         title = f"Pictures: {run.profile}, base {run.base_res}"
         sections.append(Section(title, _pictures(run, folder)))
@@ -170,22 +170,22 @@ def compose(
         Section("Sources", (named["sources"],)),
         Section("How to read the numbers", _reading(material)),
     ]
-    return Document("The reproduction so far", _summary(material, judgements), tuple(sections))
+    return Document("The reproduction so far", _summary(material, verdicts), tuple(sections))
 
 
 def study_blocks(
-    study: StudyResults, judgements: Sequence[Judgement], named: dict[str, Table], folder: Path
+    study: StudyResults, verdicts: Sequence[Verdict], named: dict[str, Table], folder: Path
 ) -> tuple[Block, ...]:
     """Question, verdicts, and for every kind of quantity the figure and the table.
 
     Args:
         study: with derived rows.
-        judgements: of all studies.
+        verdicts: of all studies.
         named: every table by the name of its files.
         folder: of the page; figures are drawn into it.
     """
     card = study.card
-    mine = [j for j in judgements if j.study is not None and j.study.folder == study.folder]
+    mine = [j for j in verdicts if j.study is not None and j.study.folder == study.folder]
     links = study_links(card.study, study, folder)
     blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
     blocks += [study_verdicts(mine)] if mine else []
@@ -239,7 +239,7 @@ def _drawn(study: StudyResults, group: str, table: Table) -> str:
     )
 
 
-def _summary(material: Material, judgements: Sequence[Judgement]) -> str:
+def _summary(material: Material, verdicts: Sequence[Verdict]) -> str:
     profiles = listed(f"`{run.profile}`" for run in material.runs) or "none"
     full = sum(run.full_size for run in material.runs)
     size = (
@@ -250,7 +250,7 @@ def _summary(material: Material, judgements: Sequence[Judgement]) -> str:
     )
     return (
         f"Experiments: {len(material.runs)} (profiles {profiles}); studies: "
-        f"{len(material.studies)}. {size} {counted(judgements)}"
+        f"{len(material.studies)}. {size} {counted(verdicts)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What to look for: rules fixed here, judged on the experiment's Fréchet distances."""
+"""What to look for: rules fixed here, checked on the experiment's Fréchet distances."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def distance_protocols(experiment: Experiment) -> list[str]:
 
 
 def verdicts(experiment: Experiment) -> list[Verdict]:
-    """Judge every rule under every distance protocol that was measured."""
+    """Check every rule under every distance protocol that was measured."""
     base = experiment.config.base_res
     student = ("student", base)
     # Text, value, yardstick, limit: the value is at most (or below) limit times the yardstick.
@@ -51,7 +51,7 @@ def verdicts(experiment: Experiment) -> list[Verdict]:
             (f"{at} within {GROWN_TO_STUDENT:g}× of the student at {base}×{base}", grown, student,
              GROWN_TO_STUDENT),
         ]  # fmt: skip
-    return [_judge(experiment, *rule, p) for p in distance_protocols(experiment) for rule in rules]
+    return [_check(experiment, *rule, p) for p in distance_protocols(experiment) for rule in rules]
 
 
 def verdict_table(experiment: Experiment) -> Table:
@@ -68,7 +68,7 @@ def verdict_table(experiment: Experiment) -> Table:
     )
 
 
-def _judge(
+def _check(
     experiment: Experiment,
     text: str,
     of: tuple[str, int],

@@ -28,7 +28,7 @@ from pagoda.data.trees import escaped
 from pagoda.errors import PagodaError
 from pagoda.stages.code import versions
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import tell, track
+from pagoda.stages.progress import log_line, track
 from pagoda.stages.root import project_root
 from pagoda.stages.sources import open_split
 
@@ -48,7 +48,7 @@ def run(config: Config, resolution: int) -> None:
     sources = {split: open_split(config, split) for split in SPLITS}
     check_counts(config, {split: len(source) for split, source in sources.items()})
     if passed_over := sources["test"].passed_over:
-        tell(f"{sources['test'].where}: {passed_over}")
+        log_line(f"{sources['test'].where}: {passed_over}")
     card: dict[str, Any] = {
         "classes": list(sources["train"].classes),
         "recipe": data.recipe,

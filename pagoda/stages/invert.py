@@ -217,8 +217,10 @@ class Inverter:
 
     def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
         self.config, self.section, self.device = config, config.invert, device
-        law = config.diffusion
-        self.grid = edm_grid(self.section.steps, law.sigma_min, law.sigma_max, law.rho)
+        schedule = config.diffusion
+        self.grid = edm_grid(
+            self.section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho
+        )
         self._net = guided(denoiser, self.section.guidance)
 
     def denoiser(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
@@ -235,8 +237,8 @@ class Inverter:
         """
         grid = self.grid
         if start := self.section.noise:
-            law = self.config.diffusion
-            grid = edm_grid(self.section.steps, start, law.sigma_max, law.rho)
+            schedule = self.config.diffusion
+            grid = edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
             noise = standard_normal(self.config.seed, keys, tuple(x.shape[1:]), "invert")
             x = x + start * torch.from_numpy(noise).to(x)
         with autocast(self.device, self.section.precision):

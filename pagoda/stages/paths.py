@@ -13,8 +13,8 @@ class Paths:
     """Folders of one experiment, relative to the folder of ``params.yaml``.
 
     What does not depend on the base resolution (images, feature network, reference statistics) is
-    shared by all base resolutions of a profile. An arm of a study keeps what it makes itself in a
-    folder of its own and reads the rest where the main pipeline left it.
+    shared by all base resolutions of a profile. A variant of a study keeps what it makes itself in
+    a folder of its own and reads the rest where the main pipeline left it.
     """
 
     config: Config

@@ -16,8 +16,8 @@ from pagoda import distributed
 _LINE_EVERY_S = 20.0
 
 
-def tell(line: str) -> None:
-    """One line on stderr, from the first process."""
+def log_line(line: str) -> None:
+    """One line on stderr, from the main process."""
     if distributed.is_main_process():
         sys.stderr.write(line + "\n")
 

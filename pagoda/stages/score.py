@@ -41,7 +41,7 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Images, collect, subset
 from pagoda.rows import Row, to_json
 from pagoda.stages.device import device_name, metric_device, pick_device
-from pagoda.stages.progress import tell, track
+from pagoda.stages.progress import log_line, track
 from pagoda.stages.revision import package_revision
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
@@ -62,7 +62,7 @@ class Source:
         """The images; what lies among them and is passed over is told on stderr."""
         images = open_images(self.path, self.split, self.crop, self.size, self.exif)
         if isinstance(images, FileImages) and images.passed_over:
-            tell(f"{images.where}: {images.passed_over}")
+            log_line(f"{images.where}: {images.passed_over}")
         return images
 
 
@@ -124,7 +124,9 @@ def make_reference(
         if distributed.is_main_process():
             config = {"extractor": extractor.name, "source": str(source.path)}
             write_reference(out, sample, card, config)
-            tell(f"reference: {out}, {sample.n} images, {extractor.name}, {card['identity'][:10]}")
+            log_line(
+                f"reference: {out}, {sample.n} images, {extractor.name}, {card['identity'][:10]}"
+            )
 
 
 def run(request: Request) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ class Study:
     rule: str = opt("what decides, in words, written before the run")
     size: str = opt("which size of params.yaml it takes", choices=("usual", "costly"))
     variants: dict[str, Variant] = opt("by name, in the order of tables")
-    claims: list[dict[str, Any]] = opt("what it claims, see pagoda/paper/claims.py", default=[])
+    claims: list[dict[str, Any]] = opt("what it claims, see pagoda/results/claims.py", default=[])
     axis_label: str = opt("what the variants' axis is, with its unit", default="")
     axis_log: bool = opt("draw that axis logarithmically", default=False)
     axis_metric: str = opt("metric of the teacher to draw on the axis instead", default="")

@@ -15,7 +15,7 @@ from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import tell
+from pagoda.stages.progress import log_line
 from pagoda.stages.train import Made, check_device, image_batches, take_network, train_stage
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
@@ -25,7 +25,7 @@ def run(config: Config) -> None:
     """Train the denoiser, or take the imported one, and write the ``teacher`` artifact."""
     paths, section, device = Paths(config), config.teacher, pick_device()
     if not config.growth:
-        tell(
+        log_line(
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
             "target; each doubling of base_res costs the teacher 4 times the time or more"
         )

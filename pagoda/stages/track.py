@@ -11,7 +11,7 @@ from pagoda.results import tracking
 from pagoda.results.follow import follow as follow_running
 from pagoda.results.mlflow_store import browse, page, shown
 from pagoda.stages.paths import Paths
-from pagoda.stages.progress import tell
+from pagoda.stages.progress import log_line
 
 TRACKED = "tracked.json"
 
@@ -23,17 +23,17 @@ def run(config: Config) -> None:
     del entry["store"], entry["added"]  # facts about this machine and this call
     artifacts.write_json(Paths(config).base / TRACKED, entry)
     verb = "added to" if tracked.added else "already in"
-    tell(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
+    log_line(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
     command = f"{shows}, then open " if (shows := browse(tracked.store)) else ""
-    tell(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
+    log_line(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
 
 
 def follow(config: Config, interval: float) -> None:
     """Send the curves of running stages to MLflow every ``interval`` seconds, until Ctrl-C."""
-    follow_running(config, interval, tell)
+    follow_running(config, interval, log_line)
 
 
 def add_rows(tree: dict[str, Any]) -> None:
     """Put the rows of ``pagoda evaluate --images`` into MLflow; doing it twice adds nothing."""
     store, run, added = tracking.track_rows(tree)
-    tell(f"{'added to' if added else 'already in'} MLflow: {shown(store)}, run {run}")
+    log_line(f"{'added to' if added else 'already in'} MLflow: {shown(store)}, run {run}")

@@ -83,11 +83,11 @@ class PowerAverages:
                     _write(state, self.folder / snapshot_name(sigma, t))
 
 
-def _approach(average: nn.Module, source: nn.Module, share: float) -> None:
-    """Move an average by a share of the way to the weights that train; each process its slices."""
+def _approach(average: nn.Module, source: nn.Module, fraction: float) -> None:
+    """Move an average a fraction of the way to the weights that train; each process its slices."""
     pairs = zip(average.parameters(), source.parameters(), strict=True)
     moving = [(sharding.local(a.data), sharding.local(s.data)) for a, s in pairs if s.requires_grad]
-    torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], share)
+    torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], fraction)
 
 
 def _write(state: dict[str, Tensor], path: Path) -> None:

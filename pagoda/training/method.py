@@ -89,7 +89,7 @@ class Method(ABC):
         players: the networks that train. The average of the first one is what the stage writes.
         modules: further state that a checkpoint must hold.
         period: steps after which the work of a step repeats, for counts.
-        turns: shares of training at which it changes, for counts.
+        turns: fractions of training at which it changes, for counts.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -113,7 +113,7 @@ class Method(ABC):
         batch; it has no side effects before that, and yields nothing from inside a ``with``.
 
         Args:
-            progress: share of training done, in [0, 1).
+            progress: fraction of training done, in [0, 1).
         """
 
 

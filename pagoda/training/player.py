@@ -141,7 +141,7 @@ class Player(nn.Module):
 def _optimizer(
     optim: OptimConfig, train: Iterable[nn.Parameter], fused: bool
 ) -> torch.optim.Optimizer:
-    """Sharded and whole parameters are groups apart, in their order: no kernel takes both."""
+    """Sharded and full parameters are separate groups, in their order: no kernel takes both."""
     groups = [{"params": list(g)} for _, g in itertools.groupby(train, sharding.is_sharded)]
     options: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2),
                                "weight_decay": optim.weight_decay}  # fmt: skip

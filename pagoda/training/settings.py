@@ -20,9 +20,9 @@ class OptimConfig:
     beta1: float = opt("Adam beta 1", default=0.9, ge=0, lt=1)
     beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
     weight_decay: float = opt("decoupled weight decay", default=0.0, ge=0)
-    warmup: float = opt("share of training with a linear warm-up", default=0.0, ge=0, lt=1)
+    warmup: float = opt("fraction of training with a linear warm-up", default=0.0, ge=0, lt=1)
     decay: float = opt(
-        "share of training, at the end, over which the rate falls to 0", default=0.0, ge=0, le=1
+        "fraction of training, at the end, over which the rate falls to 0", default=0.0, ge=0, le=1
     )
     clip: float | None = opt("largest gradient norm; null = no clipping", default=None, gt=0)
     ema: float = opt(
@@ -34,7 +34,7 @@ class OptimConfig:
         default="fp32", choices=("fp32", "bf16", "fp16"),
     )  # fmt: skip
     micro_batch: int | None = opt(
-        "images whose activations a process holds at once; null = its whole share of the batch. "
+        "images whose activations a process holds at once; null = its whole part of the batch. "
         "The result is the whole batch's",
         default=None, ge=1,
     )  # fmt: skip
@@ -54,10 +54,10 @@ class OptimConfig:
         return self.images // self.batch
 
     def rate(self, progress: float) -> float:
-        """Factor on every learning rate at a share of training done, in [0, 1].
+        """Factor on every learning rate at a fraction of training done, in [0, 1].
 
-        It rises linearly over the first ``warmup`` share and falls as the square root of the time
-        left over the last ``decay`` share.
+        It rises linearly over the first ``warmup`` part and falls as the square root of the time
+        left over the last ``decay`` part.
         """
         rise = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
         fall = math.sqrt(min(1.0, (1 - progress) / self.decay)) if self.decay else 1.0

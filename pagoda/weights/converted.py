@@ -17,7 +17,7 @@ class Options:
     """What files do not say.
 
     Attributes:
-        kind: ``teacher``, ``generator``, or None where the file tells.
+        kind: ``teacher``, ``generator``, or None where the file says it.
         resolution: side of the images that the U-Net sees.
         head_channels: channels a head of attention.
         growth_blocks: residual blocks after the up-sampling one of each doubling.

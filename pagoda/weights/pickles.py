@@ -137,7 +137,7 @@ def _bytes(name: str, args: tuple[Any, ...]) -> int:
 
 
 class _Reader(pickle.Unpickler):
-    """Looks names up in the tables above and nowhere else.
+    """Looks names up in the tables above alone.
 
     Args:
         stream: of the pickle.

@@ -79,7 +79,7 @@ def test_only_large_mapped_arrays_are_read_without_their_surroundings(
     names = [tmp_path / name for name in shard_names("z", 4, 3)]
     assert not any(map(_advised, names))
     monkeypatch.setattr(shards, "LARGE", values.nbytes)
-    read_at_random(store)  # judged by the size of the whole, not of a part
+    read_at_random(store)  # decided by the size of the whole, not of a part
     assert all(map(_advised, names))
     assert np.array_equal(store[np.array([3, 0, 2])], values[[3, 0, 2]])
     read_at_random(values)  # an array in memory has nothing to advise

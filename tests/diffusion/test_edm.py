@@ -61,8 +61,8 @@ def test_training_noise_is_log_normal() -> None:
     # Four standard errors of mean and standard deviation.
     assert abs(log.mean().item() + 1.2) < 4 * 0.7 / 200
     assert abs(log.std().item() - 0.7) < 4 * 0.7 / math.sqrt(2 * 40_000)
-    share = (log < -1.2 + 0.7).double().mean().item()
-    assert abs(share - 0.5 * (1 + math.erf(1 / math.sqrt(2)))) < 4 * math.sqrt(0.84 * 0.16) / 200
+    fraction = (log < -1.2 + 0.7).double().mean().item()
+    assert abs(fraction - 0.5 * (1 + math.erf(1 / math.sqrt(2)))) < 4 * math.sqrt(0.84 * 0.16) / 200
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0, math.inf, math.nan])

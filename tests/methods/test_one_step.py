@@ -134,8 +134,8 @@ def test_every_variant_trains_what_it_says(
     assert all(np.isfinite(value) for value in stats.values())
     after = state(method)
     moved = {k.split(".")[0] for k in after if not torch.equal(after[k], before[k])}
-    judged = "loss_d" in present or "loss_adv" in present
-    assert moved == {"generator"} | ({"discriminator"} if judged else set())
+    adversarial = "loss_d" in present or "loss_adv" in present
+    assert moved == {"generator"} | ({"discriminator"} if adversarial else set())
 
 
 def test_before_the_adversarial_loss_a_purely_adversarial_method_waits() -> None:
@@ -169,7 +169,7 @@ def test_separate_updates_are_a_step_by_each_loss() -> None:
     z, x, y = draw.pairs(hand.pairs, 4)
     prior, prior_y = draw.normal(3, 3, 8, 8), draw.labels(hand.images, 3)
     real, real_y = draw.images(hand.images, 3)
-    generator, judge = hand.generator, hand.discriminator
+    generator, discriminator = hand.generator, hand.discriminator
 
     def update(player: str, loss: Tensor) -> None:
         optimizer = hand.players[player].optimizer
@@ -178,10 +178,12 @@ def test_separate_updates_are_a_step_by_each_loss() -> None:
         optimizer.step()
 
     fake = generator(prior, prior_y).detach()
-    apart = (1 - judge(real, real_y)).relu().mean() + (1 + judge(fake, prior_y)).relu().mean()
+    apart = (1 - discriminator(real, real_y)).relu().mean() + (
+        1 + discriminator(fake, prior_y)
+    ).relu().mean()
     update("discriminator", apart)
     update("generator", (generator(z, y) - x).square().mean())
-    update("generator", -judge(generator(prior, prior_y), prior_y).mean())
+    update("generator", -discriminator(generator(prior, prior_y), prior_y).mean())
     for player in ("generator", "discriminator"):
         theirs = hand.players[player].network.state_dict()
         for key, value in made.players[player].network.state_dict().items():
@@ -198,12 +200,12 @@ def test_each_network_and_each_player_draws_its_own_augmentation() -> None:
     method = one_step(PLAIN, prior_batch=4, **{f"discriminator.{k}": v for k, v in kind.items()})
     seen: list[list[Tensor]] = []
 
-    def judge(images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+    def discriminator(images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         assert isinstance(images, list)
         seen.append(images)
         return images[0].flatten(1).mean(1)
 
-    method._judge = judge  # type: ignore[method-assign]
+    method._discriminate = discriminator  # type: ignore[method-assign]
     x, y, draw = torch.ones(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), GlobalDraw(CPU)
     for key in (14, 14, 15):
         method._logits(draw, key, x, y, (4,))
@@ -217,13 +219,13 @@ def test_each_network_and_each_player_draws_its_own_augmentation() -> None:
 def test_the_discriminator_sees_the_fakes_it_is_told_to(fakes: str, expected: int) -> None:
     method = one_step(PLAIN, **REC, **{"loss.fakes": fakes})
     seen: list[tuple[Tensor, Tensor]] = []
-    whole = method._judge
+    plain = method._discriminate
 
-    def judge(images: Any, labels: Tensor) -> Tensor:
+    def discriminator(images: Any, labels: Tensor) -> Tensor:
         seen.append((images, labels))
-        return whole(images, labels)
+        return plain(images, labels)
 
-    method._judge = judge  # type: ignore[method-assign]
+    method._discriminate = discriminator  # type: ignore[method-assign]
     assert {"loss_rec", "loss_adv"} <= once(method).keys()
     assert [len(x) for x, _ in seen] == [3, expected, expected]  # real, fake for D, fake for G
     assert all(len(x) == len(y) for x, y in seen)
@@ -238,12 +240,12 @@ def test_the_adaptive_weight_is_the_ratio_of_gradient_norms_clamped() -> None:
     z, x, y = draw.pairs(method.pairs, 4)
     prior, prior_y = draw.normal(3, 3, 8, 8), draw.labels(method.images, 3)
     real, real_y = draw.images(method.images, 3)
-    once(method)  # the discriminator has learnt when it judges for the generator
-    judge, before = method.discriminator, one_step(PLAIN, **REC, **adaptive)
+    once(method)  # the discriminator has learnt when it scores for the generator
+    discriminator, before = method.discriminator, one_step(PLAIN, **REC, **adaptive)
     last = before.generator.last_block_weight()
     losses = (
         (before.generator(z, y) - x).square().mean(),
-        -judge(before.generator(prior, prior_y), prior_y).mean(),
+        -discriminator(before.generator(prior, prior_y), prior_y).mean(),
     )
     norms = [torch.autograd.grad(loss, last)[0].norm() for loss in losses]
     ratio = (norms[0] / (norms[1] + 1e-4)).item()

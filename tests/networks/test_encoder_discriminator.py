@@ -56,7 +56,7 @@ def test_gradient_reaches_the_heads_and_the_image_and_not_the_teacher() -> None:
     assert not denoiser.training and all(k.startswith("heads.") for k in network.state_dict())
 
 
-def test_every_row_is_judged_with_both_of_its_views() -> None:
+def test_every_row_is_scored_with_both_of_its_views() -> None:
     """Changing one image changes its own row of logits alone."""
     network = EncoderDiscriminator(teacher(), 0.1, 4, 24).eval()
     x, labels = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])

@@ -127,7 +127,7 @@ def stock(conv: nn.Module) -> nn.Conv2d:
     return layer
 
 
-def test_frozen_convolutions_follow_torchs_law() -> None:
+def test_frozen_convolutions_are_those_of_torch() -> None:
     rng = torch.Generator().manual_seed(0)
     for transposed in (False, True):
         ours = FrozenConv(16, 32, 4, rng, stride=2, padding=1, transposed=transposed)

@@ -31,17 +31,17 @@ def test_inception_is_counted_as_published() -> None:
 
 def test_references_and_evaluations_hold_every_network() -> None:
     names = ["classifier", "inception:clean", "dinov2:vits14:edm2"]
-    plain, judged = tiny_plan(), planned(tiny(**{"reference.extractors": names}))
+    plain, evaluated = tiny_plan(), planned(tiny(**{"reference.extractors": names}))
     each = feature_flops(names)
 
     def more(stage: str) -> float:
-        return of(judged, stage).flops - of(plain, stage).flops
+        return of(evaluated, stage).flops - of(plain, stage).flops
 
     assert more("reference@8") == pytest.approx(200 * each)  # training images
     assert more("evaluate@8") == pytest.approx((4 * 64 + 64) * each)  # with held-out ones
     assert more("evaluate@16") == pytest.approx((2 * 64 + 64) * each)
-    assert _without_evaluation(judged) == _without_evaluation(plain)
-    assert "dinov2:vits14:edm2" in as_markdown(judged) and "dinov2" not in as_markdown(plain)
+    assert _without_evaluation(evaluated) == _without_evaluation(plain)
+    assert "dinov2:vits14:edm2" in as_markdown(evaluated) and "dinov2" not in as_markdown(plain)
 
 
 def test_a_network_of_ones_own_is_said_not_to_be_counted() -> None:

@@ -143,12 +143,12 @@ def write_evaluation(
 ) -> None:
     """One evaluation artifact: the given rows and random pictures."""
     base = resolution == config.base_res
-    sheets = ["student", "teacher"] if base else ["grown", "upsampled_base"]
+    grids = ["student", "teacher"] if base else ["grown", "upsampled_base"]
     identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
     path = Paths(config).evaluation(resolution)
     with artifacts.create(path, "evaluation", config=identity) as out:
-        artifacts.write_json(out / "results.json", {"rows": rows, "sheets": sheets})
-        shape = (len(sheets), len(CLASSES), columns)
+        artifacts.write_json(out / "results.json", {"rows": rows, "sheets": grids})
+        shape = (len(grids), len(CLASSES), columns)
         np.save(out / "samples.npy", pictures(shape, resolution, 1))
         np.save(out / "neighbours.npy", pictures((1, len(CLASSES), min(4, columns)), resolution, 2))
 

@@ -19,10 +19,10 @@ from pagoda.results.claims import (
     REFUTED,
     SUPPORTED,
     Claim,
-    Judgement,
-    judge,
-    judge_all,
+    Verdict,
+    all_verdicts,
     read_claims,
+    verdicts_of,
 )
 from pagoda.results.labels import TOTALS
 from pagoda.results.ledger import rule_table, verdict_table
@@ -51,9 +51,9 @@ def results(rows: Sequence[Row], **card: Any) -> StudyResults:
     return StudyResults(make_card(**card), tuple(rows), Path("reports/tiny/studies/pairs"))
 
 
-def verdict(claim: Claim, values: Mapping[str, Sequence[float]]) -> Judgement:
-    (judged,) = judge(claim, results(make_rows(values)))
-    return judged
+def verdict(claim: Claim, values: Mapping[str, Sequence[float]]) -> Verdict:
+    (found,) = verdicts_of(claim, results(make_rows(values)))
+    return found
 
 
 MANY = [10.0, 12.0, 11.0, 13.0]
@@ -72,49 +72,49 @@ MANY = [10.0, 12.0, 11.0, 13.0]
 )
 def test_three_verdicts(tmp_path: Path, factors: list[float], expected: str) -> None:
     few = [f * m for f, m in zip(factors, MANY, strict=False)]
-    judged = verdict(make_claim(tmp_path), {"few": few, "many": MANY[: len(few)]})
-    assert judged.verdict == expected
-    assert judged.effect is not None
+    found = verdict(make_claim(tmp_path), {"few": few, "many": MANY[: len(few)]})
+    assert found.outcome == expected
+    assert found.effect is not None
     geometric = math.exp(sum(map(math.log, factors)) / len(factors))
-    assert judged.effect.mean == pytest.approx(geometric)
-    assert judged.seeds == pytest.approx(dict(enumerate(factors)))
+    assert found.effect.mean == pytest.approx(geometric)
+    assert found.seeds == pytest.approx(dict(enumerate(factors)))
 
 
 def test_a_failed_run_is_never_dropped_in_silence(tmp_path: Path) -> None:
     """Four of five seeds: Student's interval of what is left holds 60 %, not 95."""
     many = [*MANY, 12.5]
     few = [1.00 * many[0], 1.01 * many[1], 0.99 * many[2], 1.02 * many[3]]
-    judged = verdict(make_claim(tmp_path), {"few": few, "many": many})
-    assert judged.verdict == OPEN and "seed 4 failed or are missing" in judged.reason
-    assert verdict(make_claim(tmp_path), {"few": few, "many": many[:4]}).verdict == SUPPORTED
+    found = verdict(make_claim(tmp_path), {"few": few, "many": many})
+    assert found.outcome == OPEN and "seed 4 failed or are missing" in found.reason
+    assert verdict(make_claim(tmp_path), {"few": few, "many": many[:4]}).outcome == SUPPORTED
     rows = make_rows({"few": few, "many": many[:4], "other": many})
-    (judged,) = judge(make_claim(tmp_path), results(rows))
-    assert judged.verdict == OPEN and "seed 4 failed or are missing" in judged.reason
+    (found,) = verdicts_of(make_claim(tmp_path), results(rows))
+    assert found.outcome == OPEN and "seed 4 failed or are missing" in found.reason
 
 
 @pytest.mark.parametrize("effect", ["ratio", "difference"])
-def test_swapping_the_arms_turns_the_verdict_round(tmp_path: Path, effect: str) -> None:
+def test_swapping_the_variants_turns_the_verdict_round(tmp_path: Path, effect: str) -> None:
     limit = {"ratio": 1.0, "difference": 0.0}[effect]
     values = {"few": [1.0, 1.1, 0.9], "many": [3.0, 3.1, 2.9]}
     claim = make_claim(tmp_path, effect=effect, holds={"below": limit})
     swapped = {"few": values["many"], "many": values["few"]}
-    assert verdict(claim, values).verdict == SUPPORTED
-    assert verdict(claim, swapped).verdict == REFUTED
+    assert verdict(claim, values).outcome == SUPPORTED
+    assert verdict(claim, swapped).outcome == REFUTED
     claim = make_claim(tmp_path, effect=effect, holds={"above": limit})
-    assert verdict(claim, values).verdict == REFUTED
-    assert verdict(claim, swapped).verdict == SUPPORTED
+    assert verdict(claim, values).outcome == REFUTED
+    assert verdict(claim, swapped).outcome == SUPPORTED
 
 
 def test_no_effect_at_all_does_not_support_a_strict_claim(tmp_path: Path) -> None:
     same = {"few": [1.0, 2.0, 3.0], "many": [1.0, 2.0, 3.0]}
     for side in ("below", "above"):
-        assert verdict(make_claim(tmp_path, holds={side: 1.0}), same).verdict == REFUTED
+        assert verdict(make_claim(tmp_path, holds={side: 1.0}), same).outcome == REFUTED
 
 
 def test_one_seed_is_never_evidence_however_large_the_effect(tmp_path: Path) -> None:
-    judged = verdict(make_claim(tmp_path), {"few": [1e-6], "many": [1e6]})
-    assert judged.verdict == OPEN
-    assert judged.reason == "one seed of 3; no interval; the value is on the claim's side"
+    found = verdict(make_claim(tmp_path), {"few": [1e-6], "many": [1e6]})
+    assert found.outcome == OPEN
+    assert found.reason == "one seed of 3; no interval; the value is on the claim's side"
     other = verdict(make_claim(tmp_path), {"few": [1e6], "many": [1e-6]})
     assert other.reason == "one seed of 3; no interval; the value is on the other side of the limit"
     with pytest.raises(PagodaError, match="seeds must be at least 3"):
@@ -130,28 +130,28 @@ def test_the_interval_is_students() -> None:
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_seeds_that_lack_an_arm_are_not_counted(tmp_path: Path) -> None:
-    judged = verdict(make_claim(tmp_path), {"few": [1.0, 1.0, 1.0], "many": [1.0, 1.0]})
-    assert judged.verdict == OPEN
-    assert sorted(judged.seeds) == [0, 1]
+def test_seeds_that_lack_a_variant_are_not_counted(tmp_path: Path) -> None:
+    found = verdict(make_claim(tmp_path), {"few": [1.0, 1.0, 1.0], "many": [1.0, 1.0]})
+    assert found.outcome == OPEN
+    assert sorted(found.seeds) == [0, 1]
 
 
 def test_values_of_other_references_or_protocols_are_never_compared(tmp_path: Path) -> None:
     claim = make_claim(tmp_path)
     few = make_rows({"few": [1.0, 1.0, 1.0]})
     other = make_rows({"many": [1.0, 1.0, 1.0]}, reference="bb" * 32)
-    (judged,) = judge(claim, results(few + other))
-    assert (judged.verdict, judged.effect) == (OPEN, None)
+    (found,) = verdicts_of(claim, results(few + other))
+    assert (found.outcome, found.effect) == (OPEN, None)
     other = make_rows({"many": [1.0, 1.0, 1.0]}, protocol="fd_classifier_2k")
-    judgements = judge(claim, results(few + other))
-    assert [j.verdict for j in judgements] == [OPEN, OPEN]
+    several = verdicts_of(claim, results(few + other))
+    assert [j.outcome for j in several] == [OPEN, OPEN]
 
 
-def test_every_protocol_is_judged_by_itself(tmp_path: Path) -> None:
+def test_every_protocol_has_a_verdict_of_its_own(tmp_path: Path) -> None:
     rows = make_rows({"few": [1.0, 1.1, 0.9], "many": [3.0, 3.1, 2.9]})
     rows += make_rows({"few": [3.0, 3.1, 2.9], "many": [1.0, 1.1, 0.9]}, protocol="fid_clean_1k")
-    found = judge(make_claim(tmp_path), results(rows))
-    assert [(j.protocol, j.verdict) for j in found] == [
+    found = verdicts_of(make_claim(tmp_path), results(rows))
+    assert [(j.protocol, j.outcome) for j in found] == [
         ("fd_classifier_1k", SUPPORTED), ("fid_clean_1k", REFUTED),
     ]  # fmt: skip
 
@@ -162,21 +162,25 @@ def _robustness(exponents: Mapping[str, float]) -> list[Row]:
     for loss, exponent in exponents.items():
         for stage, teacher in enumerate((1.0, 2.0, 4.0, 8.0)):
             for seed in range(3):
-                arm, noise = f"{loss}_{stage}", 1 + 0.01 * seed
-                rows.append(make_row(arm, seed, teacher, generator="teacher", axis=None))
-                rows.append(make_row(arm, seed, 3 * teacher**exponent * noise, axis=None))
+                variant, noise = f"{loss}_{stage}", 1 + 0.01 * seed
+                rows.append(make_row(variant, seed, teacher, generator="teacher", axis=None))
+                rows.append(make_row(variant, seed, 3 * teacher**exponent * noise, axis=None))
     return rows
 
 
-def test_the_slope_tells_who_follows_the_teacher(tmp_path: Path) -> None:
-    arms = {loss: [f"{loss}_{i}" for i in range(4)] for loss in ("rec", "dstl")}
+def test_the_slope_says_who_follows_the_teacher(tmp_path: Path) -> None:
+    variants = {loss: [f"{loss}_{i}" for i in range(4)] for loss in ("rec", "dstl")}
     claim = make_claim(
-        tmp_path, effect="slope", value=arms["rec"], against=arms["dstl"], holds={"below": 0.0}
+        tmp_path,
+        effect="slope",
+        value=variants["rec"],
+        against=variants["dstl"],
+        holds={"below": 0.0},
     )
-    names = dict.fromkeys(arms["rec"] + arms["dstl"], "")
-    (robust,) = judge(claim, results(_robustness({"rec": 0.1, "dstl": 0.9}), variants=names))
-    (fragile,) = judge(claim, results(_robustness({"rec": 0.9, "dstl": 0.1}), variants=names))
-    assert (robust.verdict, fragile.verdict) == (SUPPORTED, REFUTED)
+    names = dict.fromkeys(variants["rec"] + variants["dstl"], "")
+    (robust,) = verdicts_of(claim, results(_robustness({"rec": 0.1, "dstl": 0.9}), variants=names))
+    (fragile,) = verdicts_of(claim, results(_robustness({"rec": 0.9, "dstl": 0.1}), variants=names))
+    assert (robust.outcome, fragile.outcome) == (SUPPORTED, REFUTED)
     assert robust.effect is not None
     assert robust.effect.mean == pytest.approx(-0.8)
 
@@ -189,14 +193,18 @@ def test_students_may_share_a_teacher_of_one_seed(tmp_path: Path) -> None:
         for r in _robustness({"rec": 0.1, "dstl": 0.9})
         if r.generator != "teacher" or (r.training_seed == 0 and r.variant.startswith("rec"))
     ]  # fmt: skip
-    arms = {loss: [f"{loss}_{i}" for i in range(4)] for loss in ("rec", "dstl")}
+    variants = {loss: [f"{loss}_{i}" for i in range(4)] for loss in ("rec", "dstl")}
     claim = make_claim(
-        tmp_path, effect="slope", value=arms["rec"], against=arms["dstl"], holds={"below": 0.0}
+        tmp_path,
+        effect="slope",
+        value=variants["rec"],
+        against=variants["dstl"],
+        holds={"below": 0.0},
     )
-    (judged,) = judge(claim, results(rows))
-    assert judged.effect is not None
-    assert (judged.verdict, judged.effect.n) == (SUPPORTED, 3)
-    assert judged.effect.mean == pytest.approx(-0.8)
+    (found,) = verdicts_of(claim, results(rows))
+    assert found.effect is not None
+    assert (found.outcome, found.effect.n) == (SUPPORTED, 3)
+    assert found.effect.mean == pytest.approx(-0.8)
 
 
 def test_resolutions_are_picked_as_the_rule_says(tmp_path: Path) -> None:
@@ -205,27 +213,27 @@ def test_resolutions_are_picked_as_the_rule_says(tmp_path: Path) -> None:
         rows += make_rows({"few": [factor] * 3, "many": [1.0] * 3}, resolution=res)
     expected = {"base": 1.0, "target": 8.0, "grown": 4.0, 16: 2.0}
     for where, ratio in expected.items():
-        (judged,) = judge(make_claim(tmp_path, resolution=where), results(rows))
-        assert judged.effect is not None
-        assert judged.effect.mean == pytest.approx(ratio)
+        (found,) = verdicts_of(make_claim(tmp_path, resolution=where), results(rows))
+        assert found.effect is not None
+        assert found.effect.mean == pytest.approx(ratio)
 
 
-def test_a_generator_against_another_in_the_same_arm(tmp_path: Path) -> None:
+def test_a_generator_against_another_in_the_same_variant(tmp_path: Path) -> None:
     rows = make_rows({"few": [1.0, 1.1, 0.9]})
     rows += make_rows({"few": [2.0, 2.2, 1.8]}, generator="teacher")
     rule = {"against": [], "against_generator": "teacher", "holds": {"below": 1.0}}
-    (judged,) = judge(make_claim(tmp_path, **rule), results(rows))
-    assert judged.verdict == SUPPORTED
-    assert judged.effect is not None
-    assert judged.effect.mean == pytest.approx(0.5)
+    (found,) = verdicts_of(make_claim(tmp_path, **rule), results(rows))
+    assert found.outcome == SUPPORTED
+    assert found.effect is not None
+    assert found.effect.mean == pytest.approx(0.5)
 
 
 def test_what_was_not_run_is_not_evidence(tmp_path: Path) -> None:
     claim = make_claim(tmp_path)
-    (judged,) = judge_all([claim], [])
-    assert (judged.verdict, judged.profile) == (OPEN, "")
-    (judged,) = judge(claim, results(make_rows({"few": [1.0]}, metric="recall")))
-    assert (judged.verdict, judged.profile) == (OPEN, "tiny")
+    (found,) = all_verdicts([claim], [])
+    assert (found.outcome, found.profile) == (OPEN, "")
+    (found,) = verdicts_of(claim, results(make_rows({"few": [1.0]}, metric="recall")))
+    assert (found.outcome, found.profile) == (OPEN, "tiny")
 
 
 @pytest.mark.parametrize(
@@ -253,31 +261,31 @@ def test_a_rule_that_cannot_decide_is_one_line(
 def test_counts_need_no_seeds_but_times_do(tmp_path: Path) -> None:
     rows = make_rows({"few": [1.0], "many": [2.0]}, metric="parameters", protocol="parameters")
     claim = make_claim(tmp_path, metric="parameters", holds={"below": 1.0})
-    (judged,) = judge(claim, results(rows))
-    assert judged.verdict == SUPPORTED
+    (found,) = verdicts_of(claim, results(rows))
+    assert found.outcome == SUPPORTED
     claim = make_claim(tmp_path, metric="parameters", holds={"below": 0.4})
-    assert judge(claim, results(rows))[0].verdict == REFUTED
+    assert verdicts_of(claim, results(rows))[0].outcome == REFUTED
     rows = make_rows({"few": [1.0], "many": [2.0]}, metric="seconds", protocol="seconds")
     claim = make_claim(tmp_path, metric="seconds", holds={"below": 1.0})
-    assert judge(claim, results(rows))[0].verdict == OPEN
+    assert verdicts_of(claim, results(rows))[0].outcome == OPEN
 
 
 def test_columns_and_sums_over_stages_can_be_claimed(tmp_path: Path) -> None:
     rows = make_rows({"few": [1.0], "many": [2.0]}, nfe=3, train_flops=5.0)
-    for arm, flops in (("few", (1.0, 2.0)), ("many", (1.0, 20.0))):
+    for variant, flops in (("few", (1.0, 2.0)), ("many", (1.0, 20.0))):
         for stage, value in zip(("teacher", "grow"), flops, strict=True):
-            rows += make_rows({arm: [value]}, metric="stage_flops", generator="none",
+            rows += make_rows({variant: [value]}, metric="stage_flops", generator="none",
                               protocol=f"stage_flops_{stage}")  # fmt: skip
     claim = make_claim(tmp_path, metric="total_flops", generator="none", holds={"below": 0.5})
-    (judged,) = judge_all([claim], [results(rows)])
-    assert judged.effect is not None
-    assert judged.verdict == SUPPORTED
-    assert judged.effect.mean == pytest.approx(3 / 21)
+    (found,) = all_verdicts([claim], [results(rows)])
+    assert found.effect is not None
+    assert found.outcome == SUPPORTED
+    assert found.effect.mean == pytest.approx(3 / 21)
     claim = make_claim(tmp_path, metric="nfe", holds={"below": 1.0})
-    assert judge_all([claim], [results(rows)])[0].verdict == REFUTED
+    assert all_verdicts([claim], [results(rows)])[0].outcome == REFUTED
 
 
-def test_the_projects_claims_name_arms_that_their_studies_have() -> None:
+def test_the_projects_claims_name_variants_that_their_studies_have() -> None:
     claims = read_claims()
     assert {c.study for c in claims} == {
         "robustness", "base_resolution", "growth_loss", "growth_baselines", "pairs", "loss_ratio",
@@ -286,12 +294,12 @@ def test_the_projects_claims_name_arms_that_their_studies_have() -> None:
     for claim in claims:
         file = Path("experiments") / claim.study / "study.yaml"
         if file.is_file():
-            arms = set(yaml.safe_load(file.read_text())["variants"])
-            assert {*claim.value, *claim.against} <= arms, claim.id
+            variants = set(yaml.safe_load(file.read_text())["variants"])
+            assert {*claim.value, *claim.against} <= variants, claim.id
 
 
 def _held(claim: Claim, seed: int, *, right: bool) -> list[Row]:
-    """Results of one seed that lie on one side of a claim's limit, by every arm it names."""
+    """Results of one seed that lie on one side of a claim's limit, by every variant it names."""
     factor = (0.5 if claim.below == right else 2.0) * (1 + 0.01 * seed)
     rows = []
     for first, second in claim.pairs:
@@ -306,17 +314,17 @@ def _held(claim: Claim, seed: int, *, right: bool) -> list[Row]:
 def _followed(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     """Students that follow their teachers by a power law, more or less closely than the others."""
     rows = []
-    for arms, exponent in ((claim.value, 0.2), (claim.against, 0.8)):
+    for variants, exponent in ((claim.value, 0.2), (claim.against, 0.8)):
         power = exponent if claim.below == right else 1 - exponent
-        for stage, arm in enumerate(arms):
-            rows += _at(claim, arm, seed, 2.0**stage, "teacher")
+        for stage, variant in enumerate(variants):
+            rows += _at(claim, variant, seed, 2.0**stage, "teacher")
             noise = 1 + 0.01 * seed * stage
-            rows += _at(claim, arm, seed, 2.0 ** (power * stage) * noise, claim.generator)
+            rows += _at(claim, variant, seed, 2.0 ** (power * stage) * noise, claim.generator)
     return rows
 
 
-def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list[Row]:
-    """A value of an arm where the claim looks for it: in a row, a column or a sum over stages."""
+def _at(claim: Claim, variant: str, seed: int, value: float, generator: str) -> list[Row]:
+    """A value of a variant where its claim looks: in a row, a column or a sum over stages."""
     sizes = {"base": [8], "target": [8, 32], "grown": [16, 32]}[str(claim.resolution)]
     facts: dict[str, Any] = {"axis": None, "generator": generator}
     if claim.metric in AS_METRICS:
@@ -325,28 +333,28 @@ def _at(claim: Claim, arm: str, seed: int, value: float, generator: str) -> list
     elif claim.metric in TOTALS.values():
         facts |= {"metric": {v: k for k, v in TOTALS.items()}[claim.metric],
                   "protocol": "stage_flops_teacher"}  # fmt: skip
-        return [make_row(arm, seed, value, resolution=sizes[-1], **facts)]
+        return [make_row(variant, seed, value, resolution=sizes[-1], **facts)]
     else:
         facts |= {"metric": claim.metric, "protocol": f"{claim.metric}_1k"}
-    return [make_row(arm, seed, value, resolution=res, **facts) for res in sizes]
+    return [make_row(variant, seed, value, resolution=res, **facts) for res in sizes]
 
 
 @pytest.mark.parametrize("claim", read_claims(ROOT / FOLDER), ids=lambda c: c.id)
 def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None:
     make = _followed if claim.effect == "slope" else _held
-    arms = dict.fromkeys([*claim.value, *claim.against], "")
+    variants = dict.fromkeys([*claim.value, *claim.against], "")
     for right, expected in ((True, SUPPORTED), (False, REFUTED)):
         rows = [row for seed in range(3) for row in make(claim, seed, right=right)]
-        (judged,) = judge_all([claim], [results(rows, study=claim.study, variants=arms)])
-        assert (judged.verdict, len(judged.seeds)) == (expected, 3), judged.reason
+        (found,) = all_verdicts([claim], [results(rows, study=claim.study, variants=variants)])
+        assert (found.outcome, len(found.seeds)) == (expected, 3), found.reason
 
 
 def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:
     values = {"few": MANY, "many": MANY}
     before = verdict(make_claim(tmp_path), values)
     after = verdict(make_claim(tmp_path, after_run="seed 0 was known"), values)
-    assert before.verdict == after.verdict
-    for judged, marked in ((before, False), (after, True)):
-        verdicts = verdict_table([judged], "abc", tmp_path).rows[0][0].text
-        rule = rule_table([judged]).rows[0][2].text
+    assert before.outcome == after.outcome
+    for found, marked in ((before, False), (after, True)):
+        verdicts = verdict_table([found], "abc", tmp_path).rows[0][0].text
+        rule = rule_table([found]).rows[0][2].text
         assert ("after the run" in verdicts, "seed 0 was known" in rule) == (marked, marked)

@@ -70,7 +70,7 @@ def _change_row(config: Config) -> None:
     write_evaluation(config, 16, rows, columns=2)
 
 
-def _other_sheets(config: Config) -> None:
+def _other_grids(config: Config) -> None:
     path = Paths(config).evaluation(8)
     shutil.rmtree(path)
     shutil.copytree(Paths(config).evaluation(16), path)
@@ -94,7 +94,7 @@ BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
         "data/32 is a latents artifact, expected images",
     ),
     "row": (_change_row, r"results\.json, row 4 lacks protocol; run 'dvc repro"),
-    "sheets": (_other_sheets, "do not fit samples of shape .* at 8"),
+    "sheets": (_other_grids, "do not fit samples of shape .* at 8"),
 }
 
 

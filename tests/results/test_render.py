@@ -138,13 +138,13 @@ def _cells(path: Path, expected: np.ndarray, cell: int) -> tuple[int, int]:
 def test_samples_are_the_arrays_pixel_by_pixel(finished: tuple[Config, Path]) -> None:
     """Same class, same row; same latent, same column of its group; resolutions left to right."""
     _, folder = finished
-    sheet = folder / "samples.png"
+    grid = folder / "samples.png"
     arrays = {r: pictures((2, 10, 8), r, 1)[0] for r in (8, 16, 32)}
-    places = {r: _cells(sheet, array[3, 2], 64) for r, array in arrays.items()}
+    places = {r: _cells(grid, array[3, 2], 64) for r, array in arrays.items()}
     assert len({y for y, _ in places.values()}) == 1
     assert places[8][1] < places[16][1] < places[32][1]
     for r, array in arrays.items():
-        y, x = _cells(sheet, array[4, 3], 64)
+        y, x = _cells(grid, array[4, 3], 64)
         assert (y - places[r][0], x - places[r][1]) == (67, 67)
 
 
@@ -165,14 +165,14 @@ def test_neighbours_stand_right_of_their_samples(finished: tuple[Config, Path]) 
         assert _cells(folder / "neighbours.png", nearest[label, column], 64) == (y, x + 67)
 
 
-def test_large_sheets_are_cut_not_squeezed(tmp_path: Path) -> None:
+def test_large_grids_are_cut_not_squeezed(tmp_path: Path) -> None:
     groups = [grids.Group(str(r), np.zeros((40, 30, 3, r, r), np.uint8)) for r in (256, 512)]
-    sheet = grids.draw(groups, tuple(f"class {i}" for i in range(40)), tmp_path / "s.png")
+    grid = grids.draw(groups, tuple(f"class {i}" for i in range(40)), tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as image:
         assert image.width <= 1800
         assert image.height < 16 * 140 + 100
-    assert sheet.classes == 16
-    assert 1 < sheet.columns < 10
+    assert grid.classes == 16
+    assert 1 < grid.columns < 10
 
 
 def test_a_stage_without_curves_has_no_figure(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def study(rows: list[Row], **card: Any) -> StudyResults:
     return StudyResults(make_card(**card), tuple(rows), Path("reports/tiny/studies/pairs"))
 
 
-def test_the_nearest_arm_is_the_one_of_the_lowest_mean_and_protocols_stay_apart() -> None:
+def test_the_nearest_variant_is_the_one_of_the_lowest_mean_and_protocols_stay_apart() -> None:
     rows = make_rows({"few": [9.0, 1.0], "many": [3.0, 3.0], "all": [4.0, 4.1]})
     rows += make_rows({"few": [1.0], "many": [2.0]}, protocol="fid_clean_1k")
     rows += make_rows({"few": [0.1], "many": [0.2]}, generator="teacher")
@@ -54,7 +54,7 @@ def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("axis_metric", ["", "fd"])
-def test_an_arm_that_is_a_diffusion_model_is_drawn_beside_the_others(axis_metric: str) -> None:
+def test_a_variant_that_is_a_diffusion_model_is_drawn_beside_the_others(axis_metric: str) -> None:
     rows = make_rows({"few": [1.0]}) + make_rows({"many": [2.0]}, generator="teacher")
     rows = [dataclasses.replace(r, metric="seconds_per_image", protocol="s") for r in rows]
     found = study(rows, metrics=("seconds_per_image",), axis_metric=axis_metric)

@@ -103,8 +103,8 @@ def test_a_shared_teacher_and_real_images_are_shown_once() -> None:
     rows = make_rows({"few": [3.0, 3.1], "many": [1.0, 1.1]})
     for who, nfe in (("teacher", 23), ("real", None)):
         rows += make_rows({"few": [0.5, 0.5], "many": [0.5, 0.5]}, generator=who, nfe=nfe)
-    arms = column(tables(rows)[QUALITY], "Variant")
-    assert arms == ["1 %", "1 %: diffusion teacher", "100 %", "Real images, held out (floor)"]
+    variants = column(tables(rows)[QUALITY], "Variant")
+    assert variants == ["1 %", "1 %: diffusion teacher", "100 %", "Real images, held out (floor)"]
     other = [
         dataclasses.replace(r, value=0.7) if (r.variant, r.generator) == ("many", "teacher") else r
         for r in rows

@@ -1,4 +1,4 @@
-"""Studies in a real MLflow store: a run for each arm and seed, comparable, once."""
+"""Studies in a real MLflow store: a run for each variant and seed, comparable, once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import ROOT
 
 
 def study_rows() -> list[Row]:
-    """Two arms, two seeds, two resolutions; the teacher beside the student."""
+    """Two variants, two seeds, two resolutions; the teacher beside the student."""
     return [
         *make_rows({"few": [3.0, 3.5], "many": [1.0, 1.5]}, train_flops=2e9),
         *make_rows({"few": [0.2, 0.3], "many": [0.6, 0.7]},
@@ -49,19 +49,19 @@ def write_pairs(rows: list[Row], **card: Any) -> None:
 
 
 def by_variant(client: Any, name: str = "pagoda-tiny-pairs") -> dict[tuple[str, str], Any]:
-    """Runs that are not deleted, by arm and seed."""
+    """Runs that are not deleted, by variant and seed."""
     runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     found = {(r.data.params["variant"], r.data.params["seed"]): r for r in runs}
     assert len(found) == len(runs)
     return found
 
 
-def test_a_study_is_an_experiment_and_an_arm_with_a_seed_a_run(client: Any) -> None:
+def test_a_study_is_an_experiment_and_a_variant_with_a_seed_a_run(client: Any) -> None:
     _, (tracked,) = track_studies()
     runs = by_variant(client)
     assert set(runs) == {("few", "0"), ("few", "1"), ("many", "0"), ("many", "1")}
     assert {key: run.info.run_id for key, run in runs.items()} == {
-        (arm, str(seed)): run_id for (arm, seed), run_id in tracked.runs.items()
+        (variant, str(seed)): run_id for (variant, seed), run_id in tracked.runs.items()
     }
     assert (tracked.added, tracked.replaced) == (4, 0)
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -70,7 +70,7 @@ def test_a_study_is_an_experiment_and_an_arm_with_a_seed_a_run(client: Any) -> N
     assert f"`axis`: {make_card().axis_label}" in note
 
 
-def test_runs_differ_in_arm_axis_and_seed_and_compare_in_every_metric(client: Any) -> None:
+def test_runs_differ_in_variant_axis_and_seed_and_compare_in_every_metric(client: Any) -> None:
     track_studies()
     runs = by_variant(client)
     few, many = runs["few", "0"].data, runs["many", "0"].data
@@ -133,7 +133,7 @@ def test_the_saved_comparison_is_over_the_axis_and_of_values_that_every_run_has(
             assert set(shown) <= set(run.data.metrics)
 
 
-def test_arms_without_a_place_on_the_axis_have_bars_beside_the_others(client: Any) -> None:
+def test_variants_without_a_place_on_the_axis_have_bars_beside_the_others(client: Any) -> None:
     off = [dataclasses.replace(r, axis=None) for r in study_rows() if r.metric == "recall"]
     write_pairs([*(r for r in study_rows() if r.metric != "recall"), *off],
                 metrics=("recall", "fd"))  # fmt: skip

@@ -19,7 +19,7 @@ from pagoda.errors import PagodaError
 from pagoda.results import study_tracking, tracking
 from pagoda.results.blocks import Cell, Table, escape, to_csv, to_latex
 from pagoda.results.claims import FOLDER as STUDIES
-from pagoda.results.claims import judge_all, read_claims
+from pagoda.results.claims import all_verdicts, read_claims
 from pagoda.results.paper_tables import Paper, measured_table, way_up_table
 from pagoda.results.plans import plan_tables
 from pagoda.results.published import FOLDER, read_published
@@ -116,9 +116,9 @@ def test_the_projects_tables_are_those_of_its_results(monkeypatch: pytest.Monkey
         assert (folder / f"{name}.csv").read_text() == to_csv(table), name
         assert (folder / f"{name}.tex").read_text() == to_latex(table, name), name
     lines = csv.DictReader((reports / "suite" / "claims.csv").open())
-    judged = judge_all(material.claims, material.studies)
+    verdicts = all_verdicts(material.claims, material.studies)
     assert {(r["claim"], r["profile"], r["verdict"], r["reason"]) for r in lines} == {
-        (j.claim.id, j.profile, j.verdict, j.reason) for j in judged
+        (j.claim.id, j.profile, j.outcome, j.reason) for j in verdicts
     }
 
 

@@ -90,7 +90,7 @@ def test_pixels_that_are_not_finite_are_not_scored(config: Config) -> None:
 
 
 def cell_images(images: torch.Tensor, columns: int) -> np.ndarray:
-    """Sample sheet of images 0, 1, 2 ...: cell (c, j) holds image c + 10 j."""
+    """Sample grid of images 0, 1, 2 ...: cell (c, j) holds image c + 10 j."""
     wide = images[: columns * CLASSES].reshape(columns, CLASSES, *images.shape[1:])
     return wide.transpose(0, 1).numpy()
 
@@ -152,7 +152,7 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
 def test_a_generator_that_copies_training_images_is_found(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference keeps 64 training images; a generator that shows them has a share of 1."""
+    """The reference keeps 64 training images; a generator that shows them has a fraction of 1."""
     held = artifacts.open_artifact(Paths(config).data(8), "images")
     images = held.array("train_images")
     kept = subset(len(images), config.reference.manifold_images)
@@ -181,14 +181,14 @@ def test_real_images_are_the_floor(config: Config) -> None:
         assert max(recalls, key=recalls.__getitem__) == "real"
 
 
-def test_sheets_show_the_samples_of_shared_latents(config: Config) -> None:
+def test_grids_show_the_samples_of_shared_latents(config: Config) -> None:
     z, labels = prior(config)
     for resolution, main in ((8, "student"), (16, "grown")):
         artifact = evaluation(config, resolution)
-        sheets = artifact.json("results")["sheets"]
+        grids = artifact.json("results")["sheets"]
         samples = artifact.array("samples")
-        assert sheets[0] == main and "real" not in sheets
-        assert samples.shape == (len(sheets), CLASSES, 5, 3, resolution, resolution)
+        assert grids[0] == main and "real" not in grids
+        assert samples.shape == (len(grids), CLASSES, 5, 3, resolution, resolution)
         with torch.inference_mode():
             images = to_uint8(generator_of(config, resolution)(z, labels))
             base = to_uint8(generator_of(config, 8)(z, labels))
@@ -197,7 +197,7 @@ def test_sheets_show_the_samples_of_shared_latents(config: Config) -> None:
         assert len(np.unique(samples[0].reshape(50, -1), axis=0)) == 50
         if resolution == 16:
             plain = cell_images(to_uint8(upsample(base, 16)), 5)
-            there = samples[sheets.index("upsampled_base")]
+            there = samples[grids.index("upsampled_base")]
             assert np.abs(there.astype(int) - plain).max() <= 1
 
 
@@ -205,20 +205,22 @@ def test_the_teacher_samples_by_heun_from_the_same_latents(config: Config) -> No
     z, labels = prior(config)
     artifact = artifacts.open_artifact(Paths(config).teacher, "teacher")
     denoiser = load_denoiser(artifact.weights(), artifact.card())
-    law = config.diffusion
-    grid = edm_grid(config.evaluate.teacher_steps, law.sigma_min, law.sigma_max, law.rho)
+    schedule = config.diffusion
+    grid = edm_grid(
+        config.evaluate.teacher_steps, schedule.sigma_min, schedule.sigma_max, schedule.rho
+    )
     with torch.inference_mode():
-        images = to_uint8(sample(denoiser, z * law.sigma_max, grid, labels))
-        one_step = generator_from_teacher(denoiser, sigma_max=law.sigma_max, output="denoiser")
+        images = to_uint8(sample(denoiser, z * schedule.sigma_max, grid, labels))
+        one_step = generator_from_teacher(denoiser, sigma_max=schedule.sigma_max, output="denoiser")
         at_once = to_uint8(one_step.eval()(z, labels))
     found = evaluation(config, 8)
-    sheets = found.json("results")["sheets"]
+    grids = found.json("results")["sheets"]
     for name, expected in (("teacher", images), ("untrained_teacher_weights", at_once)):
-        there = found.array("samples")[sheets.index(name)]
+        there = found.array("samples")[grids.index(name)]
         assert np.abs(there.astype(int) - cell_images(expected, 5)).max() <= 1
 
 
-def test_neighbours_belong_to_the_first_sheet(config: Config) -> None:
+def test_neighbours_belong_to_the_first_grid(config: Config) -> None:
     found = evaluation(config, 16)
     neighbours = found.array("neighbours")
     assert neighbours.shape == (1, CLASSES, 4, 3, 16, 16)

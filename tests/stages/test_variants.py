@@ -149,10 +149,10 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
     assert at_target["cascade"] == 7 + 2 * 15  # Heun on 4 levels, then on 8 twice
     assert {r.metric for r in rows} >= {"drift", "high_frequency", "recall", "stage_flops"}
     rows = _run(config, "robustness")
-    of_arm = [r for r in rows if r.variant == "dstl-eighth" and r.metric == "fd"]
-    assert {r.generator for r in of_arm} == {
+    of_one = [r for r in rows if r.variant == "dstl-eighth" and r.metric == "fd"]
+    assert {r.generator for r in of_one} == {
         "teacher",
         "student",
     }  # its teacher's distance beside it
-    shares = {r.variant: r.value for r in _run(config, "pairs") if r.metric == "fd"}
-    assert len(shares) == 4
+    found = {r.variant: r.value for r in _run(config, "pairs") if r.metric == "fd"}
+    assert len(found) == 4

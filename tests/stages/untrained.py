@@ -26,13 +26,13 @@ def awake(network: Any, seed: int) -> Any:
 
 def write_models(config: Config) -> None:
     """Teacher and generators as their stages leave them, but for the training."""
-    paths, law = Paths(config), config.diffusion
+    paths, schedule = Paths(config), config.diffusion
     base = {"name": config.name, "base_res": config.base_res}
     torch.manual_seed(0)
-    teacher = awake(Denoiser(unet_spec(config, config.data.num_classes), law.sigma_data), 1)
+    teacher = awake(Denoiser(unet_spec(config, config.data.num_classes), schedule.sigma_data), 1)
     with artifacts.create(paths.teacher, "teacher", config=base) as out:
-        artifacts.save_model(out, teacher, teacher.card() | {"diffusion": vars(law)})
-    generator = generator_from_teacher(teacher, sigma_max=law.sigma_max, output="denoiser")
+        artifacts.save_model(out, teacher, teacher.card() | {"diffusion": vars(schedule)})
+    generator = generator_from_teacher(teacher, sigma_max=schedule.sigma_max, output="denoiser")
     with torch.no_grad():
         generator.head[-1].bias.add_(0.3)  # type: ignore[operator]
     for resolution in config.resolutions:

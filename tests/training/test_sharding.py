@@ -1,4 +1,4 @@
-"""Weights cut over processes (FSDP2) train as whole ones do, and checkpoints know no difference."""
+"""Sharded weights (FSDP2) train as full ones do, and checkpoints know no difference."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _stage(name: str) -> None:
 
 def _alone() -> None:
     for what in CASES:
-        _go(f"whole-{what}", what)
-    _go("to-cut", "one_step", stop_after=2)
-    _stage("whole")
+        _go(f"full-{what}", what)
+    _go("to-sharded", "one_step", stop_after=2)
+    _stage("full")
 
 
 def _held(network: nn.Module) -> float:
-    """The share of a network's weights that this process holds."""
+    """The fraction of a network's weights that this process holds."""
     parameters = list(network.parameters())
     return sum(sharding.local(p).numel() for p in parameters) / sum(p.numel() for p in parameters)
 
@@ -73,17 +73,17 @@ def _cut() -> None:
     os.environ[sharding.SHARD] = "1"
     with distributed.group():
         for what in CASES:
-            method = _go(f"cut-{what}", what)
+            method = _go(f"sharded-{what}", what)
             player = next(iter(method.players.values()))
             for network in (player.network, player.ema):
                 assert 0.4 < _held(network) < 0.65, _held(network)
             for each in method.players.values():
                 for parameter, kept in each.optimizer.state.items():
                     assert sharding.local(kept["exp_avg"]).shape == sharding.local(parameter).shape
-        _go("to-cut", "one_step")
-        _go("to-whole", "teacher", stop_after=2)
+        _go("to-sharded", "one_step")
+        _go("to-full", "teacher", stop_after=2)
         _same_start()
-        _stage("cut")
+        _stage("sharded")
         _refusals()
 
 
@@ -114,7 +114,7 @@ def _refusals() -> None:
 
 
 def _whole_again() -> None:
-    _go("to-whole", "teacher")
+    _go("to-full", "teacher")
 
 
 def _difference(a: Path, b: Path) -> float:
@@ -136,9 +136,9 @@ def test_cut_weights_train_as_whole_ones_and_checkpoints_move_between(tmp_path: 
     )
     assert run_group(1, _whole_again, folder=tmp_path, limit=900) == [0], log(tmp_path)
     for name in CASES:
-        assert _difference(tmp_path / f"whole-{name}", tmp_path / f"cut-{name}") < 1e-6, name
-    assert _difference(tmp_path / "whole-one_step", tmp_path / "to-cut") < 1e-6
-    assert _difference(tmp_path / "whole-teacher", tmp_path / "to-whole") < 1e-6
-    made = [tmp_path / "runs" / name / "b8" / "teacher" for name in ("whole", "cut")]
+        assert _difference(tmp_path / f"full-{name}", tmp_path / f"sharded-{name}") < 1e-6, name
+    assert _difference(tmp_path / "full-one_step", tmp_path / "to-sharded") < 1e-6
+    assert _difference(tmp_path / "full-teacher", tmp_path / "to-full") < 1e-6
+    made = [tmp_path / "runs" / name / "b8" / "teacher" for name in ("full", "sharded")]
     assert len(list(made[1].glob("*.safetensors"))) == 1 + 2 * 2  # the average and its snapshots
     assert _difference(*made) < 1e-4  # float32

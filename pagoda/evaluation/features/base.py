@@ -131,7 +131,7 @@ def open_extractor(
         batch: images a call.
         weights: file of weights of Inception or DINOv2, or a folder that holds it.
         hub: checkout of the DINOv2 repository.
-        download: whether weights and code that are nowhere may be fetched.
+        download: whether missing weights and code may be fetched.
 
     Raises:
         PagodaError: for an unknown name, or whatever is wrong with the network.

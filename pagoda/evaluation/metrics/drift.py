@@ -20,7 +20,7 @@ _FLAT = 1e-7  # costs that differ by less show no texture
 
 @dataclass(frozen=True)
 class Drift:
-    """Displacements of n images against their counterparts one resolution below.
+    """Displacements of n images from their counterparts one resolution below.
 
     Attributes:
         pixels: (n,) length of the displacement, in pixels of the lower resolution.
@@ -32,7 +32,7 @@ class Drift:
 
 
 def drift(high: np.ndarray, low: np.ndarray, reach: int = 2) -> Drift:
-    """Displacement of every high-resolution image against its low-resolution counterpart.
+    """Displacement of every high-resolution image from its low-resolution counterpart.
 
     The centre of each low-resolution image, ``reach`` pixels inside the border, is looked for
     within ``reach`` pixels of its place in the averaged-down image, by least squares, and the best

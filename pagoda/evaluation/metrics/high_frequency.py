@@ -23,7 +23,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _HALF_NYQUIST = 0.25  # cycles per pixel
 
 
-def high_frequency_shares(images: np.ndarray, above: float = _HALF_NYQUIST) -> np.ndarray:
+def high_frequency_fractions(images: np.ndarray, above: float = _HALF_NYQUIST) -> np.ndarray:
     """Fraction of the power above a radial frequency, (n,) in [0, 1]; 0 for an image of one colour.
 
     Args:
@@ -38,15 +38,15 @@ def high_frequency_shares(images: np.ndarray, above: float = _HALF_NYQUIST) -> n
         raise PagodaError(f"no frequency of an image lies above {above} cycles per pixel; use 0.25")
     high = _above(above, *images.shape[2:])
     rounding = (4 * np.finfo(np.float64).eps) ** 2  # what is left of one colour by Parseval
-    shares = np.zeros(len(images))
+    fractions = np.zeros(len(images))
     for i, image in enumerate(images):
         values = image.astype(np.float64)
         values -= values.mean(axis=(1, 2), keepdims=True)
         power = np.sum(np.abs(np.fft.fft2(values)) ** 2, axis=0)
         whole = power.sum()
         if whole > rounding * image.size * np.sum(image.astype(np.float64) ** 2):
-            shares[i] = power[high].sum() / whole
-    return shares
+            fractions[i] = power[high].sum() / whole
+    return fractions
 
 
 def _above(frequency: float, height: int, width: int) -> np.ndarray:
@@ -85,8 +85,8 @@ def _pairs(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     first, second = (np.array([_energy(image / 127.5) for image in side]) for side in (x, y))
     errors = [high_frequency_error(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
     return {
-        "hf_share": high_frequency_shares(x),
-        "hf_share_second": high_frequency_shares(y),
+        "hf_share": high_frequency_fractions(x),
+        "hf_share_second": high_frequency_fractions(y),
         "hf_mse": np.array(errors),
         "hf_ratio": np.stack([first, second], axis=1),
     }

@@ -53,7 +53,9 @@ def train_fraction(
     """
     real = min(len(train), len(held_out))
     if not real or not len(generated):
-        raise PagodaError("a share of training images needs generated, train and held-out images")
+        raise PagodaError(
+            "a fraction of training images needs generated, train and held-out images"
+        )
     sets = [
         f if len(f) == real else f[np.sort(np.random.default_rng(seed).permutation(len(f))[:real])]
         for f in (train, held_out)

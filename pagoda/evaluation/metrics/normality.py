@@ -47,7 +47,7 @@ def normality(latents: np.ndarray) -> Normality:
     mean, std = float(flat.mean()), float(flat.std())
     a, b = latents[..., :-1].ravel(), latents[..., 1:].ravel()
     if not (std > 0 and a.size and np.ptp(a) > 0 and np.ptp(b) > 0):
-        raise PagodaError("latents without any spread have no law; check what made them")
+        raise PagodaError("latents without any spread have no distribution; check what made them")
     unit = (flat - mean) / std
     half = torch.tensor(z.shape[1] / 2, dtype=torch.float64)
     norms = torch.from_numpy(np.square(z).sum(1) / 2)

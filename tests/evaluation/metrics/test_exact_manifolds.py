@@ -1,4 +1,4 @@
-"""Manifolds and shares equal float64 brute force exactly, whatever the features are like."""
+"""Manifolds and fractions equal float64 brute force exactly, whatever the features are like."""
 
 from __future__ import annotations
 

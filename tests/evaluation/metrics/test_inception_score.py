@@ -21,9 +21,9 @@ def test_certain_and_balanced_predictions_score_the_number_of_classes() -> None:
 
 
 def test_certain_and_unbalanced_predictions_score_exp_of_the_entropy() -> None:
-    shares = np.array([0.5, 0.3, 0.2])
+    fractions = np.array([0.5, 0.3, 0.2])
     sure = np.eye(3)[np.repeat(np.arange(3), [50, 30, 20])]
-    expected = np.exp(-np.sum(shares * np.log(shares)))
+    expected = np.exp(-np.sum(fractions * np.log(fractions)))
     assert inception_score(sure, 1)[0] == pytest.approx(expected, rel=1e-13)
 
 

@@ -41,10 +41,10 @@ def test_wilson_holds_the_share_as_often_as_it_says() -> None:
         found = [fraction_interval(np.arange(n) < k) for k in counts]
         low, high = (np.array([getattr(i, end) for i in found]) for end in ("low", "high"))
         assert (low >= 0).all() and (high <= 1).all() and (low < high).all()
-        shares = np.linspace(0.05, 0.95, 181)[:, None]
+        p = np.linspace(0.05, 0.95, 181)[:, None]
         mass = np.exp(gammaln(n + 1) - gammaln(counts + 1) - gammaln(n - counts + 1)
-                      + counts * np.log(shares) + (n - counts) * np.log1p(-shares))  # fmt: skip
-        held = (mass * ((low <= shares) & (shares <= high))).sum(1)
+                      + counts * np.log(p) + (n - counts) * np.log1p(-p))  # fmt: skip
+        held = (mass * ((low <= p) & (p <= high))).sum(1)
         assert held.mean() == pytest.approx(0.95, abs=0.02)
 
 

@@ -1,4 +1,4 @@
-"""The share of generated images that lie nearest to a training image."""
+"""The fraction of generated images that lie nearest to a training image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def points(n: int, seed: int, dim: int = 6, dtype: str = "float64") -> np.ndarra
 
 
 def test_on_a_line_by_hand() -> None:
-    """Distances (0.4, 0.6), (0.1, 0.9), (0.5, 0.5), (2, 1): shares 1, 1, a half and 0."""
+    """Distances (0.4, 0.6), (0.1, 0.9), (0.5, 0.5), (2, 1): fractions 1, 1, a half and 0."""
     train, held_out = np.array([[0.0]]), np.array([[1.0]])
     found = train_fraction(np.array([[0.4], [0.1], [0.5], [2.0]]), train, held_out)
     assert found.value == 2.5 / 4 and (found.n, found.real) == (4, 1)
@@ -42,15 +42,15 @@ def test_an_image_in_both_sets_counts_half(dtype: str, monkeypatch: pytest.Monke
 
 def test_fresh_points_give_a_half_within_the_error() -> None:
     """Real points are drawn anew, so the spread over draws is above the binomial error given."""
-    shares = [
+    fractions = [
         train_fraction(points(200, 3 * i), points(300, 3 * i + 1), points(300, 3 * i + 2)).value
         for i in range(60)
     ]
-    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(fractions) - 0.5) < 4 * np.std(fractions, ddof=1) / np.sqrt(60)
 
 
 def test_a_mixture_of_copies() -> None:
-    """A share c of copies: c + (1 - c) / 2."""
+    """A fraction c of copies: c + (1 - c) / 2."""
     train, held_out = points(2000, 0), points(2000, 1)
     generated = np.concatenate([train[:600], points(1400, 2)])
     found = train_fraction(generated, train, held_out)

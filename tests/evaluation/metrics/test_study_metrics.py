@@ -51,9 +51,9 @@ def test_standard_normal_latents_pass_and_shrunken_ones_do_not() -> None:
     assert found.std == pytest.approx(1, abs=0.01)
     assert found.kurtosis == pytest.approx(3, abs=0.05)
     assert abs(found.skewness) < 0.02
-    assert found.ks_norms < 1.63 / np.sqrt(len(z))  # 1 % critical value of Kolmogorov's law
+    assert found.ks_norms < 1.63 / np.sqrt(len(z))  # 1 % critical value by Kolmogorov
     assert abs(found.neighbour_correlation) < 0.01
-    inside = normality(0.8 * z)  # distances of the laws are known
+    inside = normality(0.8 * z)  # distances of the distributions are known
     grid = np.linspace(0, 3, 30001)
     from scipy.stats import chi2, norm
 
@@ -75,10 +75,10 @@ def test_ks_distance_agrees_with_scipy() -> None:
 def test_high_frequency_energy_of_waves() -> None:
     """A cosine of amplitude a has mean square a^2 / 2; only fast ones count."""
     x = np.arange(16)
-    for cycles, share in ((2, 0.0), (6, 1.0)):
+    for cycles, fraction in ((2, 0.0), (6, 1.0)):
         wave = 127.5 + 100 * np.cos(2 * np.pi * cycles * x / 16)
         images = np.broadcast_to(np.round(wave), (4, 3, 16, 16)).astype(np.uint8)
-        expected = share * (100 / 127.5) ** 2 / 2
+        expected = fraction * (100 / 127.5) ** 2 / 2
         assert high_frequency_energy(images) == pytest.approx(expected, rel=0.01, abs=1e-4)
         grey = np.full_like(images, 127)
         assert high_frequency_error(images, grey) == pytest.approx(expected, rel=0.01, abs=1e-4)
