@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import Check, Config, build, load, opt, parse
+from pagoda.config import DERIVED, Check, Config, build, load, opt, parse
 from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
@@ -90,7 +90,7 @@ def test_impossible_value(key: str, value: Any, allowed: str) -> None:
 
 @pytest.mark.parametrize(("key", "hint"), [(k, h) for k, h, _ in LEAVES])
 def test_wrong_type(key: str, hint: Any) -> None:
-    wrong: list[Any] = [7 if key == "growth" else {"not": [True]}]
+    wrong: list[Any] = [7 if key in ("growth", "code") else {"not": [True]}]
     wrong += [True, "many"] if bare(hint) in (int, float) else []
     for value in wrong:
         line = error_line(override(smoke_tree(), {key: value}))
@@ -301,7 +301,7 @@ def keys(tree: dict[str, Any], prefix: str = "") -> set[str]:
 def test_the_base_sets_every_key_of_every_profile() -> None:
     """params.yaml, as the last experiment left it, is the base of the next composition."""
     base = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())
-    derived = keys({k: smoke_tree()[k] for k in ("resolutions", "growth")})
+    derived = keys({k: smoke_tree()[k] for k in DERIVED})
     assert keys(base) == keys(smoke_tree()) - derived
     for profile in PROFILES:
         file = ROOT / "experiments/profile" / f"{profile}.yaml"
