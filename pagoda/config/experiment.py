@@ -186,22 +186,23 @@ def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
 
 def derive_code(tree: Mapping[str, Any]) -> dict[str, str]:
     """The file of the method of each stage that a parameter chooses the method of."""
-    methods = {key: tree[key].get("method", ByMethod.default()) for key in BY_METHOD if key in tree}
-    return {key: file_of(method) for key, method in methods.items()}
+    sections = {key: tree[key] for key in BY_METHOD if isinstance(tree.get(key), Mapping)}
+    return {key: file_of(s.get("method", ByMethod.default())) for key, s in sections.items()}
 
 
 def for_its_methods(tree: dict[str, Any]) -> dict[str, Any]:
     """A copy of a parameter tree without the keys of methods that it does not choose.
 
-    A profile that chooses another method than the one it is based on names what differs only.
-
-    Raises:
-        PagodaError: if there is no such method.
+    A profile that chooses another method than the one it is based on names what differs only. A
+    method that is not there keeps all: what reads its section says what is wrong.
     """
     tree = dict(tree)
     for key, section in BY_METHOD.items():
         if isinstance(tree.get(key), Mapping):
-            others = keys_of_others(section, tree[key])
+            try:
+                others = keys_of_others(section, tree[key])
+            except PagodaError:
+                continue
             tree[key] = {k: v for k, v in tree[key].items() if k not in others}
     return tree
 
@@ -213,10 +214,7 @@ def with_methods(tree: dict[str, Any], methods: Mapping[str, Any], where: str) -
         PagodaError: there is no such method, or it needs what is not there.
     """
     changed = tree | {key: tree[key] | {"method": method} for key, method in methods.items()}
-    try:
-        changed = for_its_methods(changed)
-    except PagodaError as error:
-        raise PagodaError(f"{where}: {error}") from error
+    changed = for_its_methods(changed)
     for key in methods:
         made = build(BY_METHOD[key], changed[key], where, f"{key}.")
         changed[key] = dataclasses.asdict(made)
