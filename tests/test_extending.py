@@ -82,8 +82,8 @@ def test_the_tests_of_the_page_and_the_contract_pass(project: Path) -> None:
     run(project, "pagoda", "derive", "--stages")
     own = [name for name in FILES if Path(name).name.startswith("test_")]
     general = ["tests/methods/test_contract.py", "tests/test_studies.py", "tests/test_config.py"]
-    slow = "declares", "finite", "moves", "needs_no", "composes"
-    some = f"spread or stripes or base_sets or ratio and not ({' or '.join(slow)})"
+    slow = "declares", "finite", "moves", "needs_no", "composes", "stopped", "micro"
+    some = f"spread or stripes or base_sets or test_ratio or ratio and not ({' or '.join(slow)})"
     said = run(project, "pytest", "-q", "-p", "no:cacheprovider", "-k", some, *own, *general)
     assert "passed" in said and "failed" not in said
 
