@@ -43,7 +43,7 @@ import yaml
 
 from benchmarks.comparison import LOG, PREDICTED, Compared, write_comparison
 from pagoda.artifacts import digest
-from pagoda.config import NO_WEIGHTS, with_lists
+from pagoda.config import NO_WEIGHTS, with_derived
 from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
 
@@ -106,7 +106,7 @@ def compose(profile: str, settings: Iterable[str]) -> dict[str, Any]:
         part, last = key.split(".")
         if (path := tree[part][last]) not in (None, NO_WEIGHTS):
             tree[part][last] = str(Path(path).resolve())
-    return with_lists(tree)
+    return with_derived(tree)
 
 
 def stages(tree: dict[str, Any]) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""Writing ``params.yaml``: the lists that follow from its ends, and a whole profile."""
+"""Writing ``params.yaml``: what follows from other keys of it, and a whole profile."""
 
 from __future__ import annotations
 
@@ -8,35 +8,46 @@ from typing import Any
 
 import yaml
 
-from pagoda.config import is_name, parse, parse_yaml, read_yaml, with_lists
+from pagoda.config import (
+    DERIVED,
+    for_its_methods,
+    is_name,
+    parse,
+    parse_yaml,
+    read_yaml,
+    with_derived,
+)
 from pagoda.errors import PagodaError
-
-_DERIVED = ("resolutions", "growth")
 
 
 def rewrite(path: str | Path) -> list[int]:
-    """Put the right ``resolutions`` and ``growth`` into a parameters file.
+    """Put the right ``resolutions``, ``growth`` and ``code`` into a parameters file.
 
-    Only the text of the two lists is replaced: comments, order and layout stay as they are.
-    Returns the resolutions.
+    Only their text is replaced: comments, order and layout stay as they are. Returns the
+    resolutions.
 
     Raises:
-        PagodaError: if the file, one of the four keys, or a possible base_res is missing, or the
-            file cannot be written; it stays as it was then.
+        PagodaError: if the file, one of the keys, or a possible base_res is missing, or the file
+            cannot be written; it stays as it was then.
     """
     path = Path(path)
     if not path.is_file():
         raise PagodaError(f"no {path} here; run pagoda from the folder that holds it")
     tree = read_yaml(path)
     try:
-        wanted = with_lists(tree)
+        wanted = with_derived(tree)
     except PagodaError as error:
         raise PagodaError(f"{path}: {error}") from None
-    for key in _DERIVED:
+    for key in ("resolutions", "growth"):
         if key not in tree:
             raise PagodaError(f"{path}: missing key {key}")
     if tree != wanted:
         text = path.read_text(encoding="utf-8-sig")
+        code = "".join(f"\n  {stage}: {file}" for stage, file in wanted["code"].items())
+        if "code" in tree:
+            text = _replace(text, "code", code or " {}")
+        else:
+            text = text.rstrip("\n") + f"\ncode:{code or ' {}'}\n"
         growth = wanted["growth"].values()
         steps = [f"\n  '{s['to']}': {{from: {s['from']}, to: {s['to']}}}" for s in growth]
         text = _replace(text, "resolutions", f" {wanted['resolutions']}")
@@ -110,7 +121,7 @@ def profile_tree(name: str, root: Path) -> dict[str, Any]:
         raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
     tree = _composed(f"profile/{name}", root)
     try:
-        return with_lists(tree)
+        return with_derived(for_its_methods(tree))
     except PagodaError as error:
         raise PagodaError(f"experiments/profile/{name}.yaml: {error}") from None
 
@@ -159,7 +170,7 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
             found |= _leaves(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
-    return {k: v for k, v in found.items() if k.split(".")[0] not in _DERIVED}
+    return {k: v for k, v in found.items() if k.split(".")[0] not in DERIVED}
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,11 +8,13 @@ what DVC ignores (bytecode) it ignores below its own root only.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pagoda.config import derive_code
 from pagoda.errors import PagodaError
 from pagoda.stages.code import ROOT, dependencies
 from pagoda.stages.study_spec import STEPS, STUDIES, Study, Variant, load_study, studies
@@ -46,23 +48,29 @@ def with_code(text: str) -> str:
         if command is None or lines is None:
             return stage[0]
         indent = lines[0].partition("-")[0]
-        chosen = re.findall(r"- pagoda/(\w+)/\$\{", stage[0])
-        code = "".join(f"{indent}- {d}\n" for d in code_of(command[1], *chosen))
+        paths = re.findall(r"^ +- (\S+)$", stage[0], re.MULTILINE)
+        code = "".join(f"{indent}- {d}\n" for d in code_of(command[1], *chosen(paths)))
         return stage[0][: lines.start()] + code + stage[0][lines.end() :]
 
     return re.sub(r"^  \w+:\n(?:^(?:    .*)?\n)*", renewed, text, flags=re.MULTILINE)
 
 
-def code_of(stage: str, *chosen: str) -> list[str]:
+def chosen(paths: Iterable[str]) -> list[str]:
+    """Packages of which a parameter names the file that a stage depends on."""
+    return [match[1] or "methods" for path in paths
+            if (match := re.match(r"pagoda/(\w+)/\$\{|\$\{code\.", path))]  # fmt: skip
+
+
+def code_of(stage: str, *packages: str) -> list[str]:
     """The code that a stage depends on.
 
     Args:
         stage: its name.
-        chosen: packages of which a parameter names one file, which is another dependency: added
-            are the folders that any of their files imports, and none of them.
+        packages: those :func:`chosen`, whose file is another dependency: added are the folders
+            that any of their files imports, and none of them.
     """
     found = set(dependencies(f"pagoda.stages.{stage}"))
-    for package in chosen:
+    for package in packages:
         files = (ROOT / "pagoda" / package).glob("[!_]*.py")
         several = {d for f in files for d in dependencies(f"pagoda.{package}.{f.stem}")}
         found |= {d for d in several if not d.startswith(f"pagoda/{package}")}
@@ -80,12 +88,15 @@ def _stage(study: Study, variant: Variant) -> dict[str, Any]:
     seeds = f"${{studies.{study.size}.seeds}}"
     sections = [s for step in (*variant.steps, *variant.counts) for s in STEPS[step].sections]
     keys = [*_SHARED, f"studies.{study.size}.fraction", *dict.fromkeys(sections)]
+    chosen = {key: {"method": method} for key, method in variant.methods.items()}
+    files = dict.fromkeys(derive_code(chosen).values())
+    own = [f"../../{file}" for file in files if not file.startswith("pagoda/")]
     return {
         "desc": variant.label,
         "matrix": {"seed": [f"{seeds[:-1]}[0]}}"] if variant.once else seeds},
         "cmd": f"cd ../.. && python -m pagoda variant {study.name} {variant.name} "
                "--seed ${item.seed}",
-        "deps": [*_inputs(study, variant), *_code("variant")],
+        "deps": [*_inputs(study, variant), *own, *_code("variant")],
         "params": [{"../params.yaml": keys},
                    {"study.yaml": ["size", f"variants.{variant.name}"]}],
         "outs": [f"{_folder(study, variant)}/s${{item.seed}}"],

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import Check, Config, build, load, opt, parse
+from pagoda.config import DERIVED, Check, Config, build, load, opt, parse
 from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
@@ -90,7 +91,7 @@ def test_impossible_value(key: str, value: Any, allowed: str) -> None:
 
 @pytest.mark.parametrize(("key", "hint"), [(k, h) for k, h, _ in LEAVES])
 def test_wrong_type(key: str, hint: Any) -> None:
-    wrong: list[Any] = [7 if key == "growth" else {"not": [True]}]
+    wrong: list[Any] = [7 if key in ("growth", "code") else {"not": [True]}]
     wrong += [True, "many"] if bare(hint) in (int, float) else []
     for value in wrong:
         line = error_line(override(smoke_tree(), {key: value}))
@@ -190,6 +191,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 0\nname: [smoke\n")
     with pytest.raises(PagodaError, match=r"params.yaml line \d+ is not valid YAML"):
         load(tmp_path / "params.yaml")
+
+
+def test_reading_a_configuration_imports_no_torch() -> None:
+    program = (
+        "import sys; from pagoda.config import load; load(); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
@@ -301,14 +309,15 @@ def keys(tree: dict[str, Any], prefix: str = "") -> set[str]:
 def test_the_base_sets_every_key_of_every_profile() -> None:
     """params.yaml, as the last experiment left it, is the base of the next composition."""
     base = yaml.safe_load((ROOT / "experiments/base.yaml").read_text())
-    derived = keys({k: smoke_tree()[k] for k in ("resolutions", "growth")})
+    derived = keys({k: smoke_tree()[k] for k in DERIVED})
     assert keys(base) == keys(smoke_tree()) - derived
     for profile in PROFILES:
         file = ROOT / "experiments/profile" / f"{profile}.yaml"
         own = yaml.safe_load(file.read_text())
         parent = own.pop("defaults")[0]
         assert parent == "/base" or parent in PROFILES
-        assert keys(own) <= keys(base), profile
+        chosen = tuple(f"{s}." for s in ("distill", "grow") if "method" in own.get(s, {}))
+        assert {k for k in keys(own) if not k.startswith(chosen)} <= keys(base), profile
 
 
 def test_hand_edits_survive_an_experiment(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import NO_WEIGHTS, Config
+from pagoda.config import DERIVED, NO_WEIGHTS, Config
 from pagoda.derive import profile_tree
-from pagoda.dvc_stages import code_of, with_code
+from pagoda.dvc_stages import chosen, code_of, with_code
 from pagoda.stages.code import EXEMPT, ROOT, closure, executed
 from tests.tiny import override, smoke_tree
 
@@ -44,8 +44,7 @@ def test_code_dependencies_are_what_the_stage_imports(stage: str) -> None:
     assert ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file()
     declared = [d for d in STAGES[stage]["deps"] if d.startswith("pagoda/")]
     deps = [d for d in declared if "$" not in d]
-    chosen = [d.split("/")[1] for d in declared if "$" in d]
-    assert deps == code_of(stage, *chosen), "run 'pagoda derive --stages'"
+    assert deps == code_of(stage, *chosen(STAGES[stage]["deps"])), "run 'pagoda derive --stages'"
     files = _code(stage)
     assert files and not [f for f in files if not any(Path(f).is_relative_to(d) for d in deps)]
 
@@ -82,8 +81,8 @@ def _sections_read(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_section_a_stage_reads_is_a_parameter(stage: str) -> None:
-    # The derived lists follow from base_res and target_res.
-    missed = _sections_read(stage) - {"resolutions", "growth"} - set(STAGES[stage]["params"])
+    # The derived keys follow from others.
+    missed = _sections_read(stage) - set(DERIVED) - set(STAGES[stage]["params"])
     assert not missed, f"{stage} reads {sorted(missed)}; without them in params it would not rerun"
 
 

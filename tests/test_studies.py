@@ -74,10 +74,10 @@ def _paths(entries: Any) -> list[Path]:
     return [Path(name[3:] if name.startswith("../") else f"experiments/{name}") for name in names]
 
 
-def test_all_studies_are_there() -> None:
+def test_the_studies_of_the_paper_are_there() -> None:
     wanted = {"robustness", "base_resolution", "growth_loss", "growth_baselines", "pairs",
               "loss_ratio", "inversion", "cost"}  # fmt: skip
-    assert set(NAMES) == wanted
+    assert wanted <= set(NAMES)
 
 
 def test_every_variant_and_seed_is_a_stage(config: Config, stages: dict[str, Any]) -> None:
@@ -138,7 +138,8 @@ def test_the_page_and_the_card_state_the_rules_that_decide(name: str) -> None:
     page = (ROOT / "experiments" / name / "README.md").read_text()
     assert f"**Rule.** {rule} " in page
     claims = [claim for claim in read_claims() if claim.study == name]
-    assert rule.split()[0] == {2: "Two", 3: "Three", 4: "Four"}[len(claims)]
+    counts = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six")))
+    assert rule.split()[0] == counts[len(claims)]
     named = {float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", rule)}
     assert {claim.limit for claim in claims} <= named
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pagoda.config import with_lists
+from pagoda.config import with_derived
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,8 +71,8 @@ def _base() -> dict[str, Any]:
 
 
 def smoke_tree(**overrides: Any) -> dict[str, Any]:
-    """The tree of the default profile with dotted keys replaced; both derived lists follow."""
-    return with_lists(override(_base(), overrides))
+    """The tree of the default profile with dotted keys replaced; derived keys follow."""
+    return with_derived(override(_base(), overrides))
 
 
 def copy_studies(folder: Path) -> None:

@@ -5,8 +5,9 @@ outputs of a stage:
 
 - :class:`StrictSource` reads every composed file as pagoda reads it, :class:`StrictFiles` makes
   Hydra use it;
-- ``suite.derived``, in ``experiments/compose.yaml``, computes the derived lists and holds the whole
-  composition against the rules of :mod:`pagoda.config`.
+- ``suite.derived``, in ``experiments/compose.yaml``, computes the derived keys, drops those of
+  methods that are not chosen, and holds the whole composition against the rules of
+  :mod:`pagoda.config`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
-from pagoda.config import parse, read_yaml, with_lists
+from pagoda.config import BY_METHOD, DERIVED, for_its_methods, parse, read_yaml, with_derived
 from pagoda.errors import PagodaError
 
 _NEEDED = ("numpy", "torch", "typer", "yaml")
@@ -96,15 +98,23 @@ def _check_python() -> None:
 
 
 def _derived(key: str, *, _root_: DictConfig) -> Container:
-    """One of the two derived lists, after the whole composition was checked."""
+    """One of the derived keys, after the whole composition was checked."""
     with _refusals(Refused):
         whole = copy.deepcopy(_root_)
-        lists = with_lists({end: whole.get(end) for end in ("base_res", "target_res")})
-        for name in ("resolutions", "growth"):
+        sections = {name: whole[name] for name in BY_METHOD if OmegaConf.is_dict(whole.get(name))}
+        ends = {end: whole.get(end) for end in ("base_res", "target_res")}
+        derived = with_derived(ends | sections)
+        for name in DERIVED:
             if OmegaConf.is_interpolation(whole, name):  # not computed yet, and not overridden
-                whole[name] = lists[name]
-        parse(OmegaConf.to_container(whole, resolve=True), _WHERE)
-        return OmegaConf.create(lists[key])
+                whole[name] = derived[name]
+        tree: Any = OmegaConf.to_container(whole, resolve=True)
+        kept = for_its_methods(tree)
+        parse(kept, _WHERE)
+        for section in BY_METHOD:
+            with open_dict(_root_[section]):
+                for other in tree[section].keys() - kept[section].keys():
+                    del _root_[section][other]
+        return OmegaConf.create(derived[key])
 
 
 OmegaConf.register_new_resolver("suite.derived", _derived, replace=True)

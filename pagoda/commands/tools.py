@@ -81,7 +81,7 @@ def derive(
         bool, option(None, "Write what dvc.yaml files say of code and studies.", "--stages")
     ] = False,
 ) -> None:
-    """Mend the lists of params.yaml that follow from base_res."""
+    """Mend the keys of params.yaml that follow from base_res and methods."""
     from pagoda.derive import choose, rewrite
     from pagoda.stages.root import project_root
 
@@ -91,7 +91,7 @@ def derive(
         typer.echo(f"written: {', '.join(write_stages()) or 'nothing, all is up to date'}")
         return
     if profile is None:
-        found, what = rewrite(ctx.obj), "resolutions and growth now follow"
+        found, what = rewrite(ctx.obj), "resolutions, growth and code now follow"
     else:
         found, what = choose(ctx.obj, profile, project_root(), reset), f"now profile {profile},"
     typer.echo(f"{ctx.obj}: {what} {' -> '.join(map(str, found))}")

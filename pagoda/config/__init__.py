@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from pagoda.config.documents import parse_yaml, read_yaml
 from pagoda.config.experiment import (
+    BY_METHOD,
+    DERIVED,
     Config,
     VariantConfig,
     check_counts,
+    derive_code,
     derive_growth,
     derive_resolutions,
+    for_its_methods,
     load,
     parse,
-    with_lists,
+    with_derived,
+    with_methods,
 )
 from pagoda.config.sections import (
     NO_WEIGHTS,
@@ -34,6 +39,8 @@ from pagoda.config.sections import (
 from pagoda.fields import NAME_RULE, Check, build, is_name, opt
 
 __all__ = [
+    "BY_METHOD",
+    "DERIVED",
     "NAME_RULE",
     "NO_WEIGHTS",
     "Check",
@@ -47,13 +54,16 @@ __all__ = [
     "VariantConfig",
     "build",
     "check_counts",
+    "derive_code",
     "derive_growth",
     "derive_resolutions",
+    "for_its_methods",
     "is_name",
     "load",
     "opt",
     "parse",
     "parse_yaml",
     "read_yaml",
-    "with_lists",
+    "with_derived",
+    "with_methods",
 ]

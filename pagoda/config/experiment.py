@@ -26,7 +26,12 @@ from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
+from pagoda.training.method import ByMethod, file_of, keys_of_others
 from pagoda.training.settings import DiffusionConfig
+
+BY_METHOD: dict[str, type[ByMethod]] = {"distill": DistillConfig, "grow": GrowConfig}
+"""Sections that name their method."""
+DERIVED = ("resolutions", "growth", "code")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Config:
     target_res: int = opt("resolution of the last generator", ge=4, power_of_two=True)
     resolutions: list[int] = opt("derived: base_res, doubled up to target_res")
     growth: dict[str, dict[str, int]] = opt("derived: one doubling an entry")
+    code: dict[str, str] = opt("derived: file of each stage's method, run 'pagoda derive'")
     data: DataConfig = opt("data")
     features: FeaturesConfig = opt("embedded feature network")
     reference: ReferenceConfig = opt("reference statistics")
@@ -63,6 +69,10 @@ class Config:
                 f"{wanted}, as base_res {base} and target_res {target} say; both lists are "
                 f"derived: run 'pagoda derive' to rewrite them, or 'dvc exp run -S base_res={base}'"
             )  # fmt: skip
+        wanted = derive_code({key: vars(getattr(self, key)) for key in BY_METHOD})
+        yield (self.code == wanted, "code", self.code,
+               f"{wanted}, as distill.method and grow.method say; it is derived: run "
+               "'pagoda derive' to rewrite it")  # fmt: skip
         rendered = self.data.render_res
         drawn = registry.find(self.data.source).drawn
         yield (not drawn or rendered >= target, "data.render_res", rendered,
@@ -174,8 +184,45 @@ def derive_growth(base_res: int, target_res: int) -> dict[str, dict[str, int]]:
     return {str(b): {"from": a, "to": b} for a, b in itertools.pairwise(ladder)}
 
 
-def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a parameter tree with the lists that follow from its ends.
+def derive_code(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The file of the method of each stage that a parameter chooses the method of."""
+    sections = {key: tree[key] for key in BY_METHOD if isinstance(tree.get(key), Mapping)}
+    return {key: file_of(s.get("method", ByMethod.default())) for key, s in sections.items()}
+
+
+def for_its_methods(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree without the keys of methods that it does not choose.
+
+    A profile that chooses another method than the one it is based on names what differs only. A
+    method that is not there keeps all: what reads its section says what is wrong.
+    """
+    tree = dict(tree)
+    for key, section in BY_METHOD.items():
+        if isinstance(tree.get(key), Mapping):
+            try:
+                others = keys_of_others(section, tree[key])
+            except PagodaError:
+                continue
+            tree[key] = {k: v for k, v in tree[key].items() if k not in others}
+    return tree
+
+
+def with_methods(tree: dict[str, Any], methods: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of a whole tree whose sections have other methods, with the defaults of their keys.
+
+    Raises:
+        PagodaError: there is no such method, or it needs what is not there.
+    """
+    changed = tree | {key: tree[key] | {"method": method} for key, method in methods.items()}
+    changed = for_its_methods(changed)
+    for key in methods:
+        made = build(BY_METHOD[key], changed[key], where, f"{key}.")
+        changed[key] = dataclasses.asdict(made)
+    return changed
+
+
+def with_derived(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with what follows from it: resolutions, growth, code.
 
     Raises:
         PagodaError: if one of the ends is missing or impossible.
@@ -184,4 +231,5 @@ def with_lists(tree: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(tree, dict) or key not in tree:
             raise PagodaError(f"missing key {key}")
     ends = tree["base_res"], tree["target_res"]
-    return tree | {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
+    lists = {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
+    return tree | lists | {"code": derive_code(tree)}

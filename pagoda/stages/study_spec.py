@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.config import (
+    BY_METHOD,
     NAME_RULE,
     NO_WEIGHTS,
     Check,
@@ -24,7 +25,8 @@ from pagoda.config import (
     opt,
     parse,
     read_yaml,
-    with_lists,
+    with_derived,
+    with_methods,
 )
 from pagoda.errors import PagodaError
 from pagoda.stages.paths import Paths
@@ -86,6 +88,12 @@ class Variant:
     axis: float | None = opt("place on the axis of the study's figure", default=None)
     series: str = opt("curve that it belongs to in the figure", default="")
     name: str = ""
+
+    @property
+    def methods(self) -> dict[str, Any]:
+        """By section the method that it chooses."""
+        keys = {section: f"{section}.method" for section in BY_METHOD}
+        return {section: self.set[key] for section, key in keys.items() if key in self.set}
 
     def checks(self, at: str) -> Iterator[Check]:
         """Only what trains has images."""
@@ -174,6 +182,7 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
         steps = round(variant.images.get(section, usual) * optim["images"] / optim["batch"])
         optim["images"] = max(1, steps) * optim["batch"]
         tree[section]["imported"] = NO_WEIGHTS  # a variant trains what it compares
+    tree = with_methods(tree, variant.methods, where)
     for dotted, value in variant.set.items():
         *path, last = dotted.split(".")
         node: Any = tree
@@ -184,7 +193,7 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
         node[last] = value
     tree["seed"] = seed
     tree["base_res"] = min(tree["base_res"] << variant.doublings, tree["target_res"])
-    made = parse(with_lists(tree), where)
+    made = parse(with_derived(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
     return VariantConfig(**values, places=_places(config, study, variant, seed, made))
 

@@ -128,8 +128,12 @@ class ByMethod(MethodConfig):
     @classmethod
     def select(cls, tree: Mapping[str, Any]) -> type:
         """The class that reads the section: the stage's keys and the method's."""
-        default = cls.__dataclass_fields__["method"].default
-        return _joined((find_method(tree.get("method", default)).Config, cls))
+        return _joined((find_method(tree.get("method", cls.default())).Config, cls))
+
+    @classmethod
+    def default(cls) -> Any:
+        """The method of a section that names none."""
+        return cls.__dataclass_fields__["method"].default
 
 
 @cache
@@ -166,6 +170,19 @@ def find_method(name: Any) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise PagodaError(f"{where} has no method {wanted}, a class derived from Method")
     return found
+
+
+def file_of(name: Any) -> str:
+    """The file of a method, which its stage depends on."""
+    file, colon, _ = str(name).rpartition(":")
+    return file if colon else f"{METHODS.replace('.', '/')}/{name}.py"
+
+
+def keys_of_others(section: type[ByMethod], tree: Mapping[str, Any]) -> list[str]:
+    """Keys of a section that belong to other methods of the package than the one it names."""
+    known = {f.name for f in dataclasses.fields(section.select(tree))}
+    others = {f.name for name in registered() for f in dataclasses.fields(find_method(name).Config)}
+    return [key for key in tree if key in others - known]
 
 
 def module_of(name: str) -> str | Path:

@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagoda import artifacts
+from pagoda.config import parse
 from pagoda.data.base import interleave
 from pagoda.data.embedded import CLASSES, render
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import open_images
+from pagoda.stages import downsample
 from tests.data.animals import npz, opened, tarred, zipped
+from tests.tiny import smoke_tree
 
 
 def test_order_takes_classes_in_turn() -> None:
@@ -135,3 +140,19 @@ def test_real_sets_open(kind: str, path: str, classes: int) -> None:
     assert np.bincount(source.labels).tolist() == [100] * 10
     assert source.load(999).mode == "RGB"
     assert np.asarray(source.load(999)).std() > 1
+
+
+def test_an_artifact_is_scored_by_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = smoke_tree(**{"data.train_images": 10, "data.test_images": 70})
+    config = parse(tree)
+    downsample.run(config, 8)
+    folder = Path("runs") / config.name / "data" / "8"
+    with pytest.raises(PagodaError, match="--split says which"):
+        open_images(folder)
+    array = artifacts.open_artifact(folder, "images").array("test_images")
+    assert np.array_equal(open_images(folder, "test").read(np.arange(70)), array)
+    with pytest.raises(PagodaError, match=r"data\.test_images must say how many"):
+        open_images(Path("embedded:"))

@@ -22,7 +22,7 @@ from pagoda.networks.unet import UNetSpec
 from pagoda.training import loop
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
-from pagoda.training.method import Given, Method, find_method
+from pagoda.training.method import Given, Method, find_method, registered
 from pagoda.training.settings import DiffusionConfig
 
 CPU = torch.device("cpu")
@@ -64,8 +64,10 @@ CASES = {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
     "cascade": Case("cascade", "resolver"),
-    "example": Case(f"{Path(__file__).with_name('example_method.py')}:Ratio", "generator"),
 }  # fmt: skip
+CASES |= {
+    name: Case(name, "generator") for name in set(registered()) - {c.method for c in CASES.values()}
+}
 """Every registered method is here: the contract is tested on all of them."""
 
 

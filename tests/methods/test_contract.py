@@ -15,7 +15,7 @@ from pagoda import distributed
 from pagoda.errors import PagodaError
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
-from pagoda.training.method import find_method, registered
+from pagoda.training.method import find_method
 from tests.group import log, run_group
 from tests.methods.small import (
     BATCH,
@@ -33,10 +33,6 @@ from tests.methods.small import (
 )
 
 DOUBLE = torch.float64
-
-
-def test_every_registered_method_is_tested() -> None:
-    assert set(registered()) <= {case.method for case in CASES.values()}
 
 
 @pytest.mark.parametrize("what", CASES)
