@@ -92,7 +92,7 @@ def _check_python() -> None:
     look = f"import importlib.util as i, sys; sys.exit(not all(map(i.find_spec, {_NEEDED})))"
     if python is None or subprocess.run([python, "-c", look], check=False).returncode:
         raise DvcException(
-            f"the stages run 'python', which is {python or 'nowhere on the PATH'} and lacks "
+            f"the stages run 'python', which is {python or 'not on the PATH'} and lacks "
             "pagoda's packages; activate the environment first: source .venv/bin/activate"
         )
 

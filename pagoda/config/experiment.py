@@ -119,7 +119,7 @@ class VariantConfig(Config):
 
 
 def check_counts(c: Config, images: Mapping[str, int], where: str = "params.yaml") -> None:
-    """Hold an experiment against how many images there are, before anything is trained on them.
+    """Compare an experiment with how many images there are, before anything is trained on them.
 
     Args:
         c: the experiment.
