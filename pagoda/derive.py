@@ -43,15 +43,15 @@ def rewrite(path: str | Path) -> list[int]:
             raise PagodaError(f"{path}: missing key {key}")
     if tree != wanted:
         text = path.read_text(encoding="utf-8-sig")
+        growth = wanted["growth"].values()
+        steps = [f"\n  '{s['to']}': {{from: {s['from']}, to: {s['to']}}}" for s in growth]
+        text = _replace(text, "resolutions", f" {wanted['resolutions']}")
+        text = _replace(text, "growth", "".join(steps) or " {}")
         code = "".join(f"\n  {stage}: {file}" for stage, file in wanted["code"].items())
         if "code" in tree:
             text = _replace(text, "code", code or " {}")
         else:
             text = text.rstrip("\n") + f"\ncode:{code or ' {}'}\n"
-        growth = wanted["growth"].values()
-        steps = [f"\n  '{s['to']}': {{from: {s['from']}, to: {s['to']}}}" for s in growth]
-        text = _replace(text, "resolutions", f" {wanted['resolutions']}")
-        text = _replace(text, "growth", "".join(steps) or " {}")
         if parse_yaml(text, str(path)) != wanted:
             raise PagodaError(f"{path}: write each key at the beginning of a line of its own")
         _write(path, text)
