@@ -252,6 +252,7 @@ resolutions: {resolutions}
 growth:{growth}
 # Data.
 data: {{path: null, odd:   [ 1,2 ]}}
+code: {{}}
 """
 
 

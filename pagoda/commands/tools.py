@@ -81,7 +81,7 @@ def derive(
         bool, option(None, "Write what dvc.yaml files say of code and studies.", "--stages")
     ] = False,
 ) -> None:
-    """Mend the keys of params.yaml that follow from base_res and methods."""
+    """Mend what follows from other keys of params.yaml."""
     from pagoda.derive import choose, rewrite
     from pagoda.stages.root import project_root
 
