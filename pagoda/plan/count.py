@@ -20,6 +20,7 @@ from pagoda.plan.shapes import SeenBefore
 from pagoda.plan.sizes import image_bytes, latent_bytes
 from pagoda.stages import features
 from pagoda.stages.compute import META, Untrained, forward_flops, parameters, training_flops
+from pagoda.stages.super_resolution import multipliers
 
 _BATCH = 2
 _MOMENTS = 2  # tensors that Adam keeps of every trained one
@@ -174,9 +175,8 @@ class _Count:
         reached = list(itertools.accumulate(steps, initial=start))
         found: list[Direct] = []
         for i, resolution in enumerate(self.config.resolutions):
-            levels = (resolution // teacher.network.lowest_res).bit_length()
-            mult = teacher.network.channel_mult
-            network = replace(teacher.network, channel_mult=[*mult, *[mult[-1]] * levels][:levels])
+            widths = multipliers(teacher.network, resolution)
+            network = replace(teacher.network, channel_mult=widths)
             config = replace(
                 self.config, base_res=resolution, teacher=replace(teacher, network=network)
             )

@@ -26,7 +26,6 @@ from pagoda.methods.cascade import CascadeTraining
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.super_resolution import SuperResolver
-from pagoda.networks.unet import UNetSpec
 from pagoda.stages.grow import freeze, level_channels
 from pagoda.stages.super_resolution import cascade_spec
 from pagoda.stages.teacher import unet_spec
@@ -79,7 +78,7 @@ def parameters(network: nn.Module, *, trained: bool = False) -> int:
 
 
 class _Empty:
-    """An array (n, ...) that holds nothing in particular."""
+    """An array (n, ...) of zeros, whose memory is taken only where it is read."""
 
     def __init__(self, dtype: type, *shape: int) -> None:
         self.dtype, self.shape = dtype, shape
@@ -88,7 +87,7 @@ class _Empty:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.empty((len(rows), *self.shape[1:]), self.dtype)
+        return np.zeros((len(rows), *self.shape[1:]), self.dtype)
 
 
 class Untrained:
@@ -111,21 +110,11 @@ class Untrained:
         self.pairs = min(wanted, images) * (2 if config.invert.flips else 1)
         self._sampled = False  # whether a method asked for the teacher's samples
 
-    def _denoiser(self, spec: UNetSpec) -> Denoiser:
-        with self.device:
-            return Denoiser(spec, self.config.diffusion.sigma_data)
-
     def denoiser(self) -> Denoiser:
         """The teacher."""
-        return self._denoiser(unet_spec(self.config, self.classes))
-
-    def diffusion_at(self, resolution: int) -> Denoiser:
-        """The teacher that an experiment with this ``base_res`` trains.
-
-        Its levels reach down to ``teacher.network.lowest_res``, the last width repeated.
-        """
-        spec = cascade_spec(self.config, resolution, self.classes)
-        return self._denoiser(replace(spec, channels=self.config.teacher.network.channels))
+        with self.device:
+            spec = unet_spec(self.config, self.classes)
+            return Denoiser(spec, self.config.diffusion.sigma_data)
 
     def resolver(self, resolution: int) -> SuperResolver:
         """A cascade's model."""
@@ -241,8 +230,12 @@ class Untrained:
 
 
 def step_flops(method: Method, i: int, progress: float) -> float:
-    """FLOPs of step number ``i`` of a method on the meta device, without optimisers."""
-    with torch.enable_grad(), FlopCounter() as counter:
+    """FLOPs of step number ``i`` of a method on the meta device, without optimisers.
+
+    The same at every call: how far an augmentation pads an image depends on what is drawn.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), FlopCounter() as counter:
+        torch.manual_seed(i)
         for loss in method.step(GlobalDraw(META), i, progress):
             method.players[loss.player].backward(loss.value)
     for player in method.players.values():

@@ -9,6 +9,7 @@ import torch
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.methods.cascade import Cascade, CascadeTraining
+from pagoda.methods.teacher import UNetConfig
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.stages.device import pick_device
@@ -52,18 +53,20 @@ def run(config: Config, from_res: int, to_res: int) -> None:
 
 
 def cascade_spec(config: Config, resolution: int, num_classes: int) -> UNetSpec:
-    """The network of one upper stage: the teacher's shape, the cascade's width.
-
-    Levels reach down to the teacher's lowest resolution; the last width multiplier is repeated for
-    levels that the teacher does not have.
-    """
-    net = config.teacher.network
-    levels = (resolution // net.lowest_res).bit_length()
-    mult = [*net.channel_mult, *[net.channel_mult[-1]] * levels][:levels]
+    """The network of one upper stage: the teacher's shape, the cascade's width."""
     return replace(
         unet_spec(config, num_classes),
         resolution=resolution,
         channels=config.studies.cascade.channels,
-        channel_mult=tuple(mult),
+        channel_mult=tuple(multipliers(config.teacher.network, resolution)),
         augment_labels=0,
     )
+
+
+def multipliers(network: UNetConfig, resolution: int) -> list[int]:
+    """Width multipliers of levels from a resolution down to the network's lowest one.
+
+    The last is repeated for levels that the network does not have.
+    """
+    levels = (resolution // network.lowest_res).bit_length()
+    return [*network.channel_mult, *[network.channel_mult[-1]] * levels][:levels]

@@ -60,6 +60,15 @@ def test_counts_on_the_meta_device_are_those_of_a_real_step(stage: str) -> None:
     assert step_flops(meta, 1, 0.9) == pytest.approx(counter.flops, rel=0.02)
 
 
+def test_a_count_is_the_same_whatever_was_drawn_before() -> None:
+    method = Untrained(tiny(**{"teacher.augment": 0.5}), 10, 64).method("teacher")
+    counts = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        counts.add(step_flops(method, 0, 0.0))
+    assert len(counts) == 1
+
+
 def test_a_frozen_network_costs_its_forward_pass_and_what_goes_through_it() -> None:
     method = Untrained(tiny(), 10, 64).method("teacher", images=4)
     network = method.players["denoiser"].network
