@@ -55,7 +55,7 @@ ui: .venv/.synced ## Browse the tracked runs
 
 .PHONY: smoke-profile
 smoke-profile: .venv/.synced ## Publish params.yaml, tuned by hand, as the profile smoke
-	$(RUN) python -c 'import pathlib, pagoda.derive as d; d.save("params.yaml", "smoke", pathlib.Path())'
+	$(RUN) python -c 'import pathlib, pagoda.pipeline.derive as d; d.save("params.yaml", "smoke", pathlib.Path())'
 
 .PHONY: clean
 clean: ## Remove runs, scratch and caches of tools; 'dvc checkout' brings the runs back

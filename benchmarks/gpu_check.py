@@ -30,7 +30,7 @@ from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
 from pagoda.evaluation.metrics.precision_recall import manifold_scores
 from pagoda.losses.denoising import denoising_loss
 from pagoda.networks.denoiser import Denoiser
-from pagoda.stages.device import pick_device
+from pagoda.pipeline.stages.device import pick_device
 from pagoda.training.loop import checkpoints
 from pagoda.training.player import autocast
 

@@ -34,7 +34,7 @@ from pagoda.data.base import ImageSource
 from pagoda.data.cutting import Cutting, Target
 from pagoda.data.embedded import CLASSES, SEED, render
 from pagoda.data.registry import Wanted
-from pagoda.sources.embedded import Drawn
+from pagoda.data.sources.embedded import Drawn
 
 SIDE, _DRAWN, _BATCH = 64, 8192, 64
 _STEPS, _DRAWS = 32, 160  # of a million images: training steps, and batches that are only drawn

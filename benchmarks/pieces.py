@@ -44,8 +44,8 @@ import yaml
 from benchmarks.comparison import LOG, PREDICTED, Compared, write_comparison
 from pagoda.artifacts import digest
 from pagoda.config import NO_WEIGHTS, with_derived
-from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
+from pagoda.pipeline.derive import profile_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS: dict[str, tuple[str, ...]] = {

@@ -26,7 +26,7 @@ from benchmarks.timing import Results, Row, interleaved, machine, table, whole_f
 from pagoda.diffusion.solver import edm_grid, invert, nfe, sample
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, generator_from_teacher
-from pagoda.stages.device import pick_device
+from pagoda.pipeline.stages.device import pick_device
 from pagoda.training.player import autocast
 
 _SIGMA_MIN, SIGMA_MAX, _RHO = 0.002, 80.0, 7.0

@@ -26,8 +26,8 @@ import torch
 from benchmarks.edm_peer import CLASSES, Edm, EdmStep, Size, compare, ours, sizes
 from benchmarks.steps import steps
 from benchmarks.timing import Results, Row, interleaved, machine, matmul_peak, table
-from pagoda.stages.compute import parameters, training_flops
-from pagoda.stages.device import pick_device
+from pagoda.pipeline.stages.compute import parameters, training_flops
+from pagoda.pipeline.stages.device import pick_device
 from pagoda.training.batches import ImageBatches
 
 _STORED = 512  # images that ours draws its batches from

@@ -47,7 +47,7 @@ def make(
     from pagoda.networks.denoiser import Denoiser
     from pagoda.networks.generator import generator_from_teacher
     from pagoda.networks.unet import UNetSpec
-    from pagoda.stages.device import pick_device
+    from pagoda.pipeline.stages.device import pick_device
     from pagoda.training.batches import ImageBatches, PairBatches
 
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from pagoda.cli import main
+        from pagoda.pipeline.cli import main
     except ModuleNotFoundError as error:
         if str(error.name).startswith("pagoda"):
             raise

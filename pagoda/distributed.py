@@ -1,6 +1,6 @@
 """Several processes that share a stage: who am I, which rows are mine, and a few collectives.
 
-A stage joins the process group that ``torchrun``, Slurm or :mod:`pagoda.launcher` started; alone,
+A stage joins the process group that ``torchrun``, Slurm or ``pagoda --processes`` started; alone,
 every function here does nothing. The number of processes changes how fast a stage is, never what it
 computes: a batch is divided into contiguous parts (:func:`local_rows`), gradients and statistics
 are summed (:func:`all_reduce_`), and only the main process writes.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 LAUNCHED = "PAGODA_LAUNCHED"
-"""Set for processes that :mod:`pagoda.launcher` started; it reports their end itself."""
+"""Set for processes that :mod:`pagoda.pipeline.launcher` started; it reports their end itself."""
 
 TIMEOUT = "PAGODA_TIMEOUT"
 """Environment variable: seconds that a collective waits for the other processes, 1800."""

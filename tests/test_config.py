@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from pagoda.config import DERIVED, Check, Config, build, load, opt, parse
-from pagoda.derive import profile_tree
 from pagoda.errors import PagodaError
+from pagoda.pipeline.derive import profile_tree
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
 
 PROFILES = sorted(p.stem for p in (ROOT / "experiments" / "profile").glob("*.yaml"))

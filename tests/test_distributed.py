@@ -15,8 +15,9 @@ import pytest
 import torch
 import yaml
 
-from pagoda import distributed, launcher
+from pagoda import distributed
 from pagoda.errors import PagodaError
+from pagoda.pipeline import launcher
 from tests.group import log, run_group
 from tests.tiny import ROOT, tiny_tree
 

@@ -9,8 +9,8 @@ import yaml
 
 from pagoda.config import load, parse_yaml, read_yaml
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages.study_spec import load_study
 from pagoda.results.claims import read_claims
-from pagoda.stages.study_spec import load_study
 from tests.tiny import smoke_tree
 
 TEXT = yaml.safe_dump(smoke_tree(), sort_keys=False)

@@ -18,9 +18,10 @@ import pytest
 import torch
 import yaml
 
-from pagoda import artifacts, sources
+from pagoda import artifacts
 from pagoda.config import Config, parse
-from pagoda.derive import profile_tree
+from pagoda.config.paths import Paths
+from pagoda.data import sources
 from pagoda.errors import PagodaError
 from pagoda.evaluation import metrics as package
 from pagoda.evaluation.evaluator import Evaluator, evaluate
@@ -30,11 +31,11 @@ from pagoda.evaluation.metrics.base import Settings, metric_names
 from pagoda.evaluation.reference import from_sample, reference_card
 from pagoda.evaluation.streaming import StoredImages, collect
 from pagoda.networks.generator import load_generator
-from pagoda.stages import distill, downsample, invert, score
-from pagoda.stages.paths import Paths
-from pagoda.stages.study_spec import load_study, variant_config
+from pagoda.pipeline.derive import profile_tree
+from pagoda.pipeline.stages import distill, downsample, invert, score
+from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.training import loop
-from tests.stages.untrained import write_models
+from tests.pipeline.stages.untrained import write_models
 from tests.tiny import ROOT, smoke_tree, tiny_tree
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -286,7 +287,7 @@ def test_what_the_source_needs_is_checked() -> None:
 def test_the_study_is_stages_and_its_variant_a_configuration(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pagoda.dvc_stages import study_text
+    from pagoda.pipeline.dvc_stages import study_text
 
     monkeypatch.chdir(project)
     study = load_study("density_ratio")

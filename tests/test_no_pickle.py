@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pagoda.stages.code import ROOT
+from pagoda.pipeline.stages.code import ROOT
 
 FILES = sorted((ROOT / "pagoda").rglob("*.py"))
 READER = ROOT / "pagoda" / "weights" / "pickles.py"

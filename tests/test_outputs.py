@@ -15,10 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from pagoda import artifacts, outputs
-from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.evaluation.results import check_out, write_results
 from pagoda.networks.denoiser import load_denoiser
+from pagoda.pipeline.cli import app
 from tests.weights.released import unpack
 
 Make = Callable[[Path], None]

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from pagoda.config import DERIVED, NO_WEIGHTS, Config
-from pagoda.derive import profile_tree
-from pagoda.dvc_stages import chosen, code_of, with_code
-from pagoda.stages.code import EXEMPT, ROOT, closure, executed
+from pagoda.pipeline.derive import profile_tree
+from pagoda.pipeline.dvc_stages import chosen, code_of, with_code
+from pagoda.pipeline.stages.code import EXEMPT, ROOT, closure, executed
 from tests.tiny import override, smoke_tree
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -28,9 +28,9 @@ STAGES: dict[str, dict[str, Any]] = {
 
 
 def stage_module(command: str) -> str:
-    """``python -m pagoda teacher --x`` -> ``pagoda.stages.teacher``."""
+    """``python -m pagoda teacher --x`` -> ``pagoda.pipeline.stages.teacher``."""
     words = command.split()
-    return f"pagoda.stages.{words[words.index('pagoda') + 1]}"
+    return f"pagoda.pipeline.stages.{words[words.index('pagoda') + 1]}"
 
 
 def _code(stage: str) -> frozenset[str]:
@@ -50,12 +50,12 @@ def test_code_dependencies_are_what_the_stage_imports(stage: str) -> None:
 
 
 def test_the_code_that_comes_after_never_trains_again() -> None:
-    later = ("pagoda/results", "pagoda/cli", "pagoda/commands")
+    later = ("pagoda/results", "pagoda/pipeline/cli", "pagoda/pipeline/commands")
     for stage in ("features", "teacher", "invert", "distill", "grow", "evaluate"):
         assert not [f for f in _code(stage) if f.startswith(later)], stage
     for stage in ("teacher", "invert", "distill", "grow"):
         assert not [f for f in _code(stage) if f.startswith("pagoda/evaluation")], stage
-    assert not [f for f in closure("pagoda.stages.variant") if f.startswith(later)]
+    assert not [f for f in closure("pagoda.pipeline.stages.variant") if f.startswith(later)]
 
 
 def test_stages_are_written_again_when_imports_change() -> None:
@@ -97,18 +97,18 @@ def test_closure_finds_lazy_imports_and_skips_type_checking() -> None:
 
 
 def test_closure_agrees_with_what_python_imports() -> None:
-    """What ``import pagoda.stages.teacher`` loads, really, is in the closure found by reading."""
+    """What importing the teacher stage loads, really, is in the closure found by reading."""
     program = (
-        "import sys, pagoda.stages.teacher as m\n"
+        "import sys, pagoda.pipeline.stages.teacher as m\n"
         "print(*(x.__file__ for n, x in sys.modules.items() if n.split('.')[0] == 'pagoda'))"
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = {str(Path(f).relative_to(ROOT)) for f in done.stdout.split()}
-    assert "pagoda/stages/teacher.py" in loaded
+    assert "pagoda/pipeline/stages/teacher.py" in loaded
     modules = {f for f in loaded if not f.endswith("__init__.py")}
     sections = {"pagoda/methods/one_step.py"}  # parameters are watched by value
-    assert modules - EXEMPT - sections <= closure("pagoda.stages.teacher")
+    assert modules - EXEMPT - sections <= closure("pagoda.pipeline.stages.teacher")
 
 
 def test_packages_hold_no_code() -> None:
@@ -205,7 +205,7 @@ def test_commands_name_real_commands(resolved: tuple[int, Any]) -> None:
     """Each resolved ``cmd`` parses as a command line of pagoda, options included."""
     from typer.main import get_command
 
-    from pagoda.cli import app
+    from pagoda.pipeline.cli import app
 
     _, repo = resolved
     group = get_command(app)

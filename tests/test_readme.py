@@ -11,7 +11,7 @@ import pytest
 import typer.main
 import yaml
 
-from pagoda.cli import app
+from pagoda.pipeline.cli import app
 from tests.tiny import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,11 +14,10 @@ import pytest
 import yaml
 
 from pagoda.config import Config, VariantConfig, parse
-from pagoda.dvc_stages import study_text
 from pagoda.errors import PagodaError
-from pagoda.results.claims import read_claims
-from pagoda.stages.code import ROOT, closure
-from pagoda.stages.study_spec import (
+from pagoda.pipeline.dvc_stages import study_text
+from pagoda.pipeline.stages.code import ROOT, closure
+from pagoda.pipeline.stages.study_spec import (
     STEPS,
     Study,
     Variant,
@@ -27,6 +26,7 @@ from pagoda.stages.study_spec import (
     locate,
     variant_config,
 )
+from pagoda.results.claims import read_claims
 from tests.tiny import smoke_tree
 
 NAMES = sorted(file.parent.name for file in ROOT.glob("experiments/*/study.yaml"))
@@ -118,7 +118,7 @@ def test_a_run_declares_what_it_reads_makes_and_depends_on(
         code = [
             d.relative_to("experiments") for d in deps if d.parts[:2] == ("experiments", "pagoda")
         ]
-        files = closure("pagoda.stages.variant")
+        files = closure("pagoda.pipeline.stages.variant")
         assert not [f for f in files if not any(Path(f).is_relative_to(d) for d in code)]
 
 

@@ -17,7 +17,7 @@ NO_WEIGHTS = "weights/none"
 class DataConfig:
     """Where images come from and how they are cut."""
 
-    source: str = opt("kind of source: the name of a file of pagoda/sources")
+    source: str = opt("kind of source: the name of a file of pagoda/data/sources")
     path: str | None = opt(
         "file or folder of the source; null for embedded and for hub sets; a relative one that is "
         "not here is looked for in the project's root"

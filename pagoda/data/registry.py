@@ -1,4 +1,4 @@
-"""The sources of images: one file each in :mod:`pagoda.sources`, found by listing them.
+"""The sources of images: one file each in :mod:`pagoda.data.sources`, found by listing them.
 
 Such a file holds ``SOURCE``, a :class:`Source`. Its name becomes a choice of ``data.source``; the
 checks of the configuration, the doctor and scoring go by what it declares. Nothing is imported
@@ -19,7 +19,7 @@ from pagoda.errors import PagodaError
 if TYPE_CHECKING:
     from pagoda.data.base import ImageSource, Pictures
 
-PACKAGE = "pagoda.sources"
+PACKAGE = "pagoda.data.sources"
 
 SPLITS = ("train", "test")
 """Names of the splits."""

@@ -36,7 +36,7 @@ def open_images(
     Args:
         path: folder, ``.zip``, ``.tar``, ``.npz``, the folder of an ``images`` artifact, or
             ``SOURCE:PATH`` (``imagenet:/data/ILSVRC``), ``SOURCE:NAME`` (``torchvision:CIFAR10``)
-            with any name of :mod:`pagoda.sources`.
+            with any name of :mod:`pagoda.data.sources`.
         split: of a folder or archive only what lies below a folder of this name; of an ``.npz``
             the array ``x_<split>``; of an artifact or a labelled source its split. None takes
             everything, and ``arr_0``, ``images`` or ``samples``; of a labelled source, ``test``.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pagoda import artifacts
 from pagoda import rows as files
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.rows import Row
-from pagoda.stages.paths import Paths
 
 _NOT_CURVES = {"images", "step", "seconds", "final"}
 

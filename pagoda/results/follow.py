@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.results.experiment import History, parameters_hash, read_history, stage_names
 from pagoda.results.mlflow_store import (
     PARENT,
@@ -33,7 +34,6 @@ from pagoda.results.tracking import (
     run_name,
     start_of,
 )
-from pagoda.stages.paths import Paths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,8 +17,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
-from pagoda.stages.root import project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pagoda import outputs
+from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
 from pagoda.results.blocks import (
     Block,
@@ -40,7 +41,6 @@ from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_ru
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_figures import draw_study, drawn_panels, panels_of
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
-from pagoda.stages.revision import code_revision
 
 FOLDER, CLAIMS = "suite", "claims.md"
 _FILES = (

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pagoda import artifacts
 from pagoda import rows as files
 from pagoda.config import Config
+from pagoda.config.paths import Paths
+from pagoda.config.revision import code_revision
 from pagoda.errors import PagodaError
 from pagoda.results.experiment import (
     Experiment,
@@ -30,8 +32,6 @@ from pagoda.results.experiment import (
 )
 from pagoda.results.mlflow_store import PARENT, connected, experiment_id, find_store
 from pagoda.rows import Row
-from pagoda.stages.paths import Paths
-from pagoda.stages.revision import code_revision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

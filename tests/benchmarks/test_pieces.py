@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.pieces import RUNS, Stage, compose, environment, link, stages
 from pagoda.config import parse
+from pagoda.config.revision import code_revision
 from pagoda.errors import PagodaError
-from pagoda.stages.revision import code_revision
 from tests.tiny import ROOT, TINY
 
 

@@ -14,7 +14,7 @@ from pagoda.data.base import interleave
 from pagoda.data.embedded import CLASSES, render
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
-from pagoda.stages import downsample
+from pagoda.pipeline.stages import downsample
 from tests.data.animals import npz, opened, tarred, zipped
 from tests.tiny import smoke_tree
 

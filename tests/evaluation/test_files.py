@@ -16,7 +16,7 @@ from pagoda.data.resize import cut_batch
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.streaming import subset
-from pagoda.stages.score import Source
+from pagoda.pipeline.stages.score import Source
 from tests.evaluation.pictures import as_png, pictures, write_folder, write_zip
 
 

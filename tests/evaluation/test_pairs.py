@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.evaluation import pairs
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.evaluation.metrics.image_pairs import psnr
 from pagoda.evaluation.metrics.ssim import ssim
-from pagoda.stages import compare
-from pagoda.stages.score import Source
+from pagoda.pipeline.cli import app
+from pagoda.pipeline.stages import compare
+from pagoda.pipeline.stages.score import Source
 from tests.evaluation.pictures import pictures, write_folder, write_zip
 
 ALL = "mse,psnr,ssim,hf"

@@ -29,9 +29,9 @@ from pagoda.evaluation.metrics.precision_recall import manifold_scores
 from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
+from pagoda.pipeline.stages import score
+from pagoda.pipeline.stages.score import Features, Request, Source, seed_list
 from pagoda.results.evaluations import evaluations_table
-from pagoda.stages import score
-from pagoda.stages.score import Features, Request, Source, seed_list
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.evaluation.pictures import pictures, write_folder, write_zip
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
+from pagoda.pipeline.stages import report
 from pagoda.results.mlflow_store import Store, connected
-from pagoda.stages import report
-from pagoda.stages.paths import Paths
 from tests.results.runs import stand_in_report
 from tests.results.synthetic import make_config, write_experiment
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.config import Config
-from pagoda.stages.paths import Paths
+from pagoda.config.paths import Paths
 
 
 def stand_in_report(config: Config) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
-from pagoda.stages.paths import Paths
+from pagoda.config.paths import Paths
 from tests.tiny import smoke_tree
 
 CLASSES = ["disc", "square", "triangle", "ring", "plus", "star", "stripes", "checker", "crescent",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.results.experiment import parameters_hash, read_experiment
 from pagoda.rows import Row
-from pagoda.stages.paths import Paths
 from tests.results.synthetic import (
     CLASSES,
     make_config,

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.results import tracking
 from pagoda.results.follow import follow
-from pagoda.stages.paths import Paths
 from tests.results.runs import all_runs, client_of
 from tests.results.synthetic import history_rows, write_history
 from tests.tiny import ROOT
@@ -31,7 +31,8 @@ def test_follow_sends_a_growing_history_and_ends_at_ctrl_c(copy: Config, tmp_pat
     path = Paths(copy).history("teacher")
     write_history(path, rows[:3])
     code = (
-        "from tests.results.synthetic import make_config; from pagoda.stages import track; "
+        "from tests.results.synthetic import make_config\n"
+        "from pagoda.pipeline.stages import track\n"
         "track.follow(make_config(base_res=32), 0.05)"
     )
     command = [sys.executable, "-c", code]

@@ -10,7 +10,7 @@ import pytest
 
 from pagoda.config import parse
 from pagoda.errors import PagodaError
-from pagoda.plan.request import planned
+from pagoda.pipeline.plan.request import planned
 from pagoda.results.numbers import number
 from pagoda.results.plans import FOLDER, plan_tables
 from tests.tiny import tiny_tree

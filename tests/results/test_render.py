@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from pagoda.config import Config, ReportConfig
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages import report
 from pagoda.results import curves, grids
 from pagoda.results.experiment import History, read_experiment, read_history
 from pagoda.results.page import inline
 from pagoda.results.report import write_report
-from pagoda.stages import report
-from pagoda.stages.paths import Paths
 from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
 
 PNGS = {

@@ -55,7 +55,8 @@ def test_the_hint_is_the_servers_own_page_and_no_password_is_printed(
         "PYTHONPATH": str(ROOT),
     }
     code = (
-        "from tests.results.synthetic import make_config; from pagoda.stages import track; "
+        "from tests.results.synthetic import make_config\n"
+        "from pagoda.pipeline.stages import track\n"
         "track.run(make_config(base_res=32))"
     )
     for verb in ("added to", "already in"):

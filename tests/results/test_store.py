@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages import track
 from pagoda.results import mlflow_store, tracking
 from pagoda.results.mlflow_store import browse, connected, find_store, page, shown, usable_store
-from pagoda.stages import track
-from pagoda.stages.paths import Paths
 from tests.disk import small_disk
 from tests.results.runs import all_runs, client_of, stand_in_report
 from tests.results.synthetic import make_config, write_experiment

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pagoda import cli
 from pagoda.errors import PagodaError
+from pagoda.pipeline import cli
 from pagoda.results.studies import study_folder, write_study
 from pagoda.results.study_tracking import track_studies
 from pagoda.rows import Row

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages import report
 from pagoda.results import study_tracking, tracking
 from pagoda.results.blocks import Cell, Table, escape, to_csv, to_latex
 from pagoda.results.claims import FOLDER as STUDIES
@@ -28,8 +30,6 @@ from pagoda.results.studies import find_studies, read_study, study_folder, write
 from pagoda.results.study_tables import write_summary
 from pagoda.results.suite import Material, gather, suite_tables, write_suite
 from pagoda.rows import Row
-from pagoda.stages import report
-from pagoda.stages.paths import Paths
 from tests.results.synthetic import Page, make_config, result_rows, write_experiment
 from tests.results.synthetic_study import make_card, make_rows
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from pagoda.config import Config
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages import report, track
 from pagoda.results import tracking
 from pagoda.results.experiment import parameters_hash, read_experiment
-from pagoda.stages import report, track
-from pagoda.stages.paths import Paths
 from tests.results.runs import all_runs, client_of
 from tests.results.synthetic import (
     history_rows,

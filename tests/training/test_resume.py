@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pagoda.cli import explain
+from pagoda.pipeline.cli import explain
 from pagoda.training.checkpoint import scratch_folder
 from pagoda.training.loop import checkpoints
 from pagoda.training.method import Method

@@ -14,9 +14,9 @@ from torch import nn
 from pagoda import distributed
 from pagoda.config import parse
 from pagoda.errors import PagodaError
-from pagoda.stages import downsample
-from pagoda.stages import teacher as stage_of_teacher
-from pagoda.stages.train import check_device
+from pagoda.pipeline.stages import downsample
+from pagoda.pipeline.stages import teacher as stage_of_teacher
+from pagoda.pipeline.stages.train import check_device
 from pagoda.training import sharding
 from pagoda.training.method import Method
 from tests.group import log, run_group

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from pagoda import artifacts
-from pagoda.cli import app
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.generator import Generator, load_generator
 from pagoda.networks.unet import UNetSpec
-from pagoda.stages.import_weights import run
+from pagoda.pipeline.cli import app
+from pagoda.pipeline.stages.import_weights import run
 from pagoda.weights.converted import Options
 
 SPEC = UNetSpec(8, 32, (1, 2), 1, (4,), 16, 0.0, 5, min_group=1)

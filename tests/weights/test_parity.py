@@ -20,7 +20,7 @@ from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
-from pagoda.stages.import_weights import run
+from pagoda.pipeline.stages.import_weights import run
 from pagoda.weights.converted import Options
 from tests.weights.released import FIXTURES, unpack
 

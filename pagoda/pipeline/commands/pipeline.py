@@ -1,0 +1,140 @@
+"""Stages of an experiment and of studies, as ``dvc repro`` runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated as An
+
+import typer
+
+from pagoda.errors import PagodaError
+from pagoda.pipeline.commands.running import (
+    known,
+    option,
+    others_ran,
+    parameters,
+    run,
+    run_first,
+    run_shared,
+)
+
+StudyName = An[str, typer.Argument(help="Folder of the study in experiments/.")]
+
+
+def downsample(
+    ctx: typer.Context,
+    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+) -> None:
+    """Cut every image to one resolution, each from the original."""
+    config = parameters(ctx)
+    run_first("downsample", config, known(config, resolution))
+
+
+def features(ctx: typer.Context) -> None:
+    """Train the embedded feature network, for evaluation only."""
+    run_first("features", parameters(ctx))
+
+
+def teacher(ctx: typer.Context) -> None:
+    """Train the diffusion teacher at the base resolution."""
+    run_shared("teacher", parameters(ctx))
+
+
+def invert(ctx: typer.Context) -> None:
+    """Invert real images to latents along the probability-flow ODE."""
+    run_shared("invert", parameters(ctx))
+
+
+def distill(ctx: typer.Context) -> None:
+    """Distil the one-step generator at the base resolution."""
+    run_shared("distill", parameters(ctx))
+
+
+def grow(
+    ctx: typer.Context,
+    from_res: An[int, option("PIXELS", "Where it ends now.", "--from")],
+    to_res: An[int, option("PIXELS", "Twice that.", "--to")],
+) -> None:
+    """Grow the generator by one doubling of the resolution."""
+    config = parameters(ctx)
+    if {"from": from_res, "to": to_res} not in config.growth.values():
+        steps = ", ".join(f"--from {g['from']} --to {g['to']}" for g in config.growth.values())
+        raise PagodaError(
+            f"--from {from_res} --to {to_res} is no growth step of this experiment; it has "
+            + (steps or "none, because base_res = target_res")
+        )
+    run_shared("grow", config, from_res, to_res)
+
+
+def report(
+    ctx: typer.Context,
+    results: An[
+        list[Path] | None, option("FILE", "Rows of 'pagoda evaluate --out FILE' to add; repeat.")
+    ] = None,
+    everything: An[
+        bool,
+        option(None, "The paper's tables, studies and claims instead: reports/suite/.", "--all"),
+    ] = False,
+    from_exp: An[
+        bool, option(None, "With --all: add the experiments of 'dvc exp run'.", "--from-exp")
+    ] = False,
+    from_mlflow: An[
+        bool, option(None, "With --all: add the runs of MLflow.", "--from-mlflow")
+    ] = False,
+    published: An[
+        Path | None, option("FILE", "With --all: your own CSV of published figures.")
+    ] = None,
+) -> None:
+    """Write tables, curves, sample grids and metrics.json.
+
+    With --all, or an option that implies it: one page of everything that was run, from reports/.
+    """
+    if everything or from_exp or from_mlflow or published is not None:
+        from pagoda.results.suite import gather
+
+        gather(published=published, from_exp=from_exp, from_mlflow=from_mlflow)
+    else:
+        run("report", parameters(ctx), tuple(results or ()))
+
+
+def track(
+    ctx: typer.Context,
+    follow: An[bool, option(None, "Keep up with running stages until Ctrl-C.", "--follow")] = False,
+    interval: An[float, option("SECONDS", "Pause between two looks.", min=0.1)] = 5.0,
+    studies: An[bool, option(None, "All studies below reports/ instead.", "--studies")] = False,
+) -> None:
+    """Put the experiment into MLflow; doing it twice adds nothing."""
+    if follow and studies:
+        raise PagodaError("--studies are finished, there is nothing to --follow; give one of them")
+    if studies:
+        from pagoda.results.study_tracking import add_studies
+
+        add_studies()
+        return
+    config = parameters(ctx)
+    if follow:
+        run("track", config, interval, function="follow")
+    else:
+        run("track", config)
+
+
+def variant(
+    ctx: typer.Context,
+    study: StudyName,
+    variant: An[str, typer.Argument(help="One of its variants.")],
+    seed: An[int, option("N", "Training seed.", min=0)],
+) -> None:
+    """Train and measure one variant of a study with one seed."""
+    from pagoda.pipeline.stages.study_spec import load_study
+
+    config, found = parameters(ctx), load_study(study)
+    member = found.variant(variant)
+    if not others_ran():
+        run("variant", config, found, member, seed)
+
+
+def study(ctx: typer.Context, name: StudyName) -> None:
+    """Put a study's measurements together: table, figures, summary."""
+    from pagoda.pipeline.stages.study_spec import load_study
+
+    run("study", parameters(ctx), load_study(name))

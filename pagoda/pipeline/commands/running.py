@@ -1,0 +1,110 @@
+"""From a command to its stage: read the parameters, import the stage, run it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pagoda import distributed
+from pagoda.errors import PagodaError
+from pagoda.pipeline import launcher
+
+if TYPE_CHECKING:
+    from pagoda.config import Config
+
+
+def option(metavar: str | None, about: str, *flags: str, **rules: Any) -> Any:
+    """An option of a command: what its value is called (None: a flag), and what it does."""
+    return typer.Option(*flags, metavar=metavar, help=about, **rules)
+
+
+def parameters(ctx: typer.Context) -> Config:
+    """The experiment that ``--params`` names."""
+    from pagoda.config import load
+
+    return load(ctx.obj)
+
+
+def run(stage: str, *args: Any, function: str = "run") -> Any:
+    """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
+    with interruptible_after():
+        module = importlib.import_module(f"pagoda.pipeline.stages.{stage}")
+    return getattr(module, function)(*args)
+
+
+def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
+    """Run a stage that several processes can share: start them, join them, or run it alone.
+
+    Returns:
+        What the stage returns here; None in the process that only started the others.
+    """
+    if others_ran():
+        return None
+    with distributed.group():
+        return run(stage, *args, function=function)
+
+
+def others_ran() -> bool:
+    """Start the processes of a stage, if there are to be several, and see them through."""
+    status = launcher.run(sys.argv[1:])
+    if status:
+        raise typer.Exit(status)
+    return status is not None
+
+
+def run_first(stage: str, *args: Any) -> None:
+    """Run a stage in the first process; others that a launcher started have nothing to do."""
+    os.environ.update(launcher.adopt_slurm(os.environ))
+    if distributed.rank() == 0:
+        run(stage, *args)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM, which schedulers send, ends the block as Ctrl-C does: with a word, in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interruptible_after() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is over; while torch is imported they get lost.
+
+    A shell's background job, for which Ctrl-C is not, stays deaf to it.
+    """
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(s) is signal.default_int_handler]  # fmt: skip
+    pressed: list[int] = []
+    for number in ours:
+        signal.signal(number, lambda caught, _: pressed.append(caught))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def known(config: Config, resolution: int) -> int:
+    """The resolution, if it is one of the experiment's.
+
+    Raises:
+        PagodaError: it is not.
+    """
+    if resolution not in config.resolutions:
+        raise PagodaError(
+            f"--resolution = {resolution}; it must be one of {config.resolutions}, which follow "
+            "from base_res and target_res in params.yaml"
+        )
+    return resolution

@@ -1,0 +1,107 @@
+"""What is around the stages: costs, weights from elsewhere, parameters, the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated as An
+
+import typer
+
+from pagoda.errors import PagodaError
+from pagoda.pipeline.commands.running import interruptible_after, option, run
+
+Text = str | None
+
+
+def ema(
+    artifact: An[Path, typer.Argument(help="A teacher or generator with snapshots.")],
+    sigma_rel: An[float, option("WIDTH", "Relative width of the average.", "--sigma-rel")],
+    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
+) -> None:
+    """Make the average of weights of another width, after training."""
+    from pagoda.training.post_hoc import synthesise
+
+    synthesise(artifact, sigma_rel, out)
+
+
+def plan(
+    ctx: typer.Context,
+    profile: An[Text, option("NAME", "Of experiments/profile; otherwise the parameters.")] = None,
+    as_json: An[bool, option(None, "JSON instead of tables.", "--json")] = False,
+    utilisation: An[float, option("FRACTION", "Of the cards' peak that is reached.")] = 0.35,
+    tflops: An[float | None, option("X", "Peak of your own card, as one more column.")] = None,
+    images: An[Text, option("TRAIN,TEST", "How many there are, if unknown.")] = None,
+    probe: An[
+        bool, option(None, "Time a few steps here: hours on this machine.", "--probe")
+    ] = False,
+) -> None:
+    """Parameters, FLOPs, disk and hours of an experiment, not run."""
+    from pagoda.pipeline.plan.request import print_plan
+
+    with interruptible_after():
+        import torch  # noqa: F401
+    print_plan(ctx.obj, profile, images, utilisation, tflops, probe, as_json)
+
+
+def import_(
+    file: An[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
+    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
+    kind: An[Text, option("KIND", "teacher or generator, where the file does not say.")] = None,
+    resolution: An[int, option("PIXELS", "Of the U-Net, for a .pt.", min=4)] = 64,
+    head_channels: An[int, option("N", "Channels a head of attention, for a .pt.", min=1)] = 64,
+    growth_blocks: An[int, option("N", "Blocks after each up-sampling one, for a .pt.", min=0)] = 2,
+    sigma_data: An[float, option(None, "Of EDM's preconditioning, for a .pt.")] = 0.5,
+    sigma_max: An[float, option(None, "Of the latents that a generator maps.")] = 80.0,
+    allow_unused: An[
+        bool, option(None, "Even if some weights have no place.", "--allow-unused")
+    ] = False,
+) -> None:
+    """Turn released weights into an artifact, running none of it.
+
+    EDM (ADM network), Consistency Models' edm_imagenet64_ema.pt, PaGoDA's decoder_ema_*.pt.
+    """
+    if kind not in (None, "teacher", "generator"):
+        raise PagodaError(f"--kind {kind}; it is teacher or generator")
+    from pagoda.weights.converted import Options
+
+    options = Options(
+        kind, resolution, head_channels, growth_blocks, sigma_data, sigma_max, allow_unused
+    )
+    for line in run("import_weights", file, out, options):
+        typer.echo(line)
+
+
+def derive(
+    ctx: typer.Context,
+    profile: An[Text, option("NAME", "First replace params.yaml by this profile.")] = None,
+    reset: An[
+        bool, option(None, "With --profile: drop values that no profile has.", "--reset")
+    ] = False,
+    stages: An[
+        bool, option(None, "Write what dvc.yaml files say of code and studies.", "--stages")
+    ] = False,
+) -> None:
+    """Mend what follows from other keys of params.yaml."""
+    from pagoda.config.root import project_root
+    from pagoda.pipeline.derive import choose, rewrite
+
+    if stages:
+        from pagoda.pipeline.dvc_stages import write_stages
+
+        typer.echo(f"written: {', '.join(write_stages()) or 'nothing, all is up to date'}")
+        return
+    if profile is None:
+        found, what = rewrite(ctx.obj), "resolutions, growth and code now follow"
+    else:
+        found, what = choose(ctx.obj, profile, project_root(), reset), f"now profile {profile},"
+    typer.echo(f"{ctx.obj}: {what} {' -> '.join(map(str, found))}")
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Say what is wrong with this machine or configuration."""
+    from pagoda.pipeline.doctor import examine, show
+
+    findings = examine(ctx.obj)
+    show(findings)
+    if any(finding.level == "broken" for finding in findings):
+        raise typer.Exit(1)

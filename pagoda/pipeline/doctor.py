@@ -1,0 +1,312 @@
+"""``pagoda doctor``: what is wrong with this machine or this configuration, in one screen."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pagoda.artifacts import MANIFEST
+from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_counts, load
+from pagoda.config.revision import code_revision, revision_trouble
+from pagoda.config.root import project_root
+from pagoda.errors import PagodaError
+from pagoda.results.mlflow_store import find_store, shown, usable_store
+
+_GIB = 1 << 30
+_MEMORY_GIB = 4  # peak of the default profile, all included
+_DISK_GIB = 2
+_LPIPS = "VGG16 of LPIPS"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination. ``broken`` stops work; ``note`` costs time or surprises."""
+
+    topic: str
+    state: str
+    level: Literal["ok", "note", "broken"] = "ok"
+    remedy: str = ""
+
+
+def examine(params: Path) -> list[Finding]:
+    """Look at the machine, the project and the configuration in ``params``. Changes nothing."""
+    findings = [check() for check in (_python, _torch, _threads, _memory, _disk, _git, _dvc)]
+    try:
+        config = load(params)
+    except PagodaError as error:
+        return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
+    ladder = " -> ".join(map(str, config.resolutions))
+    findings.append(Finding("params", f"{config.name}, {ladder}"))
+    return [*findings, _data(config), *_weights(config), *_networks(config), _store()]
+
+
+def show(findings: list[Finding]) -> None:
+    """Print the findings as a table, then the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "note": "yellow", "broken": "bold red"}
+    table = Table.grid(padding=(0, 2))
+    for f in findings:
+        text = Text(f.state)
+        if f.remedy:
+            text.append(f"\n-> {f.remedy}", style="bold")
+        table.add_row(Text(f.level, style=colours[f.level]), f.topic, text)
+    broken = sum(f.level == "broken" for f in findings)
+    console = Console()
+    console.print(table)
+    console.print(f"{broken} to mend before anything runs" if broken else "ready")
+
+
+def _python() -> Finding:
+    state = f"{platform.python_version()} in {sys.prefix}"
+    if sys.prefix != sys.base_prefix:
+        return Finding("python", state)
+    remedy = "no virtual environment: 'uv sync --frozen' makes one in .venv"
+    return Finding("python", state, "note", remedy)
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        remedy = "delete .venv, then 'uv sync --frozen'"
+        return Finding("torch", f"does not load ({error})", "broken", remedy)
+    if torch.cuda.is_available():
+        return Finding("torch", f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
+    state = f"{torch.__version__}, no CUDA device: stages run on the CPU"
+    if not shutil.which("nvidia-smi"):
+        return Finding("torch", state)
+    remedy = "there is an NVIDIA driver: compare its CUDA version (nvidia-smi) with torch's"
+    return Finding("torch", state, "note", remedy)
+
+
+def _threads() -> Finding:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch, load = sys.modules.get("torch"), os.getloadavg()[0]
+    threads = torch.get_num_threads() if torch else cores
+    remedy = ""
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        remedy = "unset OMP_WAIT_POLICY: PASSIVE makes training 1.6x slower on an idle machine"
+    elif threads > cores:
+        remedy = "more threads than cores: unset OMP_NUM_THREADS"
+    elif load > cores and threads > 1:
+        remedy = "busy: several threads then wait for each other; OMP_NUM_THREADS=1 is faster"
+    elif threads == 1 and cores > 1 and load < cores - 1:
+        remedy = "one thread only: unset OMP_NUM_THREADS"
+    state = f"{threads} threads on {cores} cores, load {load:.1f}"
+    return Finding("cpu", state, "note" if remedy else "ok", remedy)
+
+
+def _memory() -> Finding:
+    meminfo = Path("/proc/meminfo")
+    text = meminfo.read_text("utf-8") if meminfo.is_file() else ""
+    if found := re.search(r"^MemAvailable: +(\d+)", text, re.MULTILINE):
+        free = int(found[1]) * 1024 / _GIB
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    if free >= _MEMORY_GIB:
+        return Finding("memory", f"{free:.1f} GiB available")
+    remedy = f"the default profile takes up to {_MEMORY_GIB} GiB: close other programs"
+    return Finding("memory", f"{free:.1f} GiB available", "note", remedy)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / _GIB
+    state = f"{free:.1f} GiB free here"
+    if free >= _DISK_GIB:
+        return Finding("disk", state)
+    remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
+    return Finding("disk", state, "broken", remedy)
+
+
+def _git() -> Finding:
+    why, _, remedy = revision_trouble().partition("; ")
+    if why:
+        return Finding("git", f"{why}: results would carry no revision", "broken", remedy)
+    revision = code_revision()
+    if not revision.endswith("+dirty"):
+        return Finding("git", revision)
+    state, remedy = (
+        f"{revision}: uncommitted changes under pagoda/",
+        "so that results name their code",
+    )
+    return Finding("git", state, "note", f"commit them, {remedy}")
+
+
+def _dvc() -> Finding:
+    import logging
+
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it chats about stages without outputs
+    version = metadata.version("dvc")
+    try:
+        with Repo(str(project_root())) as repo:
+            stages, changed = len(repo.index.stages), len(repo.status())
+    except NotDvcRepoError:
+        return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
+    except LockError:
+        return Finding("dvc", f"{version}, another DVC command is at work here")
+    except DvcException as error:
+        why, remedy = " ".join(str(error).split()), "mend dvc.yaml or .dvc, see 'dvc status'"
+        return Finding("dvc", f"{version}: {why}", "broken", remedy)
+    state = f"{changed} of {stages} stages to run" if changed else f"{stages} stages, up to date"
+    return Finding("dvc", f"{version}, {state}")
+
+
+def _data(config: Config) -> Finding:
+    from pagoda.data.registry import SPLITS, find
+    from pagoda.pipeline.stages.sources import open_split
+
+    data = config.data
+    if find(data.source).fetched:
+        return _hub(data.source, str(data.hub), data.path)
+    try:
+        sources = {split: open_split(config, split) for split in SPLITS}
+    except PagodaError as error:
+        return Finding("data", str(error), "broken", "nothing can be cut before")
+    counts = {split: len(source) for split, source in sources.items()}
+    state = f"{data.source}: {counts['train']} training and {counts['test']} test images"
+    if passed_over := sources["test"].passed_over:
+        state += f"; {passed_over}"
+    try:
+        check_counts(config, counts)
+    except PagodaError as error:
+        return Finding("data", f"{state}; {error}", "broken", "or add images")
+    return Finding("data", state)
+
+
+def _weights(config: Config) -> list[Finding]:
+    """What is imported instead of trained; no line where all is trained."""
+    grown = [f"{config.grow.imported}/{r}" for r in config.growth]
+    folders = [
+        *(s.imported for s in (config.teacher, config.distill) if s.imported != NO_WEIGHTS),
+        *(grown if config.grow.imported != NO_WEIGHTS else []),
+    ]
+    missing = [f for f in folders if not (Path(f) / MANIFEST).is_file()]
+    if missing:
+        remedy = f"'pagoda import FILE --out {missing[0]}'"
+        return [Finding("weights", f"nothing in {', '.join(missing)}", "broken", remedy)]
+    return [Finding("weights", f"imported: {', '.join(folders)}")] if folders else []
+
+
+def _networks(config: Config) -> list[Finding]:
+    """Published networks that stages will open, opened as they do; no line where there is none."""
+    from pagoda.networks.backbones import PRETRAINED, RANDOM
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched here; read when timm is imported
+    section = config.reference
+    found = [
+        _network(f"{text} of reference.extractors", partial(_open_extractor, config, text),
+                 section.download)
+        for text in section.extractors[1:]
+    ]  # fmt: skip
+    stages: list[DistillConfig | GrowConfig] = [config.distill]
+    stages += [config.grow] if config.growth else []
+    named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in _networks_of(stage)}
+    return found + [
+        _network(name, partial(_open_network, name, weights), weights == PRETRAINED)
+        for name, weights in sorted(named) if weights != RANDOM
+    ]  # fmt: skip
+
+
+def _network(name: str, opener: Callable[[], object], fetched: bool) -> Finding:
+    try:
+        opener()
+    except PagodaError as error:
+        if not fetched:
+            return Finding("weights", str(error), "broken", "a stage would end there")
+        state = f"{name}: not here; the stage that needs it fetches it"
+        return Finding("weights", state, "note", "fetch it before where the machine has no network")
+    return Finding("weights", f"{name}: found")
+
+
+def _open_extractor(config: Config, text: str) -> None:
+    import torch
+
+    from pagoda.pipeline.stages.extractors import open_published
+
+    open_published(config.reference, text, torch.device("cpu"), download=False)
+
+
+def _networks_of(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
+    """Published networks of a stage's losses, and where their weights come from."""
+    from pagoda.methods.one_step import OneStepConfig
+
+    if not isinstance(stage, OneStepConfig):
+        return
+    loss, discriminator = stage.loss, stage.discriminator
+    if loss.adversarial != "none" and discriminator.kind == "projected":
+        yield from ((name, discriminator.weights) for name in discriminator.backbones)
+    if loss.regression != "none" and loss.distance == "projected":
+        yield from ((name, loss.weights) for name in loss.backbones)
+    if loss.regression != "none" and loss.distance == "lpips":
+        yield _LPIPS, loss.weights
+
+
+def _open_network(name: str, weights: str) -> None:
+    import torch
+
+    from pagoda.losses.distances import LpipsDistance
+    from pagoda.networks.backbones import PRETRAINED, Backbone
+
+    if name != _LPIPS:
+        Backbone(name, weights)
+    elif weights != PRETRAINED:
+        LpipsDistance(weights)
+    elif not list(Path(torch.hub.get_dir()).glob("checkpoints/vgg16-*.pth")):
+        raise PagodaError(f"no weights of {name} in {torch.hub.get_dir()}/checkpoints")
+
+
+def _hub(source: str, name: str, folder: str | None) -> Finding:
+    if source == "torchvision" and (project_root() / (folder or "data") / name).is_dir():
+        return Finding("data", f"torchvision {name}, downloaded")
+    if source == "hub" and not find_spec("datasets"):
+        remedy = "'uv sync --extra hub', or use data.source=folder with data.path"
+        return Finding("data", f"hub {name}: the package datasets is missing", "broken", remedy)
+    state = f"{source} {name}, not downloaded yet"
+    if source == "torchvision" and not _torchvision_answers(name):
+        remedy = "check the network, or use data.source=npz, zip or folder with data.path"
+        return Finding("data", f"{state}, and its server does not answer", "broken", remedy)
+    return Finding("data", f"{state}: the first stage fetches it")
+
+
+def _torchvision_answers(name: str) -> bool:
+    """Whether the first address that a torchvision set names answers; True if it names none."""
+    import torchvision
+
+    maker = getattr(torchvision.datasets, name, None)
+    urls = [*getattr(maker, "mirrors", []), getattr(maker, "url", None)]
+    if not isinstance(urls[0], str):
+        return True
+    try:
+        urllib.request.urlopen(urls[0], timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # a folder may have no listing, but someone answered
+    except OSError:
+        return False
+    return True
+
+
+def _store() -> Finding:
+    uri = find_store().uri
+    if wrong := usable_store(uri):
+        return Finding("mlflow", wrong, "broken")
+    return Finding("mlflow", shown(uri))

@@ -1,0 +1,264 @@
+"""What training costs to compute: one real step of each stage, run with no values and counted.
+
+Networks, images and latents are on torch's meta device, which holds shapes alone: any size, at once
+and without memory. A step is the method's own, forward and backward as autograd runs it, so a
+frozen part costs its forward pass and whatever of the backward pass has to go through it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from pagoda.config import Config
+from pagoda.diffusion.solver import nfe
+from pagoda.methods.cascade import CascadeTraining
+from pagoda.networks.denoiser import Denoiser
+from pagoda.networks.generator import Generator, build_generator
+from pagoda.networks.super_resolution import SuperResolver
+from pagoda.pipeline.stages.grow import freeze, level_channels
+from pagoda.pipeline.stages.super_resolution import cascade_spec
+from pagoda.pipeline.stages.teacher import unet_spec
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.draw import GlobalDraw
+from pagoda.training.method import Given, Method, find_method
+from pagoda.training.settings import MethodConfig
+
+META = torch.device("meta")
+_STORED = 256  # images and latents that batches are drawn from
+_BATCH = 2  # of a call that is counted and divided
+
+
+class FlopCounter(TorchDispatchMode):
+    """Adds up ``flops`` of what runs inside, a multiply-add as two, by PyTorch's own formulae.
+
+    Convolutions, matrix products and attention count; pointwise work does not. PyTorch's own
+    ``FlopCounterMode`` hooks into modules, and fails in gradients of gradients at a leaf.
+    """
+
+    flops = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def forward_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+    """FLOPs of one call."""
+    with torch.no_grad(), FlopCounter() as counter:
+        network(*inputs)
+    return counter.flops
+
+
+def training_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+    """FLOPs of one call and its backward pass; frozen parts cost what they really cost."""
+    with torch.enable_grad(), FlopCounter() as counter:
+        network(*inputs).float().sum().backward()
+    return counter.flops
+
+
+def parameters(network: nn.Module, *, trained: bool = False) -> int:
+    """Number of parameters, or of those that train."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
+
+
+class _Empty:
+    """An array (n, ...) of zeros, whose memory is taken only where it is read."""
+
+    def __init__(self, dtype: type, *shape: int) -> None:
+        self.dtype, self.shape = dtype, shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(rows), *self.shape[1:]), self.dtype)
+
+
+class Untrained:
+    """Networks of one experiment with untrained weights, and methods that train them on nothing.
+
+    Neither a count nor a time depends on the weights or the pixels.
+
+    Args:
+        config: the experiment.
+        classes: number of classes.
+        images: training images there are.
+        device: the meta device to count, a real one to take times.
+    """
+
+    def __init__(
+        self, config: Config, classes: int, images: int, device: torch.device = META
+    ) -> None:
+        self.config, self.classes, self.device = config, classes, device
+        wanted = config.invert.images or images
+        self.pairs = min(wanted, images) * (2 if config.invert.flips else 1)
+        self._sampled = False  # whether a method asked for the teacher's samples
+
+    def denoiser(self) -> Denoiser:
+        """The teacher."""
+        with self.device:
+            spec = unet_spec(self.config, self.classes)
+            return Denoiser(spec, self.config.diffusion.sigma_data)
+
+    def resolver(self, resolution: int) -> SuperResolver:
+        """A cascade's model."""
+        with self.device:
+            spec = cascade_spec(self.config, resolution, self.classes)
+            return SuperResolver(spec, self.config.diffusion.sigma_data)
+
+    def generator(self, resolution: int) -> Generator:
+        """The generator that ends at ``resolution``, frozen as its own stage trains it."""
+        noise, section = self.config.diffusion, self.config.grow
+        steps = [r for r in self.config.resolutions if self.config.base_res < r <= resolution]
+        card = {
+            "unet": unet_spec(self.config, self.classes).to_card(),
+            "levels": [[level_channels(section, r), section.blocks] for r in steps],
+            "sigma_max": noise.sigma_max, "sigma_data": noise.sigma_data, "output_scale": 1.0,
+        }  # fmt: skip
+        with self.device:
+            generator = build_generator(card)
+        if steps:
+            freeze(generator, section)
+        return generator
+
+    def call(self, network: nn.Module, resolution: int) -> float:
+        """FLOPs of one image through a denoiser or, from its latent, a generator."""
+        n = _BATCH
+        x = torch.zeros(n, 3, resolution, resolution, device=self.device)
+        labels = torch.zeros(n, dtype=torch.int64, device=self.device)
+        sigma = [torch.ones(n, device=self.device)] if isinstance(network, Denoiser) else []
+        return forward_flops(network, x, *sigma, labels) / n
+
+    @cached_property
+    def denoiser_call(self) -> float:
+        """FLOPs of one evaluation of the teacher on one image."""
+        return self.call(self.denoiser(), self.config.base_res)
+
+    def inversion(self) -> float:
+        """FLOPs of inverting every image that the configuration asks for."""
+        section = self.config.invert
+        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
+        return self.denoiser_call * self.pairs * calls
+
+    def method(self, stage: str, images: int | None = None) -> Method:
+        """The method of ``teacher``, ``distill``, ``grow-16`` or ``cascade-16``, ready for steps.
+
+        Args:
+            images: of a step, instead of the configuration's.
+        """
+        kind, _, at = stage.partition("-")
+        config, resolution = self.config, int(at or self.config.base_res)
+        section: MethodConfig
+        network: nn.Module
+        if kind == "cascade":
+            section, name = CascadeTraining(config.teacher.optim), "cascade"
+            network = self.resolver(resolution)
+        elif kind == "teacher":
+            section, name, network = config.teacher, "teacher", self.denoiser()
+        else:
+            section = found = getattr(config, kind)
+            name, network = found.method, self.generator(resolution)
+        if images is not None:
+            section = section.scaled(images)
+        if self.device.type == "meta":
+            optim = replace(section.optim, precision="fp32", compile=False, micro_batch=None)
+            section = replace(section, optim=optim)
+        with self.device:
+            return find_method(name)(section.untrained(), self._given(network, kind, resolution))
+
+    def _given(self, network: nn.Module, kind: str, resolution: int) -> Given:
+        sizes = [resolution // 2, resolution] if kind == "cascade" else [resolution]
+        stores: list[Any] = [_Empty(np.uint8, _STORED, 3, r, r) for r in sizes]
+        latents: Any = _Empty(np.float32, _STORED, 3, *[self.config.base_res] * 2)
+        labels = np.arange(_STORED) % self.classes
+        pairs = PairBatches(
+            latents=latents, indices=np.arange(_STORED), flips=np.zeros(_STORED, np.uint8),
+            images=stores[-1], labels=labels, device=self.device,
+        )  # fmt: skip
+
+        def teacher_pairs() -> PairBatches:
+            self._sampled = True
+            return pairs
+
+        if self.device.type != "meta":
+            network = network.to(self.device).to(memory_format=torch.channels_last)
+        images = ImageBatches(stores=stores, labels=labels, device=self.device)
+        return Given(
+            network, images, self.device, self.config.seed, self.config.diffusion, pairs,
+            self.denoiser, teacher_pairs,
+        )  # fmt: skip
+
+    def training(self, stage: str) -> float:
+        """FLOPs of a whole stage, with the teacher's samples that its method asks for.
+
+        Data loading, optimisers and evaluation are not in it.
+        """
+        method = self.method(stage)
+        sampled, self._sampled = self._sampled, False
+        section = self.config.teacher if stage.startswith("cascade") else None
+        optim = (section or getattr(self.config, stage.partition("-")[0])).optim
+        edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
+        total = 0.0
+        for start, stop in itertools.pairwise(edges):
+            progress = (start + stop) / 2 / optim.steps
+            often = method.period - 1
+            step = step_flops(method, 0, progress)
+            if often:
+                step = (step + often * step_flops(method, 1, progress)) / method.period
+            total += step * (stop - start)
+        if sampled:
+            distill, guidance = self.config.distill, self.config.invert.guidance
+            calls = nfe(distill.teacher_steps, "heun", guidance=guidance)
+            total += self.denoiser_call * calls * self.pairs * distill.pair_share
+        return total
+
+
+def step_flops(method: Method, i: int, progress: float) -> float:
+    """FLOPs of step number ``i`` of a method on the meta device, without optimisers.
+
+    The same at every call: how far an augmentation pads an image depends on what is drawn.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), FlopCounter() as counter:
+        torch.manual_seed(i)
+        for loss in method.step(GlobalDraw(META), i, progress):
+            method.players[loss.player].backward(loss.value)
+    for player in method.players.values():
+        player.network.zero_grad(set_to_none=True)
+    return counter.flops
+
+
+def training_compute(
+    config: Config, steps: tuple[str, ...], classes: int, images: int
+) -> dict[str, float]:
+    """FLOPs of each training step of a variant, by the name of what it trains.
+
+    Args:
+        steps: steps of a variant (``pagoda.pipeline.stages.study_spec.STEPS``).
+        classes: number of classes.
+        images: training images there are.
+    """
+    untrained = Untrained(config, classes, images)
+    found = {step: untrained.training(step) for step in steps if step in ("teacher", "distill")}
+    if "invert" in steps:
+        found["invert"] = untrained.inversion()
+    kinds = {"grow": {"grow", "grow_each"}, "cascade": {"cascade"}}
+    for resolution, (kind, names) in itertools.product(config.resolutions[1:], kinds.items()):
+        if names & set(steps):
+            found[f"{kind}-{resolution}"] = untrained.training(f"{kind}-{resolution}")
+    return found

@@ -1,0 +1,74 @@
+"""Stage 2b: distil the one-step generator at the base resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pagoda import artifacts
+from pagoda.config import NO_WEIGHTS, Config
+from pagoda.config.paths import Paths
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_uint8
+from pagoda.diffusion.solver import edm_grid, guided, sample
+from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.networks.generator import generator_from_teacher
+from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.progress import track
+from pagoda.pipeline.stages.train import pair_batches, take_generator, train_generator
+from pagoda.training.batches import PairBatches
+
+
+def run(config: Config) -> None:
+    """Train the teacher-initialised generator, or take one, and write its ``generator`` artifact.
+
+    An imported one needs neither teacher nor latents.
+    """
+    paths, section, res = Paths(config), config.distill, config.base_res
+    data = artifacts.open_artifact(
+        paths.data(res), "images", {"name": config.name, "resolution": res}
+    )
+    if section.imported != NO_WEIGHTS:
+        take_generator(config, "distill", Path(section.imported), data, res)
+        return
+    identity = {"name": config.name, "base_res": res}
+    teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
+    latents = artifacts.open_artifact(paths.latents, "latents", identity)
+    denoiser = teacher.network(load_denoiser)
+    generator = generator_from_teacher(
+        denoiser, sigma_max=config.diffusion.sigma_max, output=section.output,
+        dropout=section.dropout,
+    )  # fmt: skip
+    pairs = pair_batches(latents, data, pick_device()).thinned(section.pair_share)
+    train_generator(
+        config, "distill", section, generator, pairs,
+        inputs={"data": data, "teacher": teacher, "latents": latents},
+        sections={"distill": section, "diffusion": config.diffusion},
+        teacher_pairs=lambda: teacher_pairs(config, denoiser, pairs),
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> PairBatches:
+    """As many pairs (prior latent, teacher sample) as ``pairs`` has, with its labels.
+
+    The targets of noise-to-data distillation (eq. 1), by Heun on ``distill.teacher_steps`` levels.
+    """
+    noise, n, device = config.diffusion, len(pairs), pairs.device
+    teacher = guided(denoiser.to(device), config.invert.guidance)
+    grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
+    z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
+    images = np.empty(pairs.latents.shape, np.uint8)
+    with track(n, "teacher samples") as bar:
+        for i in range(0, n, config.invert.batch):
+            rows = slice(i, i + config.invert.batch)
+            x = torch.from_numpy(z[rows]).to(device) * noise.sigma_max
+            labels = torch.from_numpy(np.array(pairs.labels[rows])).to(device)
+            images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
+            bar.advance(len(x))
+    return PairBatches(
+        latents=z, indices=np.arange(n), flips=np.zeros(n, np.uint8), images=images,
+        labels=pairs.labels, device=device, ahead=False,
+    )  # fmt: skip

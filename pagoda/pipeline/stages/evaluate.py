@@ -1,0 +1,140 @@
+"""Evaluate every generator at one resolution against real images, and keep grids of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pagoda import artifacts, distributed
+from pagoda.artifacts import Artifact
+from pagoda.config import Config, EvaluateConfig, check_counts
+from pagoda.config.paths import Paths
+from pagoda.config.revision import code_revision
+from pagoda.data.store import open_images
+from pagoda.errors import PagodaError
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.classifier import NAME
+from pagoda.evaluation.metrics.base import Settings
+from pagoda.evaluation.reference import check_extractor, from_artifact
+from pagoda.evaluation.streaming import Images, open_split
+from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
+from pagoda.pipeline.stages.extractors import metrics_of, open_extractors, open_features
+from pagoda.pipeline.stages.models import open_generator, open_teacher, pipeline_samplers
+from pagoda.pipeline.stages.neighbours import nearest_images
+from pagoda.pipeline.stages.progress import track
+from pagoda.rows import to_json
+
+_GRID_CLASSES = 16  # a grid of a thousand classes would be gigabytes that nobody looks at
+_NEIGHBOUR_COLUMNS = 4
+
+
+def run(config: Config, resolution: int) -> None:
+    """Write the ``evaluation`` artifact of one resolution.
+
+    Every generator sees the same latents: sample i has class ``i % classes`` and the latent of
+    (``evaluate.seed``, i). Its images are made once and pass through every feature network. Real
+    images of the split that the reference does not describe are the floor of every distance.
+    """
+    where, section, device = Paths(config).evaluation(resolution), config.evaluate, pick_device()
+    artifacts.check_out(where, "evaluation")
+    inputs = open_inputs(config, resolution)
+    data = inputs["data"]
+    check_counts(config, data.card()["n"])
+    evaluators = open_evaluators(config, resolution, inputs, device)
+    samplers = pipeline_samplers(config, resolution, inputs, device)
+    unseen = "train" if inputs["reference"].card()["split"] == "test" else "test"
+    sets: dict[str, Images] = {**samplers, "real": open_split(data, unseen, section.samples)}
+    cells = grid_cells(section, len(data.card()["classes"]))
+    grids = {name: np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
+             for name in samplers}  # fmt: skip
+
+    def seen(name: str, rows: np.ndarray, images: np.ndarray) -> None:
+        if name in grids:
+            here = (cells >= rows[0]) & (cells <= rows[-1])
+            grids[name][here] = images[cells[here] - rows[0]]
+
+    facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
+             "revision": code_revision(), "device": device_name(device)}  # fmt: skip
+    settings = Settings(neighbours=section.neighbours, splits=section.score_splits)
+    with track(sum(map(len, sets.values())), f"evaluate {resolution}") as bar:
+        rows = evaluate(
+            sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
+            advance=bar.advance, seen=seen,
+        )  # fmt: skip
+    # Each cell was filled by the process whose block it is in, and is black in the others.
+    filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]
+    if not distributed.is_main_process():
+        return
+    first = filled[0][:, :_NEIGHBOUR_COLUMNS]
+    nearest = nearest_images(first, open_images(data, "train"), device)
+    identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
+    with artifacts.create(where, "evaluation", config=identity, inputs=inputs) as out:
+        tree = {"rows": to_json(rows), "sheets": list(grids)}
+        artifacts.write_json(out / "results.json", tree)
+        np.save(out / "samples.npy", np.stack(filled))
+        np.save(out / "neighbours.npy", nearest[None])
+
+
+def open_evaluators(
+    config: Config, resolution: int, inputs: dict[str, Artifact], device: torch.device
+) -> list[Evaluator]:
+    """The feature networks of ``reference.extractors``, each with its reference.
+
+    References beside the classifier's are added to ``inputs``.
+
+    Raises:
+        PagodaError: if weights are not at hand, or a reference is missing or was made from other
+            images or features.
+    """
+    found = []
+    identity = {"name": config.name, "resolution": resolution}
+    for extractor in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+        artifact = inputs["reference"]
+        if extractor.name != NAME:
+            where = Paths(config).reference(resolution, extractor.name)
+            artifact = artifacts.open_artifact(where, "reference", identity)
+            _check_made_from(artifact, inputs, ("data",), resolution)
+            inputs[f"reference_{extractor.name}"] = artifact
+        reference = from_artifact(artifact)
+        check_extractor(reference, extractor)
+        found.append(Evaluator(extractor, reference, metrics_of(extractor)))
+    return found
+
+
+def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:
+    """Everything an evaluation reads, checked to belong together.
+
+    Raises:
+        PagodaError: if one is missing or damaged, or if the reference was made from other images
+            or other features: distances to it would mean nothing.
+    """
+    paths, expect = Paths(config), {"name": config.name, "resolution": resolution}
+    base = open_generator(config, config.base_res)
+    found = {
+        "data": artifacts.open_artifact(paths.data(resolution), "images", expect),
+        "features": open_features(config),
+        "reference": artifacts.open_artifact(paths.reference(resolution), "reference", expect),
+        "teacher": open_teacher(config),
+        "base": base,
+        "generator": base if resolution == config.base_res else open_generator(config, resolution),
+    }
+    _check_made_from(found["reference"], found, ("data", "features"), resolution)
+    return found
+
+
+def _check_made_from(
+    reference: Artifact, inputs: dict[str, Artifact], keys: tuple[str, ...], resolution: int
+) -> None:
+    for key in keys:
+        if reference.manifest["inputs"].get(key) != inputs[key].fingerprint:
+            raise PagodaError(
+                f"{reference.path} was made from other {key} than {inputs[key].path}; "
+                f"'dvc repro reference@{resolution}' makes it again"
+            )
+
+
+def grid_cells(section: EvaluateConfig, classes: int) -> np.ndarray:
+    """(rows, columns): the sample in each cell of a grid; row c holds samples of class c."""
+    columns = min(section.grid_per_class, max(1, section.samples // classes))
+    rows = min(classes, _GRID_CLASSES, section.samples)
+    return np.arange(rows)[:, None] + classes * np.arange(columns)[None]

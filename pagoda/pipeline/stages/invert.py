@@ -1,0 +1,296 @@
+"""Stage 2a: invert real images to latents along the probability-flow ODE."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pagoda import artifacts, distributed
+from pagoda.config import Config, InvertConfig
+from pagoda.config.paths import Paths
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_float
+from pagoda.data.shards import ShardedArray, create_shards, shard_names
+from pagoda.data.store import Images, open_images
+from pagoda.diffusion.solver import edm_grid, guided, invert, nfe, sample
+from pagoda.errors import PagodaError
+from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.outputs import new_file
+from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.progress import track
+from pagoda.pipeline.stages.scratch import stage_scratch
+from pagoda.training.history import HISTORY, History, read_rows
+from pagoda.training.player import autocast
+
+_DTYPES = {"fp32": "float32", "fp16": "float16"}
+_DONE = "done"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What row i of the store is: which image, mirrored or not, and its class."""
+
+    indices: np.ndarray
+    flips: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def run(config: Config) -> None:
+    """Invert the first ``invert.images`` training images and write the ``latents`` artifact.
+
+    Several processes share the work if a launcher such as ``torchrun`` started them. A run that
+    was stopped goes on after the last finished batch. Batches are cut in the same places whatever
+    the number of processes, so the latents are the same bits.
+    """
+    with distributed.group():
+        paths, device = Paths(config), pick_device()
+        artifacts.check_out(paths.latents, "latents")
+        name = {"name": config.name}
+        data = artifacts.open_artifact(
+            paths.data(config.base_res), "images", name | {"resolution": config.base_res}
+        )
+        identity = name | {"base_res": config.base_res}
+        teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
+        if config.invert.guidance != 1 and not teacher.card().get("label_dropout"):
+            raise PagodaError(
+                f"invert.guidance = {config.invert.guidance:g}, but {teacher.path} was trained "
+                "with every class told; train it with teacher.label_dropout=0.1 or set it to 1"
+            )
+        inputs = {"data": data, "teacher": teacher}
+        denoiser = teacher.network(load_denoiser).to(device)
+        inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
+        images = open_images(data, "train")
+        rows = _rows(config.invert, data.array("train_labels"))
+        sections = {"invert": config.invert, "diffusion": config.diffusion}
+        folder = stage_scratch("invert", sections, inputs, seed=config.seed)
+        latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:])
+        with _history(paths, folder, done, config.invert.batch) as history:
+            _invert_all(inverter, images, rows, latents, done, history)
+            distributed.barrier()
+            if distributed.is_main_process():
+                card = inverter.card(latents, images, rows) | {"recipe": data.card()["recipe"]}
+                moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
+                history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
+        if distributed.is_main_process():
+            with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+                _write(out, folder, config.invert, rows, card)
+            shutil.rmtree(folder)
+
+
+def _rows(section: InvertConfig, labels: np.ndarray) -> Rows:
+    count = min(section.images or len(labels), len(labels))
+    flips = np.array((0, 1) if section.flips else (0,), np.uint8)
+    indices = np.repeat(np.arange(count), len(flips))
+    return Rows(indices, np.tile(flips, count), labels[indices].astype(np.int64))
+
+
+def _open_store(
+    folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...]
+) -> tuple[ShardedArray, np.ndarray]:
+    """The store in scratch and a mark for every batch: the checksum of its latents, 0 without.
+
+    A mark that does not fit what is written, after a power cut perhaps, is taken back.
+    """
+    arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
+    batches, file = -(-count // section.batch), folder / _DONE
+    if distributed.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        latents = create_shards(*arguments)
+        if not file.is_file() or file.stat().st_size != 4 * batches:
+            with new_file(file) as partial:
+                partial.write_bytes(bytes(4 * batches))  # numpy's tofile keeps a full disk quiet
+        done = np.memmap(file, np.uint32, "r+")
+        for k in np.flatnonzero(done).tolist():
+            done[k] *= _checksum(latents[_rows_of(k, section.batch, count)]) == done[k]
+    distributed.barrier()
+    return create_shards(*arguments), np.memmap(file, np.uint32, "r+")
+
+
+def _rows_of(k: int, batch: int, count: int) -> slice:
+    return slice(k * batch, min((k + 1) * batch, count))
+
+
+def _checksum(latents: np.ndarray) -> int:
+    """CRC-32 of a batch as it is stored; never 0."""
+    return zlib.crc32(np.ascontiguousarray(latents).data) or 1
+
+
+def _invert_all(
+    inverter: Inverter,
+    images: Images,
+    rows: Rows,
+    latents: ShardedArray,
+    done: np.ndarray,
+    history: Callable[..., None],
+) -> None:
+    """Every batch that is not done and falls to this process."""
+    batch, device = inverter.section.batch, inverter.device
+    todo, world = np.flatnonzero(done == 0).tolist(), distributed.world_size()
+    todo = distributed.broadcast_object(todo)
+    bar = track(len(rows), "invert") if distributed.is_main_process() else contextlib.nullcontext()
+    with bar as progress:
+        for turn, k in enumerate(todo[distributed.rank() :: world]):
+            if turn % 64 == 63 and turn < len(todo) // world:
+                distributed.barrier()  # so that a fast process need not wait for hours at the end
+            part = _rows_of(k, batch, len(rows))
+            index, flips = rows.indices[part], rows.flips[part]
+            x = _load(images, index, flips, device)
+            y = torch.from_numpy(rows.labels[part]).to(device)
+            z = _stored(inverter(x, y, index * 2 + flips), latents.dtype, index, flips)
+            latents[part] = z
+            latents.flush(part)  # a batch counts as done only when its latents are safe
+            done[k] = _checksum(z)
+            finished = min(int(np.count_nonzero(done)) * batch, len(rows))
+            history(finished)
+            if progress is not None:
+                progress.advance(finished - progress.done)
+
+
+def _stored(z: Tensor, dtype: np.dtype, indices: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Latents in the type of the store, in which they must be finite."""
+    with np.errstate(over="ignore"):
+        latents: np.ndarray = z.cpu().numpy().astype(dtype)
+    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(1))
+    if len(bad):
+        mirrored = " mirrored" * int(flips[bad[0]])
+        raise PagodaError(
+            f"invert: latents of {len(bad)} of {len(latents)} images are not finite, the first of "
+            f"training image {indices[bad[0]]}{mirrored}; the teacher is damaged, or its numbers "
+            "are too large for invert.precision or invert.dtype: set them to fp32 or train it anew"
+        )
+    return latents
+
+
+@contextlib.contextmanager
+def _history(
+    paths: Paths, folder: Path, done: np.ndarray, batch: int
+) -> Iterator[Callable[..., None]]:
+    """A function that appends a row to the first process's history; the others write nothing.
+
+    Seconds go on from the last row kept of an inversion that was stopped.
+    """
+    if not distributed.is_main_process():
+        yield lambda images, **values: None
+        return
+    before = int(np.count_nonzero(done)) * batch
+    with History(paths.history("invert"), before, folder / HISTORY) as rows:
+        kept = read_rows(rows.path)
+        start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
+
+        def write(images: int, **values: float) -> None:
+            rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)
+
+        yield write
+
+
+def _write(
+    out: Path, folder: Path, section: InvertConfig, rows: Rows, card: dict[str, Any]
+) -> None:
+    """The files of the artifact. Latents are linked: scratch stays whole until all is well."""
+    np.save(out / "indices.npy", rows.indices.astype(np.int64))
+    np.save(out / "flips.npy", rows.flips)
+    np.save(out / "labels.npy", rows.labels)
+    artifacts.write_json(out / "card.json", card)
+    for name in shard_names("latents", len(rows), section.shard):
+        try:
+            (out / name).hardlink_to(folder / name)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(folder / name, out / name)
+
+
+class Inverter:
+    """Images to latents with one teacher and one grid."""
+
+    def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
+        self.config, self.section, self.device = config, config.invert, device
+        schedule = config.diffusion
+        self.grid = edm_grid(
+            self.section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho
+        )
+        self._net = guided(denoiser, self.section.guidance)
+
+    def denoiser(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The teacher, clamped to [-1, 1] if the configuration says so."""
+        out = self._net(x, sigma, labels)
+        return out.clamp(-1, 1) if self.section.clamp else out
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
+        """x (n, 3, b, b) in [-1, 1] -> latents in the units of ``invert.units``.
+
+        With ``invert.noise`` = s > 0 noise of that size is added first and the ODE starts at s;
+        ``keys`` (n,) choose it.
+        """
+        grid = self.grid
+        if start := self.section.noise:
+            schedule = self.config.diffusion
+            grid = edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
+            noise = standard_normal(self.config.seed, keys, tuple(x.shape[1:]), "invert")
+            x = x + start * torch.from_numpy(noise).to(x)
+        with autocast(self.device, self.section.precision):
+            z = invert(self.denoiser, x, grid, labels, self.section.solver)
+        return z if self.section.units == "raw" else z / grid[0].item()
+
+    @torch.inference_mode()
+    def round_trip(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Normalised latents back to images, by the same solver and grid."""
+        x = z * self.grid[0].item()
+        with autocast(self.device, self.section.precision):
+            return sample(self.denoiser, x, self.grid, labels, self.section.solver)
+
+    def card(self, latents: ShardedArray, images: Images, of: Rows) -> dict[str, Any]:
+        """Round-trip error (pixels in [-1, 1]) and the moments of the normalised latents.
+
+        Latents of a perfect teacher and dithered images are standard normal: mean 0, standard
+        deviation 1, kurtosis 3.
+        """
+        section, raw = self.section, self.section.units == "raw"
+        scale = 1 / self.grid[0].item() if raw else 1.0
+        n = min(section.round_trip_images, len(latents))
+        errors = []
+        for i in range(0, n, section.batch):
+            rows = slice(i, min(i + section.batch, n))
+            x = _load(images, of.indices[rows], of.flips[rows], self.device)
+            z = torch.from_numpy(latents[rows].astype(np.float32)).to(self.device) * scale
+            y = torch.from_numpy(of.labels[rows]).to(self.device)
+            errors.append((self.round_trip(z, y) - x).square().flatten(1).mean(1))
+        sample_of = latents[:4096].astype(np.float64) * scale
+        mean, std = float(sample_of.mean()), float(sample_of.std())
+        kurtosis = float((((sample_of - mean) / std) ** 4).mean())
+        return {
+            "units": "x(sigma_max)" if raw else "x(sigma_max) / sigma_max",
+            "to_normalised": scale,
+            "dtype": section.dtype,
+            "precision": section.precision,
+            "solver": section.solver,
+            "steps": section.steps,
+            "nfe": nfe(section.steps, section.solver, inverse=True, guidance=section.guidance),
+            "guidance": section.guidance,
+            "noise": section.noise,
+            "clamp": section.clamp,
+            "round_trip_images": n,
+            "round_trip_mse": float(torch.cat(errors).double().mean()),
+            "latent_mean": mean,
+            "latent_std": std,
+            "latent_kurtosis": kurtosis,
+        }
+
+
+def _load(images: Images, indices: np.ndarray, flips: np.ndarray, device: torch.device) -> Tensor:
+    x = to_float(torch.from_numpy(np.asarray(images[indices])).to(device))
+    mirror = torch.from_numpy(flips > 0).to(device)[:, None, None, None]
+    return torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,291 @@
+"""Measures what a variant of a study has made and writes its ``measurement`` artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pagoda import artifacts
+from pagoda.config import VariantConfig
+from pagoda.config.paths import Paths
+from pagoda.config.revision import code_revision
+from pagoda.data.shards import open_rows
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor
+from pagoda.evaluation.features.classifier import classifier_of
+from pagoda.evaluation.metrics.base import Settings, size
+from pagoda.evaluation.metrics.drift import drift
+from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
+from pagoda.evaluation.metrics.normality import normality
+from pagoda.evaluation.reference import from_artifact
+from pagoda.evaluation.samplers import Draws, Sampler, one_step, super_resolved, teacher
+from pagoda.evaluation.streaming import StoredImages, open_split
+from pagoda.pipeline.stages.compute import training_compute
+from pagoda.pipeline.stages.cost import sampling_costs
+from pagoda.pipeline.stages.device import device_name, pick_device
+from pagoda.pipeline.stages.extractors import open_features
+from pagoda.pipeline.stages.models import open_generator, open_teacher, without
+from pagoda.pipeline.stages.progress import track
+from pagoda.pipeline.stages.round_trip import round_trip_errors
+from pagoda.pipeline.stages.study_spec import Study, Variant
+from pagoda.rows import Row, to_json
+
+METRICS = ("fd", "precision", "recall", "accuracy")
+_GRID = 16  # samples kept of each generator, the same latents for all
+_LATENTS = 4096  # latents whose distribution is looked at
+
+
+def run(config: VariantConfig, study: Study, variant: Variant) -> None:
+    """Measure every generator of the variant, its latents and its training curves.
+
+    ``rows.json`` holds one row a value (:class:`pagoda.rows.Row`); ``failures`` names the
+    signatures of failure by resolution.
+    """
+    artifacts.check_out(config.places["measured"], "measurement")
+    device, features = pick_device(), open_features(config)
+    classes = len(features.card()["classes"])
+    images = config.data.train_images or _train_images(config)
+    counted = training_compute(config, variant.steps or variant.counts, classes, images)
+    curves = Curves(config, counted if variant.steps else {})
+    samplers = variant_samplers(config, variant.steps, device)
+    extractor = classifier_of(features, device, config.evaluate.batch)
+    rows, grids = _latent_rows(config, variant), {}
+    last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
+    with track(config.studies.samples * len(samplers), "measure") as bar:
+        for sampler in samplers:
+            made, seconds = draw(sampler)
+            below = None
+            if sampler.below is not None:  # the stage below of a cascade has just been sampled
+                below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
+            last = sampler, made
+            bar.advance(len(made))
+            found = _image_rows(config, extractor, sampler, made, below, seconds)
+            rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
+            grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
+            lower = sampler.side // 2
+            if below is not None and lower not in {s.side for s in samplers}:
+                grids[f"below-{lower}"] = below[:_GRID]
+    rows += [*curves.rows(), *_cost_rows(config, variant, classes, counted, device)]
+    failures = {str(s.side): _failures(rows, s.side) for s in samplers if s.name == "grown"}
+    facts: dict[str, Any] = {
+        "variant": variant.name,
+        "axis": None if variant.axis is None else float(variant.axis),
+        "training_seed": config.seed,
+        "base_res": config.base_res,
+        "features": features.fingerprint,
+        "revision": code_revision(),
+        "device": device_name(device),
+    }
+    identity = {
+        "study": study.name,
+        "variant": variant.name,
+        "seed": config.seed,
+        "name": config.name,
+    }
+    with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
+        tree = {"rows": to_json(dataclasses.replace(r, **facts) for r in rows)}
+        artifacts.write_json(out / "rows.json", tree | {"failures": failures})
+        for name, grid in grids.items():
+            np.save(out / f"{name}.npy", grid)
+
+
+def variant_samplers(
+    config: VariantConfig, steps: tuple[str, ...], device: torch.device
+) -> list[Sampler]:
+    """Everything that the steps of a variant have made, lowest resolution first."""
+    section = config.evaluate
+    draws = Draws(section.seed, config.studies.samples, section.batch, device)
+    found = []
+    if {"teacher", "score_teacher"} & set(steps):
+        found.append(teacher(open_teacher(config), draws, section.teacher_steps))
+    if "distill" in steps:
+        found.append(one_step(open_generator(config, config.base_res), draws, "student"))
+    if {"grow", "grow_each"} & set(steps):
+        for to in config.resolutions[1:]:
+            lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
+            below = one_step(open_generator(lower, to // 2), draws)
+            found.append(one_step(open_generator(config, to), draws, "grown", below=below))
+    if "cascade" in steps:
+        found += cascade(config, draws)
+    return found
+
+
+def cascade(config: VariantConfig, draws: Draws) -> list[Sampler]:
+    """The teacher and the super-resolution models above it, each on the output of the last."""
+    source, section = open_teacher(config), config.studies.cascade
+    schedule = source.card()["diffusion"]
+    found = [teacher(source, draws, config.evaluate.teacher_steps, name="cascade")]
+    for to in config.resolutions[1:]:
+        expect = {"name": config.name, "base_res": config.base_res, "resolution": to}
+        where = Paths(config).super_resolver(to)
+        artifact = artifacts.open_artifact(where, "super_resolution", expect)
+        found.append(super_resolved(found[-1], artifact, schedule, section.steps, section.noise))
+    return found
+
+
+def _train_images(config: VariantConfig) -> int:
+    """How many training images there are, where the configuration says "all"."""
+    where, expect = Paths(config).data(config.base_res), {"name": config.name}
+    return int(artifacts.open_artifact(where, "images", expect).card()["n"]["train"])
+
+
+def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
+    """All images of a sampler, and seconds an image, drawing latents and a first call left out."""
+    parts, seconds = [], 0.0
+    for start in range(0, len(sampler), sampler.draws.batch):
+        stop = min(start + sampler.draws.batch, len(sampler))
+        drawn = sampler.latents(np.arange(start, stop))
+        began = time.perf_counter()
+        parts.append(sampler.make(*drawn))
+        seconds += time.perf_counter() - began if start else 0.0
+    return np.concatenate(parts), seconds / max(1, len(sampler) - len(parts[0]))
+
+
+def _image_rows(
+    config: VariantConfig,
+    extractor: Extractor,
+    sampler: Sampler,
+    images: np.ndarray,
+    below: np.ndarray | None,
+    seconds: float,
+) -> list[Row]:
+    """One row a value of a sampler's images (n, 3, r, r) uint8.
+
+    ``below``: what the same latents give one resolution below. ``seconds``: an image.
+    """
+    n, section, paths = len(images), config.evaluate, Paths(config)
+    expect = {"name": config.name, "resolution": sampler.side}
+    data = artifacts.open_artifact(paths.data(sampler.side), "images", expect)
+    reference = from_artifact(
+        artifacts.open_artifact(paths.reference(sampler.side), "reference", expect)
+    )
+    real = open_split(
+        data, "train" if reference.split == "test" else "test", config.studies.samples
+    )
+    pixels = real.read(np.arange(len(real)))
+    evaluators, settings = [Evaluator(extractor, reference, METRICS)], Settings(section.neighbours)
+    facts = {"resolution": sampler.side}
+    own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
+    held = {sampler.name: StoredImages("samples", images, sampler.labels)}
+    found = evaluate(held, evaluators, settings, own)
+    ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
+    values = {
+        "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
+        "seconds_per_image": (f"seconds_per_image_b{section.batch}", seconds),
+        "parameters": ("parameters", sampler.parameters),
+    }
+    if below is not None:
+        moved = drift(images, below)
+        values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),
+                   "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
+    found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
+                   reference_n=reference.n, **own)  # fmt: skip
+    if sampler.name == "grown":  # what lost detail is compared with
+        found += evaluate({"real": real}, evaluators, settings, facts)
+    return found
+
+
+class Curves:
+    """Seconds, compute and stability of every training step of a variant, from its curves."""
+
+    def __init__(self, config: VariantConfig, flops: dict[str, float]) -> None:
+        self.base, self.flops = config.base_res, flops
+        self.curves = {stage: [json.loads(line) for line in
+                               Paths(config).history(stage).read_text("utf-8").splitlines()]
+                       for stage in self.flops}  # fmt: skip
+
+    def _resolution(self, stage: str) -> int:
+        return int(stage.rpartition("-")[2]) if "-" in stage else self.base
+
+    def up_to(self, resolution: int) -> dict[str, Any]:
+        """Images, FLOPs and seconds of all training of the variant up to a resolution."""
+        stages = [s for s in self.flops if self._resolution(s) <= resolution]
+        last = [self.curves[s][-1] for s in stages]
+        if not last:
+            return {}
+        return {
+            "images_seen": int(sum(row["images"] for row in last)),
+            "train_flops": sum(self.flops[s] for s in stages),
+            "train_seconds": float(sum(row["seconds"] for row in last)),
+        }
+
+    def rows(self) -> list[Row]:
+        """What each stage took by itself, and how stable growth was."""
+        found = []
+        for stage, curve in self.curves.items():
+            kind = stage.partition("-")[0]
+            values = {
+                "stage_flops": (f"stage_flops_{kind}", self.flops[stage]),
+                "stage_seconds": (f"stage_seconds_{kind}", curve[-1]["seconds"]),
+            }
+            if kind == "grow":
+                values |= {"gradient_spread": ("gradient_spread", gradient_spread(curve)),
+                           "logit_gap": ("logit_gap", logit_gap(curve))}  # fmt: skip
+            n = int(curve[-1]["images"])
+            found += _rows(values, n=n, resolution=self._resolution(stage))
+        return found
+
+
+def _rows(values: Mapping[str, tuple[str, float]], **facts: Any) -> list[Row]:
+    return [
+        Row(metric=metric, protocol=name, value=float(value), **facts)
+        for metric, (name, value) in values.items()
+    ]
+
+
+def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
+    """Round-trip errors and normality of the latents that the variant made."""
+    if not {"invert", "pair_randomly"} & set(variant.steps):
+        return []
+    identity = {"name": config.name, "base_res": config.base_res}
+    latents = artifacts.open_artifact(Paths(config).latents, "latents", identity)
+    card, stored = latents.card(), open_rows(latents, "latents")
+    z = stored[:_LATENTS].astype(np.float32) * card["to_normalised"]
+    values = {f"latent_{k}": (f"latent_{k}", v)
+              for k, v in dataclasses.asdict(normality(z)).items()}  # fmt: skip
+    facts = {"resolution": config.base_res, "nfe": card["nfe"]}
+    rows = _rows(values, n=len(z), **facts)
+    if card["round_trip_mse"] is not None:
+        rows += _rows(round_trip_errors(config), n=card["round_trip_images"], **facts)
+    return rows
+
+
+def _cost_rows(
+    config: VariantConfig,
+    variant: Variant,
+    classes: int,
+    counted: dict[str, float],
+    device: torch.device,
+) -> list[Row]:
+    """Training compute and sampling cost of the steps that the variant only counts."""
+    if not variant.counts:
+        return []
+    rows = []
+    for stage, flops in counted.items():
+        kind, _, at = stage.partition("-")
+        values = {"stage_flops": (f"stage_flops_{kind}", flops)}
+        rows += _rows(values, n=1, resolution=int(at or config.base_res))
+    for name, resolution, evaluations, costs in sampling_costs(
+        config, variant.counts, classes, device
+    ):
+        facts = {"generator": name, "resolution": resolution, "nfe": evaluations}
+        rows += _rows(costs, n=config.evaluate.batch, **facts)
+    return rows
+
+
+def _failures(rows: Iterable[Row], resolution: int) -> list[str]:
+    """The signatures of failure that growth to a resolution shows."""
+    at = {(r.generator, r.metric): r.value or 0.0 for r in rows if r.resolution == resolution}
+    return signatures(
+        energy_ratio=at["grown", "high_frequency"],
+        recall_ratio=at["grown", "recall"] / max(at["real", "recall"], 1e-9),
+        gradient_spread=at["none", "gradient_spread"],
+        logit_gap=at["none", "logit_gap"],
+    )

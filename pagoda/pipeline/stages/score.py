@@ -1,0 +1,306 @@
+"""Measure any images, or a generator, against a reference; and make references of any images.
+
+What ``pagoda evaluate --images`` and ``pagoda reference --images`` do. Under ``torchrun`` the
+processes share the images and give the same bits as one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pagoda import artifacts, distributed
+from pagoda.config.revision import package_revision
+from pagoda.errors import PagodaError
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor, open_extractor
+from pagoda.evaluation.files import FileImages, check_there, kind_of, open_images
+from pagoda.evaluation.metrics.base import Sample, Settings, metric_names, needs
+from pagoda.evaluation.reference import (
+    Reference,
+    check_extractor,
+    from_artifact,
+    from_sample,
+    reference_card,
+    write_reference,
+)
+from pagoda.evaluation.results import check_out, over_seeds, write_results
+from pagoda.evaluation.samplers import Draws, Sampler, one_step
+from pagoda.evaluation.statistics_files import (
+    holds_statistics,
+    read_statistics,
+    reference_images,
+    refuse_pickle,
+)
+from pagoda.evaluation.streaming import Images, collect, subset
+from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
+from pagoda.pipeline.stages.progress import log_line, track
+from pagoda.rows import Row, to_json
+
+MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
+_DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images, as :func:`pagoda.evaluation.files.open_images` takes them."""
+
+    path: Path
+    split: str | None = None
+    crop: str | None = None
+    size: int | None = None
+    exif: bool = False
+
+    def open(self) -> Images:
+        """The images; what lies among them and is passed over is told on stderr."""
+        images = open_images(self.path, self.split, self.crop, self.size, self.exif)
+        if isinstance(images, FileImages) and images.passed_over:
+            log_line(f"{images.where}: {images.passed_over}")
+        return images
+
+
+@dataclass(frozen=True)
+class Features:
+    """An extractor, as :func:`pagoda.evaluation.features.base.open_extractor` takes it."""
+
+    extractor: str
+    batch: int = 64
+    weights: Path | None = None
+    hub: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, against what, and how: the options of ``pagoda evaluate --images``.
+
+    ``source``: images, or a ``generator`` artifact, which needs ``n``. ``reference``: a
+    ``reference`` artifact, published ``.npz`` statistics (of the extractor ``reference_features``),
+    or images. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics`` None: a usual
+    choice.
+    """
+
+    source: Source
+    features: Features
+    reference: Path
+    reference_split: str | None = None
+    reference_features: str | None = None
+    metrics: str | None = None
+    n: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    settings: Settings = Settings()
+    name: str | None = None
+    out: Path | None = None
+    intervals: bool = False
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """``0,1,2`` -> (0, 1, 2).
+
+    Raises:
+        PagodaError: for anything but different whole numbers from 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise PagodaError(f"--seeds = {text!r}; it must be different whole numbers, e.g. 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def make_reference(
+    source: Source, features: Features, n: int | None, manifold: int, spatial: bool, out: Path
+) -> None:
+    """Write a ``reference`` artifact of any images to ``out``."""
+    artifacts.check_out(out, "reference")
+    with distributed.group():
+        images, extractor = source.open(), _extractor(features, pick_device())
+        sample, card = _real(images, _rows(images, n, 0), extractor, source, manifold, spatial)
+        if distributed.is_main_process():
+            config = {"extractor": extractor.name, "source": str(source.path)}
+            write_reference(out, sample, card, config)
+            log_line(
+                f"reference: {out}, {sample.n} images, {extractor.name}, {card['identity'][:10]}"
+            )
+
+
+def run(request: Request) -> dict[str, Any] | None:
+    """Measure, show the values, write the JSON file.
+
+    Returns:
+        What is in the file, to the first process; None to the others.
+
+    Raises:
+        PagodaError: one line; nothing is written then.
+    """
+    check_there(request.source.path)
+    if request.out is not None:
+        check_out(request.out)
+    with distributed.group():
+        device = pick_device()
+        extractor = _extractor(request.features, device)
+        default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
+        metrics = metric_names(request.metrics or default, extractor.name)
+        reference = _open_reference(request, extractor, metrics)
+        evaluator = Evaluator(extractor, reference, metrics)
+        rows: list[Row] = []
+        cards: list[dict[str, Any]] = []
+        for images, seed in _each_seed(request, device):
+            rows += _measured(request, images, seed, evaluator, device)
+            cards += [images.card()] if distributed.is_main_process() else []
+        if not distributed.is_main_process():
+            return None
+    tree: dict[str, Any] = {
+        "rows": to_json(rows), "images": cards, "reference": dict(reference.card),
+        "extractor": {"name": extractor.name, **extractor.card},
+    }  # fmt: skip
+    if len(request.seeds) > 1:
+        tree["over_seeds"] = over_seeds(rows)
+    _show(rows, tree.get("over_seeds", []))
+    if request.out is not None:
+        write_results(request.out, tree)
+    return tree
+
+
+def _extractor(f: Features, device: torch.device) -> Extractor:
+    return open_extractor(f.extractor, device, f.batch, f.weights, f.hub, f.download)
+
+
+def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images, int]]:
+    path, seeds = request.source.path, request.seeds
+    if kind_of(path) in (None, "images"):
+        if len(seeds) > 1:
+            raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
+        yield request.source.open(), seeds[0]
+        return
+    artifact = artifacts.open_artifact(path, "generator")
+    if request.n is None:
+        raise PagodaError(f"{path} is a generator; --n says how many images it makes")
+    sampler = one_step(artifact, Draws(seeds[0], request.n, request.features.batch, device))
+    for seed in seeds:
+        draws = dataclasses.replace(sampler.draws, seed=seed)
+        yield dataclasses.replace(sampler, draws=draws), seed
+
+
+def _measured(
+    request: Request, images: Images, seed: int, evaluator: Evaluator, device: torch.device
+) -> list[Row]:
+    rows = _rows(images, request.n, seed)
+    _check_fits(images, evaluator.reference)
+    made = isinstance(images, Sampler)
+    facts = {
+        "seed": seed if made or len(rows) < len(images) else None,
+        "resolution": images.resolution[0],
+        "base_res": images.base_res if isinstance(images, Sampler) else None,
+        "revision": package_revision(),
+        "device": device_name(device),
+    }
+    path = request.source.path
+    name = request.name or path.stem or str(path)
+    with track(len(rows), f"evaluate {images.where}") as bar:
+        return evaluate(
+            {name: images}, [evaluator], request.settings, facts, rows=rows,
+            intervals=request.intervals, device=metric_device(device), advance=bar.advance,
+        )  # fmt: skip
+
+
+def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
+    path, wanted = request.reference, needs(metrics)
+    refuse_pickle(path)
+    if kind_of(path) not in (None, "images"):
+        reference = from_artifact(artifacts.open_artifact(path, "reference"))
+    elif path.is_file() and holds_statistics(path):
+        reference = read_statistics(path, request.reference_features)
+    else:
+        real = dataclasses.replace(request.source, path=path, split=request.reference_split)
+        images, spatial = real.open(), "spatial" in wanted
+        rows = _rows(images, None, 0)
+        sample, card = _real(images, rows, extractor, real, MANIFOLD_IMAGES, spatial)
+        return from_sample(str(path), sample, card)
+    check_extractor(reference, extractor)
+    beside = None
+    if "real" in wanted and not len(reference.features) and path.is_file():
+        beside = reference_images(path)  # published beside the statistics
+    if beside is None:
+        return reference
+    sample = _pass(beside, _rows(beside, None, 0), extractor, {"features"}, None)
+    card = dict(reference.card) | {"manifold_n": sample.n}
+    return dataclasses.replace(reference, features=sample.features, card=card)
+
+
+def _real(
+    images: Images,
+    rows: np.ndarray,
+    extractor: Extractor,
+    source: Source,
+    manifold: int,
+    spatial: bool,
+) -> tuple[Sample, dict[str, Any]]:
+    """One pass over real images, and the card of the reference that they make."""
+    kept = subset(len(rows), manifold)
+    wanted = {"features", "spatial"} if spatial else {"features"}
+    sample = _pass(images, rows, extractor, wanted, kept)
+    about = distributed.broadcast_object(
+        images.card() if distributed.is_main_process() else None
+    )  # it may read them all
+    card = reference_card(
+        extractor, images=artifacts.digest([about, rows.tolist()]), recipe=about["crop"],
+        resolution=images.resolution[0], split=source.split, n=len(rows), manifold_n=len(kept),
+        exif=source.exif,
+    )  # fmt: skip
+    return sample, card
+
+
+def _pass(
+    images: Images, rows: np.ndarray, extractor: Extractor, wanted: set[str],
+    kept: np.ndarray | None,
+) -> Sample:  # fmt: skip
+    with track(len(rows), f"reference {images.where}") as bar:
+        return collect(images, [(extractor, wanted)], rows, kept, bar.advance)[0]
+
+
+def _rows(images: Images, n: int | None, seed: int) -> np.ndarray:
+    if n is not None and n > len(images):
+        raise PagodaError(f"{images.where} has {len(images)} images, --n asks for {n}")
+    return subset(len(images), n, seed)
+
+
+def _check_fits(images: Images, reference: Reference) -> None:
+    """Refuse images of another size, or turned by another rule, than the reference's.
+
+    Arrays and generators hold images as they are seen: those go with any rule.
+    """
+    side, turned = reference.card["resolution"], bool(reference.card.get("exif"))
+    if side is not None and images.resolution != (side, side):
+        height, width = images.resolution
+        raise PagodaError(
+            f"{images.where} is {width}x{height}, {reference.where} describes {side}x{side}; "
+            "use images of the reference's size, or make a reference of this one"
+        )
+    if isinstance(images, FileImages) and images.exif != turned:
+        raise PagodaError(
+            f"{reference.where} was made of images "
+            + ("turned as their EXIF orientation says; give --exif, " if turned else
+               "as they are stored, not turned by EXIF; leave --exif away, ")
+            + "or make a reference of the other kind"
+        )  # fmt: skip
+
+
+def _show(rows: list[Row], over: list[dict[str, Any]]) -> None:
+    for row in rows:
+        seed = "" if row.seed is None else f"  seed {row.seed}"
+        between = f"  sd {row.sd:.3g}" if row.sd is not None else ""
+        if row.interval:
+            between += f"  [{row.low:.6g}, {row.high:.6g}] {row.interval}"
+        sys.stdout.write(f"{row.protocol:<40} {row.value:.6g}{between}{seed}\n")
+    for entry in over:
+        best = next(key for key in entry if "_best_of_" in key)
+        sys.stdout.write(
+            f"{entry['protocol']:<40} min {entry['min']:.6g}, mean {entry['mean']:.6g}, "
+            f"sd {entry['sd']:.3g}\n{best:<40} {entry[best]:.6g}\n"
+        )

@@ -1,0 +1,120 @@
+"""Last stage of a study: the measurements of its variants as results, pictures and a summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from pagoda import artifacts, outputs
+from pagoda import rows as files
+from pagoda.artifacts import Artifact
+from pagoda.config import Config
+from pagoda.config.paths import Paths
+from pagoda.config.revision import code_revision
+from pagoda.pipeline.stages.study_spec import Study
+from pagoda.results.blocks import Figure
+from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
+from pagoda.results.study_figures import draw_parts, draw_same_latents
+from pagoda.results.study_tables import write_summary
+from pagoda.rows import Row
+
+_FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "cost.png")
+
+Measured = dict[tuple[str, int], Artifact]
+"""By variant and seed."""
+
+
+def run(config: Config, study: Study) -> None:
+    """Write ``results.csv``, ``study.json``, pictures and ``summary.md`` of a study.
+
+    Raises:
+        PagodaError: if a run of a variant is missing or damaged, or the folder holds anything
+            else.
+    """
+    measured = {
+        (variant.name, seed): artifacts.open_artifact(
+            study.folder(config, variant, seed) / "measured", "measurement",
+            {"study": study.name, "variant": variant.name, "seed": seed, "name": config.name},
+        )
+        for variant in study.variants.values()
+        for seed in study.seeds(config, variant)
+    }  # fmt: skip
+    rows = [row for key in measured for row in _rows(study, measured, *key)]
+    folder = study_folder(config.name, study.name)
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        figures = _same_latents(study, measured, config, partial)
+        if any(row.metric.startswith("part_seconds") for row in rows):
+            labels = {variant.name: variant.label for variant in study.variants.values()}
+            figures.append(draw_parts(rows, labels, partial))
+        card = _card(config, study, measured, tuple(figures))
+        write_study(partial, card, rows)
+        write_summary(StudyResults(card, tuple(rows), partial))
+    sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
+
+
+def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[Row]:
+    """Rows of one run, with the teacher that it read: rules pair values by variant and seed."""
+    variant = study.variants[name]
+    rows = _read(measured[name, seed])
+    if variant.of is not None:
+        first = min(s for other, s in measured if other == variant.of)
+        above = measured[variant.of, seed if (variant.of, seed) in measured else first]
+        rows += [row for row in _read(above) if row.generator == "teacher"]
+    axis = None if variant.axis is None else float(variant.axis)
+    return [dataclasses.replace(r, variant=name, axis=axis, training_seed=seed) for r in rows]
+
+
+def _read(artifact: Artifact) -> list[Row]:
+    return files.from_json(artifact.json("rows")["rows"], f"{artifact.path / 'rows.json'}")
+
+
+def _card(
+    config: Config, study: Study, measured: Measured, figures: tuple[Figure, ...]
+) -> StudyCard:
+    data = artifacts.open_artifact(Paths(config).data(config.target_res), "images").card()
+    images = ", ".join(f"{n:,} {split}" for split, n in sorted(data["n"].items(), reverse=True))
+    runs = Counter(name for name, _ in measured)
+    seen = Counter(
+        (name, int(resolution), signature)
+        for (name, _), artifact in measured.items()
+        for resolution, found in artifact.json("rows")["failures"].items()
+        for signature in found
+    )
+    return StudyCard(
+        study=study.name,
+        title=study.title,
+        question=study.question,
+        rule=" ".join(study.rule.split()),
+        profile=config.name,
+        data=f"{data['source']}, {len(data['classes'])} classes, images: {images}",
+        revision=code_revision(),
+        axis_label=study.axis_label,
+        axis_log=study.axis_log,
+        axis_metric=study.axis_metric,
+        variants={v.name: v.label for v in study.variants.values()},
+        series={
+            variant.name: variant.series for variant in study.variants.values() if variant.series
+        },
+        metrics=study.metrics,
+        failures=tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items()),
+        figures=figures,
+    )
+
+
+def _same_latents(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:
+    """The same latents through the resolutions, a variant a block; first seed, uncurated."""
+    blocks: dict[str, list[np.ndarray]] = {}
+    for variant in study.variants.values():
+        artifact = measured[variant.name, study.seeds(config, variant)[0]]
+        kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
+        names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
+        own = [n for n in names if not n.startswith("samples-teacher-")]
+        if len(names) > 1:
+            teachers = [n for n in names if n not in own]
+            grids = {variant.label: own, f"{variant.label}: teacher": teachers}
+            blocks |= {k: [artifact.array(n) for n in v] for k, v in grids.items() if v}
+    return [draw_same_latents(blocks, folder, config.studies.samples)] if blocks else []

@@ -1,0 +1,72 @@
+"""The cascade's upper stages: one super-resolution diffusion model a doubling (studies only)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from pagoda import artifacts
+from pagoda.config import Config
+from pagoda.config.paths import Paths
+from pagoda.methods.cascade import Cascade, CascadeTraining
+from pagoda.methods.teacher import UNetConfig
+from pagoda.networks.super_resolution import SuperResolver
+from pagoda.networks.unet import UNetSpec
+from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.teacher import unet_spec
+from pagoda.pipeline.stages.train import Made, check_device, image_batches, train_stage
+from pagoda.training.method import Given
+from pagoda.training.sharding import place
+
+
+def run(config: Config, from_res: int, to_res: int) -> None:
+    """Train the model from ``from_res`` to ``to_res`` and write its artifact.
+
+    Optimiser, noise schedule and length are the teacher's; the width is the cascade's own.
+    """
+    paths, optim, device = Paths(config), config.teacher.optim, pick_device()
+    check_device("teacher", optim, device)
+    name, cascade = {"name": config.name}, config.studies.cascade
+    low, high = (
+        artifacts.open_artifact(paths.data(res), "images", name | {"resolution": res})
+        for res in (from_res, to_res)
+    )
+    torch.manual_seed(config.seed)
+    spec = cascade_spec(config, to_res, len(high.card()["classes"]))
+    resolver = place(SuperResolver(spec, config.diffusion.sigma_data), device)
+    images = image_batches(device, low, high)
+    method = Cascade(
+        CascadeTraining(optim, noise_max=cascade.noise_max),
+        Given(resolver, images, device, config.seed, config.diffusion),
+    )
+    made = Made(
+        "super_resolution", paths.super_resolver(to_res),
+        name | {"base_res": config.base_res, "resolution": to_res},
+        {**resolver.card(), "from": from_res},
+    )  # fmt: skip
+    train_stage(
+        config, f"cascade-{to_res}", method, optim, made, device=device,
+        inputs={"low": low, "high": high}, code="cascade",
+        sections={"teacher": config.teacher, "diffusion": config.diffusion, "cascade": cascade},
+    )  # fmt: skip
+
+
+def cascade_spec(config: Config, resolution: int, num_classes: int) -> UNetSpec:
+    """The network of one upper stage: the teacher's shape, the cascade's width."""
+    return replace(
+        unet_spec(config, num_classes),
+        resolution=resolution,
+        channels=config.studies.cascade.channels,
+        channel_mult=tuple(multipliers(config.teacher.network, resolution)),
+        augment_labels=0,
+    )
+
+
+def multipliers(network: UNetConfig, resolution: int) -> list[int]:
+    """Width multipliers of levels from a resolution down to the network's lowest one.
+
+    The last is repeated for levels that the network does not have.
+    """
+    levels = (resolution // network.lowest_res).bit_length()
+    return [*network.channel_mult, *[network.channel_mult[-1]] * levels][:levels]

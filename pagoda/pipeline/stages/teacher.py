@@ -1,0 +1,79 @@
+"""Stage 1: train the diffusion teacher on downsampled images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pagoda import artifacts
+from pagoda.config import NO_WEIGHTS, Config
+from pagoda.config.paths import Paths
+from pagoda.losses.edm_augment import LABELS
+from pagoda.methods.teacher import Teacher
+from pagoda.networks.denoiser import Denoiser, load_denoiser
+from pagoda.networks.unet import UNetSpec
+from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.progress import log_line
+from pagoda.pipeline.stages.train import (
+    Made,
+    check_device,
+    image_batches,
+    take_network,
+    train_stage,
+)
+from pagoda.training.method import Given
+from pagoda.training.sharding import place
+
+
+def run(config: Config) -> None:
+    """Train the denoiser, or take the imported one, and write the ``teacher`` artifact."""
+    paths, section, device = Paths(config), config.teacher, pick_device()
+    if not config.growth:
+        log_line(
+            f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
+            "target; each doubling of base_res costs the teacher 4 times the time or more"
+        )
+    if section.imported == NO_WEIGHTS:
+        check_device("teacher", section.optim, device)
+    expect = {"name": config.name, "resolution": config.base_res}
+    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    made = Made(
+        "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
+        {"data": data.fingerprint, "diffusion": vars(config.diffusion)},
+    )  # fmt: skip
+    if section.imported != NO_WEIGHTS:
+        take_network(config, "teacher", Path(section.imported), load_denoiser, made, data)
+        return
+    torch.manual_seed(config.seed)
+    spec = unet_spec(config, len(data.card()["classes"]))
+    denoiser = place(Denoiser(spec, config.diffusion.sigma_data), device)
+    images = image_batches(device, data)
+    method = Teacher(section, Given(denoiser, images, device, config.seed, config.diffusion))
+    made = replace(
+        made, card=denoiser.card() | {"label_dropout": section.label_dropout} | made.card
+    )
+    train_stage(
+        config, "teacher", method, section.optim, made, device=device, inputs={"data": data},
+        sections={"teacher": section, "diffusion": config.diffusion}, code="teacher",
+    )  # fmt: skip
+
+
+def unet_spec(config: Config, num_classes: int) -> UNetSpec:
+    """The teacher's network at the base resolution: levels down to ``lowest_res``."""
+    net = config.teacher.network
+    levels = (config.base_res // net.lowest_res).bit_length()
+    return UNetSpec(
+        resolution=config.base_res,
+        channels=net.channels,
+        channel_mult=tuple(net.channel_mult[:levels]),
+        blocks=net.blocks,
+        attention=tuple(net.attention),
+        head_channels=net.head_channels,
+        dropout=net.dropout,
+        num_classes=num_classes,
+        time_scale=net.time_scale,
+        min_group=net.min_group,
+        augment_labels=LABELS if config.teacher.augment else 0,
+    )

@@ -1,0 +1,267 @@
+"""What every stage that trains does around its method: scratch, loop, curves, artifact."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pagoda import artifacts, distributed
+from pagoda.artifacts import Artifact
+from pagoda.config import Config
+from pagoda.config.paths import Paths
+from pagoda.config.revision import package_revision
+from pagoda.data.shards import open_rows
+from pagoda.data.store import open_images
+from pagoda.errors import PagodaError
+from pagoda.networks.denoiser import load_denoiser
+from pagoda.networks.generator import Generator, load_generator
+from pagoda.pipeline.stages.progress import track
+from pagoda.pipeline.stages.scratch import stage_scratch
+from pagoda.training import sharding
+from pagoda.training.batches import ImageBatches, PairBatches
+from pagoda.training.history import HISTORY, History, read_rows
+from pagoda.training.loop import SNAPSHOTS, train
+from pagoda.training.method import ByMethod, Given, Method, find_method
+from pagoda.training.settings import OptimConfig
+from pagoda.training.sharding import place
+
+_NO_METRICS = ("images", "step", "seconds", "lr")  # of a row of the training curves
+
+
+@dataclass(frozen=True)
+class Made:
+    """The artifact that a stage writes: kind, folder, identity and the card beside the weights."""
+
+    kind: str
+    path: Path
+    identity: dict[str, Any]
+    card: dict[str, Any]
+
+    @staticmethod
+    def generator(config: Config, resolution: int, card: dict[str, Any]) -> Made:
+        """The generator that ends at a resolution."""
+        identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
+        return Made("generator", Paths(config).generator(resolution), identity, card)
+
+
+def train_stage(
+    config: Config,
+    stage: str,
+    method: Method,
+    optim: OptimConfig,
+    made: Made,
+    *,
+    device: torch.device,
+    inputs: dict[str, Artifact],
+    sections: dict[str, Any],
+    code: str,
+) -> None:
+    """Train to the end, from scratch or from where it stopped, and write the first average.
+
+    Args:
+        stage: name of the stage, of its scratch folder and of its history.
+        made: what is written; to its card are added ``images_seen`` and, as ``metrics``, the
+            statistics of the last step.
+        inputs: artifacts that the stage reads.
+        sections: configuration sections that the result depends on.
+        code: name of the method.
+    """
+    artifacts.check_out(made.path, made.kind)
+    folder = stage_scratch(stage, sections, inputs, method=code, seed=config.seed)
+    with track(optim.images, stage) as bar:
+        train(
+            method, optim, name=stage, seed=config.seed, device=device, folder=folder,
+            curves=Paths(config).history(stage), advance=bar.advance,
+        )  # fmt: skip
+    average = next(iter(method.players.values())).ema
+    weights = sharding.full_state_on_main(average.state_dict())
+    if not distributed.is_main_process():
+        return
+    with artifacts.create(
+        made.path, made.kind, config=made.identity, inputs=inputs, revision=package_revision()
+    ) as out:
+        row = json.loads(read_rows(folder / HISTORY)[-1])
+        metrics = {key: value for key, value in row.items() if key not in _NO_METRICS}
+        facts = {"images_seen": optim.images, "metrics": metrics}
+        artifacts.save_weights(out, weights, made.card | facts)
+        for file in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
+            shutil.copyfile(file, out / file.name)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def train_generator(
+    config: Config,
+    stage: str,
+    section: ByMethod,
+    generator: Generator,
+    pairs: PairBatches,
+    *,
+    inputs: dict[str, Artifact],
+    sections: dict[str, Any],
+    teacher_pairs: Callable[[], PairBatches] | None = None,
+) -> None:
+    """Train a generator by the method of its section and write its artifact and history.
+
+    Args:
+        inputs: ``data``, the real images of its resolution, and ``teacher`` are among them.
+        teacher_pairs: as :class:`pagoda.training.method.Given` has them.
+    """
+    device = pairs.device
+    check_device(stage.partition("-")[0], section.optim, device)
+    torch.manual_seed(config.seed)
+    generator = place(generator, device)
+    given = Given(
+        generator, image_batches(device, inputs["data"]), device, config.seed, config.diffusion,
+        pairs, lambda: inputs["teacher"].network(load_denoiser), teacher_pairs,
+    )  # fmt: skip
+    method = find_method(section.method)(section, given)
+    trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
+    card = {**generator.card(), "trainable": trainable, **method.card()}
+    train_stage(
+        config, stage, method, section.optim, Made.generator(config, generator.resolution, card),
+        device=device, inputs=inputs, sections=sections, code=section.method,
+    )  # fmt: skip
+
+
+def take_network(
+    config: Config,
+    stage: str,
+    folder: Path,
+    load: Callable[[dict[str, Tensor], dict[str, Any]], nn.Module],
+    made: Made,
+    data: Artifact,
+) -> None:
+    """Write what ``stage`` would have trained from the weights in ``folder``.
+
+    The card keeps the network of ``folder`` and where that came from; the history is one row.
+
+    Args:
+        folder: an artifact of the same kind, as ``pagoda import`` makes it.
+        load: builds the network from weights and card.
+        made: what is written; its card is added to the one in ``folder``.
+        data: images of the stage, of the network's resolution.
+
+    Raises:
+        PagodaError: one line if nothing is there, or a network of another resolution, number of
+            classes or noise schedule.
+    """
+    begun = time.monotonic()
+    if not (folder / artifacts.MANIFEST).is_file():
+        raise PagodaError(f"no weights in {folder}; 'pagoda import FILE --out {folder}' puts some")
+    artifacts.check_out(made.path, made.kind)
+    source = artifacts.open_artifact(folder, made.kind)
+    card = source.card()
+    unet, noise = card["unet"], config.diffusion
+    facts = {
+        "base resolution": (unet["resolution"], config.base_res),
+        "resolution": (
+            unet["resolution"] << len(card.get("levels", [])),
+            made.identity.get("resolution", config.base_res),
+        ),
+        "sigma_data": (card["sigma_data"], noise.sigma_data),
+        "sigma_max": (card.get("sigma_max", noise.sigma_max), noise.sigma_max),
+        "number of classes": (unet["num_classes"], len(data.card()["classes"])),
+    }
+    for name, (found, wanted) in facts.items():
+        if found != wanted:
+            raise PagodaError(
+                f"{folder}: its {name} is {found}, the experiment's is {wanted}; import other "
+                "weights or change params.yaml"
+            )
+    network = source.network(load)
+    if not distributed.is_main_process():
+        return
+    origin = card.get("imported") or {"artifact": str(folder), "fingerprint": source.fingerprint}
+    card = {**card, **made.card, "images_seen": 0, "imported": origin}
+    with artifacts.create(
+        made.path, made.kind, config=made.identity,
+        inputs={"data": data, "imported": source}, revision=package_revision(),
+    ) as out:  # fmt: skip
+        artifacts.save_model(out, network, card)
+    with History(Paths(config).history(stage)) as history:
+        history.write(images=0, step=0, seconds=time.monotonic() - begun)
+
+
+def take_generator(
+    config: Config, stage: str, folder: Path, data: Artifact, resolution: int
+) -> None:
+    """Write the generator of ``resolution`` from imported weights instead of training it."""
+    made = Made.generator(config, resolution, {"trainable": 0})
+    take_network(config, stage, folder, load_generator, made, data)
+
+
+def image_batches(device: torch.device, *data: Artifact) -> ImageBatches:
+    """The training images of one or more resolutions, lowest first, and their labels."""
+    stores = [open_images(images, "train") for images in data]
+    return ImageBatches(stores=stores, labels=data[-1].array("train_labels"), device=device)
+
+
+def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> PairBatches:
+    """Inverted latents and their real images, at the images' resolution.
+
+    Raises:
+        PagodaError: the latents are of images that were cut by another recipe, or that are not
+            there, or of classes that are not.
+    """
+    recipe, of_latents = (a.card().get("recipe") for a in (images, latents))
+    if recipe != of_latents:
+        raise PagodaError(
+            f"{images.path} was cut by the recipe {recipe}, the images of {latents.path} by "
+            f"{of_latents}; 'dvc repro' makes all of them by data.recipe"
+        )
+    rows, pixels = open_rows(latents, "latents"), open_images(images, "train")
+    limits = {"indices": len(pixels), "flips": 2, "labels": len(images.card()["classes"])}
+    of = {name: _below(limit, latents, name, len(rows)) for name, limit in limits.items()}
+    return PairBatches(
+        latents=rows, images=pixels, indices=of["indices"], flips=of["flips"], labels=of["labels"],
+        device=device, scale=latents.card()["to_normalised"],
+    )  # fmt: skip
+
+
+def _below(limit: int, latents: Artifact, name: str, count: int) -> np.ndarray:
+    """An array of an entry a latent, all from 0 to below ``limit``."""
+    array = latents.array(name)
+    if len(array) != count:
+        raise PagodaError(
+            f"{latents.path} has {count} latents and {len(array)} {name}; invert again"
+        )
+    bad = np.flatnonzero((array < 0) | (array >= limit))
+    if len(bad):
+        raise PagodaError(
+            f"{latents.path}: {name} holds {array[bad[0]]} at row {bad[0]}, and the images allow 0 "
+            f"to {limit - 1}; invert again"
+        )
+    return array
+
+
+def check_device(name: str, optim: OptimConfig, device: torch.device) -> None:
+    """Refuse what a device cannot do.
+
+    Raises:
+        PagodaError: fp16 without a GPU, ``compile`` without a compiler or with sharded weights.
+    """
+    if optim.precision == "fp16" and device.type != "cuda":
+        raise PagodaError(
+            f"{name}.optim.precision = 'fp16' needs a GPU; on the CPU use 'bf16' or 'fp32'"
+        )
+    if optim.compile and sharding.wanted():
+        raise PagodaError(
+            f"{sharding.SHARD}=1 cannot be combined with {name}.optim.compile = true; set one to 0 "
+            "or false"
+        )
+    compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    if optim.compile and not any(shutil.which(c) for c in compilers if c):
+        raise PagodaError(
+            f"{name}.optim.compile = true needs a C++ compiler such as g++ and there is none; "
+            "install one or set it to false"
+        )

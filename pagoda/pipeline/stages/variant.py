@@ -1,0 +1,96 @@
+"""One run of one variant of a study: its training steps, then its measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagoda import artifacts, distributed
+from pagoda.config import Config, VariantConfig
+from pagoda.config.paths import Paths
+from pagoda.data.noise import standard_normal
+from pagoda.data.shards import create_shards
+from pagoda.pipeline.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.pipeline.stages.models import without
+from pagoda.pipeline.stages.study_spec import Study, Variant, variant_config
+
+
+def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
+    """Do the steps of a variant with one training seed and write its ``measurement``.
+
+    Every step is the stage of that name of the main pipeline, given the variant's configuration.
+    Processes of a group share the steps; the first one measures alone, so that nothing else is
+    timed.
+    """
+    made = variant_config(config, study, variant, seed)
+    with distributed.group():
+        for step in variant.steps:
+            _STEPS[step](made)
+            distributed.barrier()  # until the first has written what the next step reads
+    if distributed.is_main_process():
+        measure.run(made, study, variant)
+
+
+def _grow(config: VariantConfig) -> None:
+    """Grow the variant's own generator, doubling by doubling."""
+    for step in config.growth.values():
+        grow.run(config, step["from"], step["to"])
+        distributed.barrier()
+
+
+def _grow_each(config: VariantConfig) -> None:
+    """Grow each of the main pipeline's generators by one doubling."""
+    for step in config.growth.values():
+        grow.run(without(config, f"gen/{step['from']}"), step["from"], step["to"])
+
+
+def _cascade(config: VariantConfig) -> None:
+    for step in config.growth.values():
+        super_resolution.run(config, step["from"], step["to"])
+
+
+def pair_randomly(config: Config) -> None:
+    """Real images beside random latents: what distillation would be without inversion.
+
+    The artifact has the images, classes and size that ``invert`` would give it; the latents are
+    standard normal and know nothing of their images.
+    """
+    if not distributed.is_main_process():
+        return
+    paths, section = Paths(config), config.invert
+    expect = {"name": config.name, "resolution": config.base_res}
+    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    labels = data.array("train_labels")
+    count = min(section.images or len(labels), len(labels))
+    indices = np.arange(count)
+    shape = (count, 3, config.base_res, config.base_res)
+    card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
+            "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
+            "recipe": data.card()["recipe"]}  # fmt: skip
+    identity = {"name": config.name, "base_res": config.base_res}
+    inputs = {"data": data}
+    with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+        latents = create_shards(out, "latents", "float32", shape, section.shard)
+        for start in range(0, count, section.batch):
+            rows = slice(start, min(start + section.batch, count))
+            latents[rows] = standard_normal(config.seed, indices[rows], shape[1:], "random_pairs")
+        latents.flush(slice(0, count))
+        np.save(out / "indices.npy", indices.astype(np.int64))
+        np.save(out / "flips.npy", np.zeros(count, np.uint8))
+        np.save(out / "labels.npy", np.asarray(labels[:count], np.int64))
+        artifacts.write_json(out / "card.json", card)
+
+
+def _nothing(config: Config) -> None:
+    """A step that trains nothing; what it names is measured."""
+
+
+_STEPS = {
+    "teacher": teacher.run,
+    "score_teacher": _nothing,
+    "invert": invert.run,
+    "pair_randomly": pair_randomly,
+    "distill": distill.run,
+    "grow": _grow,
+    "grow_each": _grow_each,
+    "cascade": _cascade,
+}

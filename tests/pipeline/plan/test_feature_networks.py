@@ -1,0 +1,55 @@
+"""Feature networks in a plan: counts against the networks themselves."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from pagoda.pipeline.plan.count import feature_flops, uncounted
+from pagoda.pipeline.plan.request import planned
+from pagoda.pipeline.plan.rows import Plan, Stage
+from pagoda.pipeline.plan.tables import as_markdown
+from pagoda.pipeline.stages.compute import forward_flops
+from tests.pipeline.plan.test_plan import of, tiny, tiny_plan
+
+
+@pytest.mark.parametrize(("name", "published"), [("vits14", "small"), ("vitg14", "giant")])
+def test_dinov2_is_counted_as_timms_network_runs(name: str, published: str) -> None:
+    with torch.device("meta"):
+        network = timm.create_model(f"vit_{published}_patch14_dinov2", img_size=224).eval()
+        x = torch.zeros(2, 3, 224, 224)
+    assert feature_flops([f"dinov2:{name}:dgm"]) == forward_flops(network, x) / 2
+
+
+def test_inception_is_counted_as_published() -> None:
+    """Szegedy et al. 2015, section 6: a cost of five billion multiply-adds at 299x299."""
+    every = {feature_flops([f"inception:{mode}"]) for mode in ("clean", "legacy_tensorflow")}
+    (flops,) = every
+    assert 5.0e9 < flops / 2 < 6.0e9
+
+
+def test_references_and_evaluations_hold_every_network() -> None:
+    names = ["classifier", "inception:clean", "dinov2:vits14:edm2"]
+    plain, evaluated = tiny_plan(), planned(tiny(**{"reference.extractors": names}))
+    each = feature_flops(names)
+
+    def more(stage: str) -> float:
+        return of(evaluated, stage).flops - of(plain, stage).flops
+
+    assert more("reference@8") == pytest.approx(200 * each)  # training images
+    assert more("evaluate@8") == pytest.approx((4 * 64 + 64) * each)  # with held-out ones
+    assert more("evaluate@16") == pytest.approx((2 * 64 + 64) * each)
+    assert _without_evaluation(evaluated) == _without_evaluation(plain)
+    assert "dinov2:vits14:edm2" in as_markdown(evaluated) and "dinov2" not in as_markdown(plain)
+
+
+def test_a_network_of_ones_own_is_said_not_to_be_counted() -> None:
+    names = ["classifier", "custom:mine.pt"]
+    assert uncounted(names) == ["custom:mine.pt"] and feature_flops(names) == 0
+    text = as_markdown(planned(tiny(**{"reference.extractors": names})))
+    assert "Not known and not counted: custom:mine.pt." in text
+
+
+def _without_evaluation(plan: Plan) -> list[Stage]:
+    return [s for s in plan.stages if s.stage.partition("@")[0] not in ("reference", "evaluate")]

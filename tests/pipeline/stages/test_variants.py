@@ -1,0 +1,158 @@
+"""Variants of studies, run for real at a tiny size."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from pagoda import artifacts
+from pagoda.config import Config, parse
+from pagoda.pipeline.stages import distill, downsample, grow, invert, study, teacher, variant
+from pagoda.pipeline.stages.compute import training_compute
+from pagoda.pipeline.stages.study_spec import load_study, variant_config
+from pagoda.results.studies import read_study, study_folder
+from pagoda.rows import Row
+from pagoda.training.sharding import SHARD
+from tests.group import log, run_group
+from tests.pipeline.stages.prepared import prepare
+from tests.tiny import copy_studies, tiny_tree
+
+_SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
+
+
+@pytest.fixture
+def tiny_study(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
+    """A tiny experiment whose folder sees the studies."""
+
+    def make(**overrides: object) -> Config:
+        config = tiny_config(**(_SEEDS | overrides))
+        copy_studies(Path())
+        return config
+
+    return make
+
+
+def _prepare(config: Config) -> None:
+    prepare(config)
+    teacher.run(config)
+    invert.run(config)
+
+
+def _run(config: Config, name: str) -> tuple[Row, ...]:
+    found = load_study(name)
+    for member in found.variants.values():
+        for seed in found.seeds(config, member):
+            variant.run(config, found, member, seed)
+    study.run(config, found)
+    return read_study(study_folder(config.name, name)).rows
+
+
+def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
+    tiny_study: Callable[..., Config],
+) -> None:
+    config = tiny_study(**{"invert.images": 200})
+    downsample.run(config, 8)
+    found = load_study("inversion")
+    made = variant_config(config, found, found.variants["random-pairs"], 0)
+    variant.pair_randomly(made)
+    latents = artifacts.open_artifact(made.places["latents"], "latents")
+    z = latents.array("latents")
+    assert z.shape == (200, 3, 8, 8)
+    assert abs(z.std() - 1) < 0.02 and abs(z.mean()) < 0.02
+    data = artifacts.open_artifact("runs/tiny/data/8", "images")
+    np.testing.assert_array_equal(latents.array("labels"), data.array("train_labels")[:200])
+    np.testing.assert_array_equal(latents.array("indices"), np.arange(200))
+
+
+def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
+    tiny_study: Callable[..., Config],
+) -> None:
+    once = training_compute(tiny_study(), ("teacher", "invert"), 10, 200)
+    twice = training_compute(
+        _again(**{"teacher.optim.images": 512}), ("teacher", "invert"), 10, 200
+    )
+    assert twice == {"teacher": pytest.approx(2 * once["teacher"]), "invert": once["invert"]}
+    one = {"target_res": 16}
+    frozen = training_compute(_again(**one), ("grow",), 10, 200)
+    loose = training_compute(
+        _again(**one, **{"grow.trainable_base_blocks": 99}), ("grow",), 10, 200
+    )
+    quiet = training_compute(_again(**one, **{"grow.loss.adversarial": "none"}), ("grow",), 10, 200)
+    apart = training_compute(
+        _again(**one, **{"grow.loss.separate_update": True}), ("grow",), 10, 200
+    )
+    assert apart["grow-16"] > frozen["grow-16"] and loose["grow-16"] > frozen["grow-16"]
+    assert frozen["grow-16"] > quiet["grow-16"]
+
+
+def _again(**overrides: object) -> Config:
+    return parse(tiny_tree(**(_SEEDS | overrides)))
+
+
+def _share_a_variant(tree: dict[str, Any], name: str) -> None:
+    os.environ[SHARD] = "1"
+    found = load_study("growth_baselines")
+    variant.run(parse(tree), found, found.variants[name], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cascade", "growth"])
+def test_processes_share_a_variant(
+    tiny_study: Callable[..., Config], tmp_path: Path, name: str
+) -> None:
+    """Two with cut weights train what one does, and the first alone measures it."""
+    settings: dict[str, object] = {
+        f"{section}.optim.precision": "fp32" for section in ("teacher", "grow")
+    }
+    config = tiny_study(**settings)
+    _prepare(config)
+    distill.run(config)
+    pair = tmp_path / "pair"
+    shutil.copytree(Path.cwd(), pair, symlinks=True, ignore=shutil.ignore_patterns("pair"))
+    found = load_study("growth_baselines")
+    variant.run(config, found, found.variants[name], 0)
+    tree = tiny_tree(**(_SEEDS | settings))
+    ended = run_group(2, _share_a_variant, tree, name, folder=pair, limit=600)
+    assert ended == [0, 0], log(pair)
+    whole = sorted(Path("experiments/runs/tiny").rglob("*.safetensors"))
+    assert len(whole) == 2
+    for file in whole:
+        left, right = (safetensors.torch.load_file(f) for f in (file, pair / file))
+        assert left.keys() == right.keys()
+        assert max((left[k] - right[k]).abs().max().item() for k in left) < 1e-3  # float32
+    measured = f"experiments/runs/tiny/growth_baselines/{name}/s0/measured"
+    rows, of_pair = (
+        artifacts.open_artifact(folder / measured, "measurement").json("rows")["rows"]
+        for folder in (Path.cwd(), pair)
+    )
+    kinds = [(row["metric"], row.get("generator"), row["resolution"]) for row in rows]
+    assert kinds == [(row["metric"], row.get("generator"), row["resolution"]) for row in of_pair]
+
+
+@pytest.mark.slow
+def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
+    config = tiny_study()
+    _prepare(config)
+    distill.run(config)
+    for step in config.growth.values():
+        grow.run(config, step["from"], step["to"])
+    rows = _run(config, "growth_baselines")
+    at_target = {r.generator: r.nfe for r in rows if r.resolution == 32 and r.metric == "fd"}
+    assert at_target["grown"] == 1
+    assert at_target["cascade"] == 7 + 2 * 15  # Heun on 4 levels, then on 8 twice
+    assert {r.metric for r in rows} >= {"drift", "high_frequency", "recall", "stage_flops"}
+    rows = _run(config, "robustness")
+    of_one = [r for r in rows if r.variant == "dstl-eighth" and r.metric == "fd"]
+    assert {r.generator for r in of_one} == {
+        "teacher",
+        "student",
+    }  # its teacher's distance beside it
+    found = {r.variant: r.value for r in _run(config, "pairs") if r.metric == "fd"}
+    assert len(found) == 4
