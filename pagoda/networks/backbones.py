@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
+from pagoda.networks import packaged
 from pagoda.networks.layers import Frozen
 from pagoda.weight_files import misfit, read_state
 
 PRETRAINED, RANDOM = "pretrained", "random"
-"""Weights from timm's cache or download, and untrained ones; anything else names a folder."""
+"""Weights from a package, timm's cache or download, and untrained ones; all else names a folder."""
 
 _SMALL, _INPUT = 256, 224  # smaller images are resized to 224, others are seen at native size
 
@@ -96,6 +97,8 @@ def _create(name: str, weights: str) -> Any:
     # Vision transformers alone know, and need, a free image size.
     vit = timm.models.is_model_in_modules(name, ["vision_transformer", "deit"])
     size: dict[str, Any] = {"dynamic_img_size": True} if vit else {}
+    if weights == PRETRAINED and name in packaged.PACKAGED:
+        return packaged.create(name)
     if weights == PRETRAINED:
         try:
             return timm.create_model(name, pretrained=True, **size)
