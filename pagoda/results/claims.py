@@ -199,14 +199,13 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     interval = t_interval(list(effects.values()))
     limit = math.log(claim.limit) if claim.effect == "ratio" else claim.limit
     sign = 1.0 if claim.below else -1.0
-    needed = max(claim.seeds, MIN_SEEDS)
     if claim.exact and len(set(effects.values())) == 1:
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
-    elif interval.n < needed:
+    elif interval.n < claim.seeds:
         side = "on the claim's side" if sign * interval.mean < sign * limit else _OTHER
         few = "no interval; the value" if interval.n == 1 else "the mean"
-        asked = f"one seed of {needed}" if interval.n == 1 else f"{interval.n} seeds of {needed}"
-        return OPEN, f"{asked}; {few} is {side}", interval
+        asked = "one seed" if interval.n == 1 else f"{interval.n} seeds"
+        return OPEN, f"{asked} of {claim.seeds}; {few} is {side}", interval
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
     what = "the count" if interval.low == interval.high else "the whole interval"
     if farthest < sign * limit:
