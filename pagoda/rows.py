@@ -7,12 +7,15 @@ import dataclasses
 import io
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pagoda.errors import PagodaError
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,14 @@ _KINDS = {name: getattr(hint, "__args__", (hint,)) for name, hint in get_type_hi
 _WORDS = {str: "text", int: "a whole number", float: "a finite number"}
 
 
+def grouped(items: Iterable[_V], key: Callable[[_V], _K]) -> dict[_K, list[_V]]:
+    """Items by key, keys and items in order of first appearance."""
+    found: dict[_K, list[_V]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
 def to_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Rows as JSON holds them: keys that say nothing are left out."""
     return [{k: v for k, v in vars(row).items() if v != _EMPTY[k]} for row in rows]
@@ -96,22 +107,37 @@ def from_csv(text: str, where: str) -> list[Row]:
     Raises:
         PagodaError: as :func:`from_json`, with the line.
     """
+    return [
+        _row({"value": None} | {k: _parsed(v, _KINDS[k][0]) for k, v in line.items() if v}, at)
+        for at, line in read_csv(text, where, COLUMNS, _NEEDED)
+    ]
+
+
+def read_csv(
+    text: str, where: str, columns: Sequence[str], needed: Sequence[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """Every record of a CSV with its place (``FILE, line 7``).
+
+    Raises:
+        PagodaError: one line; it is no CSV, a column is missing or unknown, or a record is longer
+            or shorter than the header.
+    """
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        names, lines = reader.fieldnames or (), [(reader.line_num, line) for line in reader]
+        names = reader.fieldnames or ()
+        lines = [(f"{where}, line {reader.line_num}", line) for line in reader]
     except csv.Error as error:
         raise PagodaError(f"{where} is no CSV ({error})") from error
-    missing = [name for name in _NEEDED if name not in names]
-    if wrong := [*missing, *(str(name) for name in names if name not in COLUMNS)]:
-        raise PagodaError(f"{where}: missing or unknown columns: {', '.join(wrong)}")
-    rows = []
-    for number, line in lines:
-        at = f"{where}, line {number}"
+    wrong = [name for name in needed if name not in names]
+    if wrong := [*wrong, *(str(name) for name in names if name not in columns)]:
+        raise PagodaError(
+            f"{where}: missing or unknown columns: {', '.join(wrong)}; it must have "
+            f"{', '.join(needed)}"
+        )
+    for at, line in lines:
         if None in line or None in line.values():
-            raise PagodaError(f"{at}: not {len(names)} fields")
-        tree = {key: _parsed(text, _KINDS[key][0]) for key, text in line.items() if text}
-        rows.append(_row({"value": None} | tree, at))
-    return rows
+            raise PagodaError(f"{at}: not {len(names)} fields; quote fields that hold a comma")
+    return lines
 
 
 def read_text(path: Path) -> str:
@@ -136,9 +162,8 @@ def read_text(path: Path) -> str:
 def _row(tree: Any, where: str) -> Row:
     if not isinstance(tree, Mapping):
         raise PagodaError(f"{where} is no row of measured values")
-    for name in _NEEDED:
-        if name not in tree:
-            raise PagodaError(f"{where} lacks {name}")
+    if lacking := [name for name in _NEEDED if name not in tree]:
+        raise PagodaError(f"{where} lacks {lacking[0]}")
     if wrong := [str(key) for key in tree if key not in _KINDS]:
         raise PagodaError(f"{where} has unknown entries: {', '.join(wrong)}")
     for name, value in tree.items():

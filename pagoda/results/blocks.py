@@ -47,6 +47,7 @@ class Figure:
 
 
 Block = str | Table | Figure
+_RIGHT = ("NFE", "n", "Seed", "Seeds")  # leading columns of a grid that are numbers
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Line:
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     sources: set[int] = field(default_factory=set)
 
-    def add(self, column: str, cell: Cell) -> None:
-        """Put a value into a column; several become one cell."""
-        self.cells.setdefault(column, []).append(cell)
+    def add(self, column: str, *cells: Cell) -> None:
+        """Put values into a column; several become one cell."""
+        self.cells.setdefault(column, []).extend(cells)
 
 
 class Grid:
@@ -97,55 +98,51 @@ class Grid:
     Args:
         heads: names of the leading columns; one without a name is not shown.
         optional: those that are left out where every line has the same text.
+        joined: one cell of those that are in one place.
     """
 
-    def __init__(self, *heads: str, optional: Iterable[str] = ()) -> None:
-        self.heads, self.optional = heads, set(optional)
+    def __init__(
+        self,
+        *heads: str,
+        optional: Iterable[str] = (),
+        joined: Callable[[list[Cell]], Cell] = lambda cells: cells[-1],
+    ) -> None:
+        self.heads, self.optional, self.joined = heads, set(optional), joined
         self.lines: dict[tuple[object, ...], Line] = {}
 
     def line(self, *head: str, key: tuple[object, ...] = ()) -> Line:
         """The line of that head (or key), made if there is none."""
         return self.lines.setdefault(key or head, Line(head))
 
-    def table(
-        self,
-        caption: str,
-        first: Iterable[str] = (),
-        left: Iterable[str] = (),
-        joined: Callable[[list[Cell]], Cell] = lambda cells: cells[-1],
-    ) -> Table:
+    def table(self, caption: str, first: Iterable[str] = ()) -> Table:
         """Leading columns that say something, columns of values, and sources if there are any.
 
         Args:
             caption: of the table; ``{same}`` in it becomes what left-out columns say.
             first: columns of values to begin with, even if empty.
-            left: leading columns that are texts.
-            joined: one cell of those that are in one place.
         """
         lines = list(self.lines.values())
         columns = list(dict.fromkeys([*first, *(c for line in lines for c in line.cells)]))
-        texts = [{line.head[i] for line in lines} for i in range(len(self.heads))]
-        used = [
-            i for i, name in enumerate(self.heads)
-            if name and texts[i] != {""} and (len(texts[i]) > 1 or name not in self.optional)
-        ]  # fmt: skip
+        texts = {name: [x.head[i] for x in lines] for i, name in enumerate(self.heads) if name}
+        used = {
+            name: found for name, found in texts.items()
+            if set(found) != {""} and (len(set(found)) > 1 or name not in self.optional)
+        }  # fmt: skip
         cited = any(line.sources for line in lines)
         rows = [
-            (
-                *(line.head[i] for i in used),
-                *(joined(line.cells[c]) if c in line.cells else "" for c in columns),
+            [
+                *(found[i] for found in used.values()),
+                *(self.joined(line.cells[c]) if c in line.cells else "" for c in columns),
                 *([", ".join(map(str, sorted(line.sources)))] if cited else []),
-            )
-            for line in lines
+            ]
+            for i, line in enumerate(lines)
         ]
-        header = [self.heads[i] for i in used] + columns + ["Source"] * cited
-        left = {*left, self.heads[0]}
-        same = [f"{name[0].lower() + name[1:] if name != 'NFE' else name} {lines[0].head[i]}"
-                for i, name in enumerate(self.heads)
-                if i not in used and name and lines and lines[0].head[i]]  # fmt: skip
-        told = f" In every line: {', '.join(same)}." if same else ""
-        caption = caption.replace("{same}", told)
-        return table(caption, header, rows, "".join("l" if h in left else "r" for h in header))
+        same = [f"{name if name == 'NFE' else name[0].lower() + name[1:]} {found[0]}"
+                for name, found in texts.items() if name not in used and any(found)]  # fmt: skip
+        caption = caption.replace("{same}", f" In every line: {', '.join(same)}." if same else "")
+        header = [*used, *columns, *["Source"] * cited]
+        align = "".join("l" if name in used and name not in _RIGHT else "r" for name in header)
+        return table(caption, header, rows, align)
 
 
 def to_markdown(document: Document) -> str:
@@ -178,16 +175,13 @@ def plain(text: str) -> str:
 def to_csv(table: Table) -> str:
     """Header and rows as shown; a column of values is followed by their provenance."""
     titled = [any(row[i].title for row in table.rows) for i in range(len(table.header))]
+    header = [(plain(name), f"{plain(name)} provenance") for name in table.header]
+    lines = [header, *([(plain(cell.text), cell.title) for cell in row] for row in table.rows)]
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-
-    def write(cells: Iterable[tuple[str, str]]) -> None:
-        pairs = zip(cells, titled, strict=True)
-        writer.writerow([text for cell, more in pairs for text in (cell if more else cell[:1])])
-
-    write((plain(name), f"{plain(name)} provenance") for name in table.header)
-    for row in table.rows:
-        write((plain(cell.text), cell.title) for cell in row)
+    csv.writer(stream, lineterminator="\n").writerows(
+        [text for cell, more in zip(line, titled, strict=True) for text in cell[: 1 + more]]
+        for line in lines
+    )
     return stream.getvalue()
 
 
@@ -216,12 +210,12 @@ def to_latex(table: Table, label: str) -> str:
 
 def escape(text: str) -> str:
     """LaTeX of a text with the marks for strong and code."""
-    made = []
+    made = ""
     for part in re.split(r"(\*\*.+?\*\*|`[^`]+`)", text):
         if part.startswith("**"):
-            made.append(rf"\textbf{{{escape(part[2:-2])}}}")
+            made += rf"\textbf{{{escape(part[2:-2])}}}"
         elif part.startswith("`"):
-            made.append(rf"\texttt{{{part[1:-1].translate(_LATEX)}}}")
+            made += rf"\texttt{{{part[1:-1].translate(_LATEX)}}}"
         else:
-            made.append(part.translate(_LATEX))
-    return "".join(made)
+            made += part.translate(_LATEX)
+    return made

@@ -25,20 +25,18 @@ Effects, one number a training seed, averaged over pairs of variants and over re
   teacher's, least squares in logarithms, ``value`` minus ``against``: how closely students follow;
 - ``value``: the value itself, no ``against``.
 
-The interval is Student's, at 95 %, over the paired seeds (:func:`t_interval`); for a ratio it is
-taken over logarithms. A claim is *supported* if the whole interval is strictly on the side that
-``holds`` names, *not supported* if the whole interval is on the other side or on the limit, and
-there is *not enough evidence* if the limit lies inside, if fewer seeds than ``seeds`` have every
-value, if a run of a seed failed or is missing, or if nothing was run. Counts
-(:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: where all seeds agree the
-interval is that value, from one seed too.
+The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms.
+A claim is *supported* if the whole interval is strictly on the side that ``holds`` names, *not
+supported* if the whole interval is on the other side or on the limit; otherwise, and where seeds
+are too few or missing, there is *not enough evidence*. Counts
+(:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: one is enough.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
 from pagoda.results.numbers import Interval, t_interval
 from pagoda.results.studies import EXACT, StudyResults
-from pagoda.rows import Row
+from pagoda.rows import Row, grouped
 
 FOLDER = Path("experiments")
 FILE = "experiments/<study>/study.yaml"
@@ -169,31 +167,26 @@ def all_verdicts(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> li
 def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     """One verdict a protocol of the claim's metric; one without numbers if there is none."""
     profile = study.card.profile
-    rows = [r for r in study.rows if r.metric == claim.metric]
-    protocols = sorted({r.protocol for r in rows if r.generator == claim.generator})
+    by_protocol = grouped((r for r in study.rows if r.metric == claim.metric), lambda r: r.protocol)
+    protocols = sorted(p for p, rows in by_protocol.items()
+                       if any(r.generator == claim.generator for r in rows))  # fmt: skip
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
         return [Verdict(claim, OPEN, reason, profile, study=study)]
-    variants = {*claim.value, *claim.against}
     made = []
     for protocol in protocols:
-        effects = _effects(claim, [r for r in rows if r.protocol == protocol])
+        effects = _effects(claim, by_protocol[protocol])
         outcome, reason, effect = _decide(claim, effects)
         # Left out of Student's interval, failed runs make it too narrow: with one of five missing
         # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants show
         # that there was a seed of which all of the claim's failed.
-        tried = {
-            r.training_seed or 0 for r in study.rows if outcome != OPEN or r.variant in variants
-        }
-        lacking = sorted(tried - set(effects))
-        if effect is not None and lacking and not claim.exact:
-            named = ", ".join(map(str, lacking))
-            outcome = OPEN
+        mine = {*claim.value, *claim.against}
+        tried = {r.training_seed or 0 for r in study.rows if outcome != OPEN or r.variant in mine}
+        if effect is not None and not claim.exact and (lacking := sorted(tried - set(effects))):
+            outcome, named = OPEN, ", ".join(map(str, lacking))
             reason = f"runs of seed {named} failed or are missing: what is left is no fair sample"
         if effect is not None and claim.effect == "ratio":
-            mean, low, high = (
-                math.exp(v) if v < 700 else math.inf for v in (effect.mean, effect.low, effect.high)
-            )
+            mean, low, high = (math.exp(v) if v < 700 else math.inf for v in effect[:3])
             effect = Interval(mean, low, high, effect.n)
             effects = {seed: math.exp(value) for seed, value in effects.items()}
         made.append(Verdict(claim, outcome, reason, profile, protocol, effect, effects, study))
@@ -206,14 +199,13 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     interval = t_interval(list(effects.values()))
     limit = math.log(claim.limit) if claim.effect == "ratio" else claim.limit
     sign = 1.0 if claim.below else -1.0
-    needed = max(claim.seeds, MIN_SEEDS)
     if claim.exact and len(set(effects.values())) == 1:
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
-    elif interval.n < needed:
+    elif interval.n < claim.seeds:
         side = "on the claim's side" if sign * interval.mean < sign * limit else _OTHER
         few = "no interval; the value" if interval.n == 1 else "the mean"
-        asked = f"one seed of {needed}" if interval.n == 1 else f"{interval.n} seeds of {needed}"
-        return OPEN, f"{asked}; {few} is {side}", interval
+        asked = "one seed" if interval.n == 1 else f"{interval.n} seeds"
+        return OPEN, f"{asked} of {claim.seeds}; {few} is {side}", interval
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
     what = "the count" if interval.low == interval.high else "the whole interval"
     if farthest < sign * limit:
@@ -284,17 +276,13 @@ def _slope(
 def _values(claim: Claim, rows: Sequence[Row], variant: str, generator: str) -> dict[int, Row]:
     """The variant's rows by resolution, ascending, where the claim looks."""
     own = sorted((r for r in rows if r.variant == variant), key=lambda r: r.size)
-    top = own[-1].size if own else 0
-    return {
-        r.size: r
-        for r in own
-        if r.generator == generator
-        and {
-            "base": r.resolution == r.base_res,
-            "target": r.size == top,
-            "grown": r.size > (r.base_res or 0),
-        }.get(str(claim.resolution), r.resolution == claim.resolution)
+    here: dict[str | int, Callable[[Row], bool]] = {
+        "base": lambda r: r.resolution == r.base_res,
+        "target": lambda r: r.size == own[-1].size,
+        "grown": lambda r: r.size > (r.base_res or 0),
     }
+    looks = here.get(claim.resolution, lambda r: r.resolution == claim.resolution)
+    return {r.size: r for r in own if r.generator == generator and looks(r)}
 
 
 def _unlike(a: Row, b: Row) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,8 @@ _COMPARED = ("images", "recipe", "resolution", "split", "n", "extractor", "extra
 _OVER_SEEDS = {"protocol", "seeds", "mean", "sd", "min"}
 
 
-@dataclass(frozen=True)
-class EvaluationFile:
-    """One file of results: its rows, summaries over seeds, and the card of its reference."""
-
-    path: Path
-    rows: list[Row]
-    over_seeds: list[dict[str, Any]]
-    reference: Mapping[str, Any]
-
-
-def read_evaluation(path: Path) -> EvaluationFile:
-    """One file of results.
+def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of one file of results, and the whole of it.
 
     Raises:
         PagodaError: if it is missing, damaged or something else: one line with file and row.
@@ -41,7 +30,7 @@ def read_evaluation(path: Path) -> EvaluationFile:
         raise PagodaError(f"{nothing} ({error})") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("reference"), dict):
         raise PagodaError(nothing)
-    trees, seeds = tree.get("rows"), tree.get("over_seeds", [])
+    trees, seeds = tree.get("rows"), tree.setdefault("over_seeds", [])
     if not isinstance(trees, list) or not trees or not isinstance(seeds, list):
         raise PagodaError(nothing)
     for n, entry in enumerate(seeds, 1):
@@ -50,7 +39,7 @@ def read_evaluation(path: Path) -> EvaluationFile:
             raise PagodaError(
                 f"{path}: entry {n} of over_seeds lacks what 'pagoda evaluate' writes"
             )
-    return EvaluationFile(path, files.from_json(trees, str(path)), seeds, tree["reference"])
+    return files.from_json(trees, str(path)), tree
 
 
 def evaluations_table(paths: Sequence[Path]) -> Table:
@@ -60,18 +49,16 @@ def evaluations_table(paths: Sequence[Path]) -> Table:
         PagodaError: if values of one column were compared with different references, or come from
             different features: one line that says what differs.
     """
-    found = [read_evaluation(path) for path in paths]
-    _check_comparable(found)
-    rows = [row for file in found for row in file.rows]
-    grid = Grid("Images", "Seed", "n")
-    for row in rows:
-        seed = "–" if row.seed is None else str(row.seed)
-        grid.line(row.generator, seed, f"{row.n:,}").add(
-            _column(row.protocol, row), value_cell(row)
-        )
-    for file in found:
-        for entry in file.over_seeds:
-            first = file.rows[0]
+    grid, found = Grid("Images", "Seed", "n"), [(path, *read_evaluation(path)) for path in paths]
+    firsts: dict[str, tuple[Path, Row, dict[str, Any]]] = {}
+    for path, rows, tree in found:
+        for row in rows:
+            column = _column(row.protocol, row)
+            _check_comparable(firsts.setdefault(column, (path, row, tree)), (path, row, tree))
+            seed = "–" if row.seed is None else str(row.seed)
+            grid.line(row.generator, seed, f"{row.n:,}").add(column, value_cell(row))
+    for _, (first, *_), tree in found:
+        for entry in tree["over_seeds"]:
             best = next(key for key in entry if "_best_of_" in key)
             names = {"mean": "mean", "sd": "sd", "min": "least",
                      best: f"best of {len(entry['seeds'])}"}  # fmt: skip
@@ -79,32 +66,30 @@ def evaluations_table(paths: Sequence[Path]) -> Table:
                 line = grid.line(first.generator, name, f"{first.n:,}")
                 value = Cell(number(entry[key]), f"{entry[key]!r}")
                 line.add(_column(entry["protocol"], first), value)
+    every = [row for _, rows, _ in found for row in rows]
     caption = (
         "**Other evaluations**, by `pagoda evaluate --images`. Compared with "
-        f"{listed(short(row.reference) for row in rows)}; code "
-        f"{listed(f'`{row.revision}`' for row in rows)}. Values compare within a column."
+        f"{listed(short(row.reference) for row in every)}; code "
+        f"{listed(f'`{row.revision}`' for row in every)}. Values compare within a column."
     )
-    return grid.table(caption + SPREAD * any(row.sd is not None for row in rows))
+    return grid.table(caption + SPREAD * any(row.sd is not None for row in every))
 
 
 def _column(protocol: str, row: Row) -> str:
     return f"`{protocol}` {row.resolution}×{row.resolution}"
 
 
-def _check_comparable(found: Sequence[EvaluationFile]) -> None:
-    first: dict[str, tuple[EvaluationFile, Row]] = {}
-    for file in found:
-        for row in file.rows:
-            other, known = first.setdefault(_column(row.protocol, row), (file, row))
-            if (row.reference, row.features) == (known.reference, known.features):
-                continue
-            parts = []
-            for key in _COMPARED:
-                a, b = other.reference.get(key), file.reference.get(key)
-                if a != b:
-                    parts.append(f"{key.replace('_', ' ')} ({str(a)[:10]}, {str(b)[:10]})")
-            what = ", ".join(parts) or "the fingerprints of their references"
-            raise PagodaError(
-                f"{row.protocol} of {other.path} and of {file.path} do not compare: {what} differ; "
-                "compare both with one reference"
-            )
+def _check_comparable(*both: tuple[Path, Row, dict[str, Any]]) -> None:
+    (path, row, _), (other, again, _) = both
+    if (row.reference, row.features) == (again.reference, again.features):
+        return
+    parts = []
+    for key in _COMPARED:
+        a, b = (tree["reference"].get(key) for *_, tree in both)
+        if a != b:
+            parts.append(f"{key.replace('_', ' ')} ({str(a)[:10]}, {str(b)[:10]})")
+    what = ", ".join(parts) or "the fingerprints of their references"
+    raise PagodaError(
+        f"{row.protocol} of {path} and of {other} do not compare: {what} differ; compare both with "
+        "one reference"
+    )

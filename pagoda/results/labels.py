@@ -98,21 +98,20 @@ def quantities() -> dict[str, Quantity]:
 
 def quantity(metric: str) -> Quantity:
     """How a metric is shown; one that is not known here is shown as it is, beside the distances."""
-    known = quantities().get(column_of(metric))
-    return known or Quantity(metric.replace("_", " ").capitalize())
+    unknown = Quantity(metric.replace("_", " ").capitalize())
+    return quantities().get(column_of(metric), unknown)
 
 
 def metric_label(metric: str) -> str:
     """Head of a metric's column; its own name if it has no other."""
-    known = quantities().get(metric)
-    return known.label if known else metric
+    return quantities().get(metric, Quantity(metric)).label
 
 
 def column_of(metric: str) -> str:
     """The metric whose column holds it: sums stand under their stages, parts under one head."""
-    for part in ("part_seconds", "part_flops"):
-        if metric.startswith(f"{part}_"):
-            return part
+    stem = "_".join(metric.split("_")[:2])
+    if stem in ("part_seconds", "part_flops"):
+        return stem
     return next((stage for stage, total in TOTALS.items() if total == metric), metric)
 
 

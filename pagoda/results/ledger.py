@@ -99,19 +99,17 @@ def rule_table(verdicts: Sequence[Verdict]) -> Table:
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
     """Every verdict with the effect of each seed, unrounded."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["claim", "profile", "protocol", "verdict", "reason", "effect", "mean", "low", "high",
-         "limit", "direction", "seeds", "effects", "study"]
+    header = ("claim", "profile", "protocol", "verdict", "reason", "effect", "mean", "low", "high",
+              "limit", "direction", "seeds", "effects", "study")  # fmt: skip
+    lines = (
+        (j.claim.id, j.profile, j.protocol, j.outcome, j.reason, j.claim.effect,
+         *(j.effect[:3] if j.effect else ("", "", "")), j.claim.limit,
+         "below" if j.claim.below else "above", " ".join(map(str, j.seeds)),
+         " ".join(map(repr, j.seeds.values())), j.claim.study)
+        for j in verdicts
     )  # fmt: skip
-    for j in verdicts:
-        ends = ("", "", "") if j.effect is None else (j.effect.mean, j.effect.low, j.effect.high)
-        writer.writerow(
-            [j.claim.id, j.profile, j.protocol, j.outcome, j.reason, j.claim.effect, *ends,
-             j.claim.limit, "below" if j.claim.below else "above",
-             " ".join(map(str, j.seeds)), " ".join(map(repr, j.seeds.values())), j.claim.study]
-        )  # fmt: skip
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *lines])
     return stream.getvalue()
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scipy.special import stdtrit
 
 from pagoda.results.blocks import Cell
-from pagoda.rows import Row
+from pagoda.rows import Row, grouped
 
 CONFIDENCE = 0.95
 SPREAD = " ±: standard deviation over the subsets or splits of the protocol."
 """Of a caption, where a value has one."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A mean and its two-sided interval; infinite from one value."""
 
     mean: float
@@ -99,16 +98,16 @@ def _origin(row: Row) -> str:
 
 def references(rows: Iterable[Row]) -> str:
     """Each reference set once: its size, and the metrics that use fewer of its images."""
-    found: dict[tuple[int, str], dict[int, dict[str, None]]] = {}
-    for row in rows:
-        metrics = found.setdefault((row.size, row.reference), {})
-        metrics.setdefault(row.reference_n or 0, {})[row.metric.replace("_", " ")] = None
     texts = []
-    for (size, fingerprint), metrics in sorted(found.items()):
-        most, *fewer = sorted(metrics, reverse=True)
-        images = f"{most:,} real images" if most else "real images"
-        text = f"{images} at {size}×{size} ({short(fingerprint)})"
-        texts.append(text + "".join(f", {' and '.join(metrics[n])} {n:,} of them" for n in fewer))
+    for (size, fingerprint), own in sorted(grouped(rows, lambda r: (r.size, r.reference)).items()):
+        by_count = grouped(own, lambda r: r.reference_n or 0)
+        most, *fewer = sorted(by_count, reverse=True)
+        text = f"{most:,} real images" if most else "real images"
+        text += f" at {size}×{size} ({short(fingerprint)})"
+        for n in fewer:
+            metrics = listed((r.metric.replace("_", " ") for r in by_count[n]), " and ")
+            text += f", {metrics} {n:,} of them"
+        texts.append(text)
     return "; ".join(texts)
 
 

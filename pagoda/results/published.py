@@ -7,15 +7,14 @@ grade ``user`` and are marked wherever they are shown.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pagoda.errors import PagodaError
-from pagoda.rows import read_text
+from pagoda.rows import read_csv, read_text
 
 FOLDER = Path("reports/published")
 PRIMARY, SECONDARY, USER = "primary", "secondary", "user"
@@ -61,39 +60,22 @@ def read_published(folder: Path = FOLDER, own: Path | None = None) -> list[Publi
 
 
 def _read(path: Path, grade: str = "") -> list[Published]:
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        if wrong := set(COLUMNS) ^ set(reader.fieldnames or ()):
-            raise PagodaError(
-                f"{path}: missing or unknown columns {sorted(wrong)}; it must have "
-                f"{', '.join(COLUMNS)}"
-            )
-        lines = list(reader)
-    except csv.Error as error:
-        raise PagodaError(f"{path} is no CSV ({error})") from error
-    return [_row(line, f"{path} line {n}", grade) for n, line in enumerate(lines, 2)]
+    lines = read_csv(read_text(path), str(path), COLUMNS, COLUMNS)
+    return [_row(line, where, grade) for where, line in lines]
 
 
-def _row(line: dict[str, str], where: str, grade: str) -> Published:
-    if None in line or None in line.values():
-        raise PagodaError(f"{where}: not {len(COLUMNS)} fields; quote fields that hold a comma")
-    line = {key: value.strip() for key, value in line.items()}
+def _row(texts: dict[str, str], where: str, grade: str) -> Published:
+    line: dict[str, Any] = {key: text.strip() for key, text in texts.items()}
     if empty := [key for key in _NEEDED if not line[key]]:
         raise PagodaError(f"{where}: {empty[0]} is empty; a figure needs all but the unknown")
-    grade = grade or line["grade"]
-    if grade not in (PRIMARY, SECONDARY, USER):
-        raise PagodaError(f"{where}: grade {grade!r} must be {PRIMARY} or {SECONDARY}")
-    numbers = {key: _number(line[key], f"{where}: {key}")
-               for key in ("resolution", "value", "params_millions")}  # fmt: skip
-    size, value = numbers["resolution"], numbers["value"]
-    assert value is not None  # it was not empty
-    return Published(
-        table=line["table"], dataset=line["dataset"],
-        resolution=None if size is None else int(size),
-        method=line["method"], guidance=_GUIDANCE.get(line["guidance"], line["guidance"]),
-        metric=line["metric"], value=value, nfe=line["nfe"],
-        params_millions=numbers["params_millions"], grade=grade, source=line["source"],
-    )  # fmt: skip
+    line["grade"] = grade or line["grade"]
+    if line["grade"] not in (PRIMARY, SECONDARY, USER):
+        raise PagodaError(f"{where}: grade {line['grade']!r} must be {PRIMARY} or {SECONDARY}")
+    line["guidance"] = _GUIDANCE.get(line["guidance"], line["guidance"])
+    for key in ("resolution", "value", "params_millions"):
+        line[key] = _number(line[key], f"{where}: {key}")
+    size = line["resolution"]
+    return Published(**line | {"resolution": None if size is None else int(size)})
 
 
 def _number(text: str, where: str) -> float | None:

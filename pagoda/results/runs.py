@@ -98,7 +98,7 @@ def find_runs(reports: Path = Path("reports")) -> list[Run]:
 def _evaluated(folder: Path, base_res: int) -> Iterator[Row]:
     """Rows of the files in ``folder`` that are of generators with this base resolution."""
     for file in sorted(folder.glob("*.json")):
-        for row in read_evaluation(file).rows:
+        for row in read_evaluation(file)[0]:
             if row.base_res == base_res:
                 main = "student" if row.resolution == base_res else "grown"
                 yield dataclasses.replace(row, generator=main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +21,14 @@ from pagoda import rows as files
 from pagoda.errors import PagodaError
 from pagoda.results.blocks import Figure
 from pagoda.results.labels import TOTALS
-from pagoda.rows import Row
+from pagoda.rows import Row, grouped
 
 RESULTS, CARD = "results.csv", "study.json"
 AS_METRICS = ("nfe", "images_seen", "train_flops", "train_seconds")
 """Columns that are metrics of their own, too."""
 
-EXACT = frozenset(
-    {"nfe", "images_seen", "train_flops", "stage_flops", "total_flops", "sampling_flops",
-     "parameters"}
-)  # fmt: skip
+EXACT = frozenset({"nfe", "images_seen", "train_flops", "stage_flops", "total_flops",
+                   "sampling_flops", "parameters"})  # fmt: skip
 """Counts: the same for every seed, so one seed is enough to know them."""
 
 _ORDER = (
@@ -98,7 +95,12 @@ def write_study(folder: Path, card: StudyCard, rows: Iterable[Row]) -> None:
     Raises:
         PagodaError: if a row names a variant that the card lacks, or a value is not finite.
     """
-    lines = {tuple(_text(getattr(r, name)) for name in _ORDER): r for r in dict.fromkeys(rows)}
+
+    def key(row: Row) -> tuple[str, ...]:
+        values = [getattr(row, name) for name in _ORDER]
+        return tuple("" if v is None else repr(v) if type(v) is float else str(v) for v in values)
+
+    lines = {key(row): row for row in rows}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS).write_text(files.to_csv(r for _, r in sorted(lines.items())), "utf-8")
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
@@ -131,21 +133,16 @@ def find_studies(reports: Path = Path("reports")) -> list[StudyResults]:
     return [read_study(card.parent) for card in sorted(reports.glob(f"*/studies/*/{CARD}"))]
 
 
-def _text(value: object) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
 def _card(path: Path) -> StudyCard:
     try:
         tree = json.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:
         raise PagodaError(f"{path} is not JSON ({error})") from error
     card: StudyCard = _build(StudyCard, tree, str(path))
+    kinds = {"axis_log": bool, "variants": dict, "series": dict, "metrics": list, "failures": list,
+             "figures": list}  # fmt: skip
     for name, value in vars(card).items():
-        kind = {"axis_log": bool, "variants": dict, "series": dict}.get(name, str)
-        if name in ("metrics", "failures", "figures"):
-            kind = list
-        if not isinstance(value, kind):
+        if not isinstance(value, kind := kinds.get(name, str)):
             raise PagodaError(f"{path}: {name} = {value!r} is no {kind.__name__}")
     return dataclasses.replace(
         card,
@@ -166,16 +163,14 @@ def _build(kind: type, tree: Any, where: str) -> Any:
 
 def _derived(rows: Sequence[Row]) -> list[Row]:
     found: dict[tuple[object, ...], Row] = {}
-    stages: dict[tuple[str, int | None, str], list[Row]] = defaultdict(list)
     for row in rows:
         for name in AS_METRICS:
             value = getattr(row, name)
             if value is not None and row.generator not in ("none", "real"):
                 key = row.variant, row.training_seed, row.generator, row.resolution, name
                 found[key] = _bare(row, name, float(value))
-        if row.metric in TOTALS:
-            stages[row.variant, row.training_seed, row.metric].append(row)
-    for group, own in stages.items():
+    stages = (r for r in rows if r.metric in TOTALS)
+    for group, own in grouped(stages, lambda r: (r.variant, r.training_seed, r.metric)).items():
         last = max(own, key=lambda r: r.size)
         found[group] = _bare(last, TOTALS[last.metric], sum(r.number for r in own))
     return list(found.values())

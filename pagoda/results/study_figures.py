@@ -9,6 +9,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,15 +22,13 @@ from pagoda.results import style
 from pagoda.results.blocks import Figure
 from pagoda.results.labels import OWN, PARTS, STAGES, generator_label, item_order, quantity
 from pagoda.results.numbers import listed, t_interval
-from pagoda.results.studies import StudyResults
-from pagoda.rows import Row
+from pagoda.results.studies import StudyCard, StudyResults
+from pagoda.rows import Row, grouped
 
 _INKS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY,
          style.BLACK)  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
-    "-", (0, (4.0, 1.5)), (0, (1.2, 1.2)), (0, (6.0, 1.5, 1.2, 1.5)),
-)  # fmt: skip
+_DASHES: tuple[Any, ...] = ("-", (0, (4.0, 1.5)), (0, (1.2, 1.2)), (0, (6.0, 1.5, 1.2, 1.5)))
 _BARS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION, "#8c8c8c")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||")  # in black and white
 _LOG_FROM = 8.0  # largest over smallest value of a positive metric
@@ -45,7 +44,7 @@ Panel = tuple[str, str, str, int]  # metric, protocol, generator (empty: the var
 Curves = Mapping[str, Mapping[float, Sequence[float]]]  # by series: x -> a value a seed
 
 
-def draw_study(study: StudyResults, group: str, path: Path) -> int | None:
+def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] | None:
     """Small multiples, a panel a metric, generator and resolution of one group of quantities.
 
     Args:
@@ -54,48 +53,58 @@ def draw_study(study: StudyResults, group: str, path: Path) -> int | None:
         path: of the PNG.
 
     Returns:
-        The figure's width in CSS pixels; None, and no file, if no panel has two variants.
+        The figure's width in CSS pixels, and how many panels are left out because they have one
+        variant or do not fit; None, and no file, if no panel has two variants.
     """
-    drawn = [(p, curves_of(study, p)) for p in drawn_panels(study, group)]
+    known = panels_of(study, group)
+    curves = {panel: curves_of(study, rows) for panel, rows in known.items()}
+    drawn = [panel for panel in known if curves[panel]][:_MAX_PANELS]
     if not drawn:
         return None
-    ticks: dict[float, str] | None = None  # places and names of variants, without a numeric axis
-    if not _numeric(study) and not study.card.axis_metric:
-        panels = [panel for panel, _ in drawn]
-        shown = {r.variant for r in _shown(study) if panel_of(r) in panels}
-        variants = enumerate(study.card.variants.items())
-        ticks = {float(i): label for i, (variant, label) in variants if variant in shown}
+    by_name = not study.card.axis_metric and not _numeric(study)
+    shown = {r.variant for panel in drawn for r in known[panel]}
+    variants = enumerate(study.card.variants.items())
+    ticks = {float(i): label for i, (v, label) in variants if by_name and v in shown}
+    height, left, room = 2.15, 0.48, 0.0
+    if by_name:
+        height, left = 1.0 + 0.22 * len(ticks), 0.12
+        room = 0.15 + 0.056 * max(map(len, ticks.values()))
     with style.applied():
-        size = (2.55, 2.15) if ticks is None else (2.55, 1.0 + 0.22 * len(ticks))
-        room = 0.0 if ticks is None else 0.15 + 0.056 * max(map(len, ticks.values()))
-        figure, axes = style.panels(len(drawn), 3, size, 0.48 if ticks is None else 0.12, room)
-        for column, (ax, (panel, curves)) in enumerate(zip(axes, drawn, strict=True)):
-            title = panel_title(panel)
+        figure, axes = style.panels(len(drawn), 3, (2.55, height), left, room)
+        for column, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
+            metric, _, generator, resolution = panel
+            who = f" {generator_label(generator).lower()}," if generator else ""
+            title = f"{quantity(metric).label}{who} {resolution}×{resolution}"
             font = max(5.8, 7.8 * min(1.0, _TITLE / len(title)))
             ax.set_title(title, loc="left", fontweight="bold", fontsize=font)
-            if ticks is None:
-                _over_axis(ax, study, panel, curves)
+            if by_name:
+                _by_variant(ax, panel, curves[panel], ticks, named=column % 3 == 0)
             else:
-                _by_variant(ax, panel, curves, ticks, named=column % 3 == 0)
-        return style.save(figure, path)
+                _over_axis(ax, study.card, panel, curves[panel])
+        return style.save(figure, path), len(known) - len(drawn)
 
 
-def drawn_panels(study: StudyResults, group: str) -> list[Panel]:
-    """The panels that have at least two variants, as many as fit a figure."""
-    return [p for p in panels_of(study, group) if curves_of(study, p)][:_MAX_PANELS]
-
-
-def panels_of(study: StudyResults, group: str) -> list[Panel]:
+def panels_of(study: StudyResults, group: str) -> dict[Panel, list[Row]]:
     """What of a group the card asks for, in its order; no panel of teachers or real images."""
-    first = {metric: i for i, metric in enumerate(study.card.metrics)}
-    found = {panel_of(r) for r in _shown(study) if r.generator not in ("teacher", "real")}
-    chosen = {p for p in found if p[0] in first and quantity(p[0]).group == group}
-    return [] if group in _NOT_DRAWN else sorted(chosen, key=lambda p: (first[p[0]], p))
+    if group in _NOT_DRAWN:
+        return {}
+    card, rows = study.card, list(study.rows)
+    if not card.axis_metric:  # a variant that is a diffusion model and nothing else has it as own
+        others = {r.variant for r in rows if r.generator not in ("teacher", "real", "none")}
+        rows = [
+            dataclasses.replace(r, generator="none")
+            if r.generator == "teacher" and r.variant not in others else r
+            for r in rows
+        ]  # fmt: skip
+    first = {metric: i for i, metric in enumerate(card.metrics) if quantity(metric).group == group}
+    shown = (r for r in rows if r.metric in first and r.generator not in ("teacher", "real"))
+    found = grouped(shown, lambda r: (
+        r.metric, r.protocol, "" if r.generator in OWN else r.generator, r.size))  # fmt: skip
+    return dict(sorted(found.items(), key=lambda entry: (first[entry[0][0]], entry[0])))
 
 
-def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[float]]]:
+def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
     """Values of a panel by series and place on the axis; empty with fewer than two variants."""
-    rows = [r for r in _shown(study) if panel_of(r) == panel]
     if len({r.variant for r in rows}) < 2:
         return {}
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -104,19 +113,6 @@ def curves_of(study: StudyResults, panel: Panel) -> dict[str, dict[float, list[f
             series = study.card.series.get(row.variant, "")
             curves[series][place].append(row.number * quantity(row.metric).scale)
     return {name: dict(sorted(points.items())) for name, points in curves.items()}
-
-
-def panel_of(row: Row) -> Panel:
-    """The panel, and the column, that a row belongs to."""
-    generator = "" if row.generator in OWN else row.generator
-    return row.metric, row.protocol, generator, row.size
-
-
-def panel_title(panel: Panel) -> str:
-    """Metric and size, and the generator if it is not the variant's own: ``FD ↓ 16×16``."""
-    metric, _, generator, resolution = panel
-    who = f" {generator_label(generator).lower()}," if generator else ""
-    return f"{quantity(metric).label}{who} {resolution}×{resolution}"
 
 
 def _place(study: StudyResults, row: Row) -> float | None:
@@ -131,33 +127,20 @@ def _place(study: StudyResults, row: Row) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _shown(study: StudyResults) -> list[Row]:
-    """The rows; a variant that is a diffusion model and nothing else has that as its own."""
-    if study.card.axis_metric:  # its teachers are places on the axis
-        return list(study.rows)
-    others = {r.variant for r in study.rows if r.generator not in ("teacher", "real", "none")}
-    return [
-        dataclasses.replace(r, generator="none")
-        if r.generator == "teacher" and r.variant not in others else r
-        for r in study.rows
-    ]  # fmt: skip
-
-
 def _numeric(study: StudyResults) -> bool:
     known = {r.variant: r.axis for r in study.rows}
     return bool(study.card.axis_label) and all(axis is not None for axis in known.values())
 
 
-def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> None:
-    card = study.card
+def _over_axis(ax: Axes, card: StudyCard, panel: Panel, curves: Curves) -> None:
     for i, (series, points) in enumerate(sorted(curves.items())):
         ink, marker = _INKS[i % len(_INKS)], _MARKERS[i % len(_MARKERS)]
         seeds = [(place, v) for place, values in points.items() for v in values]
         ax.plot(*zip(*seeds, strict=True), marker, color=ink, markersize=3.2, alpha=0.55,
                 markeredgewidth=0)  # fmt: skip
         mean = [t_interval(values).mean for values in points.values()]
-        dash = _DASHES[i % len(_DASHES)]
-        ax.plot(list(points), mean, color=ink, linestyle=dash, linewidth=1.4, label=series or None)
+        ax.plot(list(points), mean, color=ink, linestyle=_DASHES[i % len(_DASHES)], linewidth=1.4,
+                label=series or None)  # fmt: skip
     places = [place for points in curves.values() for place in points]
     if card.axis_log and min(places) > 0:
         ax.set_xscale("log")
@@ -167,8 +150,8 @@ def _over_axis(ax: Axes, study: StudyResults, panel: Panel, curves: Curves) -> N
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
     ax.xaxis.set_major_formatter(_PLAIN)
     label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
-    long = len(label) > _LONG
-    ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=6.5 if long else 8, linespacing=0.95)
+    font = 6.5 if len(label) > _LONG else 8
+    ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=font, linespacing=0.95)
     ax.set_ylabel(quantity(panel[0]).unit, fontsize=6.5, labelpad=1)
     _scale(ax, curves, vertical=True)
     if any(curves):
@@ -282,9 +265,7 @@ def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
 def _summed(rows: Sequence[Row], metric: str, scale: float) -> dict[str, dict[str, float]]:
     """{variant: {stage or part: value}} of one kind of metric; growth by resolution."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for row in rows:
-        if row.metric != metric and not row.metric.startswith(f"{metric}_"):
-            continue
+    for row in (r for r in rows if r.metric == metric or r.metric.startswith(f"{metric}_")):
         part = row.metric.removeprefix(f"{metric}_")
         if part == metric:
             part = row.protocol.removeprefix(f"{metric}_")

@@ -8,30 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pagoda.results import labels
 from pagoda.results.blocks import Grid, Table, block_text, table
-from pagoda.results.labels import (
-    ALL_STAGES,
-    COST,
-    DISTANCES,
-    GROUPS,
-    LATENTS,
-    OWN,
-    PARTS,
-    QUALITY,
-    ROUND_TRIP,
-    STAGES,
-    column_of,
-    generator_label,
-    item_of,
-    item_order,
-    metric_label,
-    metric_order,
-    quantity,
-    size_label,
-)
+from pagoda.results.labels import COST, GROUPS, LATENTS, OWN, PARTS, QUALITY, ROUND_TRIP, STAGES
 from pagoda.results.numbers import CONFIDENCE, listed, mean_cell, references, short, t_interval
 from pagoda.results.studies import StudyCard, StudyResults
-from pagoda.rows import Row
+from pagoda.rows import Row, grouped
 
 SUMMARY = "summary.md"
 _NOTES = {
@@ -54,29 +36,31 @@ def study_tables(study: StudyResults) -> dict[str, Table]:
     Args:
         study: with derived rows, if costs are wanted.
     """
-    return {group: _table(study, group) for group in GROUPS if rows_of(study, group)}
+    found = {group: _rows_of(study, group) for group in GROUPS}
+    return {group: _table(study, group, rows) for group, rows in found.items() if rows}
 
 
-def rows_of(study: StudyResults, group: str) -> list[Row]:
+def _rows_of(study: StudyResults, group: str) -> list[Row]:
     """Rows of a group; what several variants share (a teacher, real images) is of the first."""
-    rows = [r for r in study.rows if quantity(r.metric).group == group and r.metric != "nfe"]
+    rows = [r for r in study.rows if labels.quantity(r.metric).group == group and r.metric != "nfe"]
+    by_variant = grouped(rows, lambda r: r.variant)
     kept: list[Row] = []
     shared: set[tuple[object, ...]] = set()
     for variant in study.card.variants:
-        own = [r for r in rows if r.variant == variant]
-        lonely = len({(item_of(r), r.resolution) for r in own if item_of(r) != ALL_STAGES}) == 1
-        for who, res in dict.fromkeys((r.generator, r.resolution) for r in own):
-            found = [r for r in own if (r.generator, r.resolution) == (who, res)]
-            key = who, res, frozenset((r.protocol, r.value) for r in found)
-            if who in OWN or key not in shared:
+        own = by_variant.get(variant, [])
+        stages = [r for r in own if labels.item_of(r) != labels.ALL_STAGES]
+        if len({(labels.item_of(r), r.resolution) for r in stages}) == 1:
+            own = stages  # their sum says nothing more
+        for place, found in grouped(own, lambda r: (r.generator, r.resolution)).items():
+            key = place, frozenset((r.protocol, r.value) for r in found)
+            if place[0] in OWN or key not in shared:
                 shared.add(key)
-                kept += [r for r in found if not (lonely and item_of(r) == ALL_STAGES)]
+                kept += found
     return kept
 
 
-def caption(study: StudyResults, group: str) -> str:
+def _caption(study: StudyResults, group: str, rows: Sequence[Row]) -> str:
     """What a table or figure of a group shows: units, n, seeds, interval, protocol, provenance."""
-    rows = rows_of(study, group)
     compared = [r for r in rows if r.reference and group == QUALITY]
     sampled = [r for r in rows if r.seed is not None or r.metric == "seconds_per_image"]
     images = rows if group in (ROUND_TRIP, LATENTS) else sampled
@@ -97,7 +81,7 @@ def caption(study: StudyResults, group: str) -> str:
 
 def ran(card: StudyCard) -> str:
     """Profile and data of a study."""
-    return f"Profile `{card.profile}` ({size_label(card.profile)}), {card.data}."
+    return f"Profile `{card.profile}` ({labels.size_label(card.profile)}), {card.data}."
 
 
 def nearest_tables(study: StudyResults) -> list[Table]:
@@ -106,24 +90,23 @@ def nearest_tables(study: StudyResults) -> list[Table]:
     Only variants' own generators, only where at least two were measured under one protocol against
     one reference. Claims ask a question each; this says what came out on the whole.
     """
-    own = [r for r in study.rows if r.metric in DISTANCES and r.generator in OWN]
+    own = [r for r in study.rows if r.metric in labels.DISTANCES and r.generator in OWN]
     lines = []
-    for key in sorted({(r.protocol, r.size, r.reference, r.features) for r in own}):
-        at = [r for r in own if (r.protocol, r.size, r.reference, r.features) == key]
-        by_variant = {v: sorted((r for r in at if r.variant == v), key=_seed)
-                      for v in study.card.variants}  # fmt: skip
-        means = {v: t_interval([r.number for r in found]).mean
-                 for v, found in by_variant.items() if found}  # fmt: skip
-        places = sorted(means, key=lambda v: means[v])
-        if len(places) > 1:
-            shown = places if len(places) == 2 else [places[0], places[1], places[-1]]
-            cells = [c for v in shown for c in (study.card.variants[v], mean_cell(by_variant[v]))]
-            lines.append([f"{key[1]}×{key[1]}", *cells])
+    places = grouped(own, lambda r: (r.protocol, r.size, r.reference, r.features))
+    for (_, size, *_), at in sorted(places.items()):
+        found = grouped(sorted(at, key=_seed), lambda r: r.variant)
+        means = {v: t_interval([r.number for r in found[v]]).mean
+                 for v in study.card.variants if v in found}  # fmt: skip
+        ranks = sorted(means, key=lambda v: means[v])
+        if len(ranks) > 1:
+            shown = ranks if len(ranks) == 2 else [*ranks[:2], ranks[-1]]
+            cells = [c for v in shown for c in (study.card.variants[v], mean_cell(found[v]))]
+            lines.append([f"{size}×{size}", *cells])
     if not lines:
         return []
     header = ("Resolution", "Nearest", "Distance", "Second", "Distance", "Furthest", "Distance")
     width = max(map(len, lines))
-    metrics = listed(f"{metric_label(r.metric)} `{r.protocol}`" for r in own)
+    metrics = listed(f"{labels.metric_label(r.metric)} `{r.protocol}`" for r in own)
     told = (
         f"**Nearest to the data**, lowest mean first: {metrics}, n "
         f"{listed(f'{n:,}' for n in sorted({r.n for r in own}))} images, mean over training seeds "
@@ -138,12 +121,8 @@ def nearest_tables(study: StudyResults) -> list[Table]:
 def write_summary(study: StudyResults) -> None:
     """Write ``summary.md``: every value of ``results.csv``, a table a kind of quantity."""
     card = study.card
-    parts = [
-        f"# {card.title}",
-        card.question,
-        f"**Rule, fixed before the run.** {card.rule}",
-        f"Profile `{card.profile}`; {card.data}; code `{card.revision}`.",
-    ]
+    parts = [f"# {card.title}", card.question, f"**Rule, fixed before the run.** {card.rule}",
+             f"Profile `{card.profile}`; {card.data}; code `{card.revision}`."]  # fmt: skip
     for group, made in study_tables(study.with_derived()).items():
         parts += [f"## {GROUPS[group].capitalize()}", block_text(made)]
     if card.failures:
@@ -164,14 +143,9 @@ def _over_seeds(rows: Sequence[Row]) -> str:
     named = ", ".join(map(str, seeds))
     if len(seeds) == 1:
         return f"Values of training seed {named} alone: no interval."
-    by_line: dict[tuple[object, ...], set[int]] = {}
-    for row in rows:
-        by_line.setdefault(_line(row), set()).add(_seed(row))
-    counts = {len(found) for found in by_line.values()}
+    counts = {len({_seed(r) for r in found}) for found in grouped(rows, _line).values()}
     lonely = "; where there is one seed, its value" if 1 in counts else ""
-    fewer = (
-        " Lines of fewer seeds lack runs that failed or were not made." if len(counts) > 1 else ""
-    )
+    fewer = " Lines of fewer seeds lack runs that failed or were not made." * (len(counts) > 1)
     return (
         f"Mean over training seeds {named} ± half of Student's {CONFIDENCE:.0%} interval{lonely}."
         f"{fewer}"
@@ -181,47 +155,46 @@ def _over_seeds(rows: Sequence[Row]) -> str:
 def _line(row: Row) -> tuple[int, str, str, str]:
     """Resolution, variant, generator (empty: the variant's own), stage or part."""
     who = "" if row.generator in OWN else row.generator
-    return row.size, row.variant, who, item_of(row)
+    return row.size, row.variant, who, labels.item_of(row)
 
 
-def _table(study: StudyResults, group: str) -> Table:
-    card, rows = study.card, rows_of(study, group)
+def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
+    card = study.card
     place = {variant: i for i, variant in enumerate(card.variants)}
     first = {metric: i for i, metric in enumerate(card.metrics)}
 
     def order(line: tuple[int, str, str, str]) -> tuple[object, ...]:
         size, variant, who, item = line
-        return (size * (not item), who == "real", place[variant], who, item == ALL_STAGES, size,
-                item_order(item))  # fmt: skip
+        return (size * (not item), who == "real", place[variant], who, item == labels.ALL_STAGES,
+                size, labels.item_order(item))  # fmt: skip
 
     def column_order(row: Row) -> tuple[int, int, str]:
-        name = column_of(row.metric)
-        return first.get(name, len(first)), metric_order(name), row.protocol
+        name = labels.column_of(row.metric)
+        return first.get(name, len(first)), labels.metric_order(name), row.protocol
 
-    grid = Grid("Variant", "Resolution", _SPLIT.get(group, ""), "NFE", "Seeds",
-                optional=("Resolution", _SPLIT.get(group, ""), "NFE", "Seeds"))  # fmt: skip
-    columns = list(dict.fromkeys(_title(row, group) for row in sorted(rows, key=column_order)))
+    optional = ("Resolution", _SPLIT.get(group, ""), "NFE", "Seeds")
+    grid = Grid("Variant", *optional, optional=optional)
     with_own = {r.variant for r in rows if r.generator in OWN}
-    for line in sorted({_line(r) for r in rows}, key=order):
+    lines = grouped(rows, _line)
+    for line in sorted(lines, key=order):
         size, variant, who, item = line
-        own = sorted((r for r in rows if _line(r) == line), key=_seed)
-        label = generator_label("real") if who == "real" else card.variants[variant]
+        own = sorted(lines[line], key=_seed)
+        label = labels.generator_label("real") if who == "real" else card.variants[variant]
         if who not in ("", "real") and variant in with_own:
-            label = f"{label}: {generator_label(who).lower()}"
+            label = f"{label}: {labels.generator_label(who).lower()}"
         nfe = ", ".join(sorted({str(r.nfe) for r in own if r.nfe is not None}))
         nfe = nfe or ("–" if who == "real" else "")
         seeds = str(len({r.training_seed for r in own}))
         made = grid.line(label, f"{size}×{size}", item, nfe, seeds, key=line)
-        for title in columns:
-            if found := [r for r in own if _title(r, group) == title]:
-                made.add(title, mean_cell(found, quantity(found[0].metric).scale))
-    left = ("Resolution", "Stage", "Part")
-    return grid.table(caption(study, group) + "{same}", columns, left)
+        for title, found in grouped(own, lambda r: _title(r, group)).items():
+            made.add(title, mean_cell(found, labels.quantity(found[0].metric).scale))
+    columns = [_title(row, group) for row in sorted(rows, key=column_order)]
+    return grid.table(_caption(study, group, rows) + "{same}", columns)
 
 
 def _title(row: Row, group: str) -> str:
     """Metric, unit and protocol; where lines are stages or parts, the protocol only names those."""
-    metric = column_of(row.metric)
-    shown = quantity(metric)
+    metric = labels.column_of(row.metric)
+    shown = labels.quantity(metric)
     title = f"{shown.label}, {shown.unit}" if shown.unit else shown.label
     return title if group in _SPLIT or row.protocol == metric else f"{title} `{row.protocol}`"

@@ -19,7 +19,7 @@ from pagoda.errors import PagodaError
 from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
 from pagoda.results.studies import StudyCard, StudyResults, find_studies
 from pagoda.results.tracking import NOTE, Point, Record, send
-from pagoda.rows import Row
+from pagoda.rows import Row, grouped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,34 +82,27 @@ def comparison(study: StudyResults) -> dict[str, Any]:
     MLflow 3 reads from the tag ``mlflow.sharedViewState.<name>`` of an experiment; a version that
     does not know them shows its own choice of charts.
     """
-    card, charts = study.card, []
-    order = {metric: i for i, metric in enumerate(card.metrics)}
-    variants: dict[tuple[int, str], set[str]] = {}  # that have a metric of the card
-    for row in study.rows:
-        if row.metric in order and row.generator not in _SHARED:
-            variants.setdefault((order[row.metric], _name(row)), set()).add(row.variant)
-    named = [name for (_, name), found in sorted(variants.items()) if len(found) > 1]
+    card = study.card
+    charts: list[dict[str, Any]] = []
+    shown = [r for r in study.rows if r.metric in card.metrics and r.generator not in _SHARED]
+    by_name = grouped(shown, lambda r: (card.metrics.index(r.metric), _name(r)))
     teachers = sorted(_name(r) for r in study.rows
                       if r.generator == "teacher" and r.metric == card.axis_metric)  # fmt: skip
     axis = {"key": "log10_axis" if card.axis_log else "axis", "type": "PARAM"}
     if teachers:
         axis = {"key": teachers[0], "type": "METRIC"}
-    for i, name in enumerate(named[:_MAX_CHARTS]):
-        placed = any(row.axis is not None for row in study.rows if _name(row) == name)
+    for key in sorted(k for k, rows in by_name.items() if len({r.variant for r in rows}) > 1):
+        name = key[1]
         chart: dict[str, Any] = {"type": "BAR", "metricKey": name}
-        if teachers or placed:
+        if teachers or any(row.axis is not None for row in by_name[key]):
             chart = {"type": "SCATTER", "xaxis": axis, "yaxis": {"key": name, "type": "METRIC"}}
         charts.append(chart | {
             "runsCountToCompare": 100, "deleted": False, "isGenerated": False,
-            "uuid": f"chart-{i}", "metricSectionId": _VIEW,
+            "uuid": f"chart-{len(charts)}", "metricSectionId": _VIEW,
         })  # fmt: skip
     section = {"uuid": _VIEW, "name": card.title, "display": True, "isReordered": True}
-    return {
-        "compareRunCharts": charts,
-        "compareRunSections": [section],
-        "isAccordionReordered": True,
-        "runsHiddenMode": "SHOW_ALL",
-    }
+    return {"compareRunCharts": charts[:_MAX_CHARTS], "compareRunSections": [section],
+            "isAccordionReordered": True, "runsHiddenMode": "SHOW_ALL"}  # fmt: skip
 
 
 def _name(row: Row) -> str:
@@ -120,35 +113,34 @@ def _name(row: Row) -> str:
 
 def _track(client: MlflowClient, store: Store, study: StudyResults) -> TrackedStudy:
     card = study.card
+    axis = f"\n\nParameter `axis`: {card.axis_label}." if card.axis_label else ""
+    note = (
+        f"**{card.title}.** {card.question}\n\n**Rule, fixed before the run.** {card.rule}{axis}"
+        f"\n\nProfile `{card.profile}`; {card.data}. Tables and pictures: `{study.folder}`."
+    )
     name = f"pagoda-{card.profile}-{card.study}"
     where = experiment_id(client, store, name)
     for tag, value in {
-        NOTE: _note(study),
+        NOTE: note,
         "mlflow.experimentKind": "custom_model_development",  # the pages of model training
         f"mlflow.sharedViewState.{_VIEW}": json.dumps(comparison(study)),
     }.items():
         client.set_experiment_tag(where, tag, value)
-    records = {}
-    for variant in card.variants:
-        own = [r for r in study.rows if r.variant == variant]
-        for seed in sorted({r.training_seed or 0 for r in own}):
-            rows = [r for r in own if r.training_seed == seed]
-            records[variant, seed] = _record(card, variant, seed, rows)
+    found = grouped(study.rows, lambda r: (r.variant, r.training_seed or 0))
+    places = sorted(found, key=lambda key: (list(card.variants).index(key[0]), key[1]))
+    records = {key: _record(card, *key, found[key]) for key in places}
     wanted = {record.tags[STUDY_IDENTITY]: key for key, record in records.items()}
     there: dict[tuple[str, int], str] = {}
-    replaced = added = 0
-    for run in client.search_runs([where], f"tags.{STUDY_IDENTITY} != ''", max_results=50_000):
+    runs = client.search_runs([where], f"tags.{STUDY_IDENTITY} != ''", max_results=50_000)
+    for run in runs:
         key = wanted.get(run.data.tags[STUDY_IDENTITY])
         if key is None or key in there or run.info.status != "FINISHED":
             client.delete_run(run.info.run_id)
-            replaced += 1
         else:
             there[key] = str(run.info.run_id)
-    for key, record in records.items():
-        if key not in there:
-            there[key] = send(client, where, record)
-            added += 1
-    return TrackedStudy(name, where, {key: there[key] for key in records}, added, replaced)
+    kept = len(there)
+    ids = {key: there.get(key) or send(client, where, record) for key, record in records.items()}
+    return TrackedStudy(name, where, ids, len(ids) - kept, len(runs) - kept)
 
 
 def _record(card: StudyCard, variant: str, seed: int, rows: Sequence[Row]) -> Record:
@@ -166,22 +158,10 @@ def _record(card: StudyCard, variant: str, seed: int, rows: Sequence[Row]) -> Re
     lines = sorted(repr(row) for row in rows)
     tags = {
         STUDY_IDENTITY: artifacts.digest([card.profile, card.study, variant, seed, lines]),
-        "profile": card.profile,
-        "study": card.study,
+        "profile": card.profile, "study": card.study,
         "mlflow.source.name": "pagoda track --studies",
-    }
-    of = {"code_revision": "revision", "device": "device", "reference": "reference",
-          "features": "features"}  # fmt: skip
-    for tag, name in of.items():
+    }  # fmt: skip
+    for name in ("revision", "device", "reference", "features"):
         if values := sorted({getattr(r, name) for r in rows} - {""}):
-            tags[tag] = ", ".join(values)
+            tags["code_revision" if name == "revision" else name] = ", ".join(values)
     return Record(f"{variant}, seed {seed}", tags, params, points)
-
-
-def _note(study: StudyResults) -> str:
-    card = study.card
-    axis = f"\n\nParameter `axis`: {card.axis_label}." if card.axis_label else ""
-    return (
-        f"**{card.title}.** {card.question}\n\n**Rule, fixed before the run.** {card.rule}{axis}"
-        f"\n\nProfile `{card.profile}`; {card.data}. Tables and pictures: `{study.folder}`."
-    )

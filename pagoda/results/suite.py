@@ -11,27 +11,10 @@ from pathlib import Path
 from pagoda import outputs
 from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
-from pagoda.results.blocks import (
-    Block,
-    Document,
-    Figure,
-    Section,
-    Table,
-    table,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from pagoda.results import blocks, ledger
+from pagoda.results.blocks import Block, Document, Figure, Section, Table, table
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
 from pagoda.results.labels import GROUPS
-from pagoda.results.ledger import (
-    claims_csv,
-    counted,
-    ledger_blocks,
-    ledger_document,
-    study_links,
-    study_verdicts,
-)
 from pagoda.results.numbers import listed
 from pagoda.results.page import to_html
 from pagoda.results.paper_tables import Paper, measured_tables
@@ -39,19 +22,35 @@ from pagoda.results.plans import plan_tables
 from pagoda.results.published import Published, read_published
 from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_runs
 from pagoda.results.studies import StudyResults, find_studies
-from pagoda.results.study_figures import draw_study, drawn_panels, panels_of
+from pagoda.results.study_figures import draw_study
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
 
 FOLDER, CLAIMS = "suite", "claims.md"
-_FILES = (
-    "report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex"
-)  # fmt: skip
+_FILES = ("report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex")
 _THRESHOLDS = (
     f"Blur: less than {BLUR:g} of real images' high-frequency energy. Lost detail: less than "
     f"{LOST_DETAIL:g} of the recall of held-out real images. Unstable gradients: largest norm "
     f"beyond {GRADIENT_SPREAD:g} medians. Discriminator wins: mean logit gap beyond {LOGIT_GAP:g}. "
     "Conventions, fixed before the runs."
 )
+_NOTHING = "Nothing was run yet: `dvc repro`, then `pagoda report`."
+_SMALL = (
+    "**None is at the paper's full size**: measured values are of scaled-down runs on other data "
+    "and are never set against published figures."
+)
+_READING = (
+    "A measured column is a metric under one protocol: what is measured, in which features, on how "
+    "many images. FD in the features of a small classifier is not FID. Values of different "
+    "protocols or feature networks never share a column; where lines are resolutions, each is "
+    "compared with real images of its own.",
+    "Hovering over a number, or tapping it, shows where it comes from: seed by seed, n, reference, "
+    "features, code and device; of a published figure, its source. The same stands in the CSV of "
+    "the table.",
+    "Published figures are data with a source and a grade each. Ours and theirs are never blended, "
+    "and an empty cell means that nobody could source it: `pagoda report --published FILE` adds a "
+    "file of your own.",
+)
+_MADE = "Every table is here as CSV and LaTeX too, under `tables/`. Page made by code `{}`."
 
 
 @dataclass(frozen=True)
@@ -118,15 +117,19 @@ def write_suite(material: Material) -> Path:
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         (partial / "tables").mkdir()
         named = suite_tables(material)
-        for name, made in named.items():
-            (partial / "tables" / f"{name}.csv").write_text(to_csv(made), "utf-8")
-            (partial / "tables" / f"{name}.tex").write_text(to_latex(made, name), "utf-8")
         document = compose(material, verdicts, named, partial)
-        (partial / "report.md").write_text(to_markdown(document), "utf-8")
-        (partial / "index.html").write_text(to_html(document, partial, dense=True), "utf-8")
-        (partial / "claims.csv").write_text(claims_csv(verdicts), "utf-8")
-    ledger = to_markdown(ledger_document(verdicts, material.revision, material.reports))
-    outputs.write_text(material.reports / CLAIMS, ledger)
+        texts = {
+            "report.md": blocks.to_markdown(document),
+            "index.html": to_html(document, partial, dense=True),
+            "claims.csv": ledger.claims_csv(verdicts),
+        }
+        for name, made in named.items():
+            texts[f"tables/{name}.csv"] = blocks.to_csv(made)
+            texts[f"tables/{name}.tex"] = blocks.to_latex(made, name)
+        for name, text in texts.items():
+            (partial / name).write_text(text, "utf-8")
+    claims = ledger.ledger_document(verdicts, material.revision, material.reports)
+    outputs.write_text(material.reports / CLAIMS, blocks.to_markdown(claims))
     return folder
 
 
@@ -137,7 +140,7 @@ def suite_tables(material: Material) -> dict[str, Table]:
     for study in material.studies:
         tables = study_tables(study.with_derived())
         made |= {_file_name(study, group): found for group, found in tables.items()}
-    return made | dict(material.plans) | {"sources": paper.sources()}
+    return made | dict(material.plans) | {"sources": paper.source_table()}
 
 
 def compose(
@@ -148,29 +151,45 @@ def compose(
     def tables(*starts: str) -> tuple[Table, ...]:
         return tuple(found for name, found in named.items() if name.startswith(starts))
 
-    ways = ("base-resolution", "upsampling", "growth-baselines")
-    measured = [
-        named[f"base-resolution-{p}"] for p in dict.fromkeys(r.profile for r in material.runs)
-    ]
+    profiles = dict.fromkeys(run.profile for run in material.runs)
+    ways = ("base-resolution", "upsampling", "growth-baselines",
+            *(f"base-resolution-{profile}" for profile in profiles))  # fmt: skip
+    lines = (
+        f"{run.label}: {run.facts.data or 'data not recorded'}; {run.origin}; code "
+        + listed(f"`{row.revision}`" for row in run.rows)
+        for run in material.runs
+    )
+    runs = f"Experiments, one run each: {'. '.join(lines)}."
     sections = [
-        Section("Claims", ledger_blocks(verdicts, material.revision, folder)),
-        Section("Measured here", (_runs(material), *tables("measured-"))),
-        Section("Base resolution and growth", (*(named[name] for name in ways), *measured)),
+        Section("Claims", ledger.ledger_blocks(verdicts, material.revision, folder)),
+        Section("Measured here", (runs if material.runs else _NOTHING, *tables("measured-"))),
+        Section("Base resolution and growth", tuple(named[name] for name in ways)),
     ]
     for study in (study.with_derived() for study in material.studies):
         title = f"Study: {study.card.title.lower()} ({study.card.profile})"
         sections.append(Section(title, study_blocks(study, verdicts, named, folder)))
-    for run in (run for run in material.runs if run.folder and run.facts.figures):
-        title = f"Pictures: {run.profile}, base {run.base_res}"
-        sections.append(Section(title, _pictures(run, folder)))
+    for run in material.runs:
+        if (home := run.folder) and run.facts.figures:
+            told = f"Profile {run.label}; as in the report of this run, {run.origin}."
+            there = [f for f in run.facts.figures if (home / f.file).is_file()]
+            pictures = (replace(f, file=os.path.relpath(home / f.file, folder)) for f in there)
+            title = f"Pictures: {run.profile}, base {run.base_res}"
+            sections.append(Section(title, (told, *pictures)))
     sections += [
         Section("The paper's tables", tables("imagenet-", "fd-dinov2-")),
         Section("One-step generators since", tables("one-step-")),
         *([Section("What the paper's size would take", tables("plan-"))] if material.plans else []),
         Section("Sources", (named["sources"],)),
-        Section("How to read the numbers", _reading(material)),
+        Section("How to read the numbers", (*_READING, _MADE.format(material.revision))),
     ]
-    return Document("The reproduction so far", _summary(material, verdicts), tuple(sections))
+    full = sum(run.full_size for run in material.runs)
+    size = f"{full} of them at the paper's full size." if full else _SMALL
+    named_profiles = listed(f"`{profile}`" for profile in profiles) or "none"
+    summary = (
+        f"Experiments: {len(material.runs)} (profiles {named_profiles}); studies: "
+        f"{len(material.studies)}. {size} {ledger.counted(verdicts)}"
+    )
+    return Document("The reproduction so far", summary, tuple(sections))
 
 
 def study_blocks(
@@ -186,20 +205,30 @@ def study_blocks(
     """
     card = study.card
     mine = [j for j in verdicts if j.study is not None and j.study.folder == study.folder]
-    links = study_links(card.study, study, folder)
-    blocks: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
-    blocks += [study_verdicts(mine)] if mine else []
-    blocks += [*nearest_tables(study), *_failures(study)]
+    links = ledger.study_links(card.study, study, folder)
+    made: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
+    made += [ledger.study_verdicts(mine)] if mine else []
+    made += [*nearest_tables(study), *_failures(study)]
     for group, what in GROUPS.items():
         name = _file_name(study, group)
-        if (width := draw_study(study, group, folder / f"{name}.png")) is not None:
+        if (drawn := draw_study(study, group, folder / f"{name}.png")) is not None:
+            width, left_out = drawn
+            told = named[name].caption
+            metric = card.axis_metric
+            how = f"every student over its teacher's {metric}; " if metric else ""
+            caption = (
+                f"{told} Drawn: {how}a point a training seed, lines or bars at their means, "
+                "logarithmic where values span 8×."
+            )
+            caption += " The intervals are in the table." if "±" in told else ""
+            caption += f" Panels that are in the table only: {left_out}." if left_out else ""
             alt = f"Results of the study {card.study}: {what}"
-            blocks.append(Figure(f"{name}.png", _drawn(study, group, named[name]), alt, width))
-        blocks += [named[name]] if name in named else []
+            made.append(Figure(f"{name}.png", caption, alt, width))
+        made += [named[name]] if name in named else []
     for figure in card.figures:
         file = os.path.relpath(study.folder / figure.file, folder)
-        blocks.append(replace(figure, file=file, caption=f"{figure.caption} {ran(card)}"))
-    return tuple(blocks)
+        made.append(replace(figure, file=file, caption=f"{figure.caption} {ran(card)}"))
+    return tuple(made)
 
 
 def _file_name(study: StudyResults, group: str) -> str:
@@ -208,86 +237,18 @@ def _file_name(study: StudyResults, group: str) -> str:
 
 def _failures(study: StudyResults) -> list[Table]:
     """Signatures of failure, a line a variant and resolution."""
-    failures = study.card.failures
-    if not failures:
+    card = study.card
+    seen = {(f.variant, f.resolution, f.signature): f"{f.seeds} of {f.of}" for f in card.failures}
+    if not seen:
         return []
-    signatures = list(dict.fromkeys(f.signature for f in failures))
-    seen = {(f.variant, f.resolution, f.signature): f"{f.seeds} of {f.of}" for f in failures}
+    signatures = list(dict.fromkeys(f.signature for f in card.failures))
     rows = [
-        (study.card.variants.get(variant, variant), f"{size}×{size}",
+        (card.variants.get(variant, variant), f"{size}×{size}",
          *(seen.get((variant, size, name), "–") for name in signatures))
-        for variant, size in dict.fromkeys((f.variant, f.resolution) for f in failures)
+        for variant, size in dict.fromkeys((f.variant, f.resolution) for f in card.failures)
     ]  # fmt: skip
     caption = (
         "**Signatures of failure**, training seeds that show one. Variants and resolutions that "
-        f"show none are left out. {_THRESHOLDS} The values are in the tables below. "
-        f"{ran(study.card)}"
+        f"show none are left out. {_THRESHOLDS} The values are in the tables below. {ran(card)}"
     )
     return [table(caption, ("Variant", "Growth to", *(n.capitalize() for n in signatures)), rows)]
-
-
-def _drawn(study: StudyResults, group: str, table: Table) -> str:
-    """The table's caption, and how it is drawn."""
-    metric = study.card.axis_metric
-    how = f"every student over its teacher's {metric}; " if metric else ""
-    left_out = len(panels_of(study, group)) - len(drawn_panels(study, group))
-    more = " The intervals are in the table." if "±" in table.caption else ""
-    more += f" Panels that are in the table only: {left_out}." if left_out else ""
-    return (
-        f"{table.caption} Drawn: {how}a point a training seed, lines or bars at their means, "
-        f"logarithmic where values span 8×.{more}"
-    )
-
-
-def _summary(material: Material, verdicts: Sequence[Verdict]) -> str:
-    profiles = listed(f"`{run.profile}`" for run in material.runs) or "none"
-    full = sum(run.full_size for run in material.runs)
-    size = (
-        f"{full} of them at the paper's full size."
-        if full
-        else "**None is at the paper's full size**: measured values are of scaled-down runs on "
-        "other data and are never set against published figures."
-    )
-    return (
-        f"Experiments: {len(material.runs)} (profiles {profiles}); studies: "
-        f"{len(material.studies)}. {size} {counted(verdicts)}"
-    )
-
-
-def _runs(material: Material) -> str:
-    if not material.runs:
-        return "Nothing was run yet: `dvc repro`, then `pagoda report`."
-    lines = [
-        f"{run.label}: {run.facts.data or 'data not recorded'}; {run.origin}; code "
-        + listed(f"`{row.revision}`" for row in run.rows)
-        for run in material.runs
-    ]
-    return "Experiments, one run each: " + ". ".join(lines) + "."
-
-
-def _pictures(run: Run, folder: Path) -> tuple[Block, ...]:
-    """The run's own pictures: distances, grids, nearest real images, learning curves."""
-    assert run.folder is not None
-    blocks: list[Block] = [f"Profile {run.label}; as in the report of this run, {run.origin}."]
-    for figure in run.facts.figures:
-        if (run.folder / figure.file).is_file():
-            file = os.path.relpath(run.folder / figure.file, folder)
-            blocks.append(replace(figure, file=file))
-    return tuple(blocks)
-
-
-def _reading(material: Material) -> tuple[Block, ...]:
-    return (
-        "A measured column is a metric under one protocol: what is measured, in which features, on "
-        "how many images. FD in the features of a small classifier is not FID. Values of different "
-        "protocols or feature networks never share a column; where lines are resolutions, each is "
-        "compared with real images of its own.",
-        "Hovering over a number, or tapping it, shows where it comes from: seed by seed, n, "
-        "reference, features, code and device; of a published figure, its source. The same stands "
-        "in the CSV of the table.",
-        "Published figures are data with a source and a grade each. Ours and theirs are never "
-        "blended, and an empty cell means that nobody could source it: "
-        "`pagoda report --published FILE` adds a file of your own.",
-        f"Every table is here as CSV and LaTeX too, under `tables/`. Page made by code "
-        f"`{material.revision}`.",
-    )

@@ -17,6 +17,9 @@ NOISE = 3.0
 
 HOLDS, FAILS, NOT_MEASURED = "holds", "does not hold", "not measured"
 _MARKS = {HOLDS: "✓", FAILS: "✗", NOT_MEASURED: "–"}
+_Rule = tuple[str, tuple[str, int], tuple[str, int], float]
+"""In words; the value and its yardstick, each a generator and its resolution; what the value is at
+most (or below), in yardsticks."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ def verdicts(experiment: Experiment) -> list[Verdict]:
     """Check every rule under every distance protocol that was measured."""
     base = experiment.config.base_res
     student = ("student", base)
-    # Text, value, yardstick, limit: the value is at most (or below) limit times the yardstick.
-    rules = [
+    rules: list[_Rule] = [
         (f"The one-step student is within {STUDENT_TO_TEACHER:g}× of its teacher",
          student, ("teacher", base), STUDENT_TO_TEACHER),
         (f"The student is at least {UNTRAINED_TO_STUDENT:g}× below an untrained generator",
@@ -51,7 +53,7 @@ def verdicts(experiment: Experiment) -> list[Verdict]:
             (f"{at} within {GROWN_TO_STUDENT:g}× of the student at {base}×{base}", grown, student,
              GROWN_TO_STUDENT),
         ]  # fmt: skip
-    return [_check(experiment, *rule, p) for p in distance_protocols(experiment) for rule in rules]
+    return [_check(experiment, p, rule) for p in distance_protocols(experiment) for rule in rules]
 
 
 def verdict_table(experiment: Experiment) -> Table:
@@ -68,15 +70,17 @@ def verdict_table(experiment: Experiment) -> Table:
     )
 
 
-def _check(
-    experiment: Experiment,
-    text: str,
-    of: tuple[str, int],
-    to: tuple[str, int],
-    limit: float,
-    protocol: str,
-) -> Verdict:
-    value, yardstick = (_distance(experiment, *where, protocol) for where in (of, to))
+def _check(experiment: Experiment, protocol: str, rule: _Rule) -> Verdict:
+    text, of, to, limit = rule
+
+    def distance(generator: str, resolution: int) -> float | None:
+        found = [r for r in experiment.evaluations[resolution].rows if r.metric in DISTANCES
+                 and r.protocol == protocol and r.generator == generator]  # fmt: skip
+        if len(found) > 1:  # a rule over an ambiguous value would mean nothing
+            raise ValueError(f"{len(found)} rows where one was expected: {found[0]}")
+        return found[0].number if found else None
+
+    value, yardstick = distance(*of), distance(*to)
     if value is None or yardstick is None:
         return Verdict(text, f"`{protocol}` of one of the two is missing", NOT_MEASURED)
     bound = limit * yardstick
@@ -86,21 +90,9 @@ def _check(
         far, near = f"{number(value / yardstick)}× as far", f"{number(yardstick / value)}× closer"
         measured += f": {far if value > yardstick else near}"
     # Of the untrained control, at the base resolution where this one has none.
-    places = ("untrained", of[1]), ("untrained", experiment.config.base_res)
-    found = (_distance(experiment, *place, protocol) for place in places)
-    noise = next((d for d in found if d is not None), None)
+    noise = distance("untrained", of[1])
+    noise = distance("untrained", experiment.config.base_res) if noise is None else noise
     if holds and noise is not None and value * NOISE > noise:
         measured += f", but an untrained generator is at {number(noise)}: this is noise"
         holds = False
     return Verdict(text, f"{measured} (`{protocol}`)", HOLDS if holds else FAILS)
-
-
-def _distance(
-    experiment: Experiment, generator: str, resolution: int, protocol: str
-) -> float | None:
-    """The one value; None if there is none."""
-    found = [r for r in experiment.evaluations[resolution].rows if r.metric in DISTANCES
-             and r.protocol == protocol and r.generator == generator]  # fmt: skip
-    if len(found) > 1:  # a rule over an ambiguous value would mean nothing
-        raise ValueError(f"{len(found)} rows where one was expected: {found[0]}")
-    return found[0].number if found else None

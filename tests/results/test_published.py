@@ -11,6 +11,7 @@ from pagoda.errors import PagodaError
 from pagoda.results.published import COLUMNS, FOLDER, PRIMARY, SECONDARY, USER, read_published
 
 ROW = "table1_imagenet,ImageNet,64,PaGoDA,no,IS,12.5,1,,,my own run"
+OURS = ("PaGoDA", "FID", "table1_imagenet")
 
 
 def own_file(tmp_path: Path, line: str = ROW) -> Path:
@@ -28,17 +29,11 @@ def test_every_row_of_the_projects_files_is_read_and_sourced() -> None:
 
 
 def test_the_papers_own_figures_are_there() -> None:
-    text = (FOLDER / "paper_tables.csv").open(newline="")
-    written = {
-        (r["resolution"], r["value"])
-        for r in csv.DictReader(text)
-        if r["method"] == "PaGoDA" and r["metric"] == "FID" and r["table"] == "table1_imagenet"
-    }
-    read = {
-        (str(p.resolution), f"{p.value:g}")
-        for p in read_published()
-        if p.method == "PaGoDA" and p.metric == "FID" and p.table == "table1_imagenet"
-    }
+    with (FOLDER / "paper_tables.csv").open(newline="") as text:
+        written = {(r["resolution"], r["value"]) for r in csv.DictReader(text)
+                   if (r["method"], r["metric"], r["table"]) == OURS}  # fmt: skip
+    read = {(str(p.resolution), f"{p.value:g}") for p in read_published()
+            if (p.method, p.metric, p.table) == OURS}  # fmt: skip
     assert {r for r, _ in read} == {"64", "128", "256", "512"}
     assert read == written
 

@@ -58,7 +58,7 @@ def test_a_variant_that_is_a_diffusion_model_is_drawn_beside_the_others(axis_met
     rows = make_rows({"few": [1.0]}) + make_rows({"many": [2.0]}, generator="teacher")
     rows = [dataclasses.replace(r, metric="seconds_per_image", protocol="s") for r in rows]
     found = study(rows, metrics=("seconds_per_image",), axis_metric=axis_metric)
-    drawn = [curves_of(found, panel) for panel in panels_of(found, COST)]
+    drawn = [curves_of(found, panel) for panel in panels_of(found, COST).values()]
     expected = [] if axis_metric else [[1e3, 2e3]]
     assert [[v for values in c[""].values() for v in values] for c in drawn if c] == expected
 

@@ -74,14 +74,8 @@ def test_runs_differ_in_variant_axis_and_seed_and_compare_in_every_metric(client
     track_studies()
     runs = by_variant(client)
     few, many = runs["few", "0"].data, runs["many", "0"].data
-    assert few.params == {
-        "variant": "few",
-        "label": "1 %",
-        "seed": "0",
-        "axis": "0.01",
-        "log10_axis": "-2",
-        "base_res": "8",
-    }
+    assert few.params == {"variant": "few", "label": "1 %", "seed": "0", "axis": "0.01",
+                          "log10_axis": "-2", "base_res": "8"}  # fmt: skip
     assert {k for k in few.params if few.params[k] != many.params[k]} == {
         "variant", "label", "axis", "log10_axis",
     }  # fmt: skip

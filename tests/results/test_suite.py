@@ -30,6 +30,7 @@ from pagoda.results.studies import find_studies, read_study, study_folder, write
 from pagoda.results.study_tables import write_summary
 from pagoda.results.suite import Material, gather, suite_tables, write_suite
 from pagoda.rows import Row
+from pagoda.rows import to_csv as rows_to_csv
 from tests.results.synthetic import Page, make_config, result_rows, write_experiment
 from tests.results.synthetic_study import make_card, make_rows
 
@@ -64,22 +65,21 @@ def make_run(config: Config, **overrides: object) -> Run:
     return dataclasses.replace(run, **overrides)  # type: ignore[arg-type]
 
 
-def test_other_evaluations_of_a_generator_stand_in_its_line(
-    project: tuple[Config, Path], tmp_path: Path
-) -> None:
+def test_other_evaluations_of_a_generator_stand_in_its_line(tmp_path: Path) -> None:
     """FID of the released weights, measured by ``pagoda evaluate``, beside the published ones."""
-    config, folder = project
-    top = config.resolutions[-1]
-    shutil.copytree(folder / Paths(config).report, tmp_path / "official" / f"b{config.base_res}")
-    row = result_rows(config, top)[0] | {"generator": "64", "metric": "fid", "value": 1.75,
-                                         "protocol": "fid_legacy_tensorflow_50k"}  # fmt: skip
+    rows = [row | {"resolution": 64} for row in result_rows(make_config(), 32)]
+    results = tmp_path / "official" / "b8" / "results.csv"
+    results.parent.mkdir(parents=True)
+    results.write_text(rows_to_csv(Row(**row) for row in rows))
+    row = rows[0] | {"generator": "64", "metric": "fid", "value": 1.75,
+                     "protocol": "fid_legacy_tensorflow_50k"}  # fmt: skip
     (tmp_path / "official" / "evaluations").mkdir()
     file = tmp_path / "official" / "evaluations" / "top.json"
     file.write_text(
         json.dumps({"reference": {}, "rows": [row, row | {"base_res": None, "value": 9.0}]})
     )
     (run,) = find_runs(tmp_path)
-    table = Paper([], [run]).imagenet(top)
+    table = Paper([], [run]).tables()["imagenet-64"]
     assert column(table, "FID ↓ `fid_legacy_tensorflow_50k`") == ["1.75"]
     file.write_text("{}")
     with pytest.raises(PagodaError, match="no rows of 'pagoda evaluate'"):
@@ -192,7 +192,7 @@ def test_published_and_measured_never_share_a_column() -> None:
     run = make_run(make_config(), profile="imagenet")
     rows = tuple(dataclasses.replace(r, resolution=r.size * 8) for r in run.rows)
     run = dataclasses.replace(run, rows=rows, base_res=64)
-    table = Paper(PUBLISHED, [run]).imagenet(64)
+    table = Paper(PUBLISHED, [run]).tables()["imagenet-64"]
     kinds = column(table, "Row")
     assert kinds.count("measured here") == 1
     for name in table.header[4:]:
@@ -207,69 +207,52 @@ def test_scaled_down_runs_are_labelled_and_stay_out_of_the_papers_columns() -> N
         assert not any(name.startswith(("FID", "Source")) for name in table.header)
     full = dataclasses.replace(run, profile="imagenet")
     assert "scaled down" not in measured_table([full]).caption.lower()
-    published = [
-        Paper(PUBLISHED).base_resolution(),
-        Paper(PUBLISHED).upsampling(),
-    ]
-    assert all("published, full size" in table.caption for table in published)
+    assert all("published, full size" in t.caption for t in Paper(PUBLISHED).tables().values())
 
 
 def test_equal_protocols_of_different_references_get_columns_of_their_own() -> None:
     first = make_run(make_config())
     rows = tuple(dataclasses.replace(r, reference="bb" * 32) for r in first.rows)
     second = dataclasses.replace(first, profile="other", rows=rows)
-    table = way_up_table([first, second])
-    for name in table.header:
-        if name.startswith("FD "):
-            runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
-            assert len(set(runs)) == 1
     third = dataclasses.replace(second, profile=first.profile, facts=Facts(1))
-    table = measured_table([first, third])
-    for name in (n for n in table.header if n.startswith("FD ")):
-        runs = [r[0].text for r in table.rows if r[table.header.index(name)].text]
-        assert len(set(runs)) == 1
-
-
-def test_an_empty_published_cell_stays_empty_until_a_user_fills_it(tmp_path: Path) -> None:
-    def inception_score(own: Path | None) -> str:
-        published = read_published(own=own)
-        table = Paper(published).imagenet(64)
-        row = next(r for r in table.rows if r[0].text == "**PaGoDA**")
-        return row[table.header.index("IS ↑")].text
-
-    assert inception_score(None) == ""
-    own = tmp_path / "own.csv"
-    head = (FOLDER / "one_step.csv").read_text().splitlines()[0]
-    own.write_text(f"{head}\ntable1_imagenet,ImageNet,64,PaGoDA,no,IS,12.5,1,,,my run\n")
-    assert inception_score(own) == "12.5‡"
+    for table in (way_up_table([first, second]), measured_table([first, third])):
+        names = [name for name in table.header if name.startswith("FD ")]
+        assert names
+        for name in names:
+            runs = {r[0].text for r in table.rows if r[table.header.index(name)].text}
+            assert len(runs) == 1
 
 
 def test_a_users_file_fills_the_papers_table_of_base_resolutions(tmp_path: Path) -> None:
     own, head = tmp_path / "own.csv", (FOLDER / "one_step.csv").read_text().splitlines()[0]
     line = 'table2_base_resolution,ImageNet,64,"PaGoDA, base {}",no,FID,9.5,1,,,mine'
     own.write_text("\n".join([head, line.format(32), line.format(16)]))
-    before = Paper(PUBLISHED).base_resolution()
-    published = read_published(ROOT / FOLDER, own=own)
-    table = Paper(published).base_resolution()
+    before = Paper(PUBLISHED).tables()["base-resolution"]
+    table = Paper(read_published(ROOT / FOLDER, own=own)).tables()["base-resolution"]
     assert column(before, "FID 64×64 ↓")[1] == ""
     assert column(table, "Method")[1:] == ["PaGoDA, base 32", "PaGoDA, base 16"]
     assert column(table, "FID 64×64 ↓")[1:] == ["9.5‡", "9.5‡"]
     assert column(table, "FID 32×32 ↓") == [*column(before, "FID 32×32 ↓"), ""]
 
 
-def test_the_documented_file_of_a_user_fills_the_cell_and_names_its_source(tmp_path: Path) -> None:
+def test_an_empty_cell_stays_empty_until_the_documented_file_of_a_user_fills_it(
+    tmp_path: Path,
+) -> None:
+    def shown(paper: Paper) -> tuple[str, str]:
+        table = paper.tables()["imagenet-64"]
+        (row,) = [r for r in table.rows if r[0].text == "**PaGoDA**"]
+        return row[table.header.index("IS ↑")].text, row[table.header.index("Source")].text
+
+    assert shown(Paper(PUBLISHED))[0] == ""
     lines = (ROOT / "docs" / "report.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("    table,dataset,"))
     own = tmp_path / "own.csv"
     own.write_text("\n".join(line.strip() for line in lines[start : start + 2]) + "\n")
-    published = read_published(ROOT / FOLDER, own=own)
-    paper = Paper(published)
-    table = paper.imagenet(64)
-    (row,) = [r for r in table.rows if r[0].text == "**PaGoDA**"]
-    assert row[table.header.index("IS ↑")].text.endswith("‡")
-    listed = {r[0].text: (r[1].text, r[2].text) for r in paper.sources().rows}
-    cited = row[table.header.index("Source")].text.split(", ")
-    assert ("where I read it", "user") in {listed[number] for number in cited}
+    paper = Paper(read_published(ROOT / FOLDER, own=own))
+    value, cited = shown(paper)
+    assert value.endswith("‡")
+    listed = {r[0].text: (r[1].text, r[2].text) for r in paper.source_table().rows}
+    assert ("where I read it", "user") in {listed[number] for number in cited.split(", ")}
 
 
 def test_every_table_of_the_paper_is_there_as_text_csv_latex_and_html(
@@ -293,7 +276,7 @@ def test_every_table_of_the_paper_is_there_as_text_csv_latex_and_html(
 
 
 def test_sources_that_differ_are_both_shown() -> None:
-    table = Paper(PUBLISHED).imagenet(64)
+    table = Paper(PUBLISHED).tables()["imagenet-64"]
     cells = [c for row in table.rows for c in row if " / " in c.text]
     assert cells
     assert all(";" in c.title for c in cells)
@@ -356,7 +339,7 @@ def test_latex_is_escaped_and_balanced() -> None:
     assert escape("a_b & `x_1` **50 %** {↓}") == (
         r"a\_b \& \texttt{x\_1} \textbf{50 \%} \{$\downarrow$\}"
     )
-    table = Paper(PUBLISHED).imagenet(512)
+    table = Paper(PUBLISHED).tables()["imagenet-512"]
     text = to_latex(table, "t")
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     width = len(re.findall(r"(?<!\\)&", text.split(r"\toprule")[1].split(r"\midrule")[0]))
