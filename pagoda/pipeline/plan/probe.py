@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.pipeline.plan.count import feature_network, features_training
-from pagoda.pipeline.plan.rows import Reached
 from pagoda.pipeline.stages.compute import Untrained, step_flops
 from pagoda.pipeline.stages.device import device_name, pick_device
 from pagoda.training.draw import GlobalDraw
@@ -24,26 +22,12 @@ _FIRST = 4  # images of the step that says how many more a second bears
 _AIM_S = 1.0
 _I, _PROGRESS = 1, 0.999  # a step with all losses and no rare penalty
 
-Call = Callable[[], object]
+Make = Callable[[int], Callable[[], object]]
+"""Prepares a call on so many images."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Work of a stage.
-
-    Attributes:
-        most: images of the stage's own batch.
-        flops: counted operations of a call on so many images.
-        make: prepares a call on so many images.
-    """
-
-    most: int
-    flops: Callable[[int], float]
-    make: Callable[[int], Call]
-
-
-def probe(config: Config, images: int) -> Reached:
-    """FLOP/s on training steps of every stage, and on evaluations of the teacher.
+def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
+    """The device, and TFLOP/s on training steps of every stage and evaluations of the teacher.
 
     Seconds a stage: of the stage's own batch, or of as many images as a second bears. Weights are
     random, which moves no time, and so are the images.
@@ -55,30 +39,30 @@ def probe(config: Config, images: int) -> Reached:
     device, classes = pick_device(), config.data.num_classes
     counted, real = (Untrained(config, classes, images, *on) for on in ((), (device,)))
 
-    def training(stage: str) -> _Job:
-        def make(n: int) -> Call:
+    def training(stage: str) -> float:
+        def make(n: int) -> Callable[[], object]:
             method = real.method(stage, n)
             return lambda: run_step(method, GlobalDraw(device), _I, _PROGRESS)
 
-        def flops(n: int) -> float:
-            return step_flops(counted.method(stage, n), _I, _PROGRESS)
+        batch = getattr(config, stage.partition("-")[0]).optim.batch
+        n, seconds = _timed(make, batch)
+        return step_flops(counted.method(stage, n), _I, _PROGRESS) / seconds
 
-        return _Job(getattr(config, stage.partition("-")[0]).optim.batch, flops, make)
-
-    jobs = {"features": _features(config, device), "invert": _inversion(config, counted, real)}
-    growth = [f"grow-{r}" for r in config.resolutions[1:]]
-    for stage in ("teacher", "distill", *growth):
+    n, seconds = _timed(_features(config, device), config.features.batch)
+    reached = {"features": features_training(feature_network(config)) * n / seconds}
+    n, seconds = _timed(_inversion(config, real), config.invert.batch)
+    reached["invert"] = counted.denoiser_call * n / seconds
+    for stage in ("teacher", "distill", *(f"grow-{r}" for r in config.resolutions[1:])):
         if getattr(config, stage.partition("-")[0]).imported == NO_WEIGHTS:
-            jobs[stage.replace("-", "@")] = training(stage)
+            reached[stage.replace("-", "@")] = training(stage)
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return Reached(device_name(device) + threads, {name: _rate(j) for name, j in jobs.items()})
+    return device_name(device) + threads, {name: v / 1e12 for name, v in reached.items()}
 
 
-def _features(config: Config, device: torch.device) -> _Job:
+def _features(config: Config, device: torch.device) -> Make:
     section, side = config.features, config.target_res
-    each = features_training(feature_network(config))
 
-    def make(n: int) -> Call:
+    def make(n: int) -> Callable[[], object]:
         widths = config.data.num_classes, side, section.channels, section.dim, 1
         network = FeatureNetwork(*widths).to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
@@ -93,42 +77,42 @@ def _features(config: Config, device: torch.device) -> _Job:
 
         return call
 
-    return _Job(section.batch, lambda n: each * n, make)
+    return make
 
 
-def _inversion(config: Config, counted: Untrained, real: Untrained) -> _Job:
-    section, device, side = config.invert, real.device, config.base_res
+def _inversion(config: Config, real: Untrained) -> Make:
+    device, side = real.device, config.base_res
     network = real.denoiser().eval().to(memory_format=torch.channels_last)
 
-    def make(n: int) -> Call:
+    def make(n: int) -> Callable[[], object]:
         x = torch.zeros(n, 3, side, side, device=device)
         x = x.contiguous(memory_format=torch.channels_last)
         y, sigma = torch.zeros(n, dtype=torch.int64).to(device), torch.ones(n).to(device)
 
         def call() -> object:
-            with torch.inference_mode(), autocast(device, section.precision):
+            with torch.inference_mode(), autocast(device, config.invert.precision):
                 return network(x, sigma, y)
 
         return call
 
-    return _Job(section.batch, lambda n: counted.denoiser_call * n, make)
+    return make
 
 
-def _rate(job: _Job) -> float:
-    """FLOP/s of the job on its own batch, or on as many images as a second bears."""
-    first = min(_FIRST, job.most)
-    call = job.make(first)
+def _timed(make: Make, most: int) -> tuple[int, float]:
+    """Images of a call, ``most`` or as many as a second bears, and its median seconds."""
+    first = min(_FIRST, most)
+    call = make(first)
     call()  # the first is slow
-    n = max(first, min(job.most, int(first * _AIM_S / _seconds(call))))
-    call = job.make(n)
+    n = max(first, min(most, int(first * _AIM_S / _seconds(call))))
+    call = make(n)
     call()
     seconds = [_seconds(call)]
     while sum(seconds) < _AIM_S:
         seconds.append(_seconds(call))
-    return job.flops(n) / statistics.median(seconds)
+    return n, statistics.median(seconds)
 
 
-def _seconds(call: Call) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     if torch.cuda.is_available():
