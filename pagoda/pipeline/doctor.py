@@ -22,7 +22,7 @@ from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_c
 from pagoda.config.revision import code_revision, revision_trouble
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
-from pagoda.results.mlflow_store import find_store, shown, usable_store
+from pagoda.results.mlflow_store import check_store, find_store, shown
 
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
@@ -307,6 +307,8 @@ def _torchvision_answers(name: str) -> bool:
 
 def _store() -> Finding:
     uri = find_store().uri
-    if wrong := usable_store(uri):
-        return Finding("mlflow", wrong, "broken")
+    try:
+        check_store(uri)
+    except PagodaError as error:
+        return Finding("mlflow", str(error), "broken")
     return Finding("mlflow", shown(uri))
