@@ -75,21 +75,9 @@ def make_plan(
         SCHEMA, config.name, config.resolutions, *images, counted.untrained.pairs,
         nfe(section.steps, section.solver, inverse=True, guidance=section.guidance), utilisation,
         cards, [replace(stage, hours=hours(stage)) for stage in stages], growth, probed_on,
-        dict(reached or {}), extractors, uncounted(extractors),
+        dict(reached or {}), extractors,
+        [text for text in extractors if text != NAME and not feature_flops(text)],
     )  # fmt: skip
-
-
-def feature_flops(extractors: Iterable[str]) -> float:
-    """FLOPs of one image through all published networks of ``reference.extractors``.
-
-    The embedded classifier is counted apart, and a ``custom`` network is not known.
-    """
-    return sum(map(_published, extractors))
-
-
-def uncounted(extractors: list[str]) -> list[str]:
-    """Those that :func:`feature_flops` has no count of."""
-    return [text for text in extractors if text != NAME and not _published(text)]
 
 
 def features_training(network: FeatureNetwork) -> float:
@@ -114,8 +102,11 @@ def _outputs(network: FeatureNetwork, x: Tensor) -> Tensor:
 
 
 @cache
-def _published(extractor: str) -> float:
-    """FLOPs of one image; 0 of a network that is not known."""
+def feature_flops(extractor: str) -> float:
+    """FLOPs of one image through a published network of ``reference.extractors``.
+
+    0 of the embedded classifier, which is counted apart, and of a ``custom`` one, not known here.
+    """
     family, _, rest = extractor.partition(":")
     if family == "dinov2":
         # Projections, MLP and attention of t tokens of width w in l layers, l (24 t w^2 + 4 t^2 w),
@@ -157,7 +148,7 @@ class _Count:
         self.features, self.denoiser = feature_network(config), self.untrained.denoiser()
         x = torch.zeros(_BATCH, 3, config.target_res, config.target_res, device=META)
         self.features_call = forward_flops(partial(_outputs, self.features), x) / _BATCH
-        self.seen_call = self.features_call + feature_flops(config.reference.extractors)
+        self.seen_call = self.features_call + sum(map(feature_flops, config.reference.extractors))
         self.generators = {r: self.untrained.generator(r) for r in config.resolutions}
         self.calls = {
             r: self.untrained.call(g, config.base_res) for r, g in self.generators.items()
