@@ -238,8 +238,7 @@ def start_of(path: Path, history: History) -> int:
 def _finished(client: MlflowClient, where: str, identity: str) -> str | None:
     """The finished run of that identity, None if there is none."""
     rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
-    runs = client.search_runs([where], rule, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    return next((str(r.info.run_id) for r in client.search_runs([where], rule)), None)
 
 
 def _record(experiment: Experiment, report: Path) -> Record:
@@ -283,6 +282,5 @@ def _results(experiment: Experiment) -> list[Point]:
 
 def _points(name: str, row: Row, step: int = 0) -> list[Point]:
     """A row's value, and beside it what it has of ``sd``, ``low`` and ``high``."""
-    more = {f"{name}/sd": row.sd, f"{name}/low": row.low, f"{name}/high": row.high}
-    found = {name: row.value} | more
-    return [Point(key, value, step) for key, value in found.items() if value is not None]
+    found = {"": row.value, "/sd": row.sd, "/low": row.low, "/high": row.high}
+    return [Point(name + end, value, step) for end, value in found.items() if value is not None]
