@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -22,8 +23,7 @@ _FIRST = 4  # images of the step that says how many more a second bears
 _AIM_S = 1.0
 _I, _PROGRESS = 1, 0.999  # a step with all losses and no rare penalty
 
-Make = Callable[[int], Callable[[], object]]
-"""Prepares a call on so many images."""
+Call = Callable[[], object]
 
 
 def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
@@ -38,68 +38,68 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
     """
     device, classes = pick_device(), config.data.num_classes
     counted, real = (Untrained(config, classes, images, *on) for on in ((), (device,)))
+    each = features_training(feature_network(config))
+    reached = {
+        "features": _rate(partial(_features, config, device), config.features.batch,
+                          lambda n: each * n),
+        "invert": _rate(partial(_inversion, config, real), config.invert.batch,
+                        lambda n: counted.denoiser_call * n),
+    }  # fmt: skip
 
-    def training(stage: str) -> float:
-        def make(n: int) -> Callable[[], object]:
-            method = real.method(stage, n)
-            return lambda: run_step(method, GlobalDraw(device), _I, _PROGRESS)
+    def step(stage: str, n: int) -> Call:
+        return partial(run_step, real.method(stage, n), GlobalDraw(device), _I, _PROGRESS)
 
-        batch = getattr(config, stage.partition("-")[0]).optim.batch
-        n, seconds = _timed(make, batch)
-        return step_flops(counted.method(stage, n), _I, _PROGRESS) / seconds
-
-    n, seconds = _timed(_features(config, device), config.features.batch)
-    reached = {"features": features_training(feature_network(config)) * n / seconds}
-    n, seconds = _timed(_inversion(config, real), config.invert.batch)
-    reached["invert"] = counted.denoiser_call * n / seconds
     for stage in ("teacher", "distill", *(f"grow-{r}" for r in config.resolutions[1:])):
-        if getattr(config, stage.partition("-")[0]).imported == NO_WEIGHTS:
-            reached[stage.replace("-", "@")] = training(stage)
+        section = getattr(config, stage.partition("-")[0])
+        if section.imported == NO_WEIGHTS:
+            reached[stage.replace("-", "@")] = _rate(
+                partial(step, stage), section.optim.batch,
+                lambda n, s=stage: step_flops(counted.method(s, n), _I, _PROGRESS),  # type: ignore[misc]
+            )  # fmt: skip
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return device_name(device) + threads, {name: v / 1e12 for name, v in reached.items()}
+    return device_name(device) + threads, reached
 
 
-def _features(config: Config, device: torch.device) -> Make:
+def _features(config: Config, device: torch.device, n: int) -> Call:
+    """A training step of the feature network."""
     section, side = config.features, config.target_res
+    widths = config.data.num_classes, side, section.channels, section.dim, 1
+    network = FeatureNetwork(*widths).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    x = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).to(device)
+    y = torch.zeros(n, dtype=torch.int64, device=device)
 
-    def make(n: int) -> Callable[[], object]:
-        widths = config.data.num_classes, side, section.channels, section.dim, 1
-        network = FeatureNetwork(*widths).to(device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-        x = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).to(device)
-        y = torch.zeros(n, dtype=torch.int64, device=device)
+    def call() -> object:
+        loss = F.cross_entropy(network(x)[1], y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return optimizer.step()
 
-        def call() -> object:
-            loss = F.cross_entropy(network(x)[1], y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            return optimizer.step()
-
-        return call
-
-    return make
+    return call
 
 
-def _inversion(config: Config, real: Untrained) -> Make:
+def _inversion(config: Config, real: Untrained, n: int) -> Call:
+    """An evaluation of the teacher."""
     device, side = real.device, config.base_res
     network = real.denoiser().eval().to(memory_format=torch.channels_last)
+    x = torch.zeros(n, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    y, sigma = torch.zeros(n, dtype=torch.int64).to(device), torch.ones(n).to(device)
 
-    def make(n: int) -> Callable[[], object]:
-        x = torch.zeros(n, 3, side, side, device=device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        y, sigma = torch.zeros(n, dtype=torch.int64).to(device), torch.ones(n).to(device)
+    def call() -> object:
+        with torch.inference_mode(), autocast(device, config.invert.precision):
+            return network(x, sigma, y)
 
-        def call() -> object:
-            with torch.inference_mode(), autocast(device, config.invert.precision):
-                return network(x, sigma, y)
-
-        return call
-
-    return make
+    return call
 
 
-def _timed(make: Make, most: int) -> tuple[int, float]:
-    """Images of a call, ``most`` or as many as a second bears, and its median seconds."""
+def _rate(make: Callable[[int], Call], most: int, flops: Callable[[int], float]) -> float:
+    """TFLOP/s on ``most`` images a call, or on as many as a second bears.
+
+    Args:
+        make: prepares a call on so many images.
+        most: images of the stage's own batch.
+        flops: counted operations of such a call.
+    """
     first = min(_FIRST, most)
     call = make(first)
     call()  # the first is slow
@@ -109,10 +109,10 @@ def _timed(make: Make, most: int) -> tuple[int, float]:
     seconds = [_seconds(call)]
     while sum(seconds) < _AIM_S:
         seconds.append(_seconds(call))
-    return n, statistics.median(seconds)
+    return flops(n) / statistics.median(seconds) / 1e12
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(call: Call) -> float:
     start = time.perf_counter()
     call()
     if torch.cuda.is_available():

@@ -94,22 +94,17 @@ def image_counts(config: Config, given: tuple[int, int] | None = None) -> tuple[
     Raises:
         PagodaError: if they are not known and the files are not here.
     """
-    data = config.data
+    data, advice = config.data, "--images TRAIN,TEST says how many images there are"
     limits = data.train_images, data.test_images
-    if given is None and data.source == "embedded" and None not in limits:
-        given = limits[0] or 0, limits[1] or 0
-    whole = given or _KNOWN.get(data.source) or _KNOWN.get(data.hub or "") or _opened(config)
-    train, test = (
-        n if most is None else min(n, most) for n, most in zip(whole, limits, strict=True)
-    )
-    return train, test
-
-
-def _opened(config: Config) -> tuple[int, int]:
-    advice = "--images TRAIN,TEST says how many images there are"
-    if find(config.data.source).fetched:
-        raise PagodaError(f"the number of images of {config.data.hub} is not known here; {advice}")
+    whole = given or _KNOWN.get(data.source) or _KNOWN.get(data.hub or "")
+    if whole is None and data.source == "embedded" and None not in limits:
+        whole = limits[0] or 0, limits[1] or 0
+    if whole is None and find(data.source).fetched:
+        raise PagodaError(f"the number of images of {data.hub} is not known here; {advice}")
     try:
-        return len(open_split(config, "train")), len(open_split(config, "test"))
+        whole = whole or (len(open_split(config, "train")), len(open_split(config, "test")))
     except PagodaError as error:
         raise PagodaError(f"{error}; without it, {advice}") from None
+    train, test = (n if most is None else min(n, most)
+                   for n, most in zip(whole, limits, strict=True))  # fmt: skip
+    return train, test
