@@ -15,14 +15,13 @@ from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from pagoda.artifacts import MANIFEST
 from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_counts, load
 from pagoda.config.revision import code_revision, revision_trouble
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
-from pagoda.results.mlflow_store import find_store, shown, usable_store
+from pagoda.results.mlflow_store import check_store, find_store, shown
 
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
@@ -32,12 +31,17 @@ _LPIPS = "VGG16 of LPIPS"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. ``broken`` stops work; ``note`` costs time or surprises."""
+    """One line of the examination; a remedy of what is not broken saves time or surprises."""
 
     topic: str
     state: str
-    level: Literal["ok", "note", "broken"] = "ok"
     remedy: str = ""
+    broken: bool = False  # stops work
+
+    @property
+    def level(self) -> str:
+        """``ok``, ``note`` or ``broken``."""
+        return "broken" if self.broken else "note" if self.remedy else "ok"
 
 
 def examine(params: Path) -> list[Finding]:
@@ -46,7 +50,7 @@ def examine(params: Path) -> list[Finding]:
     try:
         config = load(params)
     except PagodaError as error:
-        return [*findings, Finding("params", str(error), "broken", "nothing runs before"), _store()]
+        return [*findings, Finding("params", str(error), "nothing runs before", True), _store()]
     ladder = " -> ".join(map(str, config.resolutions))
     findings.append(Finding("params", f"{config.name}, {ladder}"))
     return [*findings, _data(config), *_weights(config), *_networks(config), _store()]
@@ -65,18 +69,16 @@ def show(findings: list[Finding]) -> None:
         if f.remedy:
             text.append(f"\n-> {f.remedy}", style="bold")
         table.add_row(Text(f.level, style=colours[f.level]), f.topic, text)
-    broken = sum(f.level == "broken" for f in findings)
+    broken = sum(f.broken for f in findings)
     console = Console()
     console.print(table)
     console.print(f"{broken} to mend before anything runs" if broken else "ready")
 
 
 def _python() -> Finding:
-    state = f"{platform.python_version()} in {sys.prefix}"
-    if sys.prefix != sys.base_prefix:
-        return Finding("python", state)
-    remedy = "no virtual environment: 'uv sync --frozen' makes one in .venv"
-    return Finding("python", state, "note", remedy)
+    alone = sys.prefix != sys.base_prefix
+    remedy = "" if alone else "no virtual environment: 'uv sync --frozen' makes one in .venv"
+    return Finding("python", f"{platform.python_version()} in {sys.prefix}", remedy)
 
 
 def _torch() -> Finding:
@@ -84,14 +86,13 @@ def _torch() -> Finding:
         import torch
     except (ImportError, OSError) as error:
         remedy = "delete .venv, then 'uv sync --frozen'"
-        return Finding("torch", f"does not load ({error})", "broken", remedy)
+        return Finding("torch", f"does not load ({error})", remedy, True)
     if torch.cuda.is_available():
         return Finding("torch", f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
-    state = f"{torch.__version__}, no CUDA device: stages run on the CPU"
-    if not shutil.which("nvidia-smi"):
-        return Finding("torch", state)
+    driver = shutil.which("nvidia-smi")
     remedy = "there is an NVIDIA driver: compare its CUDA version (nvidia-smi) with torch's"
-    return Finding("torch", state, "note", remedy)
+    state = f"{torch.__version__}, no CUDA device: stages run on the CPU"
+    return Finding("torch", state, remedy if driver else "")
 
 
 def _threads() -> Finding:
@@ -108,8 +109,7 @@ def _threads() -> Finding:
         remedy = "busy: several threads then wait for each other; OMP_NUM_THREADS=1 is faster"
     elif threads == 1 and cores > 1 and load < cores - 1:
         remedy = "one thread only: unset OMP_NUM_THREADS"
-    state = f"{threads} threads on {cores} cores, load {load:.1f}"
-    return Finding("cpu", state, "note" if remedy else "ok", remedy)
+    return Finding("cpu", f"{threads} threads on {cores} cores, load {load:.1f}", remedy)
 
 
 def _memory() -> Finding:
@@ -119,33 +119,26 @@ def _memory() -> Finding:
         free = int(found[1]) * 1024 / _GIB
     else:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    if free >= _MEMORY_GIB:
-        return Finding("memory", f"{free:.1f} GiB available")
     remedy = f"the default profile takes up to {_MEMORY_GIB} GiB: close other programs"
-    return Finding("memory", f"{free:.1f} GiB available", "note", remedy)
+    return Finding("memory", f"{free:.1f} GiB available", remedy if free < _MEMORY_GIB else "")
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(".").free / _GIB
-    state = f"{free:.1f} GiB free here"
-    if free >= _DISK_GIB:
-        return Finding("disk", state)
+    little = free < _DISK_GIB
     remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
-    return Finding("disk", state, "broken", remedy)
+    return Finding("disk", f"{free:.1f} GiB free here", remedy if little else "", little)
 
 
 def _git() -> Finding:
     why, _, remedy = revision_trouble().partition("; ")
     if why:
-        return Finding("git", f"{why}: results would carry no revision", "broken", remedy)
+        return Finding("git", f"{why}: results would carry no revision", remedy, True)
     revision = code_revision()
     if not revision.endswith("+dirty"):
         return Finding("git", revision)
-    state, remedy = (
-        f"{revision}: uncommitted changes under pagoda/",
-        "so that results name their code",
-    )
-    return Finding("git", state, "note", f"commit them, {remedy}")
+    state = f"{revision}: uncommitted changes under pagoda/"
+    return Finding("git", state, "commit them, so that results name their code")
 
 
 def _dvc() -> Finding:
@@ -161,12 +154,12 @@ def _dvc() -> Finding:
         with Repo(str(project_root())) as repo:
             stages, changed = len(repo.index.stages), len(repo.status())
     except NotDvcRepoError:
-        return Finding("dvc", f"{version}, no project here", "broken", "work in a clone of pagoda")
+        return Finding("dvc", f"{version}, no project here", "work in a clone of pagoda", True)
     except LockError:
         return Finding("dvc", f"{version}, another DVC command is at work here")
     except DvcException as error:
         why, remedy = " ".join(str(error).split()), "mend dvc.yaml or .dvc, see 'dvc status'"
-        return Finding("dvc", f"{version}: {why}", "broken", remedy)
+        return Finding("dvc", f"{version}: {why}", remedy, True)
     state = f"{changed} of {stages} stages to run" if changed else f"{stages} stages, up to date"
     return Finding("dvc", f"{version}, {state}")
 
@@ -181,7 +174,7 @@ def _data(config: Config) -> Finding:
     try:
         sources = {split: open_split(config, split) for split in SPLITS}
     except PagodaError as error:
-        return Finding("data", str(error), "broken", "nothing can be cut before")
+        return Finding("data", str(error), "nothing can be cut before", True)
     counts = {split: len(source) for split, source in sources.items()}
     state = f"{data.source}: {counts['train']} training and {counts['test']} test images"
     if passed_over := sources["test"].passed_over:
@@ -189,33 +182,34 @@ def _data(config: Config) -> Finding:
     try:
         check_counts(config, counts)
     except PagodaError as error:
-        return Finding("data", f"{state}; {error}", "broken", "or add images")
+        return Finding("data", f"{state}; {error}", "or add images", True)
     return Finding("data", state)
 
 
 def _weights(config: Config) -> list[Finding]:
     """What is imported instead of trained; no line where all is trained."""
-    grown = [f"{config.grow.imported}/{r}" for r in config.growth]
-    folders = [
-        *(s.imported for s in (config.teacher, config.distill) if s.imported != NO_WEIGHTS),
-        *(grown if config.grow.imported != NO_WEIGHTS else []),
-    ]
-    missing = [f for f in folders if not (Path(f) / MANIFEST).is_file()]
-    if missing:
+    folders = [s.imported for s in (config.teacher, config.distill) if s.imported != NO_WEIGHTS]
+    if config.grow.imported != NO_WEIGHTS:
+        folders += [f"{config.grow.imported}/{r}" for r in config.growth]
+    if missing := [f for f in folders if not (Path(f) / MANIFEST).is_file()]:
         remedy = f"'pagoda import FILE --out {missing[0]}'"
-        return [Finding("weights", f"nothing in {', '.join(missing)}", "broken", remedy)]
+        return [Finding("weights", f"nothing in {', '.join(missing)}", remedy, True)]
     return [Finding("weights", f"imported: {', '.join(folders)}")] if folders else []
 
 
 def _networks(config: Config) -> list[Finding]:
     """Published networks that stages will open, opened as they do; no line where there is none."""
-    from pagoda.networks.backbones import PRETRAINED, RANDOM
+    import torch
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched here; read when timm is imported
-    section = config.reference
+
+    from pagoda.networks.backbones import PRETRAINED, RANDOM
+    from pagoda.pipeline.stages.extractors import open_published
+
+    section, cpu = config.reference, torch.device("cpu")
     found = [
-        _network(f"{text} of reference.extractors", partial(_open_extractor, config, text),
-                 section.download)
+        _network(f"{text} of reference.extractors",
+                 partial(open_published, section, text, cpu, download=False), section.download)
         for text in section.extractors[1:]
     ]  # fmt: skip
     stages: list[DistillConfig | GrowConfig] = [config.distill]
@@ -232,18 +226,10 @@ def _network(name: str, opener: Callable[[], object], fetched: bool) -> Finding:
         opener()
     except PagodaError as error:
         if not fetched:
-            return Finding("weights", str(error), "broken", "a stage would end there")
+            return Finding("weights", str(error), "a stage would end there", True)
         state = f"{name}: not here; the stage that needs it fetches it"
-        return Finding("weights", state, "note", "fetch it before where the machine has no network")
+        return Finding("weights", state, "fetch it before where the machine has no network")
     return Finding("weights", f"{name}: found")
-
-
-def _open_extractor(config: Config, text: str) -> None:
-    import torch
-
-    from pagoda.pipeline.stages.extractors import open_published
-
-    open_published(config.reference, text, torch.device("cpu"), download=False)
 
 
 def _networks_of(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
@@ -280,11 +266,11 @@ def _hub(source: str, name: str, folder: str | None) -> Finding:
         return Finding("data", f"torchvision {name}, downloaded")
     if source == "hub" and not find_spec("datasets"):
         remedy = "'uv sync --extra hub', or use data.source=folder with data.path"
-        return Finding("data", f"hub {name}: the package datasets is missing", "broken", remedy)
+        return Finding("data", f"hub {name}: the package datasets is missing", remedy, True)
     state = f"{source} {name}, not downloaded yet"
     if source == "torchvision" and not _torchvision_answers(name):
         remedy = "check the network, or use data.source=npz, zip or folder with data.path"
-        return Finding("data", f"{state}, and its server does not answer", "broken", remedy)
+        return Finding("data", f"{state}, and its server does not answer", remedy, True)
     return Finding("data", f"{state}: the first stage fetches it")
 
 
@@ -298,15 +284,15 @@ def _torchvision_answers(name: str) -> bool:
         return True
     try:
         urllib.request.urlopen(urls[0], timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # a folder may have no listing, but someone answered
-    except OSError:
-        return False
+    except OSError as error:  # a folder may have no listing, but someone answered
+        return isinstance(error, urllib.error.HTTPError)
     return True
 
 
 def _store() -> Finding:
     uri = find_store().uri
-    if wrong := usable_store(uri):
-        return Finding("mlflow", wrong, "broken")
+    try:
+        check_store(uri)
+    except PagodaError as error:
+        return Finding("mlflow", str(error), broken=True)
     return Finding("mlflow", shown(uri))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from pagoda.results import style
-from pagoda.results.experiment import Experiment, History
-from pagoda.results.labels import DISTANCES, GENERATORS, generator_label
+from pagoda.results.experiment import History
+from pagoda.results.labels import generator_label, generator_order
 from pagoda.results.numbers import number
 from pagoda.results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from pagoda.rows import Row
@@ -100,15 +101,13 @@ def draw_history(history: History, path: Path) -> int | None:
         return style.save(figure, path)
 
 
-def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
-    """Fréchet distance of every generator, a panel a resolution, on one logarithmic axis.
+def draw_distances(rows: Sequence[Row], path: Path) -> int:
+    """Fréchet distances of one protocol, a panel a resolution, on one logarithmic axis.
 
     Returns:
         The figure's width in CSS pixels.
     """
-    rows = [r for r in experiment.rows if r.metric in DISTANCES and r.protocol == protocol]
-    found = {r.generator for r in rows}
-    names = [n for n in GENERATORS if n in found] + sorted(found - set(GENERATORS))
+    names = sorted({r.generator for r in rows}, key=generator_order)
     resolutions = sorted({r.size for r in rows})
     positive = [r.number for r in rows if r.number > 0]
     limits = (min(positive) / 2, max(positive) * 12) if positive else (0.1, 10.0)
@@ -124,8 +123,8 @@ def draw_distances(experiment: Experiment, protocol: str, path: Path) -> int:
             ax.xaxis.set_major_formatter(_PLAIN)
             ax.xaxis.set_minor_locator(NullLocator())
             ax.set_ylim(len(names) - 0.4, -0.6)
-            labels = [generator_label(n) for n in names] if column % 3 == 0 else []
-            ax.set_yticks(range(len(names)), labels or [""] * len(names))
+            labels = [generator_label(n) if column % 3 == 0 else "" for n in names]
+            ax.set_yticks(range(len(names)), labels)
             ax.tick_params(axis="y", length=0)
             ax.set_xlabel("Fréchet distance, lower is better")
         return style.save(figure, path)
@@ -138,16 +137,9 @@ def _plot(
         ax.plot(x, y, color=line.color, linestyle=line.dash, linewidth=1.2, label=line.label)
         return
     ax.plot(x, y, color=line.color, alpha=0.25, linewidth=0.6)
-    mean = _running_mean(y, max(3, round(len(y) * _SMOOTH_FRACTION)))
+    window = max(3, round(len(y) * _SMOOTH_FRACTION))
+    mean = pd.Series(y).rolling(window, min_periods=1, center=True).mean()
     ax.plot(x, mean, color=line.color, linestyle=line.dash, linewidth=1.4, label=line.label)
-
-
-def _running_mean(y: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Centred mean over ``window`` rows, over fewer at the ends."""
-    total = np.concatenate([[0.0], np.cumsum(y)])
-    i = np.arange(len(y))
-    low, high = np.maximum(i - window // 2, 0), np.minimum(i + (window + 1) // 2, len(y))
-    return np.asarray((total[high] - total[low]) / (high - low))
 
 
 def _finish(ax: Axes, panel: _Panel, values: NDArray[np.float64], *, legend: bool) -> None:

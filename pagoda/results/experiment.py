@@ -50,15 +50,14 @@ class History:
 
     def names(self) -> list[str]:
         """Names of the curves, in order of first appearance."""
-        return list(
-            dict.fromkeys(k for row in self.rows for k, v in row.items() if _is_curve(k, v))
-        )
+        found = ((k, v) for row in self.rows for k, v in row.items() if k not in _NOT_CURVES)
+        return list(dict.fromkeys(k for k, v in found if type(v) in (int, float)))
 
     def curve(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(images seen, value) of the rows that carry ``key``, both (n,)."""
-        rows = [r for r in self.rows if _is_curve(key, r.get(key))]
-        images = np.array([r["images"] for r in rows], np.float64)
-        return images, np.array([r[key] for r in rows], np.float64)
+        found = [(r["images"], r[key]) for r in self.rows if type(r.get(key)) in (int, float)]
+        images, values = np.array(found, np.float64).reshape(-1, 2).T
+        return images, values
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,7 @@ def _read_evaluation(config: Config, paths: Paths, resolution: int) -> Evaluatio
         rows = files.from_json(tree["rows"], f"{artifact.path / 'results.json'}")
     except PagodaError as error:
         raise PagodaError(f"{error}; {again}") from error
-    return Evaluation(
-        resolution, tuple(rows), names, samples, neighbours, artifact.fingerprint
-    )  # fmt: skip
+    return Evaluation(resolution, tuple(rows), names, samples, neighbours, artifact.fingerprint)
 
 
 def read_history(path: Path, stage: str, *, running: bool = False) -> History:
@@ -197,7 +194,3 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     if not row.keys() >= {"images", "step", "seconds"}:
         raise PagodaError(f"{where} lacks images, step or seconds; {again}")
     return row
-
-
-def _is_curve(key: str, value: Any) -> bool:
-    return type(value) in (int, float) and key not in _NOT_CURVES

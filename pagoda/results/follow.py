@@ -6,34 +6,21 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pagoda.config import Config
 from pagoda.config.paths import Paths
+from pagoda.results import tracking
 from pagoda.results.experiment import History, parameters_hash, read_history, stage_names
 from pagoda.results.mlflow_store import (
     PARENT,
-    Store,
     connected,
     experiment_id,
     find_store,
     one_line,
     shown,
 )
-from pagoda.results.tracking import (
-    LIVE,
-    Record,
-    begin,
-    clear,
-    common_tags,
-    curves,
-    experiment_name,
-    flat_parameters,
-    live_rule,
-    log_points,
-    run_name,
-    start_of,
-)
+from pagoda.results.tracking import LIVE, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,18 +39,20 @@ def follow(config: Config, interval: float, log: Callable[[str], None]) -> None:
     """
     store = find_store()
     with connected(store) as client:
-        where = experiment_id(client, store, experiment_name(config))
-        clear(client, where, live_rule(config))
-        name = f"{run_name(config, parameters_hash(config))} (live)"
-        tags = common_tags(config) | {LIVE: "true"}
-        parent = begin(client, where, Record(name, tags, flat_parameters(config)))
-    log(f"live run {parent} of experiment {experiment_name(config)} in {shown(store.uri)}")
-    live = _Live(config, store, client, where, parent)
+        where = experiment_id(client, store, tracking.experiment_name(config))
+        tracking.clear(client, where, tracking.live_rule(config))
+        name = f"{tracking.run_name(config, parameters_hash(config))} (live)"
+        tags = tracking.common_tags(config) | {LIVE: "true"}
+        parent = tracking.begin(client, where, Record(name, tags, tracking.flat_parameters(config)))
+    log(f"live run {parent} of experiment {tracking.experiment_name(config)} in {shown(store.uri)}")
+    live = _Live(config, client, where, parent)
     try:
-        while live.wanted():
-            for stage in live.poll():
-                log(f"following {stage}")
-            time.sleep(interval)
+        with one_line(store.uri):
+            # The parent is deleted by the tracking of the finished experiment.
+            while client.get_run(parent).info.lifecycle_stage == "active":
+                for stage in [stage for stage in stage_names(config) if live.send(stage)]:
+                    log(f"following {stage}")
+                time.sleep(interval)
         log("the finished experiment is in MLflow now; nothing left to follow")
     except KeyboardInterrupt:
         with one_line(store.uri):
@@ -75,59 +64,37 @@ def follow(config: Config, interval: float, log: Callable[[str], None]) -> None:
 
 
 @dataclass
-class _Stage:
-    """What of one running stage was sent: its run, its first row and how far."""
-
-    run: str
-    first: dict[str, Any]
-    start: int
-    images: int = -1
-
-
-@dataclass
 class _Live:
     """Live runs of one experiment."""
 
     config: Config
-    store: Store
     client: MlflowClient
     experiment: str
     parent: str
-    stages: dict[str, _Stage] = field(default_factory=dict)
+    sent: dict[str, tuple[str, int, History]] = field(default_factory=dict)
+    """By stage: its run, when it began, and what of its history is there."""
 
-    def wanted(self) -> bool:
-        """False once the parent was deleted, which tracking does when it is done."""
-        with one_line(self.store.uri):
-            return bool(self.client.get_run(self.parent).info.lifecycle_stage == "active")
-
-    def poll(self) -> list[str]:
-        """Send all complete rows that were not sent yet; returns the stages that began."""
-        begun = []
-        for name in stage_names(self.config):
-            history = read_history(Paths(self.config).history(name), name, running=True)
-            if history.rows:
-                with one_line(self.store.uri):
-                    begun += [name] * self._send(history)
-        return begun
-
-    def _send(self, history: History) -> bool:
-        """True if the stage began, or began anew."""
-        name, stage = history.stage, self.stages.get(history.stage)
-        anew = stage is None or stage.first != history.rows[0] or history.images < stage.images
-        if stage is None or anew:
-            if stage is not None:
-                self.client.delete_run(stage.run)
-            start = start_of(Paths(self.config).history(name), history)
-            tags = {PARENT: self.parent, "stage": name, LIVE: "true"}
-            record = Record(f"{name} b{self.config.base_res} (live)", tags, start=start)
-            run = begin(self.client, self.experiment, record)
-            stage = self.stages[name] = _Stage(run, dict(history.rows[0]), start)
-        fresh = tuple(row for row in history.rows if row["images"] > stage.images)
-        log_points(self.client, stage.run, curves(History(name, fresh), stage.start))
-        stage.images = history.images
+    def send(self, stage: str) -> bool:
+        """Send complete rows that were not sent yet; True if the stage began, or began anew."""
+        path = Paths(self.config).history(stage)
+        history = read_history(path, stage, running=True)
+        if not history.rows:
+            return False
+        run, start, last = self.sent.get(stage, ("", 0, History(stage, ())))
+        anew = last.rows[:1] != history.rows[:1] or history.images < last.images
+        if anew:
+            if run:
+                self.client.delete_run(run)
+            start, last = tracking.start_of(path, history), History(stage, ())
+            tags = {PARENT: self.parent, "stage": stage, LIVE: "true"}
+            record = Record(f"{stage} b{self.config.base_res} (live)", tags, start=start)
+            run = tracking.begin(self.client, self.experiment, record)
+        fresh = [row for row in history.rows if not last.rows or row["images"] > last.images]
+        tracking.log_points(self.client, run, tracking.curves(History(stage, tuple(fresh)), start))
+        self.sent[stage] = run, start, history
         return anew
 
     def end(self) -> None:
         """Close all runs."""
-        for run in (*(s.run for s in self.stages.values()), self.parent):
+        for run in (*(run for run, _, _ in self.sent.values()), self.parent):
             self.client.set_terminated(run, "FINISHED")

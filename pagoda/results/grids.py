@@ -14,9 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pagoda.results.experiment import Evaluation, Experiment
-from pagoda.results.labels import generator_label
-
 _MAX_ROWS = 16  # classes
 _MAX_WIDTH = 1800  # pixels
 _MIN_CELL, _MAX_CELL = 56, 128  # displayed size of an image, pixels
@@ -41,29 +38,6 @@ class Shown:
     width: int  # CSS pixels at which its type is readable
     classes: int  # rows
     columns: int  # images a row of each group
-
-
-def draw_resolutions(experiment: Experiment, path: Path) -> Shown:
-    """Main generators: the same latents at every resolution, one group a resolution."""
-    groups = [
-        Group(f"{r}×{r}, {generator_label(e.main).lower()}", e.samples[0])
-        for r, e in experiment.evaluations.items()
-    ]
-    return draw(groups, experiment.classes, path)
-
-
-def draw_generators(evaluation: Evaluation, classes: Sequence[str], path: Path) -> Shown:
-    """Every generator of one resolution side by side, the same latents."""
-    named = zip(evaluation.names, evaluation.samples, strict=True)
-    return draw([Group(generator_label(name), images) for name, images in named], classes, path)
-
-
-def draw_neighbours(evaluation: Evaluation, classes: Sequence[str], path: Path) -> Shown:
-    """The first samples of the main generator, each left of its nearest training image."""
-    nearest = evaluation.neighbours[0]
-    pairs = np.stack([evaluation.samples[0][:, : nearest.shape[1]], nearest], axis=2)
-    groups = [Group(f"latent {j}", pairs[:, j]) for j in range(nearest.shape[1])]
-    return draw(groups, classes, path)
 
 
 def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:

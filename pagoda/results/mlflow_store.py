@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PARENT = "mlflow.parentRunId"
 _LOCK_SECONDS, _SQLITE_SECONDS, _SERVER_SECONDS = 120.0, 10.0, 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_LIBRARIES = ("mlflow", "sqlalchemy", "requests", "http")
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -72,8 +73,7 @@ def connected(store: Store) -> Iterator[MlflowClient]:
         store.lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(store.lock, timeout=_LOCK_SECONDS):
-                if wrong := usable_store(store.uri):
-                    raise PagodaError(wrong)
+                check_store(store.uri)
                 path = _sqlite_path(store.uri)
                 if path is not None and _is_new(path):
                     _create(path)
@@ -83,20 +83,6 @@ def connected(store: Store) -> Iterator[MlflowClient]:
                 f"{store.lock} is held by another run of pagoda for {_LOCK_SECONDS:.0f} s; end it "
                 "and run the same command again"
             ) from error
-
-
-def usable_store(uri: str) -> str | None:
-    """What is wrong with a store and what to do, in one line; None if runs can go there.
-
-    Looks at what MLflow would refuse only when the first run is sent: a folder as a store, a
-    missing driver, a silent server, a locked, unfinished or outdated data base. Changes nothing.
-    """
-    try:
-        with one_line(uri):
-            _examine(uri)
-    except PagodaError as error:
-        return str(error)
-    return None
 
 
 def shown(uri: str) -> str:
@@ -131,35 +117,50 @@ def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _examine(uri: str) -> None:
-    """Raise what is wrong with a store, within seconds where MLflow would retry for minutes."""
-    if _is_server(uri):
-        with contextlib.suppress(urllib.error.HTTPError):  # someone answered
-            urllib.request.urlopen(
-                f"{shown(uri).rstrip('/')}/health", timeout=_SERVER_SECONDS
-            ).close()
-    elif not _is_database(uri):
-        from mlflow import MlflowClient
+def check_store(uri: str) -> None:
+    """Raise what is wrong with a store, within seconds where MLflow would retry for minutes.
 
-        MlflowClient(tracking_uri=uri)
-    elif (path := _sqlite_path(uri)) is None:
-        _check_schema(uri)
-    elif _is_new(path):
-        if not os.access(path.parent, os.W_OK):
+    Looks at what MLflow would refuse only when the first run is sent: a folder as a store, a
+    missing driver, a silent server, a locked, unfinished or outdated data base. Changes nothing.
+
+    Raises:
+        PagodaError: what is wrong and what to do, in one line.
+    """
+    with one_line(uri):
+        if _is_server(uri):
+            with contextlib.suppress(urllib.error.HTTPError):  # someone answered
+                address = f"{shown(uri).rstrip('/')}/health"
+                urllib.request.urlopen(address, timeout=_SERVER_SECONDS).close()
+        elif not _is_database(uri):
+            from mlflow import MlflowClient
+
+            MlflowClient(tracking_uri=uri)
+        elif (path := _sqlite_path(uri)) is None:
+            _check_schema(uri)
+        elif not _is_new(path):
+            with contextlib.closing(sqlite3.connect(path, timeout=_SQLITE_SECONDS)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+            _check_schema(uri)
+        elif not os.access(path.parent, os.W_OK):
             raise PermissionError(f"{path.parent} is missing or cannot be written")
-    else:
-        with contextlib.closing(sqlite3.connect(path, timeout=_SQLITE_SECONDS)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-        _check_schema(uri)
 
 
 def _check_schema(uri: str) -> None:
     """Refuse a data base that holds MLflow's tables, but not all or of another version."""
+    import sqlalchemy
+    from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     try:
-        version, runs = _read_schema(uri)
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            tables = set(sqlalchemy.inspect(connection).get_table_names())
+            version = MigrationContext.configure(connection).get_current_revision()
+            held = [
+                connection.execute(sqlalchemy.text(f"SELECT COUNT(*) FROM {table}")).scalar()
+                for table in ("experiments", "runs") if table in tables
+            ]  # fmt: skip
     except ImportError as error:
         raise PagodaError(
             f"the MLflow store {shown(uri)} needs a data base driver that is not installed here "
@@ -169,9 +170,9 @@ def _check_schema(uri: str) -> None:
         raise _unreachable(uri, error) from error
     migrations = files("mlflow") / "store" / "db_migrations"
     wanted = ScriptDirectory(str(migrations)).get_current_head()
-    if runs is None or version == wanted:
+    if version == wanted or not (held or "alembic_version" in tables):
         return
-    if not runs:
+    if not any(held):  # MLflow makes the first experiment when all tables are there
         raise PagodaError(
             f"{shown(uri)} is no complete MLflow store, its creation was stopped; it holds no run: "
             "move it away, and the same command makes a new one"
@@ -181,30 +182,6 @@ def _check_schema(uri: str) -> None:
         f"copy of it, then run 'mlflow db upgrade {_typed(uri)}' (or update MLflow, if a newer one "
         "made the store)"
     )
-
-
-def _read_schema(uri: str) -> tuple[str | None, int | None]:
-    """Version of a data base's schema, and how many runs and experiments are in it.
-
-    MLflow makes the first experiment when all tables are there. None: no table is MLflow's.
-    """
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(uri)
-    try:
-        tables = set(sqlalchemy.inspect(engine).get_table_names())
-        with engine.connect() as connection:
-
-            def ask(what: str, table: str) -> Any:
-                query = sqlalchemy.text(f"SELECT {what} FROM {table}")
-                return connection.execute(query).scalar() if table in tables else None
-
-            count = [ask("COUNT(*)", table) for table in ("experiments", "runs")]
-            version = ask("version_num", "alembic_version")
-    finally:
-        engine.dispose()
-    ours = not tables.isdisjoint(("experiments", "runs", "alembic_version"))
-    return version, sum(n or 0 for n in count) if ours else None
 
 
 def _create(path: Path) -> None:
@@ -247,12 +224,9 @@ def one_line(uri: str) -> Iterator[None]:
     """Trouble with the store as one line; everything else passes through."""
     try:
         yield
-    except PagodaError:
-        raise
-    except (OSError, sqlite3.Error) as error:
-        raise _unreachable(uri, error) from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy", "requests", "http"):
+        library = type(error).__module__.split(".")[0] in _LIBRARIES
+        if not library and not isinstance(error, OSError | sqlite3.Error):
             raise
         raise _unreachable(uri, error) from error
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from pagoda.results.blocks import Document, Figure, Table
 
-_TEMPLATE = "page.html.j2"
 _WIDE_FROM, _PROSE_FROM = 4, 60  # columns, characters
 _LARGE = 64_000  # bytes of a picture
 
@@ -36,7 +35,7 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
     environment.filters |= {
         "inline": inline,
         "head": lambda text: inline(re.sub(r" ([↓↑])", "\u00a0\\1", text)),
-        "verdict": _verdict_class,
+        "verdict": lambda text: {"✓": " good", "✗": " bad"}.get(text[:1], ""),
         "shape": _shape_class,
         "data_uri": lambda file: _data_uri(folder / file, dense),
     }
@@ -44,20 +43,19 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
         "table": lambda block: isinstance(block, Table),
         "figure": lambda block: isinstance(block, Figure),
     }
-    return environment.get_template(_TEMPLATE).render(document=document)
+    return environment.get_template("page.html.j2").render(document=document)
 
 
 def inline(text: str) -> Markup:
     """``**strong**``, ````code```` and ``[text](file)`` as HTML, all else escaped."""
-    html = str(escape(text))
-    html = re.sub(r"`([^`]+)`", _code, html)
+
+    def code(match: re.Match[str]) -> str:
+        breakable = re.sub(r"((?<=\w{4})_(?=[^_]{3})|\.(?=[a-z]{5}))", r"\1<wbr>", match[1])
+        return f"<code>{breakable}</code>"
+
+    html = re.sub(r"`([^`]+)`", code, str(escape(text)))
     html = re.sub(r"\[([^][]+)\]\(([^()\s]+)\)", r'<a href="\2">\1</a>', html)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html))
-
-
-def _code(match: re.Match[str]) -> str:
-    breakable = re.sub(r"((?<=\w{4})_(?=[^_]{3})|\.(?=[a-z]{5}))", r"\1<wbr>", match[1])
-    return f"<code>{breakable}</code>"
 
 
 def _shape_class(table: Table) -> str:
@@ -65,10 +63,6 @@ def _shape_class(table: Table) -> str:
     wide = "wide" if len(table.header) > _WIDE_FROM else ""
     prose = "prose" if any(len(row[0].text) > _PROSE_FROM for row in table.rows) else ""
     return f"{wide} {prose}".strip()
-
-
-def _verdict_class(text: str) -> str:
-    return {"✓": " good", "✗": " bad"}.get(text[:1], "")
 
 
 def _data_uri(path: Path, dense: bool) -> str:

@@ -6,12 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pagoda import artifacts, outputs
 from pagoda import rows as files
-from pagoda.config import NO_WEIGHTS, Config
+from pagoda.config import NO_WEIGHTS
 from pagoda.results import curves, grids
 from pagoda.results.blocks import Block, Document, Figure, Grid, Section, Table, table, to_markdown
 from pagoda.results.experiment import Evaluation, Experiment
+from pagoda.results.grids import Group
 from pagoda.results.labels import (
     DISTANCES,
     generator_label,
@@ -154,7 +157,10 @@ def _run_table(experiment: Experiment) -> Table:
         "Profile": f"`{config.name}`",
         "Data": _data(experiment),
         "Resolutions": " → ".join(str(r) for r in config.resolutions),
-        "Imported, not trained here": _imported(config),
+        "Imported, not trained here": ", ".join(
+            f"{name} from `{folder}`" for name in ("teacher", "distill", "grow")
+            if (folder := getattr(config, name).imported) != NO_WEIGHTS
+        ),
         "Training seed": str(config.seed),
         "Evaluation seed": _seeds(experiment),
         "Images a generator": listed(f"{n:,}" for n in sorted({r.n for r in experiment.main_rows})),
@@ -165,7 +171,7 @@ def _run_table(experiment: Experiment) -> Table:
         f"(standard normal: 0, 1, 3)",
         "Device": listed(sorted({r.device for r in rows})),
         "Code": listed(sorted({f"`{r.revision}`" for r in rows})),
-    }
+    }  # fmt: skip
     caption = (
         "**What was run.** Networks, data and budgets are the profile's; figures of a profile "
         "smaller than the paper's are not comparable with the paper's."
@@ -173,21 +179,11 @@ def _run_table(experiment: Experiment) -> Table:
     return table(caption, ("", ""), [(k, v) for k, v in facts.items() if v], "ll")
 
 
-def _imported(config: Config) -> str:
-    """Where weights came from that were not trained here; nothing if all were."""
-    folders = {
-        "teacher": config.teacher.imported,
-        "distill": config.distill.imported,
-        "grow": config.grow.imported,
-    }
-    return ", ".join(f"{k} from `{path}`" for k, path in folders.items() if path != NO_WEIGHTS)
-
-
 def _time_table(experiment: Experiment) -> Table:
     lines = []
     for stage, h in experiment.histories.items():
         rate = f"{h.images / h.seconds:,.0f}" if h.seconds > 0 else ""
-        lines.append((stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
+        lines.append((_stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
     lines.append(("**Sum**", "", f"{experiment.seconds:,.1f}", ""))
     caption = (
         "**Time of the training stages**, from their histories: loading, evaluation and this "
@@ -200,51 +196,60 @@ def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     blocks: list[Block] = [results_table(e) for e in experiment.evaluations.values()]
     for protocol in distance_protocols(experiment):
         file = f"distances-{protocol}.png"
-        width = curves.draw_distances(experiment, protocol, folder / file)
         rows = [r for r in experiment.rows if r.protocol == protocol and r.metric in DISTANCES]
         caption = (
             f"**Fréchet distances**, `{protocol}`, logarithmic; every panel is compared with real "
             f"images of its own resolution. {provenance(rows)}"
         )
+        width = curves.draw_distances(rows, folder / file)
         blocks.append(Figure(file, caption, f"Distances under {protocol}", width))
     return tuple(blocks)
 
 
 def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     evaluations, classes = experiment.evaluations, experiment.classes
-    shown = grids.draw_resolutions(experiment, folder / "samples.png")
-    blocks: list[Block] = [
-        Figure(
-            "samples.png",
-            f"**One row a class, the same latents at every resolution**, in the same order. "
-            f"Enlarged to one size, nearest neighbour. {_uncurated(experiment, shown)}",
-            "Samples, one row a class, a group of columns a resolution",
-            shown.width,
+    blocks: list[Block] = []
+
+    def draw(file: str, groups: list[Group], text: str, alt: str, columns: int = 0) -> None:
+        shown = grids.draw(groups, classes, folder / file)
+        more = "" if shown.classes == len(classes) else f" of the first {shown.classes}"
+        how = (
+            f"The first {columns or shown.columns} latents of each class{more} "
+            f"(seed {_seeds(experiment)}), not selected."
         )
-    ]
-    for res, found in evaluations.items():
-        if len(found.names) > 1:
-            base = res == min(evaluations)
-            file = "teacher_vs_student.png" if base else f"generators-{res}.png"
-            shown = grids.draw_generators(found, classes, folder / file)
-            names = " | ".join(_lower(name) for name in found.names)
-            caption = (
-                f"**The same latents through different generators** at {res}×{res}: {names}. "
-                f"{_uncurated(experiment, shown)}"
-            )
-            alt = f"Samples at {res} by {res}: {names}"
-            blocks.append(Figure(file, caption, alt, shown.width))
+        blocks.append(Figure(file, f"{text} {how}", alt, shown.width))
+
+    draw(
+        "samples.png",
+        [Group(f"{r}×{r}, {generator_label(e.main).lower()}", e.samples[0])
+         for r, e in evaluations.items()],
+        "**One row a class, the same latents at every resolution**, in the same order. "
+        "Enlarged to one size, nearest neighbour.",
+        "Samples, one row a class, a group of columns a resolution",
+    )  # fmt: skip
+    for res, e in evaluations.items():
+        if len(e.names) > 1:
+            base, names = res == min(evaluations), " | ".join(map(_lower, e.names))
+            draw(
+                "teacher_vs_student.png" if base else f"generators-{res}.png",
+                [Group(generator_label(name), images)
+                 for name, images in zip(e.names, e.samples, strict=True)],
+                f"**The same latents through different generators** at {res}×{res}: {names}.",
+                f"Samples at {res} by {res}: {names}",
+            )  # fmt: skip
     if experiment.config.report.real_images:
         last = evaluations[max(evaluations)]
-        shown = grids.draw_neighbours(last, classes, folder / "neighbours.png")
-        caption = (
+        samples, nearest = last.samples[0], last.neighbours[0]
+        draw(
+            "neighbours.png",
+            [Group(f"latent {j}", np.stack([samples[:, j], nearest[:, j]], axis=1))
+             for j in range(nearest.shape[1])],
             f"**Nearest real images.** In each pair: left, a sample of the {_lower(last.main)} at "
             f"{last.resolution}×{last.resolution}; right, the training image nearest to it in "
-            "pixels (Euclidean). "
-            f"{_uncurated(experiment, shown, pairs=len(last.neighbours[0][0]))}"
-        )
-        alt = "Samples beside training images"
-        blocks.append(Figure("neighbours.png", caption, alt, shown.width))
+            "pixels (Euclidean).",
+            "Samples beside training images",
+            columns=nearest.shape[1],
+        )  # fmt: skip
     return tuple(blocks)
 
 
@@ -256,7 +261,7 @@ def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
         if (width := curves.draw_history(history, folder / file)) is not None:
             seed = config.features.seed if stage == "features" else config.seed
             caption = (
-                f"**{stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
+                f"**{_stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
                 f"training seed {seed}. Thin: every row logged; thick: running mean over 5 % of "
                 "the rows, where there are at least 40. Schedules as they are."
             )
@@ -283,21 +288,10 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
     return (*lines, table(caption, ("Artifact", "Fingerprint"), rows, "ll"))
 
 
-def stage_label(stage: str) -> str:
+def _stage_label(stage: str) -> str:
     """Reader's name of a stage: ``grow-16`` -> ``Stage 3, growth to 16×16``."""
-    if stage.startswith("grow-"):
-        size = stage.removeprefix("grow-")
-        return f"Stage 3, growth to {size}×{size}"
-    return _STAGES[stage]
-
-
-def _uncurated(experiment: Experiment, shown: grids.Shown, pairs: int | None = None) -> str:
-    columns = shown.columns if pairs is None else pairs
-    more = "" if shown.classes == len(experiment.classes) else f" of the first {shown.classes}"
-    return (
-        f"The first {columns} latents of each class{more} (seed {_seeds(experiment)}), "
-        "not selected."
-    )
+    size = stage.removeprefix("grow-")
+    return _STAGES.get(stage, f"Stage 3, growth to {size}×{size}")
 
 
 def _seeds(experiment: Experiment) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Run:
 
     def main(self, resolution: int) -> list[Row]:
         """Rows of the generator the experiment is about at one resolution."""
-        name = "student" if resolution == self.base_res else "grown"
+        name = _main(resolution, self.base_res)
         return [r for r in self.rows if r.resolution == resolution and r.generator == name]
 
 
@@ -86,22 +87,22 @@ def find_runs(reports: Path = Path("reports")) -> list[Run]:
     """
     found = []
     for path in reports.glob(f"*/b*/{RESULTS}"):
-        folder = path.parent
-        facts = folder / FACTS
+        folder, facts = path.parent, path.with_name(FACTS)
         text = files.read_text(facts) if facts.is_file() else ""
         run = make_run(folder.parent.name, files.read_text(path), text, f"`{folder}`", str(path))
-        other = tuple(_evaluated(folder.parent / EVALUATIONS, run.base_res))
-        found.append(dataclasses.replace(run, folder=folder, rows=run.rows + other))
+        others = [
+            dataclasses.replace(row, generator=_main(row.size, run.base_res))
+            for file in sorted((folder.parent / EVALUATIONS).glob("*.json"))
+            for row in read_evaluation(file)[0]
+            if row.base_res == run.base_res
+        ]
+        found.append(dataclasses.replace(run, folder=folder, rows=(*run.rows, *others)))
     return sorted(found, key=lambda run: run.order)
 
 
-def _evaluated(folder: Path, base_res: int) -> Iterator[Row]:
-    """Rows of the files in ``folder`` that are of generators with this base resolution."""
-    for file in sorted(folder.glob("*.json")):
-        for row in read_evaluation(file)[0]:
-            if row.base_res == base_res:
-                main = "student" if row.resolution == base_res else "grown"
-                yield dataclasses.replace(row, generator=main)
+def _main(resolution: int, base_res: int) -> str:
+    """The generator that an experiment is about."""
+    return "student" if resolution == base_res else "grown"
 
 
 def make_run(profile: str, results: str, facts: str, origin: str, where: str) -> Run:
@@ -115,20 +116,14 @@ def make_run(profile: str, results: str, facts: str, origin: str, where: str) ->
         raise PagodaError(f"{where} has no rows; 'pagoda report' makes it again")
     if len(bases := {row.base_res or 0 for row in rows}) > 1:
         raise PagodaError(f"{where} mixes base resolutions {sorted(bases)}")
-    return Run(profile, bases.pop(), _facts(facts, where), origin, tuple(rows))
-
-
-def _facts(text: str, where: str) -> Facts:
-    if not text:
-        return Facts()
     try:
-        tree: dict[str, Any] = json.loads(text)
-        return Facts(**tree | {"figures": tuple(Figure(**f) for f in tree.get("figures", ()))})
+        tree: dict[str, Any] = json.loads(facts) if facts else {}
+        known = Facts(**tree | {"figures": tuple(Figure(**f) for f in tree.get("figures", ()))})
     except (ValueError, TypeError, AttributeError) as error:
-        beside = f"{FACTS} beside {where}"
         raise PagodaError(
-            f"{beside} is damaged ({error}); 'pagoda report' makes it again"
+            f"{FACTS} beside {where} is damaged ({error}); 'pagoda report' makes it again"
         ) from error
+    return Run(profile, bases.pop(), known, origin, tuple(rows))
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
@@ -139,6 +134,8 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 def experiments() -> list[Run]:
     """The reports in the commits of DVC's experiments, by profile and base resolution.
 
+    Reports that an experiment found in its base commit are not its own.
+
     Raises:
         PagodaError: if this is no git repository.
     """
@@ -147,22 +144,18 @@ def experiments() -> list[Run]:
     for line in lines:
         commit, ref = line.split(" ", 1)
         first, *rest = ref.removeprefix(_EXPERIMENTS).split("/")
-        if len(first) == 2:  # the base commit, cut in two; others are DVC's own: stash, exec
-            found += list(_committed(commit, first + rest[0], rest[-1]))
+        if len(first) != 2:  # of the base commit, cut in two; others are DVC's own: stash, exec
+            continue
+        there = set(_git("ls-tree", "-r", "--name-only", commit, "--", "reports/").splitlines())
+        changes = "diff", "--name-only", "--no-renames", first + rest[0], commit, "--", "reports/"
+        for file in sorted(there & set(_git(*changes).splitlines())):
+            if match := re.fullmatch(rf"reports/([^/]+)/b[^/]*/{re.escape(RESULTS)}", file):
+                beside = file.removesuffix(RESULTS) + FACTS
+                facts = _git("show", f"{commit}:{beside}") if beside in there else ""
+                where, origin = f"experiment {rest[-1]}: {file}", f"DVC experiment `{rest[-1]}`"
+                results = _git("show", f"{commit}:{file}")
+                found.append(make_run(match[1], results, facts, origin, where))
     return sorted(found, key=lambda run: run.order)
-
-
-def _committed(commit: str, base: str, name: str) -> Iterator[Run]:
-    """Reports that the experiment wrote; those that it found in its base are not its own."""
-    there = set(_git("ls-tree", "-r", "--name-only", commit, "--", "reports/").splitlines())
-    changed = _git("diff", "--name-only", "--no-renames", base, commit, "--", "reports/")
-    for file in sorted(there & set(changed.splitlines())):
-        parts = Path(file).parts
-        if len(parts) == 4 and parts[2].startswith("b") and parts[3] == RESULTS:
-            beside = str(Path(file).parent / FACTS)
-            facts = _git("show", f"{commit}:{beside}") if beside in there else ""
-            where, origin = f"experiment {name}: {file}", f"DVC experiment `{name}`"
-            yield make_run(parts[1], _git("show", f"{commit}:{file}"), facts, origin, where)
 
 
 def _git(*arguments: str) -> str:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 IDENTITY, PARAMETERS, LIVE, NOTE = "identity", "parameters_hash", "live", "mlflow.note.content"
-_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # limits of the MLflow API
 
 
 class Point(NamedTuple):
@@ -82,24 +81,20 @@ def send(client: MlflowClient, where: str, record: Record) -> str:
     Returns:
         The id of the run.
     """
-    made: list[str] = []
-    try:
-        return _send(client, where, record, made)
-    except BaseException:
-        for run in made:
-            with contextlib.suppress(Exception):
-                client.set_terminated(run, "FAILED")
-        raise
-
-
-def _send(client: MlflowClient, where: str, record: Record, made: list[str]) -> str:
     run = begin(client, where, record)
-    made.append(run)
-    log_points(client, run, record.points)
-    if record.folder is not None:
-        client.log_artifacts(run, str(record.folder), "report")
-    for child in record.children:
-        _send(client, where, dataclasses.replace(child, tags=child.tags | {PARENT: run}), made)
+    made = [run]
+    try:
+        log_points(client, run, record.points)
+        if record.folder is not None:
+            client.log_artifacts(run, str(record.folder), "report")
+        for child in record.children:
+            tags = child.tags | {PARENT: run}
+            made.append(send(client, where, dataclasses.replace(child, tags=tags)))
+    except BaseException:
+        for each in made:
+            with contextlib.suppress(Exception):
+                client.set_terminated(each, "FAILED")
+        raise
     client.set_terminated(run, "FINISHED", record.end)
     return run
 
@@ -109,21 +104,18 @@ def begin(client: MlflowClient, where: str, record: Record) -> str:
     from mlflow.entities import Param
 
     made = client.create_run(where, start_time=record.start, tags=record.tags, run_name=record.name)
-    run = str(made.info.run_id)
-    params = [Param(key, value) for key, value in record.params.items()]
-    for i in range(0, len(params), _PARAMS_A_BATCH):
-        client.log_batch(run, params=params[i : i + _PARAMS_A_BATCH], synchronous=True)
-    return run
+    params = [Param(*item) for item in record.params.items()]
+    client.log_batch(made.info.run_id, params=params, synchronous=True)
+    return str(made.info.run_id)
 
 
 def log_points(client: MlflowClient, run: str, points: Iterable[Point]) -> None:
-    """Send values, as many at once as the API takes."""
+    """Send values; the client cuts them into batches that the API takes."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     metrics = [Metric(p.metric, p.value, p.time or now, p.step) for p in points]
-    for i in range(0, len(metrics), _METRICS_A_BATCH):
-        client.log_batch(run, metrics=metrics[i : i + _METRICS_A_BATCH], synchronous=True)
+    client.log_batch(run, metrics=metrics, synchronous=True)
 
 
 def clear(client: MlflowClient, where: str, rule: str) -> None:
@@ -190,7 +182,14 @@ def track_rows(tree: Mapping[str, Any]) -> tuple[str, str, bool]:
 
 def flat_parameters(section: Any, prefix: str = "") -> dict[str, str]:
     """Every parameter by its dotted name; lists and mappings as JSON."""
-    return dict(_flat(section, prefix))
+    found: dict[str, str] = {}
+    for spec in dataclasses.fields(section):
+        value, key = getattr(section, spec.name), prefix + spec.name
+        if dataclasses.is_dataclass(value):
+            found |= flat_parameters(value, f"{key}.")
+        else:
+            found[key] = value if isinstance(value, str) else json.dumps(value)
+    return found
 
 
 def common_tags(config: Config) -> dict[str, str]:
@@ -239,8 +238,7 @@ def start_of(path: Path, history: History) -> int:
 def _finished(client: MlflowClient, where: str, identity: str) -> str | None:
     """The finished run of that identity, None if there is none."""
     rule = f"tags.{IDENTITY} = '{identity}' and attributes.status = 'FINISHED'"
-    runs = client.search_runs([where], rule, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    return next((str(r.info.run_id) for r in client.search_runs([where], rule)), None)
 
 
 def _record(experiment: Experiment, report: Path) -> Record:
@@ -284,15 +282,5 @@ def _results(experiment: Experiment) -> list[Point]:
 
 def _points(name: str, row: Row, step: int = 0) -> list[Point]:
     """A row's value, and beside it what it has of ``sd``, ``low`` and ``high``."""
-    more = {f"{name}/sd": row.sd, f"{name}/low": row.low, f"{name}/high": row.high}
-    found = {name: row.value} | more
-    return [Point(key, value, step) for key, value in found.items() if value is not None]
-
-
-def _flat(section: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    for spec in dataclasses.fields(section):
-        value, key = getattr(section, spec.name), prefix + spec.name
-        if dataclasses.is_dataclass(value):
-            yield from _flat(value, f"{key}.")
-        else:
-            yield key, value if isinstance(value, str) else json.dumps(value)
+    found = {"": row.value, "/sd": row.sd, "/low": row.low, "/high": row.high}
+    return [Point(name + end, value, step) for end, value in found.items() if value is not None]

@@ -13,8 +13,8 @@ import torch
 
 from pagoda.config import Config
 from pagoda.pipeline.doctor import Finding, examine
-from tests.pipeline.stages.test_revision import git
 from tests.pipeline.test_cli import run
+from tests.test_revision import git
 from tests.tiny import ROOT
 
 Make = Callable[..., Config]

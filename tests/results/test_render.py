@@ -193,13 +193,6 @@ def test_curves_of_any_length_are_drawn(tmp_path: Path, rows: int) -> None:
         assert image.width > width  # more pixels than CSS pixels: sharp in print
 
 
-def test_the_running_mean_keeps_a_line_and_flattens_noise() -> None:
-    line = np.linspace(1, 2, 50)
-    assert np.allclose(curves._running_mean(line, 5)[3:-3], line[3:-3])
-    noise = np.random.default_rng(0).normal(size=400)
-    assert curves._running_mean(noise, 20).std() < noise.std() / 3
-
-
 def test_histories_of_an_experiment_round_trip(finished: tuple[Config, Path]) -> None:
     config, folder = finished
     path = folder.parents[2] / Paths(config).history("grow-16")

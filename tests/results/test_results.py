@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 from pagoda.errors import PagodaError
 from pagoda.results.blocks import Cell, Document, Section, Table, to_markdown
 from pagoda.results.experiment import Evaluation, Experiment, History
-from pagoda.results.labels import DISTANCES
 from pagoda.results.numbers import number, value_cell
 from pagoda.results.report import metrics_tree, results_table
 from pagoda.results.runs import make_run
@@ -39,15 +39,23 @@ def make_experiment(rows: dict[int, list[dict[str, Any]]] | None = None) -> Expe
     )
 
 
-def with_distance(experiment: Experiment, resolution: int, name: str, value: float) -> Experiment:
-    """The experiment with one Fréchet distance replaced."""
+def with_rows(
+    experiment: Experiment, resolution: int, change: Callable[[Row], Row | None]
+) -> Experiment:
+    """The experiment with rows of one resolution changed, or left out."""
     old = experiment.evaluations[resolution]
-    rows = tuple(
-        dataclasses.replace(r, value=value) if (r.generator, r.metric) == (name, "fd") else r
-        for r in old.rows
-    )
+    rows = tuple(row for row in map(change, old.rows) if row is not None)
     new = dataclasses.replace(old, rows=rows)
     return dataclasses.replace(experiment, evaluations=experiment.evaluations | {resolution: new})
+
+
+def with_distance(experiment: Experiment, resolution: int, name: str, value: float) -> Experiment:
+    """The experiment with one Fréchet distance replaced."""
+    return with_rows(
+        experiment, resolution,
+        lambda r: dataclasses.replace(r, value=value) if (r.generator, r.metric) == (name, "fd")
+        else r,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -113,10 +121,10 @@ def test_a_deviation_is_shown_and_kept() -> None:
     experiment = make_experiment()
     old = experiment.evaluations[32]
     assert "sd" not in to_csv(experiment.rows).splitlines()[0].split(",")
-    rows = tuple(dataclasses.replace(r, sd=0.5) if r.metric == "fd" else r for r in old.rows)
-    new = dataclasses.replace(old, rows=rows)
-    experiment = dataclasses.replace(experiment, evaluations=experiment.evaluations | {32: new})
-    table = results_table(new)
+    experiment = with_rows(
+        experiment, 32, lambda r: dataclasses.replace(r, sd=0.5) if r.metric == "fd" else r
+    )
+    table = results_table(experiment.evaluations[32])
     assert "37.4 ± 0.500" in {cell.text for line in table.rows for cell in line}
     assert "±" in table.caption and "±" not in results_table(old).caption
     kept = make_run("smoke", to_csv(experiment.rows), "", "", "results.csv").rows
@@ -175,11 +183,7 @@ def test_rules_turn_at_their_limit(
 
 
 def test_a_missing_yardstick_is_not_a_verdict() -> None:
-    experiment = make_experiment()
-    old = experiment.evaluations[8]
-    kept = tuple(r for r in old.rows if r.generator != "teacher")
-    new = dataclasses.replace(old, rows=kept)
-    experiment = dataclasses.replace(experiment, evaluations=experiment.evaluations | {8: new})
+    experiment = with_rows(make_experiment(), 8, lambda r: None if r.generator == "teacher" else r)
     found = verdicts(experiment)
     assert [v.outcome for v in found].count(NOT_MEASURED) == 1
     assert found[0].outcome == NOT_MEASURED
@@ -191,47 +195,33 @@ def test_no_rule_holds_where_everything_is_noise() -> None:
     experiment = make_experiment()
     noise = {"teacher": 1900.0, "student": 1850.0, "grown": 1800.0, "upsampled_base": 1880.0,
              "untrained": 1887.0}  # fmt: skip
-    blurred = {
-        res: dataclasses.replace(found, rows=tuple(
-            dataclasses.replace(r, value=noise[r.generator])
-            if r.metric in DISTANCES and r.generator in noise else r
-            for r in found.rows
-        ))
-        for res, found in experiment.evaluations.items()
-    }  # fmt: skip
-    found = verdicts(dataclasses.replace(experiment, evaluations=blurred))
+    for res in (8, 16, 32):
+        for name, value in noise.items():
+            experiment = with_distance(experiment, res, name, value)
+    found = verdicts(experiment)
     assert {v.outcome for v in found} == {FAILS}
     assert "an untrained generator is at" in found[0].measured and "noise" in found[0].measured
 
 
 def test_distances_of_two_protocols_are_never_compared() -> None:
-    experiment = make_experiment()
-    old = experiment.evaluations[16]
-    rows = tuple(
-        dataclasses.replace(r, protocol="fd_other_2k") if r.metric == "fd" else r for r in old.rows
-    )
-    new = dataclasses.replace(old, rows=rows)
-    experiment = dataclasses.replace(experiment, evaluations=experiment.evaluations | {16: new})
-    for verdict in verdicts(experiment):
-        across = "At 16×16" in verdict.rule and "student at 8×8" in verdict.rule
-        if across:
-            assert verdict.outcome == NOT_MEASURED
+    experiment = with_rows(
+        make_experiment(), 16,
+        lambda r: dataclasses.replace(r, protocol="fd_other_2k") if r.metric == "fd" else r,
+    )  # fmt: skip
+    across = [v.outcome for v in verdicts(experiment)
+              if "At 16×16" in v.rule and "student at 8×8" in v.rule]  # fmt: skip
+    assert across and set(across) == {NOT_MEASURED}
 
 
 def test_a_protocol_of_the_floor_alone_has_no_rules() -> None:
     experiment = make_experiment()
     count = len(verdicts(experiment))
-    for res, old in experiment.evaluations.items():
-        rows = tuple(
-            dataclasses.replace(r, protocol="fd_classifier_100", n=100)
-            if (r.generator, r.metric) == ("real", "fd")
-            else r
-            for r in old.rows
-        )
-        new = dataclasses.replace(old, rows=rows)
-        experiment = dataclasses.replace(
-            experiment, evaluations=experiment.evaluations | {res: new}
-        )
+    for res in (8, 16, 32):
+        experiment = with_rows(
+            experiment, res,
+            lambda r: dataclasses.replace(r, protocol="fd_classifier_100", n=100)
+            if (r.generator, r.metric) == ("real", "fd") else r,
+        )  # fmt: skip
     assert len(verdicts(experiment)) == count
     assert {v.outcome for v in verdicts(experiment)} == {HOLDS, FAILS}
 

@@ -20,7 +20,7 @@ from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import track
 from pagoda.results import mlflow_store, tracking
-from pagoda.results.mlflow_store import browse, connected, find_store, page, shown, usable_store
+from pagoda.results.mlflow_store import browse, check_store, connected, find_store, page, shown
 from tests.disk import small_disk
 from tests.results.runs import all_runs, client_of, stand_in_report
 from tests.results.synthetic import make_config, write_experiment
@@ -103,6 +103,12 @@ def test_a_locked_store_is_one_line(
     assert all_runs(client_of(tmp_path)) == []
 
 
+def _trouble(uri: str) -> str:
+    with pytest.raises(PagodaError) as caught:
+        check_store(uri)
+    return str(caught.value)
+
+
 def _database(path: Path, script: str) -> str:
     with sqlite3.connect(path) as connection:
         connection.executescript(script)
@@ -149,12 +155,12 @@ def test_a_half_made_store_is_told_from_an_old_one(blank_store: Path, tmp_path: 
     _database(old, "UPDATE alembic_version SET version_num = 'acf3f17fdcc7'")
     other = _database(tmp_path / "other.db", "CREATE TABLE birds (name)")
     before = [(tmp_path / name).read_bytes() for name in ("half.db", "old.db")]
-    assert "holds no run: move it away" in str(usable_store(half))
-    told = str(usable_store(f"sqlite:///{old}"))
+    assert "holds no run: move it away" in _trouble(half)
+    told = _trouble(f"sqlite:///{old}")
     assert "schema acf3f17fdcc7" in told and f"mlflow db upgrade sqlite:///{old}" in told
-    assert usable_store(other) is None
-    assert usable_store(f"sqlite:///{blank_store}") is None
-    assert usable_store(f"sqlite:///{tmp_path / 'new.db'}") is None
+    check_store(other)
+    check_store(f"sqlite:///{blank_store}")
+    check_store(f"sqlite:///{tmp_path / 'new.db'}")
     assert [(tmp_path / name).read_bytes() for name in ("half.db", "old.db")] == before
     assert not (tmp_path / "new.db").exists()
 
@@ -174,7 +180,7 @@ def test_a_half_made_store_is_told_from_an_old_one(blank_store: Path, tmp_path: 
 def test_a_store_that_is_no_use_is_told_before_the_first_run(
     copy: Config, uri: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = str(usable_store(uri))
+    line = _trouble(uri)
     assert told in line and "\n" not in line
     assert "s3cret" not in line and "alice" not in line
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

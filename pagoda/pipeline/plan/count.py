@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 
@@ -15,9 +15,7 @@ from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
 from pagoda.diffusion.solver import nfe
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.networks.classifier import FeatureNetwork
-from pagoda.pipeline.plan.rows import THIS_MACHINE, Direct, Plan, Reached, Stage
 from pagoda.pipeline.plan.shapes import SeenBefore
-from pagoda.pipeline.plan.sizes import image_bytes, latent_bytes
 from pagoda.pipeline.stages import features
 from pagoda.pipeline.stages.compute import (
     META,
@@ -27,19 +25,27 @@ from pagoda.pipeline.stages.compute import (
     training_flops,
 )
 from pagoda.pipeline.stages.super_resolution import multipliers
+from pagoda.results.plans import SCHEMA, Direct, Plan, Stage
+
+THIS_MACHINE = "this machine"
+"""Column of the hours that a probe predicts."""
 
 _BATCH = 2
 _MOMENTS = 2  # tensors that Adam keeps of every trained one
 _CHECKPOINTS = 2  # that a training stage keeps while it runs
-_SECONDS = 3600
 _INCEPTION_SIDE = 299
 _VIT = {"vits14": (12, 384), "vitb14": (12, 768), "vitl14": (24, 1024), "vitg14": (40, 1536)}
 _PATCHES, _PATCH_VALUES = 16**2, 3 * 14**2  # 224 pixels a side, 14 a patch
+_WEBP = 0.42
+"""Lossless WebP against raw pixels, measured at 512x512 (docs/data.md); small images take more."""
+_LABEL_BYTES = 8
+_ALIKE = {"reference": "features", "evaluate": "invert"}
+"""Stages that are not probed, and those that evaluate the same network."""
 
 
 def make_plan(
     config: Config, images: tuple[int, int], cards: dict[str, float], utilisation: float,
-    reached: Reached | None = None,
+    probed_on: str | None = None, reached: Mapping[str, float] | None = None,
 ) -> Plan:  # fmt: skip
     """Count ``config`` with (training, held-out) ``images``.
 
@@ -48,52 +54,30 @@ def make_plan(
         images: how many there are.
         cards: peak TFLOP/s by name of card.
         utilisation: fraction of the peak that is reached, in (0, 1].
-        reached: FLOP/s measured on this machine, for hours on it.
+        probed_on: this machine's device, for hours on it.
+        reached: TFLOP/s measured there, by stage.
     """
     with SeenBefore():
         counted = _Count(config, images)
-        plain = counted.stages()
-        growth = counted.growth(plain)
-    stages = []
-    for stage in plain:
-        speeds = {name: peak * 1e12 * utilisation for name, peak in cards.items()}
-        if reached is not None:
-            speeds[THIS_MACHINE] = _speed(stage.stage, reached)
-        hours = {name: stage.flops / speed / _SECONDS for name, speed in speeds.items()}
-        stages.append(replace(stage, hours=hours))
-    section = config.invert
-    calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
+        stages = counted.stages()
+        growth = counted.growth({s.stage: s.flops for s in stages})
+    speeds = {card: peak * 1e12 * utilisation for card, peak in cards.items()}
+
+    def hours(stage: Stage) -> dict[str, float]:
+        here = {}
+        if reached:
+            name = _ALIKE.get(stage.stage.partition("@")[0], stage.stage)
+            here[THIS_MACHINE] = reached.get(name, reached["invert"]) * 1e12
+        return {name: stage.flops / speed / 3600 for name, speed in (speeds | here).items()}
+
+    section, extractors = config.invert, config.reference.extractors
     return Plan(
-        1, config.name, config.resolutions, *images, counted.untrained.pairs, calls, utilisation,
-        cards, stages, growth,
-        None if reached is None else reached.device,
-        {} if reached is None else {k: v / 1e12 for k, v in reached.flops.items()},
-        config.reference.extractors, uncounted(config.reference.extractors),
+        SCHEMA, config.name, config.resolutions, *images, counted.untrained.pairs,
+        nfe(section.steps, section.solver, inverse=True, guidance=section.guidance), utilisation,
+        cards, [replace(stage, hours=hours(stage)) for stage in stages], growth, probed_on,
+        dict(reached or {}), extractors,
+        [text for text in extractors if text != NAME and not feature_flops(text)],
     )  # fmt: skip
-
-
-def feature_flops(extractors: Iterable[str]) -> float:
-    """FLOPs of one image through all published networks of ``reference.extractors``.
-
-    The embedded classifier is counted apart, and a ``custom`` network is not known.
-    """
-    return sum(map(_published, extractors))
-
-
-def uncounted(extractors: list[str]) -> list[str]:
-    """Those that :func:`feature_flops` has no count of."""
-    return [text for text in extractors if text != NAME and not _published(text)]
-
-
-def vit_flops(depth: int, width: int) -> float:
-    """DINOv2 of one image at 224x224: t = 257 tokens of width w, and l layers.
-
-    ``l (24 t w^2 + 4 t^2 w)`` for projections, MLP and attention, and the patches. ViT-g's gated
-    MLP is narrower, so that it costs the same.
-    """
-    tokens = _PATCHES + 1
-    layers = depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
-    return float(layers + 2 * _PATCHES * _PATCH_VALUES * width)
 
 
 def features_training(network: FeatureNetwork) -> float:
@@ -117,27 +101,41 @@ def _outputs(network: FeatureNetwork, x: Tensor) -> Tensor:
     return torch.cat([network.class_head(found), network.degradation_head(found)], dim=1)
 
 
-def _published(extractor: str) -> float:
-    family, _, rest = extractor.partition(":")
-    if family == "inception":
-        return _inception()
-    return vit_flops(*_VIT[rest.partition(":")[0]]) if family == "dinov2" else 0.0
-
-
 @cache
-def _inception() -> float:
-    """torchvision's network, which has the convolutions of the one that FID is made with."""
-    with META:
+def feature_flops(extractor: str) -> float:
+    """FLOPs of one image through a published network of ``reference.extractors``.
+
+    0 of the embedded classifier, which is counted apart, and of a ``custom`` one, not known here.
+    """
+    family, _, rest = extractor.partition(":")
+    if family == "dinov2":
+        # Projections, MLP and attention of t tokens of width w in l layers, l (24 t w^2 + 4 t^2 w),
+        # and the patches. ViT-g's gated MLP is narrower, so that it costs the same.
+        depth, width = _VIT[rest.partition(":")[0]]
+        tokens = _PATCHES + 1
+        layers = depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
+        return float(layers + 2 * _PATCHES * _PATCH_VALUES * width)
+    if family != "inception":
+        return 0.0
+    with META:  # torchvision's has the convolutions of the one that FID is made with
         network = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
         x = torch.zeros(_BATCH, 3, _INCEPTION_SIDE, _INCEPTION_SIDE)
     return forward_flops(network, x) / _BATCH
 
 
-def _speed(stage: str, reached: Reached) -> float:
-    """FLOP/s of a stage; those that are not probed evaluate a network that another one runs."""
-    kin = {"reference": "features", "evaluate": "invert"}
-    name = kin.get(stage.partition("@")[0], stage)
-    return reached.flops.get(name, reached.flops["invert"])
+def image_bytes(config: Config, resolution: int, count: int) -> int:
+    """Bytes of ``count`` stored images and their labels at one resolution."""
+    pixels = 3 * resolution**2
+    start = config.data.encode_from
+    if start is not None and resolution >= start:
+        pixels = round(pixels * _WEBP)
+    return count * (pixels + _LABEL_BYTES)
+
+
+def latent_bytes(config: Config, count: int) -> int:
+    """Bytes of ``count`` latents with index, mirror flag and label."""
+    value = 2 if config.invert.dtype == "fp16" else 4
+    return count * (3 * config.base_res**2 * value + 8 + 1 + _LABEL_BYTES)
 
 
 class _Count:
@@ -146,10 +144,11 @@ class _Count:
     def __init__(self, config: Config, images: tuple[int, int]) -> None:
         self.config, (self.train, self.test) = config, images
         self.untrained = Untrained(config, config.data.num_classes, self.train)
+        self.training = cache(self.untrained.training)
         self.features, self.denoiser = feature_network(config), self.untrained.denoiser()
         x = torch.zeros(_BATCH, 3, config.target_res, config.target_res, device=META)
         self.features_call = forward_flops(partial(_outputs, self.features), x) / _BATCH
-        self.seen_call = self.features_call + feature_flops(config.reference.extractors)
+        self.seen_call = self.features_call + sum(map(feature_flops, config.reference.extractors))
         self.generators = {r: self.untrained.generator(r) for r in config.resolutions}
         self.calls = {
             r: self.untrained.call(g, config.base_res) for r, g in self.generators.items()
@@ -161,37 +160,35 @@ class _Count:
         return [
             *(Stage(f"downsample@{r}", data_bytes=image_bytes(c, r, count)) for r in resolutions),
             self._features(),
-            *(self._reference(r) for r in resolutions),
-            self._trained("teacher", c.teacher.imported, self.denoiser,
-                          self.untrained.denoiser_call),
+            *map(self._reference, resolutions),
+            self._trained("teacher", self.denoiser, self.untrained.denoiser_call),
             self._invert(),
-            self._trained("distill", c.distill.imported, self.generators[c.base_res],
-                          self.calls[c.base_res]),
-            *(self._trained(f"grow-{r}", c.grow.imported, self.generators[r], self.calls[r])
+            self._trained("distill", self.generators[c.base_res], self.calls[c.base_res]),
+            *(self._trained(f"grow@{r}", self.generators[r], self.calls[r])
               for r in resolutions[1:]),
-            *(self._evaluate(r) for r in resolutions),
+            *map(self._evaluate, resolutions),
         ]  # fmt: skip
 
-    def growth(self, stages: list[Stage]) -> list[Direct]:
-        """Diffusion at every resolution beside growing to it."""
-        flops = {s.stage: s.flops for s in stages}
-        optim, teacher = self.config.teacher.optim, self.config.teacher
+    def growth(self, flops: Mapping[str, float]) -> list[Direct]:
+        """Diffusion at every resolution beside growing to it, from the stages' FLOPs."""
+        teacher, images = self.config.teacher, self.config.teacher.optim.images
         steps = [flops[f"grow@{r}"] for r in self.config.resolutions[1:]]
         start = flops["teacher"] + flops["invert"] + flops["distill"]
         reached = list(itertools.accumulate(steps, initial=start))
         found: list[Direct] = []
         for i, resolution in enumerate(self.config.resolutions):
-            widths = multipliers(teacher.network, resolution)
-            network = replace(teacher.network, channel_mult=widths)
-            config = replace(
-                self.config, base_res=resolution, teacher=replace(teacher, network=network)
-            )
-            at = Untrained(config, config.data.num_classes, self.train)
-            each = at.training("teacher") / optim.images
+            at, training = self.untrained, self.training
+            if i:
+                widths = multipliers(teacher.network, resolution)
+                higher = replace(teacher, network=replace(teacher.network, channel_mult=widths))
+                config = replace(self.config, base_res=resolution, teacher=higher)
+                at = Untrained(config, config.data.num_classes, self.train)
+                training = cache(at.training)
+            each = training("teacher") / images
             base = found[0].training_flops if found else each
             found.append(Direct(
-                resolution, parameters(at.denoiser()), each, each / base, 4**i,
-                each * optim.images, steps[i - 1] if i else None, reached[i],
+                resolution, parameters(at.denoiser()), each, each / base, 4**i, each * images,
+                steps[i - 1] if i else None, reached[i],
             ))  # fmt: skip
         return found
 
@@ -212,18 +209,18 @@ class _Count:
             self.seen_call * n, "fp32", data_bytes=8 * dim * (dim + 1) + 4 * dim * kept,
         )  # fmt: skip
 
-    def _trained(self, stage: str, imported: str, network: nn.Module, call: float) -> Stage:
+    def _trained(self, name: str, network: nn.Module, call: float) -> Stage:
         """A stage that trains by its method, or takes weights from elsewhere."""
-        name, size, state = stage.replace("-", "@"), parameters(network), _state(network)
-        if imported != NO_WEIGHTS:
+        stage, size, state = name.replace("@", "-"), parameters(network), _state(network)
+        section = getattr(self.config, name.partition("@")[0])
+        if section.imported != NO_WEIGHTS:
             return Stage(name, size, 0, None, call, checkpoint_bytes=state, imported=True)
         method = self.untrained.method(stage)
         main, *others = [parameters(p.network, trained=True) for p in method.players.values()]
         kept = [*method.players.values(), *method.modules.values()]
-        section = getattr(self.config, stage.partition("-")[0])
         return Stage(
             name, size, main, sum(others) if stage != "teacher" else None, call,
-            self.untrained.training(stage), section.optim.precision, checkpoint_bytes=state,
+            self.training(stage), section.optim.precision, checkpoint_bytes=state,
             scratch_bytes=_scratch(kept, main + sum(others)),
         )  # fmt: skip
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pagoda.pipeline.plan.rows import CARDS, THIS_MACHINE, Direct, Plan, Stage
+from pagoda.results.plans import (
+    DIFFUSION,
+    DISK,
+    GROWTH,
+    MEGA,
+    Column,
+    Direct,
+    Plan,
+    Stage,
+    stage_columns,
+)
 
-_GIGA = 1e9
-_PETA = 1e15
+CARDS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
+"""Dense bfloat16 tensor-core peaks in TFLOP/s, NVIDIA's data sheets (H100 and H200 SXM, A100)."""
 
 
 def as_markdown(plan: Plan) -> str:
@@ -17,71 +27,17 @@ def as_markdown(plan: Plan) -> str:
         f"`{plan.profile}`, {ladder}: {plan.train_images:,} training and {plan.test_images:,} "
         f"held-out images, {plan.pairs:,} latents of {plan.inversion_nfe} evaluations each."
     )
+    total = plan.all_stages
+    run = [s for s in plan.stages if s.flops or s.imported]
+    kept = [s for s in plan.stages if s.data_bytes + s.latent_bytes + s.checkpoint_bytes]
     return "\n\n".join([
-        head, _compute(plan), _disk(plan), _stage_one(plan), _growth(plan), _rules(plan),
+        head, _table(stage_columns(total.hours), [*run, total]), _table(DISK, [*kept, total]),
+        _table(DIFFUSION, plan.growth), _table(GROWTH, plan.growth),
+        "\n".join(f"- {rule}" for rule in _rules(plan)),
     ]) + "\n"  # fmt: skip
 
 
-def _compute(plan: Plan) -> str:
-    columns = [*plan.peak_tflops, *([THIS_MACHINE] if plan.probed_on else [])]
-    header = ["stage", "parameters", "trained", "discriminator, trained", "GFLOP an image",
-              "PFLOP", "precision", *(f"{c} hours" for c in columns)]  # fmt: skip
-    rows = [
-        [s.stage, _millions(s.parameters), "imported" if s.imported else _millions(s.trainable),
-         _millions(s.judge_trainable),
-         _number(s.forward_flops, _GIGA), _number(s.flops, _PETA), s.precision or "",
-         *(_number(h) for h in s.hours.values())]
-        for s in plan.stages if s.flops or s.imported
-    ]  # fmt: skip
-    total = [
-        "**all**", "", "", "", "", _number(sum(s.flops for s in plan.stages), _PETA), "",
-        *(_number(sum(s.hours[c] for s in plan.stages)) for c in columns),
-    ]  # fmt: skip
-    return table(header, [*rows, total])
-
-
-def _disk(plan: Plan) -> str:
-    def row(name: str, stages: Sequence[Stage]) -> list[str]:
-        columns = (
-            [s.data_bytes for s in stages], [s.latent_bytes for s in stages],
-            [s.checkpoint_bytes for s in stages], [s.scratch_bytes for s in stages],
-        )  # fmt: skip
-        kept = [_number(sum(c), _GIGA) if sum(c) else "" for c in columns[:3]]
-        most = max(columns[3])
-        return [name, *kept, _number(most, _GIGA) if most else ""]
-
-    shown = [s for s in plan.stages if s.data_bytes + s.latent_bytes + s.checkpoint_bytes]
-    header = ["stage", "data, GB", "latents, GB", "weights, GB", "while it trains, GB"]
-    return table(header, [*(row(s.stage, [s]) for s in shown), row("**all**", plan.stages)])
-
-
-def _stage_one(plan: Plan) -> str:
-    rows = [
-        [f"{d.resolution}x{d.resolution}", _millions(d.parameters),
-         _number(d.training_flops, _GIGA), _number(d.times_base), str(d.rule),
-         _number(d.flops, _PETA)]
-        for d in plan.growth
-    ]  # fmt: skip
-    header = ["diffusion trained at", "parameters", "GFLOP a training image",
-              "counted, times the base", "the paper's 4^n",
-              "PFLOP for the teacher's images"]  # fmt: skip
-    return table(header, rows)
-
-
-def _growth(plan: Plan) -> str:
-    def row(d: Direct) -> list[str]:
-        step, fraction = "", ""
-        if d.step_flops is not None:
-            step, fraction = _number(d.step_flops, _PETA), _percent(d.step_flops / d.flops)
-        return [f"{d.resolution}x{d.resolution}", step, fraction, _number(d.reached_flops, _PETA),
-                _percent(d.reached_flops / d.flops)]  # fmt: skip
-
-    header = ["grown to", "PFLOP of the step", "of diffusion there, our budgets",
-              "PFLOP of all stages so far", "of diffusion there, our budgets"]  # fmt: skip
-    return table(header, [row(d) for d in plan.growth])
-
-
-def _rules(plan: Plan) -> str:
+def _rules(plan: Plan) -> list[str]:
     named = ", ".join(
         f"{name} {peak:g}" + (" (NVIDIA's data sheet)" if CARDS.get(name) == peak else "")
         for name, peak in plan.peak_tflops.items()
@@ -111,36 +67,37 @@ def _rules(plan: Plan) -> str:
     if any(stage.imported for stage in plan.stages):
         rules.append("What imported networks cost whoever trained them is in no sum.")
     if plan.probed_on:
-        speeds = ", ".join(f"{k} {_number(v)}" for k, v in plan.reached_tflops.items())
+        speeds = ", ".join(f"{name} {_digits(v)}" for name, v in plan.reached_tflops.items())
         rules.append(
             f"Hours on this machine ({plan.probed_on}) are the counted operations over what a few "
             f"steps of the stage's own networks reached just now, in TFLOP/s: {speeds}. Reference "
             "and evaluation are taken at the speed of the networks they run; loading, metrics and "
             "reports are not in it."
         )
-    return "\n".join(f"- {rule}" for rule in rules)
+    return rules
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(columns: Iterable[Column], lines: Sequence[Stage | Direct]) -> str:
     """A markdown table: first column to the left, others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    shown = [column for column in columns if column.command]
+    cells = [[_cell(column, column.value(line)) for column in shown] for line in lines]
+    rule = ["---", *["---:"] * (len(shown) - 1)]
+    rows = [[column.command for column in shown], rule, *cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _number(value: float | None, unit: float = 1.0) -> str:
+def _cell(column: Column, value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if column.share:
+        return f"{_digits(100 * value)} %"
+    value /= column.unit
+    return f"{value:.2f} M" if column.unit == MEGA else _digits(value)
+
+
+def _digits(value: float) -> str:
     """Three significant digits without exponents, thousands apart."""
-    if value is None:
-        return ""
-    value /= unit
     if abs(value) >= 100:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
     return f"{value:.6f}".rstrip("0").rstrip(".") if "e" in text else text
-
-
-def _percent(fraction: float) -> str:
-    return f"{_number(100 * fraction)} %"
-
-
-def _millions(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e6:.2f} M"

@@ -5,16 +5,14 @@ The plans themselves go to ``reports/plans/``, where ``pagoda report --all`` rea
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from functools import cache
 
 from pagoda.config import parse
 from pagoda.pipeline.derive import profile_tree
-from pagoda.pipeline.plan.request import planned
-from pagoda.pipeline.plan.rows import Plan
+from pagoda.pipeline.plan.request import plan_json, planned
 from pagoda.pipeline.plan.tables import as_markdown
+from pagoda.results.plans import Plan
 from tests.tiny import ROOT
 
 PAGE = ROOT / "docs" / "plan.md"
@@ -42,13 +40,8 @@ def rendered() -> str:
     return _BLOCK.sub(block, PAGE.read_text())
 
 
-def as_json(name: str) -> str:
-    """The plan of a profile as ``pagoda plan --json`` prints it."""
-    return json.dumps(dataclasses.asdict(plan_of(name)), indent=1) + "\n"
-
-
 if __name__ == "__main__":
     PAGE.write_text(rendered())
     PLANS.mkdir(exist_ok=True)
     for profile in profiles():
-        (PLANS / f"{profile}.json").write_text(as_json(profile))
+        (PLANS / f"{profile}.json").write_text(plan_json(plan_of(profile)))

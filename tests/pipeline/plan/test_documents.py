@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.pipeline.plan.documents import PAGE, PLANS, as_json, profiles, rendered
+from pagoda.pipeline.plan.request import plan_json
+from tests.pipeline.plan.documents import PAGE, PLANS, plan_of, profiles, rendered
 
 _SHOWN = ["imagenet", "imagenette"]
 
@@ -28,4 +29,4 @@ def test_the_page_shows_the_plans_that_are_kept() -> None:
 def test_tables_are_those_of_the_command_byte_for_byte() -> None:
     assert rendered() == PAGE.read_text()
     for name in _SHOWN:
-        assert as_json(name) == (PLANS / f"{name}.json").read_text()
+        assert plan_json(plan_of(name)) == (PLANS / f"{name}.json").read_text()

@@ -6,11 +6,11 @@ import pytest
 import timm
 import torch
 
-from pagoda.pipeline.plan.count import feature_flops, uncounted
+from pagoda.pipeline.plan.count import feature_flops
 from pagoda.pipeline.plan.request import planned
-from pagoda.pipeline.plan.rows import Plan, Stage
 from pagoda.pipeline.plan.tables import as_markdown
 from pagoda.pipeline.stages.compute import forward_flops
+from pagoda.results.plans import Plan, Stage
 from tests.pipeline.plan.test_plan import of, tiny, tiny_plan
 
 
@@ -19,12 +19,12 @@ def test_dinov2_is_counted_as_timms_network_runs(name: str, published: str) -> N
     with torch.device("meta"):
         network = timm.create_model(f"vit_{published}_patch14_dinov2", img_size=224).eval()
         x = torch.zeros(2, 3, 224, 224)
-    assert feature_flops([f"dinov2:{name}:dgm"]) == forward_flops(network, x) / 2
+    assert feature_flops(f"dinov2:{name}:dgm") == forward_flops(network, x) / 2
 
 
 def test_inception_is_counted_as_published() -> None:
     """Szegedy et al. 2015, section 6: a cost of five billion multiply-adds at 299x299."""
-    every = {feature_flops([f"inception:{mode}"]) for mode in ("clean", "legacy_tensorflow")}
+    every = {feature_flops(f"inception:{mode}") for mode in ("clean", "legacy_tensorflow")}
     (flops,) = every
     assert 5.0e9 < flops / 2 < 6.0e9
 
@@ -32,7 +32,7 @@ def test_inception_is_counted_as_published() -> None:
 def test_references_and_evaluations_hold_every_network() -> None:
     names = ["classifier", "inception:clean", "dinov2:vits14:edm2"]
     plain, evaluated = tiny_plan(), planned(tiny(**{"reference.extractors": names}))
-    each = feature_flops(names)
+    each = sum(map(feature_flops, names))
 
     def more(stage: str) -> float:
         return of(evaluated, stage).flops - of(plain, stage).flops
@@ -46,9 +46,10 @@ def test_references_and_evaluations_hold_every_network() -> None:
 
 def test_a_network_of_ones_own_is_said_not_to_be_counted() -> None:
     names = ["classifier", "custom:mine.pt"]
-    assert uncounted(names) == ["custom:mine.pt"] and feature_flops(names) == 0
-    text = as_markdown(planned(tiny(**{"reference.extractors": names})))
-    assert "Not known and not counted: custom:mine.pt." in text
+    plan = planned(tiny(**{"reference.extractors": names}))
+    assert plan.uncounted == ["custom:mine.pt"]
+    assert of(plan, "evaluate@8").flops == of(tiny_plan(), "evaluate@8").flops
+    assert "Not known and not counted: custom:mine.pt." in as_markdown(plan)
 
 
 def _without_evaluation(plan: Plan) -> list[Stage]:

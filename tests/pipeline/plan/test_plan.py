@@ -15,11 +15,10 @@ from pagoda.config import Config, parse
 from pagoda.errors import PagodaError
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.pipeline.derive import profile_tree
-from pagoda.pipeline.plan.request import planned
-from pagoda.pipeline.plan.rows import CARDS, THIS_MACHINE, Plan, Stage
+from pagoda.pipeline.plan.count import THIS_MACHINE, image_bytes, latent_bytes
+from pagoda.pipeline.plan.request import image_counts, planned
 from pagoda.pipeline.plan.shapes import SeenBefore
-from pagoda.pipeline.plan.sizes import image_bytes, image_counts, latent_bytes
-from pagoda.pipeline.plan.tables import as_markdown
+from pagoda.pipeline.plan.tables import CARDS, as_markdown
 from pagoda.pipeline.stages.compute import (
     FlopCounter,
     Untrained,
@@ -28,6 +27,7 @@ from pagoda.pipeline.stages.compute import (
     step_flops,
 )
 from pagoda.pipeline.stages.grow import freeze, level_channels
+from pagoda.results.plans import Plan, Stage
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
 from tests.tiny import ROOT, tiny_tree
