@@ -65,6 +65,7 @@ def train_stage(
     inputs: dict[str, Artifact],
     sections: dict[str, Any],
     code: str,
+    tested: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda weights: {},
 ) -> None:
     """Train to the end, from scratch or from where it stopped, and write the first average.
 
@@ -75,6 +76,7 @@ def train_stage(
         inputs: artifacts that the stage reads.
         sections: configuration sections that the result depends on.
         code: name of the method.
+        tested: facts about the trained weights for the card.
     """
     artifacts.check_out(made.path, made.kind)
     folder = stage_scratch(stage, sections, inputs, method=code, seed=config.seed)
@@ -87,13 +89,14 @@ def train_stage(
     weights = sharding.full_state_on_main(average.state_dict())
     if not distributed.is_main_process():
         return
+    found = tested(weights)
     with artifacts.create(
         made.path, made.kind, config=made.identity, inputs=inputs, revision=package_revision()
     ) as out:
         row = json.loads(read_rows(folder / HISTORY)[-1])
         metrics = {key: value for key, value in row.items() if key not in _NO_METRICS}
         facts = {"images_seen": optim.images, "metrics": metrics}
-        artifacts.save_weights(out, weights, made.card | facts)
+        artifacts.save_weights(out, weights, made.card | facts | found)
         for file in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
             shutil.copyfile(file, out / file.name)
     shutil.rmtree(folder, ignore_errors=True)
