@@ -18,13 +18,13 @@ from pagoda.config import Config, VariantConfig, parse
 from pagoda.errors import PagodaError
 from pagoda.pipeline.dvc_stages import study_text
 from pagoda.pipeline.stages.code import ROOT, closure
+from pagoda.pipeline.stages.made import locate
 from pagoda.pipeline.stages.study_spec import (
     STEPS,
     Study,
     Variant,
     artifacts_of,
     load_study,
-    locate,
     variant_config,
 )
 from pagoda.results.claims import read_claims

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, derive_resolutions
-from pagoda.config.paths import Paths
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.methods.classifier import Classifier, ClassifierConfig
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract, load_feature_network
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.train import Made, image_batches, train_stage
+from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.train import image_batches, train_stage
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
 
@@ -33,9 +32,8 @@ def run(config: Config) -> None:
     runs of a profile are measured with the same network.
     """
     config = replace(config, seed=config.features.seed)
-    paths, section, device = Paths(config), config.features, pick_device()
-    identity = {"name": config.name, "resolution": config.target_res}
-    data = artifacts.open_artifact(paths.data(config.target_res), "images", identity)
+    section, device = config.features, pick_device()
+    data = open_made(config, f"data/{config.target_res}")
     classes = data.card()["classes"]
     ladder = derive_resolutions(min(_LOWEST_RES, config.target_res), config.target_res)
     torch.manual_seed(config.seed)
@@ -59,10 +57,8 @@ def run(config: Config) -> None:
 
     train_stage(
         config, "features", Classifier(ClassifierConfig(section.optim), given), section.optim,
-        Made("features", paths.features, {"name": config.name, "target_res": config.target_res},
-             card),
-        device=device, inputs={"data": data}, sections={"features": section}, code="classifier",
-        tested=tested,
+        "features", card, device=device, inputs={"data": data}, sections={"features": section},
+        code="classifier", tested=tested,
     )  # fmt: skip
 
 
