@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import re
@@ -17,13 +18,13 @@ from pagoda.config import Config, VariantConfig, parse
 from pagoda.errors import PagodaError
 from pagoda.pipeline.dvc_stages import study_text
 from pagoda.pipeline.stages.code import ROOT, closure
+from pagoda.pipeline.stages.made import locate
 from pagoda.pipeline.stages.study_spec import (
     STEPS,
     Study,
     Variant,
     artifacts_of,
     load_study,
-    locate,
     variant_config,
 )
 from pagoda.results.claims import read_claims
@@ -37,13 +38,12 @@ def config() -> Config:
     return parse(smoke_tree())
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+@contextlib.contextmanager
+def resolved(folder: Path, tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Stages of all studies by command, as DVC resolves them in their own project."""
     from dvc.repo import Repo
 
-    folder = tmp_path_factory.mktemp("studies")
-    (folder / "params.yaml").write_text(yaml.safe_dump(smoke_tree()))
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     for name in NAMES:
         (folder / "experiments" / name).mkdir(parents=True)
         for file in ("dvc.yaml", "study.yaml"):
@@ -54,6 +54,12 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         repo.index.check_graph()
         yield {stage.cmd.removeprefix("cd ../.. && python -m pagoda "): stage
                for stage in repo.index.stages}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    with resolved(tmp_path_factory.mktemp("studies"), smoke_tree()) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +126,20 @@ def test_a_run_declares_what_it_reads_makes_and_depends_on(
         ]
         files = closure("pagoda.pipeline.stages.variant")
         assert not [f for f in files if not any(Path(f).is_relative_to(d) for d in code)]
+
+
+def test_a_run_depends_on_the_method_that_the_parameters_choose(
+    config: Config, tmp_path: Path
+) -> None:
+    """A file of one's own, where the study says nothing of methods."""
+    code = {"distill": "mine.py", "grow": "other.py"}
+    with resolved(tmp_path, smoke_tree() | {"code": code}) as stages:
+        for study, variant, seed, _ in (run for name in NAMES for run in _runs(name, config)):
+            deps = _paths(stages[f"variant {study.name} {variant.name} --seed {seed}"].deps)
+            steps = {*variant.steps, *variant.counts}
+            trained = {"mine.py": {"distill"}, "other.py": {"grow", "grow_each"}}
+            for file, kinds in trained.items():
+                assert (Path(file) in deps) == bool(steps & kinds), variant.name
 
 
 @pytest.mark.parametrize("name", NAMES)

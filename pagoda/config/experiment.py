@@ -89,11 +89,8 @@ class Config:
             f"{levels} or more whole numbers >= 1, a level each from base_res {base} down to "
             f"lowest_res {net.lowest_res}"
         )  # fmt: skip
-        features, grow = self.features, self.grow
-        yield (features.images % features.batch == 0, "features.batch", features.batch,
-               f"a divisor of features.images = {features.images}")  # fmt: skip
-        if isinstance(grow, OneStepConfig):
-            regression = grow.loss.regression
+        if isinstance(self.grow, OneStepConfig):
+            regression = self.grow.loss.regression
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         k, samples = self.evaluate.neighbours, self.evaluate.samples

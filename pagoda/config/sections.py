@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pagoda.data import registry
 from pagoda.fields import Check, opt
 from pagoda.training.method import ByMethod
+from pagoda.training.settings import OptimConfig
 
 NO_WEIGHTS = "weights/none"
 """The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""
@@ -65,6 +66,18 @@ class FeaturesConfig:
     lr: float = opt("AdamW learning rate", gt=0)
     channels: int = opt("width of the first block", ge=4)
     dim: int = opt("feature dimension", ge=2)
+
+    @property
+    def optim(self) -> OptimConfig:
+        """What trains it; its weights are not averaged."""
+        return OptimConfig(
+            self.images, self.batch, self.lr, beta2=0.999, weight_decay=0.05, warmup=0.2,
+            decay=0.8, ema=0.0,
+        )  # fmt: skip
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """Whole steps."""
+        return self.optim.checks(at)
 
 
 @dataclass(frozen=True)

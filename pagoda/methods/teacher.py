@@ -12,6 +12,8 @@ from pagoda.training.method import Given, Loss, Method
 from pagoda.training.settings import MethodConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pagoda.training.draw import GlobalDraw
 
 
@@ -54,25 +56,61 @@ class TeacherConfig(MethodConfig):
     )  # fmt: skip
 
 
-class Teacher(Method):
-    """A denoiser, on noise levels ln sigma ~ N(p_mean, p_std^2)."""
+class Denoising(Method):
+    """EDM denoising of images at noise levels ln sigma ~ N(p_mean, p_std^2)."""
 
-    Config = TeacherConfig
+    config: MethodConfig
 
-    def __init__(self, config: TeacherConfig, given: Given) -> None:
+    def __init__(self, config: MethodConfig, given: Given) -> None:
         from pagoda.training.player import Player
 
         self.config, self.images, self.diffusion = config, given.images, given.diffusion
         self.player = Player(given.network, config.optim, given.device)
         self.players = {"denoiser": self.player}
 
-    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
-        """One update by the denoising loss, in micro batches."""
+    def sigma(self, draw: GlobalDraw, like: Tensor) -> Tensor:
+        """Noise levels of a batch."""
         from pagoda.diffusion.edm import sample_sigma
+
+        n = self.config.optim.batch
+        return draw.local(sample_sigma(n, self.diffusion.p_mean, self.diffusion.p_std), n).to(like)
+
+    def losses(
+        self, draw: GlobalDraw, images: Tensor, labels: Tensor, sigma: Tensor,
+        **told: Tensor | None,
+    ) -> Iterator[Loss]:  # fmt: skip
+        """One update by the denoising loss, in micro batches.
+
+        Args:
+            told: what else the network is told of each image, by the name of its argument.
+        """
         from pagoda.losses.denoising import denoising_loss
+        from pagoda.training.micro_batch import slices
+
+        n = self.config.optim.batch
+        noise = draw.noise(images, n)
+        draw.own_stream()
+        for rows in slices(len(images), self.config.optim.micro_batch):
+            facts = {name: value[rows] for name, value in told.items() if value is not None}
+            with self.player.autocast():
+                loss = denoising_loss(
+                    partial(self.player.network, **facts), images[rows], labels[rows], sigma[rows],
+                    noise[rows], self.diffusion.sigma_data,
+                )  # fmt: skip
+            part = draw.mean(loss, n, rows=len(images[rows]))
+            yield Loss("denoiser", part, last=rows.stop == len(images))
+
+
+class Teacher(Denoising):
+    """The denoiser that is distilled."""
+
+    Config = TeacherConfig
+    config: TeacherConfig
+
+    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
+        """One update."""
         from pagoda.losses.edm_augment import NORMALS, UNIFORMS, draw_transforms, edm_augment
         from pagoda.networks.unet import NO_CLASS
-        from pagoda.training.micro_batch import slices
 
         config, n = self.config, self.config.optim.batch
         images, labels = draw.images(self.images, n)
@@ -86,18 +124,5 @@ class Teacher(Method):
             # (classifier-free guidance, Ho and Salimans 2022).
             untold = draw.uniform(n) < config.label_dropout
             labels = labels.masked_fill(untold.to(labels.device), NO_CLASS)
-        sigma = draw.local(sample_sigma(n, self.diffusion.p_mean, self.diffusion.p_std), n).to(
-            images
-        )
-        noise = draw.noise(images, n)
-        draw.own_stream()
-        for rows in slices(len(images), config.optim.micro_batch):
-            denoiser = self.player.network
-            told = denoiser if described is None else partial(denoiser, augment=described[rows])
-            with self.player.autocast():
-                loss = denoising_loss(
-                    told, images[rows], labels[rows], sigma[rows], noise[rows],
-                    self.diffusion.sigma_data,
-                )  # fmt: skip
-            part = draw.mean(loss, n, rows=len(images[rows]))
-            yield Loss("denoiser", part, last=rows.stop == len(images))
+        sigma = self.sigma(draw, images)
+        yield from self.losses(draw, images, labels, sigma, augment=described)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda import distributed
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.weight_files import fitted, whole
 
@@ -59,8 +60,8 @@ class FeatureNetwork(nn.Module):
         self.degradation_head = nn.Linear(dim, degradations)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images (n, 3, r, r) -> float in [-1, 1], resized to the network's resolution."""
-        x = to_float(images)
+        """Images (n, 3, r, r), uint8 or in [-1, 1] -> in [-1, 1] at the network's resolution."""
+        x = images if images.is_floating_point() else to_float(images)
         if x.shape[-1] == self.resolution:
             return x
         size = (self.resolution, self.resolution)
@@ -74,16 +75,21 @@ class FeatureNetwork(nn.Module):
         """Features (n, dim), float32, of uint8 images (n, 3, r, r), any r."""
         return self.embed(self.prepare(images))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 images (n, 3, r, r) -> features (n, dim) and class logits (n, classes)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (n, 3, r, r) -> features (n, dim), class logits and degradation logits."""
         features = self.features(images)
-        return features, self.class_head(features)
+        return features, self.class_head(features), self.degradation_head(features)
 
 
 def degrade(images: Tensor, resolution: int) -> Tensor:
     """uint8 images (n, 3, r, r) averaged down to ``resolution``, again as uint8."""
     factor = images.shape[-1] // resolution
-    return to_uint8(F.avg_pool2d(to_float(images), factor)) if factor > 1 else images
+    return to_uint8(averaged(to_float(images), factor)) if factor > 1 else images
+
+
+def averaged(x: Tensor, factor: int) -> Tensor:
+    """Images (n, 3, r, r) -> (n, 3, r / factor, r / factor): means of blocks."""
+    return F.avg_pool2d(x, factor) if factor > 1 else x
 
 
 def load_feature_network(weights: dict[str, Tensor], card: dict[str, Any]) -> FeatureNetwork:
@@ -113,10 +119,30 @@ def extract(
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         padded[: len(part)] = part
-        out = network(torch.from_numpy(padded).to(device))
+        out = network(torch.from_numpy(padded).to(device))[:2]
         rows = slice(start, start + len(part))
         features[rows], logits[rows] = (o[: len(part)].cpu().numpy() for o in out)
     return features, logits
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the rows of all processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        total = distributed.all_reduce_with_gradient
+        n = total(x.new_full((), x.numel() / x.shape[1]))
+        mean = total(x.sum((0, 2, 3))) / n
+        centred = x - mean[:, None, None]
+        variance = total(centred.square().sum((0, 2, 3))) / n
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * n / (n - 1), self.momentum)
+        self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 def _layer(
@@ -125,4 +151,4 @@ def _layer(
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
     )
-    return [conv, nn.BatchNorm2d(out_channels), activation]
+    return [conv, _BatchNorm(out_channels), activation]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from pagoda.config import derive_code
+from pagoda.config import BY_METHOD, derive_code
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.code import ROOT, dependencies
 from pagoda.pipeline.stages.study_spec import STEPS, STUDIES, Study, Variant, load_study, studies
@@ -90,11 +90,13 @@ def study_text(study: Study) -> str:
 
 def _stage(study: Study, variant: Variant) -> dict[str, Any]:
     seeds = f"${{studies.{study.size}.seeds}}"
-    sections = [s for step in (*variant.steps, *variant.counts) for s in STEPS[step].sections]
+    steps = *variant.steps, *variant.counts
+    sections = [s for step in steps for s in STEPS[step].sections]
     keys = [*_SHARED, f"studies.{study.size}.fraction", *dict.fromkeys(sections)]
     chosen = {key: {"method": method} for key, method in variant.methods.items()}
-    files = dict.fromkeys(derive_code(chosen).values())
-    own = [f"../../{file}" for file in files if not file.startswith("pagoda/")]
+    trained = {step.partition("_")[0] for step in steps}  # grow_each trains as grow does
+    files = {key: f"${{code.{key}}}" for key in BY_METHOD if key in trained} | derive_code(chosen)
+    own = [f"../../{f}" for f in dict.fromkeys(files.values()) if not f.startswith("pagoda/")]
     return {
         "desc": variant.label,
         "matrix": {"seed": [f"{seeds[:-1]}[0]}}"] if variant.once else seeds},
@@ -119,7 +121,7 @@ def _collect(study: Study) -> dict[str, Any]:
 
 
 def _code(stage: str) -> list[str]:
-    """All methods for a variant: which ones train it can be a parameter twice, a path only once."""
+    """All methods of the package for a variant, whichever of them trains it."""
     code = code_of(stage, *(["methods"] if stage == "variant" else []))
     folders = ("pagoda/methods" if d.startswith("pagoda/methods/") else d for d in code)
     return [f"../{dep}" for dep in dict.fromkeys(folders)]

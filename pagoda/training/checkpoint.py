@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +125,6 @@ class Scratch:
                 return facts, safetensors.torch.load_file(file)
             _log.warning("%s is damaged and was passed over", file)
         return {}, {}
-
-    def discard(self) -> None:
-        """Delete all checkpoints: the stage is done."""
-        if distributed.is_main_process():
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))

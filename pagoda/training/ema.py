@@ -88,6 +88,8 @@ def _approach(average: nn.Module, source: nn.Module, fraction: float) -> None:
     pairs = zip(average.parameters(), source.parameters(), strict=True)
     moving = [(sharding.local(a.data), sharding.local(s.data)) for a, s in pairs if s.requires_grad]
     torch._foreach_lerp_([a for a, _ in moving], [s for _, s in moving], fraction)
+    for held, own in zip(average.buffers(), source.buffers(), strict=True):
+        held.copy_(own)
 
 
 def _write(state: dict[str, Tensor], path: Path) -> None:

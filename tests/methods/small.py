@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda.fields import build
+from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.networks.super_resolution import SuperResolver
@@ -36,7 +37,7 @@ OPTIM = {
 
 @dataclass(frozen=True)
 class Case:
-    """A method with the network it trains: denoiser, generator, grown or resolver."""
+    """A method with the network it trains: denoiser, generator, grown, resolver or classifier."""
 
     method: str
     network: str
@@ -45,7 +46,7 @@ class Case:
     @property
     def side(self) -> int:
         """Side of the images."""
-        return 16 if self.network in ("grown", "resolver") else 8
+        return 16 if self.network in ("grown", "resolver", "classifier") else 8
 
 
 ONE_STEP = {
@@ -64,6 +65,7 @@ CASES = {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
     "cascade": Case("cascade", "resolver"),
+    "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
 }  # fmt: skip
 CASES |= {
     name: Case(name, "generator") for name in set(registered()) - {c.method for c in CASES.values()}
@@ -94,6 +96,8 @@ def network_of(kind: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(5)
     if kind == "denoiser":
         return denoiser(dropout)
+    if kind == "classifier":
+        return FeatureNetwork(CLASSES, 16, channels=4, dim=8, degradations=2)
     if kind == "resolver":
         spec = UNetSpec(16, 8, (1, 2, 2), 1, (4,), 8, dropout, CLASSES, 1.0)
         return _awake(SuperResolver(spec, 0.5))

@@ -107,9 +107,9 @@ def test_two_and_three_processes_train_as_one(tmp_path: Path) -> None:
                 assert left == pytest.approx(right, rel=1e-7, abs=1e-12), what
 
 
-@pytest.mark.parametrize("what", CASES)
+@pytest.mark.parametrize("what", [what for what in CASES if what != "classifier"])
 def test_micro_batches_train_as_the_whole_batch(what: str) -> None:
-    """In float64: the statistic of the batch and R1 among the terms."""
+    """In float64: the statistic of the batch and R1 among the terms; batch norm refuses parts."""
     whole, *others = (make(what, DOUBLE, **{"optim.micro_batch": most}) for most in (None, 1, 3))
     stats = [once(whole, i, seed=i) for i in range(2)]
     for parts in others:

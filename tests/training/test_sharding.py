@@ -26,7 +26,10 @@ from tests.tiny import tiny_tree
 STEPS, BATCH = 3, 7
 _PARTS = {"optim.batch": 6, "optim.images": 18, "optim.micro_batch": 2, "prior_batch": 4}
 CASES: dict[str, tuple[str | Case, dict[str, Any]]] = {
-    **{what: (what, {"optim.images": STEPS * BATCH}) for what in ("teacher", "one_step")},
+    **{
+        what: (what, {"optim.images": STEPS * BATCH})
+        for what in ("teacher", "one_step", "classifier")
+    },
     "teacher-parts": ("teacher", {k: v for k, v in _PARTS.items() if k != "prior_batch"}),
     "grow-parts": ("one_step, grown", _PARTS),
 }

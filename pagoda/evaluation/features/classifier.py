@@ -30,7 +30,7 @@ def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extra
     network = artifact.network(load_feature_network).to(device)
 
     def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
-        features, logits = network(torch.from_numpy(images).to(device))
+        features, logits, _ = network(torch.from_numpy(images).to(device))
         return Features(features, None, logits)
 
     return Extractor(

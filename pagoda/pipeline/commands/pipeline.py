@@ -32,7 +32,7 @@ def downsample(
 
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
-    run_first("features", parameters(ctx))
+    run_shared("features", parameters(ctx))
 
 
 def teacher(ctx: typer.Context) -> None:

@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated as An
 
 import typer
 
 from pagoda.errors import PagodaError
-from pagoda.pipeline.commands.running import known, parameters, run, run_shared
+from pagoda.pipeline.commands.running import known, option, parameters, run, run_shared
 
-AnyResolution = Annotated[
-    int | None, typer.Option(metavar="PIXELS", help="One of the experiment's: the stage.")
-]
-Extractor = Annotated[
+AnyResolution = An[int | None, option("PIXELS", "One of the experiment's: the stage.")]
+Extractor = An[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="inception:clean, dinov2:vitl14:dgm, classifier:FOLDER; custom:FILE, which is run",
+    option(
+        "NAME", "inception:clean, dinov2:vitl14:dgm, classifier:FOLDER; custom:FILE, which is run"
     ),
 ]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only images below this folder.")]
-Crop = Annotated[str | None, typer.Option(metavar="RECIPE", help="Cut images: adm, lanczos, box.")]
-Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="What --crop cuts to.")]
-Exif = Annotated[
-    bool, typer.Option("--exif", help="Turn files as their EXIF says, as data.exif does.")
-]
-Count = Annotated[
-    int | None, typer.Option("--n", "--count", metavar="N", min=2, help="Images to use.")
-]
-Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Images a call of the network.")]
-Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")]
-Hub = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkout of DINOv2's code.")]
-Download = Annotated[bool, typer.Option("--download", help="Download missing weights.")]
+Split = An[str | None, option("NAME", "Only images below this folder.")]
+Crop = An[str | None, option("RECIPE", "Cut images: adm, lanczos, box.")]
+Size = An[int | None, option("PIXELS", "What --crop cuts to.")]
+Exif = An[bool, option(None, "Turn files as their EXIF says, as data.exif does.", "--exif")]
+Count = An[int | None, option("N", "Images to use.", "--n", "--count", min=2)]
+Batch = An[int, option("N", "Images a call of the network.", min=1)]
+Weights = An[Path | None, option("FILE", "Weights of the extractor.")]
+Hub = An[Path | None, option("FOLDER", "Checkout of DINOv2's code.")]
+Download = An[bool, option(None, "Download missing weights.", "--download")]
 
 
 def reference(
     ctx: typer.Context,
     resolution: AnyResolution = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Real images: folder, .zip, .tar or .npz.")
-    ] = None,
+    images: An[Path | None, option("PATH", "Real images: folder, .zip, .tar or .npz.")] = None,
     extractor: Extractor = "inception:clean",
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where it goes.")] = None,
+    out: An[Path | None, option("FOLDER", "Where it goes.")] = None,
     split: Split = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
     n: Count = None,
-    manifold: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Images whose features are kept.")
-    ] = 10_000,
-    spatial: Annotated[bool, typer.Option("--spatial", help="For sFID too.")] = False,
+    manifold: An[int, option("N", "Images whose features are kept.", min=0)] = 10_000,
+    spatial: An[bool, option(None, "For sFID too.", "--spatial")] = False,
     batch: Batch = 64,
     weights: Weights = None,
     hub: Hub = None,
@@ -72,43 +61,36 @@ def reference(
 def evaluate(
     ctx: typer.Context,
     resolution: AnyResolution = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH", help="Images: folder, .zip, .tar, .npz, SOURCE:NAME, artifact."
-        ),
+    images: An[
+        Path | None, option("PATH", "Images: folder, .zip, .tar, .npz, SOURCE:NAME, artifact.")
     ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="A reference, published .npz statistics, or images."),
+    reference: An[
+        Path | None, option("PATH", "A reference, published .npz statistics, or images.")
     ] = None,
     extractor: Extractor = "inception:clean",
-    metrics: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd,..."),
+    metrics: An[
+        str | None, option("NAMES", "fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd,...")
     ] = None,
     n: Count = None,
-    seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="Of a generator's latents, e.g. 0,1,2.")
-    ] = "0",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
-    track: Annotated[bool, typer.Option("--track", help="Put the values into MLflow.")] = False,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name in the rows.")] = None,
+    seeds: An[str, option("LIST", "Of a generator's latents, e.g. 0,1,2.")] = "0",
+    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
+    track: An[bool, option(None, "Put the values into MLflow.", "--track")] = False,
+    name: An[str | None, option("TEXT", "Name in the rows.")] = None,
     split: Split = None,
     reference_split: Split = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
-    reference_features: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Extractor behind published statistics.")
+    reference_features: An[
+        str | None, option("NAME", "Extractor behind published statistics.")
     ] = None,
-    neighbours: Annotated[int, typer.Option("-k", min=1, help="Of precision and recall.")] = 3,
-    splits: Annotated[int, typer.Option(min=1, help="Of the Inception Score.")] = 10,
-    kid_subsets: Annotated[int, typer.Option(min=1, help="Of the kernel distance.")] = 100,
-    kid_subset_size: Annotated[int, typer.Option(min=2, help="Images in each.")] = 1000,
-    mmd_width: Annotated[int, typer.Option(min=1, help="Sigma of the Gaussian kernel.")] = 10,
-    intervals: Annotated[
-        bool, typer.Option("--intervals", help="95 % intervals over the images, where there are.")
+    neighbours: An[int, option(None, "Of precision and recall.", "-k", min=1)] = 3,
+    splits: An[int, option(None, "Of the Inception Score.", min=1)] = 10,
+    kid_subsets: An[int, option(None, "Of the kernel distance.", min=1)] = 100,
+    kid_subset_size: An[int, option(None, "Images in each.", min=2)] = 1000,
+    mmd_width: An[int, option(None, "Sigma of the Gaussian kernel.", min=1)] = 10,
+    intervals: An[
+        bool, option(None, "95 % intervals over the images, where there are.", "--intervals")
     ] = False,
     batch: Batch = 64,
     weights: Weights = None,
@@ -135,16 +117,12 @@ def evaluate(
 
 
 def compare(
-    images: Annotated[Path, typer.Argument(help="Folder, .zip, .tar or .npz.")],
-    originals: Annotated[Path, typer.Argument(help="As many, of the same size.")],
-    metrics: Annotated[
-        str, typer.Option(metavar="NAMES", help="mse,psnr,ssim,hf,lpips")
-    ] = "mse,psnr,ssim,hf",
-    network: Annotated[str, typer.Option(metavar="NAME", help="Of LPIPS.")] = "alex",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Torchvision's weights of it.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
+    images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz.")],
+    originals: An[Path, typer.Argument(help="As many, of the same size.")],
+    metrics: An[str, option("NAMES", "mse,psnr,ssim,hf,lpips")] = "mse,psnr,ssim,hf",
+    network: An[str, option("NAME", "Of LPIPS.")] = "alex",
+    weights: An[Path | None, option("FILE", "Torchvision's weights of it.")] = None,
+    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,

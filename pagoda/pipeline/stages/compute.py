@@ -77,17 +77,9 @@ def parameters(network: nn.Module, *, trained: bool = False) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
 
 
-class _Empty:
-    """An array (n, ...) of zeros, whose memory is taken only where it is read."""
-
-    def __init__(self, dtype: type, *shape: int) -> None:
-        self.dtype, self.shape = dtype, shape
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.zeros((len(rows), *self.shape[1:]), self.dtype)
+def _empty(dtype: type, side: int) -> np.ndarray:
+    """Zeros (n, 3, side, side) that take the memory of one number."""
+    return np.broadcast_to(np.zeros((), dtype), (_STORED, 3, side, side))
 
 
 class Untrained:
@@ -184,12 +176,11 @@ class Untrained:
 
     def _given(self, network: nn.Module, kind: str, resolution: int) -> Given:
         sizes = [resolution // 2, resolution] if kind == "cascade" else [resolution]
-        stores: list[Any] = [_Empty(np.uint8, _STORED, 3, r, r) for r in sizes]
-        latents: Any = _Empty(np.float32, _STORED, 3, *[self.config.base_res] * 2)
+        stores = [_empty(np.uint8, side) for side in sizes]
         labels = np.arange(_STORED) % self.classes
         pairs = PairBatches(
-            latents=latents, indices=np.arange(_STORED), flips=np.zeros(_STORED, np.uint8),
-            images=stores[-1], labels=labels, device=self.device,
+            latents=_empty(np.float32, self.config.base_res), indices=np.arange(_STORED),
+            flips=np.zeros(_STORED, np.uint8), images=stores[-1], labels=labels, device=self.device,
         )  # fmt: skip
 
         def teacher_pairs() -> PairBatches:
@@ -211,13 +202,12 @@ class Untrained:
         """
         method = self.method(stage)
         sampled, self._sampled = self._sampled, False
-        section = self.config.teacher if stage.startswith("cascade") else None
-        optim = (section or getattr(self.config, stage.partition("-")[0])).optim
+        kind = stage.partition("-")[0]
+        optim = getattr(self.config, "teacher" if kind == "cascade" else kind).optim
         edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
         total = 0.0
         for start, stop in itertools.pairwise(edges):
-            progress = (start + stop) / 2 / optim.steps
-            often = method.period - 1
+            progress, often = (start + stop) / 2 / optim.steps, method.period - 1
             step = step_flops(method, 0, progress)
             if often:
                 step = (step + often * step_flops(method, 1, progress)) / method.period
@@ -253,12 +243,9 @@ def training_compute(
         classes: number of classes.
         images: training images there are.
     """
-    untrained = Untrained(config, classes, images)
-    found = {step: untrained.training(step) for step in steps if step in ("teacher", "distill")}
-    if "invert" in steps:
-        found["invert"] = untrained.inversion()
-    kinds = {"grow": {"grow", "grow_each"}, "cascade": {"cascade"}}
-    for resolution, (kind, names) in itertools.product(config.resolutions[1:], kinds.items()):
-        if names & set(steps):
-            found[f"{kind}-{resolution}"] = untrained.training(f"{kind}-{resolution}")
-    return found
+    untrained, above = Untrained(config, classes, images), config.resolutions[1:]
+    grown = [f"grow-{r}" for r in above]
+    stages = {"grow": grown, "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
+              "score_teacher": [], "pair_randomly": []}  # fmt: skip
+    return {stage: untrained.inversion() if stage == "invert" else untrained.training(stage)
+            for step in steps for stage in stages.get(step, [step])}  # fmt: skip

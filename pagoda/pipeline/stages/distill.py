@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pagoda import artifacts
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.config.paths import Paths
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, guided, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
-from pagoda.networks.generator import generator_from_teacher
+from pagoda.networks.generator import generator_from_teacher, load_generator
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.progress import track
-from pagoda.pipeline.stages.train import pair_batches, take_generator, train_generator
+from pagoda.pipeline.stages.train import pair_batches, take_network, train_generator
 from pagoda.training.batches import PairBatches
 
 
@@ -26,16 +25,13 @@ def run(config: Config) -> None:
 
     An imported one needs neither teacher nor latents.
     """
-    paths, section, res = Paths(config), config.distill, config.base_res
-    data = artifacts.open_artifact(
-        paths.data(res), "images", {"name": config.name, "resolution": res}
-    )
+    section, res = config.distill, config.base_res
+    data = open_made(config, f"data/{res}")
     if section.imported != NO_WEIGHTS:
-        take_generator(config, "distill", Path(section.imported), data, res)
+        folder, card = Path(section.imported), {"trainable": 0}
+        take_network(config, "distill", folder, load_generator, f"gen/{res}", card, data)
         return
-    identity = {"name": config.name, "base_res": res}
-    teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
-    latents = artifacts.open_artifact(paths.latents, "latents", identity)
+    teacher, latents = open_made(config, "teacher"), open_made(config, "latents")
     denoiser = teacher.network(load_denoiser)
     generator = generator_from_teacher(
         denoiser, sigma_max=config.diffusion.sigma_max, output=section.output,

@@ -18,8 +18,9 @@ from pagoda.evaluation.metrics.base import Settings
 from pagoda.evaluation.reference import check_extractor, from_artifact
 from pagoda.evaluation.streaming import Images, open_split
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
-from pagoda.pipeline.stages.extractors import metrics_of, open_extractors, open_features
-from pagoda.pipeline.stages.models import open_generator, open_teacher, pipeline_samplers
+from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
+from pagoda.pipeline.stages.made import identity, open_made
+from pagoda.pipeline.stages.models import pipeline_samplers
 from pagoda.pipeline.stages.neighbours import nearest_images
 from pagoda.pipeline.stages.progress import track
 from pagoda.rows import to_json
@@ -67,8 +68,8 @@ def run(config: Config, resolution: int) -> None:
         return
     first = filled[0][:, :_NEIGHBOUR_COLUMNS]
     nearest = nearest_images(first, open_images(data, "train"), device)
-    identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
-    with artifacts.create(where, "evaluation", config=identity, inputs=inputs) as out:
+    of = identity(config, f"evaluation/{resolution}")
+    with artifacts.create(where, "evaluation", config=of, inputs=inputs) as out:
         tree = {"rows": to_json(rows), "sheets": list(grids)}
         artifacts.write_json(out / "results.json", tree)
         np.save(out / "samples.npy", np.stack(filled))
@@ -86,13 +87,12 @@ def open_evaluators(
         PagodaError: if weights are not at hand, or a reference is missing or was made from other
             images or features.
     """
-    found = []
-    identity = {"name": config.name, "resolution": resolution}
+    found, expect = [], identity(config, f"reference/{resolution}")
     for extractor in open_extractors(config, inputs["features"], device, config.evaluate.batch):
         artifact = inputs["reference"]
         if extractor.name != NAME:
             where = Paths(config).reference(resolution, extractor.name)
-            artifact = artifacts.open_artifact(where, "reference", identity)
+            artifact = artifacts.open_artifact(where, "reference", expect)
             _check_made_from(artifact, inputs, ("data",), resolution)
             inputs[f"reference_{extractor.name}"] = artifact
         reference = from_artifact(artifact)
@@ -108,16 +108,12 @@ def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:
         PagodaError: if one is missing or damaged, or if the reference was made from other images
             or other features: distances to it would mean nothing.
     """
-    paths, expect = Paths(config), {"name": config.name, "resolution": resolution}
-    base = open_generator(config, config.base_res)
-    found = {
-        "data": artifacts.open_artifact(paths.data(resolution), "images", expect),
-        "features": open_features(config),
-        "reference": artifacts.open_artifact(paths.reference(resolution), "reference", expect),
-        "teacher": open_teacher(config),
-        "base": base,
-        "generator": base if resolution == config.base_res else open_generator(config, resolution),
-    }
+    keys = {
+        "base": f"gen/{config.base_res}", "data": f"data/{resolution}", "features": "features",
+        "reference": f"reference/{resolution}", "teacher": "teacher",
+        "generator": f"gen/{resolution}",
+    }  # fmt: skip
+    found = {name: open_made(config, key) for name, key in keys.items()}
     _check_made_from(found["reference"], found, ("data", "features"), resolution)
     return found
 

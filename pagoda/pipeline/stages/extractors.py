@@ -6,10 +6,8 @@ from pathlib import Path
 
 import torch
 
-from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, ReferenceConfig
-from pagoda.config.paths import Paths
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.base import Extractor, open_extractor
@@ -17,12 +15,6 @@ from pagoda.evaluation.features.classifier import NAME, classifier_of
 from pagoda.evaluation.metrics.base import metrics
 
 _BATCH = 64  # images a call of a published network, at 224 pixels or more a side
-
-
-def open_features(config: Config) -> Artifact:
-    """The embedded classifier's artifact."""
-    expect = {"name": config.name, "target_res": config.target_res}
-    return artifacts.open_artifact(Paths(config).features, "features", expect)
 
 
 def open_extractors(

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from pagoda import artifacts
 from pagoda.config import NO_WEIGHTS, Config, GrowConfig
-from pagoda.config.paths import Paths
 from pagoda.networks.generator import Generator, grow, load_generator
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.train import pair_batches, take_generator, train_generator
+from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.train import pair_batches, take_network, train_generator
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:
@@ -19,17 +18,13 @@ def run(config: Config, from_res: int, to_res: int) -> None:
 
     Writes the ``generator`` artifact of ``to_res``.
     """
-    paths, section, name = Paths(config), config.grow, {"name": config.name}
-    base = name | {"base_res": config.base_res}
-    data = artifacts.open_artifact(paths.data(to_res), "images", name | {"resolution": to_res})
+    section, data = config.grow, open_made(config, f"data/{to_res}")
     if section.imported != NO_WEIGHTS:
-        weights = Path(section.imported) / str(to_res)
-        take_generator(config, f"grow-{to_res}", weights, data, to_res)
+        folder, key, card = Path(section.imported, str(to_res)), f"gen/{to_res}", {"trainable": 0}
+        take_network(config, f"grow-{to_res}", folder, load_generator, key, card, data)
         return
-    teacher = artifacts.open_artifact(paths.teacher, "teacher", base)
-    latents = artifacts.open_artifact(paths.latents, "latents", base)
-    below = artifacts.open_artifact(
-        paths.generator(from_res), "generator", base | {"resolution": from_res}
+    teacher, latents, below = (
+        open_made(config, key) for key in ("teacher", "latents", f"gen/{from_res}")
     )
     torch.manual_seed(config.seed)
     generator = grow(

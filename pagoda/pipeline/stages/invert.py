@@ -28,6 +28,7 @@ from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.outputs import new_file
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.scratch import stage_scratch
 from pagoda.training.history import HISTORY, History, read_rows
@@ -35,6 +36,7 @@ from pagoda.training.player import autocast
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
 _DONE = "done"
+_TOLD = ("dtype", "precision", "solver", "steps", "guidance", "noise", "clamp")  # in the card
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,7 @@ def run(config: Config) -> None:
     with distributed.group():
         paths, device = Paths(config), pick_device()
         artifacts.check_out(paths.latents, "latents")
-        name = {"name": config.name}
-        data = artifacts.open_artifact(
-            paths.data(config.base_res), "images", name | {"resolution": config.base_res}
-        )
-        identity = name | {"base_res": config.base_res}
-        teacher = artifacts.open_artifact(paths.teacher, "teacher", identity)
+        data, teacher = open_made(config, f"data/{config.base_res}"), open_made(config, "teacher")
         if config.invert.guidance != 1 and not teacher.card().get("label_dropout"):
             raise PagodaError(
                 f"invert.guidance = {config.invert.guidance:g}, but {teacher.path} was trained "
@@ -86,7 +83,8 @@ def run(config: Config) -> None:
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
         if distributed.is_main_process():
-            with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+            of = identity(config, "latents")
+            with artifacts.create(paths.latents, "latents", config=of, inputs=inputs) as out:
                 _write(out, folder, config.invert, rows, card)
             shutil.rmtree(folder)
 
@@ -130,13 +128,9 @@ def _checksum(latents: np.ndarray) -> int:
 
 
 def _invert_all(
-    inverter: Inverter,
-    images: Images,
-    rows: Rows,
-    latents: ShardedArray,
-    done: np.ndarray,
+    inverter: Inverter, images: Images, rows: Rows, latents: ShardedArray, done: np.ndarray,
     history: Callable[..., None],
-) -> None:
+) -> None:  # fmt: skip
     """Every batch that is not done and falls to this process."""
     batch, device = inverter.section.batch, inverter.device
     todo, world = np.flatnonzero(done == 0).tolist(), distributed.world_size()
@@ -217,11 +211,12 @@ class Inverter:
 
     def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
         self.config, self.section, self.device = config, config.invert, device
-        schedule = config.diffusion
-        self.grid = edm_grid(
-            self.section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho
-        )
+        self.grid = self._grid(config.diffusion.sigma_min)
         self._net = guided(denoiser, self.section.guidance)
+
+    def _grid(self, start: float) -> Tensor:
+        schedule = self.config.diffusion
+        return edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
 
     def denoiser(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """The teacher, clamped to [-1, 1] if the configuration says so."""
@@ -237,8 +232,7 @@ class Inverter:
         """
         grid = self.grid
         if start := self.section.noise:
-            schedule = self.config.diffusion
-            grid = edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
+            grid = self._grid(start)
             noise = standard_normal(self.config.seed, keys, tuple(x.shape[1:]), "invert")
             x = x + start * torch.from_numpy(noise).to(x)
         with autocast(self.device, self.section.precision):
@@ -274,14 +268,8 @@ class Inverter:
         return {
             "units": "x(sigma_max)" if raw else "x(sigma_max) / sigma_max",
             "to_normalised": scale,
-            "dtype": section.dtype,
-            "precision": section.precision,
-            "solver": section.solver,
-            "steps": section.steps,
+            **{key: getattr(section, key) for key in _TOLD},
             "nfe": nfe(section.steps, section.solver, inverse=True, guidance=section.guidance),
-            "guidance": section.guidance,
-            "noise": section.noise,
-            "clamp": section.clamp,
             "round_trip_images": n,
             "round_trip_mse": float(torch.cat(errors).double().mean()),
             "latent_mean": mean,

@@ -30,8 +30,8 @@ from pagoda.evaluation.streaming import StoredImages, open_split
 from pagoda.pipeline.stages.compute import training_compute
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import device_name, pick_device
-from pagoda.pipeline.stages.extractors import open_features
-from pagoda.pipeline.stages.models import open_generator, open_teacher, without
+from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.round_trip import round_trip_errors
 from pagoda.pipeline.stages.study_spec import Study, Variant
@@ -49,11 +49,12 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     signatures of failure by resolution.
     """
     artifacts.check_out(config.places["measured"], "measurement")
-    device, features = pick_device(), open_features(config)
+    device, features = pick_device(), open_made(config, "features")
     classes = len(features.card()["classes"])
-    images = config.data.train_images or _train_images(config)
+    data = open_made(config, f"data/{config.base_res}")
+    images = config.data.train_images or data.card()["n"]["train"]
     counted = training_compute(config, variant.steps or variant.counts, classes, images)
-    curves = Curves(config, counted if variant.steps else {})
+    curves = Curves(config, counted, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractor = classifier_of(features, device, config.evaluate.batch)
     rows, grids = _latent_rows(config, variant), {}
@@ -72,7 +73,10 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:
                 grids[f"below-{lower}"] = below[:_GRID]
-    rows += [*curves.rows(), *_cost_rows(config, variant, classes, counted, device)]
+    rows += curves.rows()
+    if variant.counts:
+        for name, at, calls, costs in sampling_costs(config, variant.counts, classes, device):
+            rows += _rows(costs, n=config.evaluate.batch, generator=name, resolution=at, nfe=calls)
     failures = {str(s.side): _failures(rows, s.side) for s in samplers if s.name == "grown"}
     facts: dict[str, Any] = {
         "variant": variant.name,
@@ -83,12 +87,8 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
         "revision": code_revision(),
         "device": device_name(device),
     }
-    identity = {
-        "study": study.name,
-        "variant": variant.name,
-        "seed": config.seed,
-        "name": config.name,
-    }
+    identity = {"study": study.name, "variant": variant.name, "seed": config.seed,
+                "name": config.name}  # fmt: skip
     with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
         tree = {"rows": to_json(dataclasses.replace(r, **facts) for r in rows)}
         artifacts.write_json(out / "rows.json", tree | {"failures": failures})
@@ -104,14 +104,14 @@ def variant_samplers(
     draws = Draws(section.seed, config.studies.samples, section.batch, device)
     found = []
     if {"teacher", "score_teacher"} & set(steps):
-        found.append(teacher(open_teacher(config), draws, section.teacher_steps))
+        found.append(teacher(open_made(config, "teacher"), draws, section.teacher_steps))
     if "distill" in steps:
-        found.append(one_step(open_generator(config, config.base_res), draws, "student"))
+        found.append(one_step(open_made(config, f"gen/{config.base_res}"), draws, "student"))
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
-            below = one_step(open_generator(lower, to // 2), draws)
-            found.append(one_step(open_generator(config, to), draws, "grown", below=below))
+            below = one_step(open_made(lower, f"gen/{to // 2}"), draws)
+            found.append(one_step(open_made(config, f"gen/{to}"), draws, "grown", below=below))
     if "cascade" in steps:
         found += cascade(config, draws)
     return found
@@ -119,21 +119,13 @@ def variant_samplers(
 
 def cascade(config: VariantConfig, draws: Draws) -> list[Sampler]:
     """The teacher and the super-resolution models above it, each on the output of the last."""
-    source, section = open_teacher(config), config.studies.cascade
+    source, section = open_made(config, "teacher"), config.studies.cascade
     schedule = source.card()["diffusion"]
     found = [teacher(source, draws, config.evaluate.teacher_steps, name="cascade")]
     for to in config.resolutions[1:]:
-        expect = {"name": config.name, "base_res": config.base_res, "resolution": to}
-        where = Paths(config).super_resolver(to)
-        artifact = artifacts.open_artifact(where, "super_resolution", expect)
+        artifact = open_made(config, f"sr/{to}")
         found.append(super_resolved(found[-1], artifact, schedule, section.steps, section.noise))
     return found
-
-
-def _train_images(config: VariantConfig) -> int:
-    """How many training images there are, where the configuration says "all"."""
-    where, expect = Paths(config).data(config.base_res), {"name": config.name}
-    return int(artifacts.open_artifact(where, "images", expect).card()["n"]["train"])
 
 
 def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
@@ -149,23 +141,16 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
 
 
 def _image_rows(
-    config: VariantConfig,
-    extractor: Extractor,
-    sampler: Sampler,
-    images: np.ndarray,
-    below: np.ndarray | None,
-    seconds: float,
-) -> list[Row]:
+    config: VariantConfig, extractor: Extractor, sampler: Sampler, images: np.ndarray,
+    below: np.ndarray | None, seconds: float,
+) -> list[Row]:  # fmt: skip
     """One row a value of a sampler's images (n, 3, r, r) uint8.
 
     ``below``: what the same latents give one resolution below. ``seconds``: an image.
     """
-    n, section, paths = len(images), config.evaluate, Paths(config)
-    expect = {"name": config.name, "resolution": sampler.side}
-    data = artifacts.open_artifact(paths.data(sampler.side), "images", expect)
-    reference = from_artifact(
-        artifacts.open_artifact(paths.reference(sampler.side), "reference", expect)
-    )
+    n, section = len(images), config.evaluate
+    data = open_made(config, f"data/{sampler.side}")
+    reference = from_artifact(open_made(config, f"reference/{sampler.side}"))
     real = open_split(
         data, "train" if reference.split == "test" else "test", config.studies.samples
     )
@@ -193,43 +178,44 @@ def _image_rows(
 
 
 class Curves:
-    """Seconds, compute and stability of every training step of a variant, from its curves."""
+    """Compute of every training step of a variant and, from its curves, time and stability.
 
-    def __init__(self, config: VariantConfig, flops: dict[str, float]) -> None:
-        self.base, self.flops = config.base_res, flops
-        self.curves = {stage: [json.loads(line) for line in
-                               Paths(config).history(stage).read_text("utf-8").splitlines()]
-                       for stage in self.flops}  # fmt: skip
+    Args:
+        flops: of each step.
+        trained: there are curves; steps that are only counted have none.
+    """
 
-    def _resolution(self, stage: str) -> int:
-        return int(stage.rpartition("-")[2]) if "-" in stage else self.base
+    def __init__(
+        self, config: VariantConfig, flops: dict[str, float], trained: bool = True
+    ) -> None:
+        self.flops = flops
+        self.at = {stage: int(stage.partition("-")[2] or config.base_res) for stage in flops}
+        files = {stage: Paths(config).history(stage) for stage in flops if trained}
+        self.curves = {stage: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+                       for stage, file in files.items()}  # fmt: skip
 
     def up_to(self, resolution: int) -> dict[str, Any]:
         """Images, FLOPs and seconds of all training of the variant up to a resolution."""
-        stages = [s for s in self.flops if self._resolution(s) <= resolution]
-        last = [self.curves[s][-1] for s in stages]
-        if not last:
-            return {}
+        last = {s: rows[-1] for s, rows in self.curves.items() if self.at[s] <= resolution}
         return {
-            "images_seen": int(sum(row["images"] for row in last)),
-            "train_flops": sum(self.flops[s] for s in stages),
-            "train_seconds": float(sum(row["seconds"] for row in last)),
-        }
+            "images_seen": int(sum(row["images"] for row in last.values())),
+            "train_flops": sum(self.flops[s] for s in last),
+            "train_seconds": float(sum(row["seconds"] for row in last.values())),
+        } if last else {}  # fmt: skip
 
     def rows(self) -> list[Row]:
         """What each stage took by itself, and how stable growth was."""
         found = []
-        for stage, curve in self.curves.items():
-            kind = stage.partition("-")[0]
-            values = {
-                "stage_flops": (f"stage_flops_{kind}", self.flops[stage]),
-                "stage_seconds": (f"stage_seconds_{kind}", curve[-1]["seconds"]),
-            }
-            if kind == "grow":
+        for stage, flops in self.flops.items():
+            kind, curve = stage.partition("-")[0], self.curves.get(stage, [])
+            values = {"stage_flops": (f"stage_flops_{kind}", flops)}
+            if curve:
+                values["stage_seconds"] = (f"stage_seconds_{kind}", curve[-1]["seconds"])
+            if curve and kind == "grow":
                 values |= {"gradient_spread": ("gradient_spread", gradient_spread(curve)),
                            "logit_gap": ("logit_gap", logit_gap(curve))}  # fmt: skip
-            n = int(curve[-1]["images"])
-            found += _rows(values, n=n, resolution=self._resolution(stage))
+            n = int(curve[-1]["images"]) if curve else 1
+            found += _rows(values, n=n, resolution=self.at[stage])
         return found
 
 
@@ -244,8 +230,7 @@ def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
     """Round-trip errors and normality of the latents that the variant made."""
     if not {"invert", "pair_randomly"} & set(variant.steps):
         return []
-    identity = {"name": config.name, "base_res": config.base_res}
-    latents = artifacts.open_artifact(Paths(config).latents, "latents", identity)
+    latents = open_made(config, "latents")
     card, stored = latents.card(), open_rows(latents, "latents")
     z = stored[:_LATENTS].astype(np.float32) * card["to_normalised"]
     values = {f"latent_{k}": (f"latent_{k}", v)
@@ -254,29 +239,6 @@ def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
     rows = _rows(values, n=len(z), **facts)
     if card["round_trip_mse"] is not None:
         rows += _rows(round_trip_errors(config), n=card["round_trip_images"], **facts)
-    return rows
-
-
-def _cost_rows(
-    config: VariantConfig,
-    variant: Variant,
-    classes: int,
-    counted: dict[str, float],
-    device: torch.device,
-) -> list[Row]:
-    """Training compute and sampling cost of the steps that the variant only counts."""
-    if not variant.counts:
-        return []
-    rows = []
-    for stage, flops in counted.items():
-        kind, _, at = stage.partition("-")
-        values = {"stage_flops": (f"stage_flops_{kind}", flops)}
-        rows += _rows(values, n=1, resolution=int(at or config.base_res))
-    for name, resolution, evaluations, costs in sampling_costs(
-        config, variant.counts, classes, device
-    ):
-        facts = {"generator": name, "resolution": resolution, "nfe": evaluations}
-        rows += _rows(costs, n=config.evaluate.batch, **facts)
     return rows
 
 

@@ -7,10 +7,8 @@ from functools import partial
 
 import torch
 
-from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.config import Config, VariantConfig
-from pagoda.config.paths import Paths
 from pagoda.evaluation.samplers import (
     Draws,
     Sampler,
@@ -44,18 +42,6 @@ def pipeline_samplers(
             upsampled(one_step(base, draws), resolution, "upsampled_base"),
         ]
     return {sampler.name: sampler for sampler in found}
-
-
-def open_teacher(config: Config) -> Artifact:
-    """The teacher's artifact."""
-    expect = {"name": config.name, "base_res": config.base_res}
-    return artifacts.open_artifact(Paths(config).teacher, "teacher", expect)
-
-
-def open_generator(config: Config, resolution: int) -> Artifact:
-    """The artifact of the generator that ends at one resolution."""
-    expect = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
-    return artifacts.open_artifact(Paths(config).generator(resolution), "generator", expect)
 
 
 def without(config: VariantConfig, *keys: str) -> VariantConfig:

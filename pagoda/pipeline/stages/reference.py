@@ -10,7 +10,8 @@ from pagoda.evaluation.metrics.base import needs
 from pagoda.evaluation.reference import reference_card, write_reference
 from pagoda.evaluation.streaming import collect, open_split, subset
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.extractors import metrics_of, open_extractors, open_features
+from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
+from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track
 
 _BATCH = 256  # images a call of the network
@@ -23,9 +24,7 @@ def run(config: Config, resolution: int) -> None:
     of ``reference.manifold_images`` images for precision and recall. The images are read once.
     """
     paths, split = Paths(config), config.reference.split
-    identity = {"name": config.name, "resolution": resolution}
-    data = artifacts.open_artifact(paths.data(resolution), "images", identity)
-    features = open_features(config)
+    data, features = open_made(config, f"data/{resolution}"), open_made(config, "features")
     extractors = open_extractors(config, features, pick_device(), _BATCH)
     for extractor in extractors:
         artifacts.check_out(paths.reference(resolution, extractor.name), "reference")
@@ -44,4 +43,5 @@ def run(config: Config, resolution: int) -> None:
         )  # fmt: skip
         inputs = {"data": data} | ({"features": features} if extractor.name == NAME else {})
         where = paths.reference(resolution, extractor.name)
-        write_reference(where, sample, card, identity, inputs)
+        of = identity(config, f"reference/{resolution}")
+        write_reference(where, sample, card, of, inputs)

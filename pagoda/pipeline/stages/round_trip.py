@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pagoda import artifacts
 from pagoda.config import Config
-from pagoda.config.paths import Paths
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
@@ -15,7 +13,7 @@ from pagoda.diffusion.solver import edm_grid, guided, sample
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.models import open_teacher
+from pagoda.pipeline.stages.made import open_made
 
 
 @torch.inference_mode()
@@ -26,13 +24,9 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
     the Nyquist frequency, of luminance. ``round_trip_hf_ratio``: high-frequency energy of the
     returned images over that of the originals; 1 if no detail is lost or added.
     """
-    paths, schedule, section, device = Paths(config), config.diffusion, config.invert, pick_device()
-    name = {"name": config.name}
-    where, expect = paths.data(config.base_res), name | {"resolution": config.base_res}
-    data = artifacts.open_artifact(where, "images", expect)
-    base = name | {"base_res": config.base_res}
-    latents = artifacts.open_artifact(paths.latents, "latents", base)
-    net = guided(open_teacher(config).network(load_denoiser).to(device), section.guidance)
+    schedule, section, device = config.diffusion, config.invert, pick_device()
+    data, latents = open_made(config, f"data/{config.base_res}"), open_made(config, "latents")
+    net = guided(open_made(config, "teacher").network(load_denoiser).to(device), section.guidance)
     grid = edm_grid(section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho)
 
     def denoiser(x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:

@@ -28,7 +28,6 @@ from pagoda.config import (
     with_derived,
     with_methods,
 )
-from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
@@ -199,17 +198,10 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
 
 
 def artifacts_of(config: Config, kind: str) -> list[str]:
-    """Keys of :func:`locate` that ``gen/base``, ``gen/above``, ``teacher`` ... stand for."""
+    """The names, as in :mod:`made`, that ``gen/base``, ``gen/above``, ``teacher`` ... stand for."""
     what, _, where = kind.partition("/")
     at = {"base": [config.base_res], "above": config.resolutions[1:]}
     return [f"{what}/{r}" for r in at[where]] if where else [what]
-
-
-def locate(config: Config, key: str) -> Path:
-    """Folder of an artifact: ``data/8``, ``features``, ``reference/8``, ``teacher``, ``gen/8`` …"""
-    kind, _, resolution = key.partition("/")
-    found = getattr(Paths(config), {"gen": "generator", "sr": "super_resolver"}.get(kind, kind))
-    return Path(found(int(resolution))) if resolution else Path(found)
 
 
 def _places(

@@ -6,16 +6,15 @@ from dataclasses import replace
 
 import torch
 
-from pagoda import artifacts
 from pagoda.config import Config
-from pagoda.config.paths import Paths
 from pagoda.methods.cascade import Cascade, CascadeTraining
 from pagoda.methods.teacher import UNetConfig
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.teacher import unet_spec
-from pagoda.pipeline.stages.train import Made, check_device, image_batches, train_stage
+from pagoda.pipeline.stages.train import check_device, image_batches, train_stage
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
 
@@ -25,13 +24,9 @@ def run(config: Config, from_res: int, to_res: int) -> None:
 
     Optimiser, noise schedule and length are the teacher's; the width is the cascade's own.
     """
-    paths, optim, device = Paths(config), config.teacher.optim, pick_device()
+    optim, cascade, device = config.teacher.optim, config.studies.cascade, pick_device()
     check_device("teacher", optim, device)
-    name, cascade = {"name": config.name}, config.studies.cascade
-    low, high = (
-        artifacts.open_artifact(paths.data(res), "images", name | {"resolution": res})
-        for res in (from_res, to_res)
-    )
+    low, high = open_made(config, f"data/{from_res}"), open_made(config, f"data/{to_res}")
     torch.manual_seed(config.seed)
     spec = cascade_spec(config, to_res, len(high.card()["classes"]))
     resolver = place(SuperResolver(spec, config.diffusion.sigma_data), device)
@@ -40,13 +35,9 @@ def run(config: Config, from_res: int, to_res: int) -> None:
         CascadeTraining(optim, noise_max=cascade.noise_max),
         Given(resolver, images, device, config.seed, config.diffusion),
     )
-    made = Made(
-        "super_resolution", paths.super_resolver(to_res),
-        name | {"base_res": config.base_res, "resolution": to_res},
-        {**resolver.card(), "from": from_res},
-    )  # fmt: skip
+    card = {**resolver.card(), "from": from_res}
     train_stage(
-        config, f"cascade-{to_res}", method, optim, made, device=device,
+        config, f"cascade-{to_res}", method, optim, f"sr/{to_res}", card, device=device,
         inputs={"low": low, "high": high}, code="cascade",
         sections={"teacher": config.teacher, "diffusion": config.diffusion, "cascade": cascade},
     )  # fmt: skip

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from pagoda import artifacts
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.config.paths import Paths
 from pagoda.losses.edm_augment import LABELS
 from pagoda.methods.teacher import Teacher
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.pipeline.stages.train import (
-    Made,
-    check_device,
-    image_batches,
-    take_network,
-    train_stage,
-)
+from pagoda.pipeline.stages.train import check_device, image_batches, take_network, train_stage
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
 
 
 def run(config: Config) -> None:
     """Train the denoiser, or take the imported one, and write the ``teacher`` artifact."""
-    paths, section, device = Paths(config), config.teacher, pick_device()
+    section, device = config.teacher, pick_device()
     if not config.growth:
         log_line(
             f"base_res = target_res = {config.base_res}: no growth, diffusion directly at the "
@@ -37,26 +29,22 @@ def run(config: Config) -> None:
         )
     if section.imported == NO_WEIGHTS:
         check_device("teacher", section.optim, device)
-    expect = {"name": config.name, "resolution": config.base_res}
-    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
-    made = Made(
-        "teacher", paths.teacher, {"name": config.name, "base_res": config.base_res},
-        {"data": data.fingerprint, "diffusion": vars(config.diffusion)},
-    )  # fmt: skip
+    data = open_made(config, f"data/{config.base_res}")
+    facts = {"data": data.fingerprint, "diffusion": vars(config.diffusion)}
     if section.imported != NO_WEIGHTS:
-        take_network(config, "teacher", Path(section.imported), load_denoiser, made, data)
+        folder = Path(section.imported)
+        take_network(config, "teacher", folder, load_denoiser, "teacher", facts, data)
         return
     torch.manual_seed(config.seed)
     spec = unet_spec(config, len(data.card()["classes"]))
     denoiser = place(Denoiser(spec, config.diffusion.sigma_data), device)
     images = image_batches(device, data)
     method = Teacher(section, Given(denoiser, images, device, config.seed, config.diffusion))
-    made = replace(
-        made, card=denoiser.card() | {"label_dropout": section.label_dropout} | made.card
-    )
+    card = denoiser.card() | {"label_dropout": section.label_dropout} | facts
     train_stage(
-        config, "teacher", method, section.optim, made, device=device, inputs={"data": data},
-        sections={"teacher": section, "diffusion": config.diffusion}, code="teacher",
+        config, "teacher", method, section.optim, "teacher", card, device=device,
+        inputs={"data": data}, sections={"teacher": section, "diffusion": config.diffusion},
+        code="teacher",
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import load_denoiser
-from pagoda.networks.generator import Generator, load_generator
+from pagoda.networks.generator import Generator
+from pagoda.pipeline.stages.made import identity, kind_of, locate
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.scratch import stage_scratch
 from pagoda.training import sharding
@@ -38,45 +38,34 @@ from pagoda.training.sharding import place
 _NO_METRICS = ("images", "step", "seconds", "lr")  # of a row of the training curves
 
 
-@dataclass(frozen=True)
-class Made:
-    """The artifact that a stage writes: kind, folder, identity and the card beside the weights."""
-
-    kind: str
-    path: Path
-    identity: dict[str, Any]
-    card: dict[str, Any]
-
-    @staticmethod
-    def generator(config: Config, resolution: int, card: dict[str, Any]) -> Made:
-        """The generator that ends at a resolution."""
-        identity = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
-        return Made("generator", Paths(config).generator(resolution), identity, card)
-
-
 def train_stage(
     config: Config,
     stage: str,
     method: Method,
     optim: OptimConfig,
-    made: Made,
+    key: str,
+    card: dict[str, Any],
     *,
     device: torch.device,
     inputs: dict[str, Artifact],
     sections: dict[str, Any],
     code: str,
+    tested: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda weights: {},
 ) -> None:
     """Train to the end, from scratch or from where it stopped, and write the first average.
 
     Args:
         stage: name of the stage, of its scratch folder and of its history.
-        made: what is written; to its card are added ``images_seen`` and, as ``metrics``, the
-            statistics of the last step.
+        key: of the artifact that is written, as :mod:`pagoda.pipeline.stages.made` has it.
+        card: beside its weights; added are ``images_seen`` and, as ``metrics``, the statistics of
+            the last step.
         inputs: artifacts that the stage reads.
         sections: configuration sections that the result depends on.
         code: name of the method.
+        tested: facts about the trained weights for the card.
     """
-    artifacts.check_out(made.path, made.kind)
+    out, kind = locate(config, key), kind_of(key)
+    artifacts.check_out(out, kind)
     folder = stage_scratch(stage, sections, inputs, method=code, seed=config.seed)
     with track(optim.images, stage) as bar:
         train(
@@ -87,15 +76,16 @@ def train_stage(
     weights = sharding.full_state_on_main(average.state_dict())
     if not distributed.is_main_process():
         return
+    found = tested(weights)
     with artifacts.create(
-        made.path, made.kind, config=made.identity, inputs=inputs, revision=package_revision()
-    ) as out:
+        out, kind, config=identity(config, key), inputs=inputs, revision=package_revision()
+    ) as partial:
         row = json.loads(read_rows(folder / HISTORY)[-1])
         metrics = {key: value for key, value in row.items() if key not in _NO_METRICS}
         facts = {"images_seen": optim.images, "metrics": metrics}
-        artifacts.save_weights(out, weights, made.card | facts)
+        artifacts.save_weights(partial, weights, card | facts | found)
         for file in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
-            shutil.copyfile(file, out / file.name)
+            shutil.copyfile(file, partial / file.name)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -128,8 +118,8 @@ def train_generator(
     trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
     card = {**generator.card(), "trainable": trainable, **method.card()}
     train_stage(
-        config, stage, method, section.optim, Made.generator(config, generator.resolution, card),
-        device=device, inputs=inputs, sections=sections, code=section.method,
+        config, stage, method, section.optim, f"gen/{generator.resolution}", card, device=device,
+        inputs=inputs, sections=sections, code=section.method,
     )  # fmt: skip
 
 
@@ -138,7 +128,8 @@ def take_network(
     stage: str,
     folder: Path,
     load: Callable[[dict[str, Tensor], dict[str, Any]], nn.Module],
-    made: Made,
+    key: str,
+    card: dict[str, Any],
     data: Artifact,
 ) -> None:
     """Write what ``stage`` would have trained from the weights in ``folder``.
@@ -148,7 +139,8 @@ def take_network(
     Args:
         folder: an artifact of the same kind, as ``pagoda import`` makes it.
         load: builds the network from weights and card.
-        made: what is written; its card is added to the one in ``folder``.
+        key: of what is written.
+        card: is added to the one in ``folder``.
         data: images of the stage, of the network's resolution.
 
     Raises:
@@ -158,21 +150,22 @@ def take_network(
     begun = time.monotonic()
     if not (folder / artifacts.MANIFEST).is_file():
         raise PagodaError(f"no weights in {folder}; 'pagoda import FILE --out {folder}' puts some")
-    artifacts.check_out(made.path, made.kind)
-    source = artifacts.open_artifact(folder, made.kind)
-    card = source.card()
-    unet, noise = card["unet"], config.diffusion
-    facts = {
+    where, kind = locate(config, key), kind_of(key)
+    artifacts.check_out(where, kind)
+    source = artifacts.open_artifact(folder, kind)
+    known, noise = source.card(), config.diffusion
+    unet = known["unet"]
+    limits = {
         "base resolution": (unet["resolution"], config.base_res),
         "resolution": (
-            unet["resolution"] << len(card.get("levels", [])),
-            made.identity.get("resolution", config.base_res),
+            unet["resolution"] << len(known.get("levels", [])),
+            identity(config, key).get("resolution", config.base_res),
         ),
-        "sigma_data": (card["sigma_data"], noise.sigma_data),
-        "sigma_max": (card.get("sigma_max", noise.sigma_max), noise.sigma_max),
+        "sigma_data": (known["sigma_data"], noise.sigma_data),
+        "sigma_max": (known.get("sigma_max", noise.sigma_max), noise.sigma_max),
         "number of classes": (unet["num_classes"], len(data.card()["classes"])),
     }
-    for name, (found, wanted) in facts.items():
+    for name, (found, wanted) in limits.items():
         if found != wanted:
             raise PagodaError(
                 f"{folder}: its {name} is {found}, the experiment's is {wanted}; import other "
@@ -181,23 +174,15 @@ def take_network(
     network = source.network(load)
     if not distributed.is_main_process():
         return
-    origin = card.get("imported") or {"artifact": str(folder), "fingerprint": source.fingerprint}
-    card = {**card, **made.card, "images_seen": 0, "imported": origin}
+    origin = known.get("imported") or {"artifact": str(folder), "fingerprint": source.fingerprint}
     with artifacts.create(
-        made.path, made.kind, config=made.identity,
-        inputs={"data": data, "imported": source}, revision=package_revision(),
+        where, kind, config=identity(config, key), inputs={"data": data, "imported": source},
+        revision=package_revision(),
     ) as out:  # fmt: skip
-        artifacts.save_model(out, network, card)
+        facts = {"images_seen": 0, "imported": origin}
+        artifacts.save_model(out, network, known | card | facts)
     with History(Paths(config).history(stage)) as history:
         history.write(images=0, step=0, seconds=time.monotonic() - begun)
-
-
-def take_generator(
-    config: Config, stage: str, folder: Path, data: Artifact, resolution: int
-) -> None:
-    """Write the generator of ``resolution`` from imported weights instead of training it."""
-    made = Made.generator(config, resolution, {"trainable": 0})
-    take_network(config, stage, folder, load_generator, made, data)
 
 
 def image_batches(device: torch.device, *data: Artifact) -> ImageBatches:

@@ -6,10 +6,10 @@ import numpy as np
 
 from pagoda import artifacts, distributed
 from pagoda.config import Config, VariantConfig
-from pagoda.config.paths import Paths
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.pipeline.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.study_spec import Study, Variant, variant_config
 
@@ -56,9 +56,7 @@ def pair_randomly(config: Config) -> None:
     """
     if not distributed.is_main_process():
         return
-    paths, section = Paths(config), config.invert
-    expect = {"name": config.name, "resolution": config.base_res}
-    data = artifacts.open_artifact(paths.data(config.base_res), "images", expect)
+    section, data = config.invert, open_made(config, f"data/{config.base_res}")
     labels = data.array("train_labels")
     count = min(section.images or len(labels), len(labels))
     indices = np.arange(count)
@@ -66,9 +64,8 @@ def pair_randomly(config: Config) -> None:
     card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
             "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
             "recipe": data.card()["recipe"]}  # fmt: skip
-    identity = {"name": config.name, "base_res": config.base_res}
-    inputs = {"data": data}
-    with artifacts.create(paths.latents, "latents", config=identity, inputs=inputs) as out:
+    where, of = locate(config, "latents"), identity(config, "latents")
+    with artifacts.create(where, "latents", config=of, inputs={"data": data}) as out:
         latents = create_shards(out, "latents", "float32", shape, section.shard)
         for start in range(0, count, section.batch):
             rows = slice(start, min(start + section.batch, count))

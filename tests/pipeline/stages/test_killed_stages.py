@@ -41,7 +41,7 @@ def _stage(name: str, tree: dict[str, Any]) -> None:
 
     Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     config = parse(tree)
-    features._SAVE_EVERY_S = loop.SAVE_EVERY_S = -1.0  # this process is ours alone
+    loop.SAVE_EVERY_S = -1.0  # this process is ours alone
     each = {"downsample": downsample, "reference": reference, "evaluate": evaluate}
     if name in each:
         for resolution in config.resolutions:

@@ -75,7 +75,7 @@ def stop(arguments: list[str], *where: str) -> None:
 
 def test_sigterm_saves_the_feature_network_that_trains(config: Config) -> None:
     before = artifacts.open_artifact(Paths(config).features, "features").fingerprint
-    stop(["features"], "pagoda.pipeline.stages.features", "_step")
+    stop(["features"], "pagoda.training.loop", "run_step")
     assert len(list(Path(".scratch/features").glob("*/000000003.safetensors"))) == 1
     features.run(config)
     assert artifacts.open_artifact(Paths(config).features, "features").fingerprint == before
