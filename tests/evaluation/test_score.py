@@ -30,7 +30,7 @@ from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages import score
-from pagoda.pipeline.stages.score import Features, Request, Source, seed_list
+from pagoda.pipeline.stages.score import Features, Request, Source
 from pagoda.results.evaluations import evaluations_table
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.evaluation.pictures import pictures, write_folder, write_zip
@@ -393,10 +393,3 @@ def test_rows_of_different_references_share_no_column(folder: Path) -> None:
     score.run(request(name="third", out=Path("third.json")))
     with pytest.raises(PagodaError, match=r"do not compare: images \(.*, n \(90, 80\) differ"):
         evaluations_table([Path("out.json"), Path("third.json")])
-
-
-def test_seed_lists() -> None:
-    assert seed_list("0,1, 7") == (0, 1, 7)
-    for text in ("", "1,1", "a", "-1", "1.5"):
-        with pytest.raises(PagodaError, match="different whole numbers"):
-            seed_list(text)

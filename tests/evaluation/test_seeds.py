@@ -6,6 +6,7 @@ import pytest
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.results import over_seeds
+from pagoda.pipeline.stages.score import seed_list
 from pagoda.rows import Row
 
 
@@ -29,3 +30,10 @@ def test_the_best_of_three_is_named_beside_mean_and_deviation() -> None:
 def test_one_value_is_no_summary(values: tuple[float, ...]) -> None:
     with pytest.raises(PagodaError, match=r"fd_x_50k: .* 2 or more finite values"):
         over_seeds(rows("fd", *values))
+
+
+def test_seed_lists() -> None:
+    assert seed_list("0,1, 7") == (0, 1, 7)
+    for text in ("", "1,1", "a", "-1", "1.5"):
+        with pytest.raises(PagodaError, match="different whole numbers"):
+            seed_list(text)
