@@ -210,6 +210,7 @@ def _weights(config: Config) -> list[Finding]:
 def _networks(config: Config) -> list[Finding]:
     """Published networks that stages will open, opened as they do; no line where there is none."""
     from pagoda.networks.backbones import PRETRAINED, RANDOM
+    from pagoda.networks.packaged import PACKAGED
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched here; read when timm is imported
     section = config.reference
@@ -222,7 +223,8 @@ def _networks(config: Config) -> list[Finding]:
     stages += [config.grow] if config.growth else []
     named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in _networks_of(stage)}
     return found + [
-        _network(name, partial(_open_network, name, weights), weights == PRETRAINED)
+        _network(name, partial(_open_network, name, weights),
+                 weights == PRETRAINED and name not in PACKAGED)
         for name, weights in sorted(named) if weights != RANDOM
     ]  # fmt: skip
 
