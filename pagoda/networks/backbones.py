@@ -102,7 +102,7 @@ class Backbone(Frozen):
         network.pos_embed = nn.Parameter(fitted.to(network.pos_embed), requires_grad=False)
 
 
-def _create(name: str, weights: str) -> nn.Module:
+def _create(name: str, weights: str) -> Any:
     """The network; normalisations of an EfficientNet, which are constant, are in its weights."""
     from timm.models import EfficientNet
 

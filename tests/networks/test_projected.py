@@ -78,7 +78,7 @@ def test_backbone_maps_are_the_stages_of_the_network(given: int, side: int) -> N
 def test_gradients_on_the_cpu_are_those_of_float32() -> None:
     backbone = Backbone("tf_efficientnet_lite0", "pretrained", 64)
     x = torch.rand(2, 3, 16, 16) * 2 - 1
-    found = []
+    found: list[Tensor] = []
     for narrow in (False, True):
         leaf = x.clone().requires_grad_(True)
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
