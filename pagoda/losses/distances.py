@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
-from pagoda.networks.backbones import PRETRAINED, RANDOM, no_weights, projected_features, weights_in
+from pagoda.networks.backbones import (
+    PRETRAINED,
+    RANDOM,
+    SIDE,
+    no_weights,
+    projected_features,
+    resized,
+    weights_in,
+)
 from pagoda.networks.layers import at_least_float32
 from pagoda.weight_files import LPIPS, find_weights, load_lpips
-
-_SMALL, _INPUT = 256, 224
-
 
 Augment = Callable[[Tensor, int], Tensor]
 """Augments images by the k-th draw of a step, the same for both sides of a distance."""
@@ -65,8 +70,8 @@ class LpipsDistance(Distance):
         self._frozen = [_lpips(weights)]  # frozen; a list keeps it out of the state
 
     def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
-        """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224."""
-        a, b = (_prepare(x, augment, 0) for x in (a, b))
+        """Two (n, 3, r, r) in [-1, 1] -> scalar; below 224 pixels they are resized to that."""
+        a, b = (_prepare(x, SIDE, augment, 0) for x in (a, b))
         network = self._frozen[0]
         maps = [network.net(network.scaling_layer(x)) for x in (a, b)]
         total = a.new_zeros(())
@@ -89,21 +94,19 @@ class ProjectedDistance(Distance):
         backbones: timm models.
         weights: their weights, as :class:`pagoda.networks.backbones.Backbone` takes them.
         seed: of the random projections, which are part of the state.
+        side: that smaller images are resized to, before augmentation.
     """
 
-    def __init__(self, backbones: list[str], weights: str, seed: int) -> None:
+    def __init__(self, backbones: list[str], weights: str, seed: int, side: int = SIDE) -> None:
         super().__init__()
-        self.views = len(backbones)
-        self.networks = projected_features(backbones, weights, seed)
+        self.views, self.side = len(backbones), side
+        self.networks = projected_features(backbones, weights, seed, side)
 
     def forward(self, a: Tensor, b: Tensor, augment: Augment | None = None) -> Tensor:
-        """Two (n, 3, r, r) in [-1, 1] -> scalar; below 256 pixels they are resized to 224.
-
-        No gradient reaches ``b``.
-        """
+        """Two (n, 3, r, r) in [-1, 1] -> scalar. No gradient reaches ``b``."""
         total = a.new_zeros(())
         for i, network in enumerate(self.networks):
-            x, y = (_prepare(x, augment, i) for x in (a, b))
+            x, y = (_prepare(x, self.side, augment, i) for x in (a, b))
             with torch.no_grad():
                 target = network(y)
             total = total + feature_distance(network(x), target) * len(target)
@@ -122,9 +125,8 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return total / len(a)
 
 
-def _prepare(x: Tensor, augment: Augment | None, k: int) -> Tensor:
-    if x.shape[-1] < _SMALL:
-        x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
+def _prepare(x: Tensor, side: int, augment: Augment | None, k: int) -> Tensor:
+    x = resized(x, side)
     return augment(x, k) if augment else x
 
 

@@ -37,6 +37,11 @@ class DiscriminatorConfig:
     weights: str = opt(
         "projected: pretrained, random, or the folder that holds the weights", default="pretrained"
     )
+    input_side: int = opt(
+        "projected, and the distance projected: side that smaller images are resized to, a "
+        "multiple of 32; 224 as published, 64 to 128 for small images and CPUs",
+        default=224, ge=32,
+    )  # fmt: skip
     class_embedding: str | None = opt(
         "projected: .npy file (classes, d) that the class embeddings start from; null = random",
         default=None,
@@ -49,6 +54,11 @@ class DiscriminatorConfig:
     r1: float = opt("weight gamma of the R1 penalty; 0 = none", default=0.0, ge=0)
     r1_every: int = opt("steps between R1 penalties", default=8, ge=1)
     augment: bool = opt("DiffAugment on what the discriminator sees", default=False)
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """A side that the networks halve five times."""
+        side = self.input_side
+        yield side % 32 == 0, f"{at}input_side", side, "a multiple of 32"
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ class OneStep(Method):
             self.players["discriminator"] = Player(
                 self.discriminator, optim, given.device, main=False, compiled=not d.r1
             )
-        self.distance = build_distance(loss, given.seed).to(given.device)
+        self.distance = build_distance(loss, given.seed, d.input_side).to(given.device)
         if self.distance.state_dict():  # random projections
             self.modules = {"distance": self.distance}
         if loss.regression == "noise_to_data":
@@ -377,11 +387,12 @@ def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discrimina
     return discriminators.build_discriminator(
         config.kind, given.network.resolution, classes, channels=config.channels,
         max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
-        sigma=config.sigma, seed=given.seed, teacher=given.teacher, class_embedding=table,
+        input_side=config.input_side, sigma=config.sigma, seed=given.seed, teacher=given.teacher,
+        class_embedding=table,
     )  # fmt: skip
 
 
-def build_distance(config: LossConfig, seed: int) -> Distance:
+def build_distance(config: LossConfig, seed: int, input_side: int) -> Distance:
     """The distance of the regression loss."""
     from pagoda.losses.distances import LpipsDistance, PixelDistance, ProjectedDistance
 
@@ -390,4 +401,4 @@ def build_distance(config: LossConfig, seed: int) -> Distance:
     if config.distance == "lpips":
         return LpipsDistance(config.weights)
     # Other projections than the discriminator's, as in the official code.
-    return ProjectedDistance(config.backbones, config.weights, seed + (1 << 32))
+    return ProjectedDistance(config.backbones, config.weights, seed + (1 << 32), input_side)

@@ -8,6 +8,7 @@ trained.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,21 @@ from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
 from pagoda.networks import packaged
-from pagoda.networks.layers import Frozen
+from pagoda.networks.layers import Frozen, at_least_float32, fold_batch_norms
 from pagoda.weight_files import misfit, read_state
 
 PRETRAINED, RANDOM = "pretrained", "random"
 """Weights from a package, timm's cache or download, and untrained ones; all else names a folder."""
 
-_SMALL, _INPUT = 256, 224  # smaller images are resized to 224, others are seen at native size
+SIDE = 224
+"""Side that smaller images are resized to, as published."""
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """(n, 3, r, r), bilinearly resized to ``side`` if smaller; others are seen at native size."""
+    if x.shape[-1] >= side:
+        return x
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
 
 
 class Backbone(Frozen):
@@ -33,15 +42,20 @@ class Backbone(Frozen):
     Vision transformers give the tokens after each quarter of their blocks as
     maps of one size, without prefix tokens; convolutional networks their last four stages.
 
+    On CPUs what needs a gradient is computed in float32: bfloat16 gradients of depthwise
+    convolutions with a stride are many times slower there.
+
     Args:
         name: a timm model.
         weights: ``"pretrained"``, ``"random"`` or a folder with ``<name>.safetensors`` or
             ``<name>.pth``.
+        side: that smaller images are resized to.
     """
 
-    def __init__(self, name: str, weights: str) -> None:
+    def __init__(self, name: str, weights: str, side: int = SIDE) -> None:
         network = _create(name, weights)
         super().__init__(network)
+        self.side = side
         self.is_vit = hasattr(network, "patch_embed")
         self._positions = network.pos_embed.detach() if self.is_vit else None
         depth = len(network.blocks) if self.is_vit else len(network.feature_info)
@@ -58,20 +72,19 @@ class Backbone(Frozen):
     def forward(self, x: Tensor) -> list[Tensor]:
         """x (n, 3, h, w) in [-1, 1] -> four maps (n, c, h', w').
 
-        Images are normalised as the network was trained with; those below 256 pixels are resized
-        to 224 bilinearly, as the official code does, and others are seen as they are; the position
+        Images are normalised as the network was trained with, and :func:`resized`; the position
         embeddings of a vision transformer are then resized bilinearly, without antialiasing.
         """
-        x = ((x + 1) / 2 - self._mean.to(x)) / self._std.to(x)
-        if x.shape[-1] < _SMALL:
-            x = F.interpolate(x, (_INPUT, _INPUT), mode="bilinear", align_corners=False)
+        x = at_least_float32(x)
+        x = resized(((x + 1) / 2 - self._mean.to(x)) / self._std.to(x), self.side)
         if self._positions is not None:
             self._fit_positions(self._positions, (x.shape[-2], x.shape[-1]))
-        return list(
-            self.frozen.forward_intermediates(
+        wide = x.device.type == "cpu" and x.requires_grad
+        with torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext():
+            maps = self.frozen.forward_intermediates(
                 x, indices=self.taps, intermediates_only=True, output_fmt="NCHW", stop_early=True
             )
-        )
+        return list(maps)
 
     def _fit_positions(self, positions: Tensor, size: tuple[int, int]) -> None:
         """Bring the network to images of ``size``: timm would resize bicubically, antialiased."""
@@ -90,6 +103,16 @@ class Backbone(Frozen):
 
 
 def _create(name: str, weights: str) -> Any:
+    """The network; normalisations of an EfficientNet, which are constant, are in its weights."""
+    from timm.models import EfficientNet
+
+    network = _load(name, weights)
+    if isinstance(network, EfficientNet):  # registers layers in the order that it computes them in
+        fold_batch_norms(network.eval())
+    return network
+
+
+def _load(name: str, weights: str) -> Any:
     import timm
 
     if not timm.is_model(name):
@@ -186,15 +209,18 @@ class ProjectedFeatures(nn.Module):
     CCM takes the maps to width x (1, 2, 4, 8) channels. CSM then goes from the lowest resolution
     to the highest: add the mixed map below, resize bilinearly by 2, 1x1 convolution; all but the
     last halve the channels. The outputs have width x (1, 1, 2, 4) channels, highest resolution
-    first, and twice the side of the network's maps.
+    first, and twice the side of the network's maps. The convolution is done first: it commutes
+    with the resizing, whose weights add up to one.
 
     A vision transformer's maps are first taken to four scales and c / (8, 4, 2, 1) channels by
     random convolutions (Sauer et al. 2022, arXiv 2202.00273, section 3.2).
     """
 
-    def __init__(self, name: str, weights: str, seed: int, width: int = 64) -> None:
+    def __init__(
+        self, name: str, weights: str, seed: int, side: int = SIDE, width: int = 64
+    ) -> None:
         super().__init__()
-        self.backbone = Backbone(name, weights)
+        self.backbone = Backbone(name, weights, side)
         rng = torch.Generator().manual_seed(seed)
         channels = self.backbone.channels
         self.reassemble = nn.ModuleList()
@@ -217,8 +243,9 @@ class ProjectedFeatures(nn.Module):
         out: list[Tensor] = []
         for conv, h in zip(reversed(self.csm), reversed(maps), strict=True):
             total = h + out[-1] if out else h
-            wide = F.interpolate(total, scale_factor=2, mode="bilinear", align_corners=True)
-            out.append(conv(wide))
+            out.append(
+                F.interpolate(conv(total), scale_factor=2, mode="bilinear", align_corners=True)
+            )
         return out[::-1]
 
 
@@ -234,8 +261,9 @@ def _reassemble(tokens: list[int], channels: list[int], rng: torch.Generator) ->
     return nn.ModuleList([nn.Sequential(a, b) for a, b in zip(first, second, strict=True)])
 
 
-def projected_features(backbones: list[str], weights: str, seed: int) -> nn.ModuleList:
+def projected_features(backbones: list[str], weights: str, seed: int, side: int) -> nn.ModuleList:
     """:class:`ProjectedFeatures` of several networks; each has its own draw of ``seed``."""
-    return nn.ModuleList(
-        [ProjectedFeatures(name, weights, seed * 1000 + i) for i, name in enumerate(backbones)]
-    )
+    return nn.ModuleList([
+        ProjectedFeatures(name, weights, seed * 1000 + i, side)
+        for i, name in enumerate(backbones)
+    ])  # fmt: skip

@@ -17,14 +17,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from pagoda import distributed
 from pagoda.diffusion.edm import scalings
-from pagoda.networks.backbones import projected_features
+from pagoda.networks.backbones import SIDE, projected_features
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.layers import Frozen, at_least_float32
 
 _EMBEDDING = 64  # channels in which a patch head compares a patch with its class
 _PATCHES = 4  # side of the logits of every head of an encoder discriminator
-_WIDTHS = {128: 64, 64: 64, 32: 128, 16: 256, 8: 512}
-"""Channels at the nominal sides of a projected head's maps (Sauer et al. 2021, appendix)."""
+_WIDTHS = (64, 64, 128, 256, 512)
+"""Channels of a projected head, a block each, from the highest of the four maps on (Sauer et al.
+2021, appendix)."""
 
 
 class Discriminator(nn.Module, ABC):
@@ -47,7 +48,7 @@ class Discriminator(nn.Module, ABC):
 
 def build_discriminator(
     kind: str, resolution: int, classes: int, *, channels: int, max_channels: int,
-    backbones: list[str], weights: str, sigma: float, seed: int,
+    backbones: list[str], weights: str, input_side: int, sigma: float, seed: int,
     teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None,
 ) -> Discriminator:  # fmt: skip
     """The discriminator of a kind, ``conv``, ``projected`` or ``encoder``.
@@ -57,13 +58,13 @@ def build_discriminator(
         classes: number of classes.
         channels: width of the convolutional one at the highest resolution.
         max_channels: largest width, of the convolutional one or of a head on the encoder.
-        backbones, weights, seed, class_embedding: of :class:`ProjectedDiscriminator`.
+        backbones, weights, input_side, seed, class_embedding: of :class:`ProjectedDiscriminator`.
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
     """
     makers: dict[str, Callable[[], Discriminator]] = {
         "conv": lambda: ConvDiscriminator(resolution, channels, max_channels, classes),
         "projected": lambda: ProjectedDiscriminator(
-            backbones, weights, classes, seed, class_embedding
+            backbones, weights, classes, seed, input_side, class_embedding
         ),
         "encoder": lambda: EncoderDiscriminator(teacher(), sigma, classes, max_channels),
     }
@@ -164,8 +165,8 @@ class PatchHead(nn.Module):
 
     Args:
         widths: channels of the map, then of every block.
-        kernel: side of the last convolution; 4 without padding as published, or an odd one that
-            keeps the side.
+        kernel: side of the last convolution; an even one, 4 as published, has no padding, an odd
+            one keeps the side.
         num_classes: rows of the class embedding.
         classes: (num_classes, d) initial class embedding; random with d = 320 without one.
     """
@@ -203,12 +204,17 @@ class PatchHead(nn.Module):
 class ProjectedDiscriminator(Discriminator):
     """Four heads over each of several projected feature networks (arXiv 2202.00273, section 3.2).
 
+    At side 224, as published, the maps have sides 112, 56, 28 and 14, and 4, 3, 2 and 1 blocks make
+    them 7. At other sides all heads have fewer or more blocks, so that the last side is 8 or less;
+    the last convolution is 4x4, or 2x2 at side 32, whose lowest map is no larger.
+
     Args:
         backbones: timm models; the paper's are ``deit_base_distilled_patch16_224`` and
             ``tf_efficientnet_lite0``.
         weights: their weights, as :class:`pagoda.networks.backbones.Backbone` takes them.
         num_classes: number of classes.
         seed: of the random projections; each network has its own draw.
+        side: that smaller images are resized to, a multiple of 32.
         classes: (num_classes, d) initial class embedding of every head.
     """
 
@@ -218,13 +224,17 @@ class ProjectedDiscriminator(Discriminator):
         weights: str,
         num_classes: int,
         seed: int,
+        side: int = SIDE,
         classes: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.views = len(backbones)
-        self.networks = projected_features(backbones, weights, seed)
+        self.networks = projected_features(backbones, weights, seed, side)
+        lowest = side // 16  # side of the map that no block need halve
+        blocks = 3 + max(0, math.ceil(math.log2(lowest / 8)))
+        widths = [*_WIDTHS, *[_WIDTHS[-1]] * blocks][: blocks + 1]
         self.heads = nn.ModuleList([
-            PatchHead(_head_widths(c, i), num_classes, classes=classes)
+            PatchHead([c, *widths[i + 1 :]], num_classes, kernel=min(4, lowest), classes=classes)
             for network in self.networks
             for i, c in enumerate(network.channels)  # type: ignore[arg-type]
         ])  # fmt: skip
@@ -246,11 +256,6 @@ class ProjectedDiscriminator(Discriminator):
         """
         pairs = zip(self.heads, self.features(x), strict=True)
         return torch.cat([head(m, labels) for head, m in pairs], dim=1)
-
-
-def _head_widths(channels: int, scale: int) -> list[int]:
-    """Channels of a head's map and blocks, from nominal side 128 >> scale down to 8."""
-    return [channels, *(_WIDTHS[128 >> i] for i in range(scale + 1, 5))]
 
 
 class EncoderDiscriminator(Frozen, Discriminator):

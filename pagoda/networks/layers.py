@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -33,6 +34,21 @@ class Frozen(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.frozen._apply(fn)
         return super()._apply(fn, recurse)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold every batch normalisation, in eval mode, into the convolution registered before it.
+
+    Exact up to rounding where layers are registered in the order that they compute in. An
+    activation that timm keeps in the normalisation stays in its place.
+    """
+    before: tuple[str, nn.Conv2d] | None = None
+    for name, layer in list(network.named_children()):
+        if before is not None and isinstance(layer, nn.BatchNorm2d):
+            setattr(network, before[0], fuse_conv_bn_eval(before[1], layer))
+            setattr(network, name, getattr(layer, "act", nn.Identity()))
+        before = (name, layer) if isinstance(layer, nn.Conv2d) else None
+        fold_batch_norms(layer)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -204,6 +204,7 @@ def _networks(config: Config) -> list[Finding]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched here; read when timm is imported
 
     from pagoda.networks.backbones import PRETRAINED, RANDOM
+    from pagoda.networks.packaged import PACKAGED
     from pagoda.pipeline.stages.extractors import open_published
 
     section, cpu = config.reference, torch.device("cpu")
@@ -216,7 +217,8 @@ def _networks(config: Config) -> list[Finding]:
     stages += [config.grow] if config.growth else []
     named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in _networks_of(stage)}
     return found + [
-        _network(name, partial(_open_network, name, weights), weights == PRETRAINED)
+        _network(name, partial(_open_network, name, weights),
+                 weights == PRETRAINED and name not in PACKAGED)
         for name, weights in sorted(named) if weights != RANDOM
     ]  # fmt: skip
 

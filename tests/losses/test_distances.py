@@ -35,6 +35,20 @@ def test_projected_distance_is_the_formula() -> None:
     assert distance(a, a) == 0
 
 
+def test_small_images_are_resized_before_they_are_augmented() -> None:
+    distance = ProjectedDistance(["test_efficientnet"], "random", 0, side=64)
+    a, b = images(2, 3, 16, 16), images(2, 3, 16, 16)
+    sides = []
+
+    def seen(x: torch.Tensor, k: int) -> torch.Tensor:
+        sides.append(x.shape[-1])
+        return x
+
+    large = [F.interpolate(x, (64, 64), mode="bilinear") for x in (a, b)]
+    torch.testing.assert_close(distance(a, b, seen), distance(*large))
+    assert sides == [64, 64]
+
+
 def test_both_images_are_augmented_alike_once_a_network() -> None:
     distance = ProjectedDistance(["test_efficientnet"] * 2, "random", 0)
     a, b = images(2, 3, 256, 256), images(2, 3, 256, 256)

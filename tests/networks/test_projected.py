@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
+from pagoda.networks import packaged
 from pagoda.networks.backbones import Backbone, FrozenConv, ProjectedFeatures
 from pagoda.networks.discriminators import PatchHead, ProjectedDiscriminator
 
@@ -29,7 +30,7 @@ def discriminator(seed: int = 3) -> ProjectedDiscriminator:
 
 @pytest.mark.parametrize(("side", "patches"), [(64, 4), (256, 5)])
 def test_shapes_of_the_papers_networks(side: int, patches: int) -> None:
-    """Images below 256 become 224; others are seen as they are. Shapes alone: no arithmetic."""
+    """Images below 224 become 224; others are seen as they are. Shapes alone: no arithmetic."""
     with torch.device("meta"):
         vit, cnn = (Backbone(name, "random") for name in PAPER)
         x = torch.zeros(2, 3, side, side)
@@ -59,16 +60,32 @@ def test_the_heads_of_the_discriminator_are_the_published_ones() -> None:
         assert head.last.out_channels == 64 and head.classes.shape == (5, 320)
 
 
-def test_backbone_maps_are_the_stages_of_the_network() -> None:
-    backbone = Backbone("tf_efficientnet_lite0", "random")
-    network = backbone.frozen
-    x = torch.rand(1, 3, 32, 32) * 2 - 1
-    h = F.interpolate(x, (224, 224), mode="bilinear")  # mean and deviation 0.5: unchanged
-    h = network.bn1(network.conv_stem(h))
+@pytest.mark.parametrize(("given", "side"), [(32, 224), (16, 64), (96, 64)])
+def test_backbone_maps_are_the_stages_of_the_network(given: int, side: int) -> None:
+    """With published weights and normalisations, which the backbone folds into convolutions."""
+    backbone = Backbone("tf_efficientnet_lite0", "pretrained", side)
+    network: Any = packaged.create("tf_efficientnet_lite0")
+    x = torch.rand(1, 3, given, given) * 2 - 1
+    h = x if given > side else F.interpolate(x, (side, side), mode="bilinear")
+    h = network.bn1(network.conv_stem(h))  # mean and deviation 0.5: unchanged
+    assert not [m for m in backbone.frozen.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
         for made, (a, b) in zip(backbone(x), pairwise([0, 2, 3, 5, 7]), strict=True):
             h = network.blocks[a:b](h)
-            torch.testing.assert_close(made, h)
+            torch.testing.assert_close(made, h, rtol=1e-4, atol=1e-5 * h.abs().max().item())
+
+
+def test_gradients_on_the_cpu_are_those_of_float32() -> None:
+    backbone = Backbone("tf_efficientnet_lite0", "pretrained", 64)
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    found: list[Tensor] = []
+    for narrow in (False, True):
+        leaf = x.clone().requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            total = torch.stack([m.square().mean() for m in backbone(leaf)]).sum()
+            assert narrow == (backbone(x)[0].dtype == torch.bfloat16)
+        found += torch.autograd.grad(total, leaf)
+    assert found[0].abs().max() > 0 and torch.equal(*found)
 
 
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 160), ("test_vit", 256),
@@ -98,6 +115,30 @@ def test_position_embeddings_are_resized_bilinearly(name: str, side: int) -> Non
             if i in backbone.taps:
                 made = maps[backbone.taps.index(i)].flatten(2).transpose(1, 2)
                 torch.testing.assert_close(made, h[:, prefix:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("side", "patches", "widths"),
+    [
+        (32, 1, [64, 64, 128, 256]), (64, 1, [64, 64, 128, 256]), (96, 9, [64, 64, 128, 256]),
+        (128, 25, [64, 64, 128, 256]), (160, 4, [64, 64, 128, 256, 512]),
+        (224, 16, [64, 64, 128, 256, 512]), (256, 25, [64, 64, 128, 256, 512]),
+        (512, 25, [64, 64, 128, 256, 512, 512]),
+    ],
+)  # fmt: skip
+def test_heads_follow_the_side_of_the_input(side: int, patches: int, widths: list[int]) -> None:
+    """Every head halves its map to the last one's side, and so has as many patches."""
+    with torch.device("meta"):
+        networks = "tf_efficientnet_lite0", "test_vit"
+        made = ProjectedDiscriminator(list(networks), "random", 5, 0, side)
+        x, labels = torch.zeros(2, 3, 16, 16), torch.zeros(2, dtype=torch.long)
+        assert made(x, labels).shape == (2, 2 * 4 * patches)
+    for i, head in enumerate(made.heads):
+        assert isinstance(head, PatchHead)
+        convs = [m for m in head.blocks.modules() if isinstance(m, nn.Conv2d)]
+        assert [c.in_channels for c in [*convs, head.last]] == widths[i % 4 :]
+    features = made.features(torch.zeros(2, 3, 16, 16, device="meta"))
+    assert [m.shape[-1] for m in features] == [side // 2, side // 4, side // 8, side // 16] * 2
 
 
 def test_mixing_is_the_formula() -> None:

