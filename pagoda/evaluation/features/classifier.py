@@ -9,7 +9,7 @@ import torch
 
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
-from pagoda.evaluation.features.base import Extractor, Features
+from pagoda.evaluation.features.base import Extractor, Family, Features
 from pagoda.networks.classifier import load_feature_network
 
 NAME = "classifier"
@@ -37,3 +37,9 @@ def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extra
         NAME, "classifier", network.dim, None, network.class_head.out_features,
         {"architecture": card["architecture"]}, artifact.fingerprint, forward, batch,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    "classifier:FOLDER",
+    lambda asked: open_classifier(Path(asked.name), asked.device, asked.batch),
+)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import inception_v3
 
 from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
 from pagoda.diffusion.solver import nfe
+from pagoda.evaluation.features.base import find_family
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.pipeline.plan.rows import THIS_MACHINE, Direct, Plan, Reached, Stage
@@ -32,9 +32,6 @@ _BATCH = 2
 _MOMENTS = 2  # tensors that Adam keeps of every trained one
 _CHECKPOINTS = 2  # that a training stage keeps while it runs
 _SECONDS = 3600
-_INCEPTION_SIDE = 299
-_VIT = {"vits14": (12, 384), "vitb14": (12, 768), "vitl14": (24, 1024), "vitg14": (40, 1536)}
-_PATCHES, _PATCH_VALUES = 16**2, 3 * 14**2  # 224 pixels a side, 14 a patch
 
 
 def make_plan(
@@ -85,17 +82,6 @@ def uncounted(extractors: list[str]) -> list[str]:
     return [text for text in extractors if text != NAME and not _published(text)]
 
 
-def vit_flops(depth: int, width: int) -> float:
-    """DINOv2 of one image at 224x224: t = 257 tokens of width w, and l layers.
-
-    ``l (24 t w^2 + 4 t^2 w)`` for projections, MLP and attention, and the patches. ViT-g's gated
-    MLP is narrower, so that it costs the same.
-    """
-    tokens = _PATCHES + 1
-    layers = depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
-    return float(layers + 2 * _PATCHES * _PATCH_VALUES * width)
-
-
 def features_training(network: FeatureNetwork) -> float:
     """FLOPs of one image of the feature network's training."""
     x = torch.zeros(_BATCH, 3, network.resolution, network.resolution, device=META)
@@ -118,19 +104,10 @@ def _outputs(network: FeatureNetwork, x: Tensor) -> Tensor:
 
 
 def _published(extractor: str) -> float:
-    family, _, rest = extractor.partition(":")
-    if family == "inception":
-        return _inception()
-    return vit_flops(*_VIT[rest.partition(":")[0]]) if family == "dinov2" else 0.0
-
-
-@cache
-def _inception() -> float:
-    """torchvision's network, which has the convolutions of the one that FID is made with."""
-    with META:
-        network = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
-        x = torch.zeros(_BATCH, 3, _INCEPTION_SIDE, _INCEPTION_SIDE)
-    return forward_flops(network, x) / _BATCH
+    if extractor == NAME:
+        return 0.0
+    family, name = find_family(extractor)
+    return family.flops(name)
 
 
 def _speed(stage: str, reached: Reached) -> float:
