@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from pagoda.data.registry import Wanted, open_source
 from pagoda.evaluation.features.base import open_extractor
-from pagoda.evaluation.metrics.base import Comparison, metrics
+from pagoda.evaluation.metrics.base import Comparison, Sample, Settings, metrics
 from pagoda.evaluation.streaming import StoredImages, collect, subset
 
 METRICS = ("fd", "kd", "precision", "recall")
@@ -76,14 +76,15 @@ def main() -> None:
         sets[f"held out, {classes} classes"] = np.resize(kept, held_out.shape)
     sets["plain noise"] = plain_noise(held_out)
 
-    def seen(name: str, images: np.ndarray):  # type: ignore[no-untyped-def]
+    def seen(name: str, images: np.ndarray) -> Sample:
         (sample,) = collect(StoredImages(name, images), [(extractor, {"features"})])
         return sample
 
+    settings = Settings(subset_size=min(1000, given.n // 2))
     reference = seen("train", real)
     sys.stdout.write(f"| {extractor.name} | {' | '.join(METRICS)} |\n|---|---:|---:|---:|---:|\n")
     for name, images in sets.items():
-        comparison = Comparison(seen(name, images), reference)
+        comparison = Comparison(seen(name, images), reference, settings)
         values = [metrics()[key].measure(comparison).value for key in METRICS]
         sys.stdout.write(f"| {name} | {' | '.join(f'{v:.4g}' for v in values)} |\n")
         sys.stdout.flush()

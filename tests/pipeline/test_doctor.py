@@ -13,7 +13,7 @@ import torch
 
 from pagoda.config import Config
 from pagoda.pipeline.doctor import Finding, examine
-from tests.pipeline.stages.test_revision import git
+from tests.test_revision import git
 from tests.pipeline.test_cli import run
 from tests.tiny import ROOT
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class Extractor:
         fingerprint: SHA-256 that says whether two sets of features compare.
         forward: the preprocessing and the network.
         batch: images a call of the network.
+        labels: names of the logits' classes; empty if they are not known.
+        columns: the logit of each class of the images at hand; None where none is known to be.
     """
 
     name: str
@@ -73,6 +75,14 @@ class Extractor:
     fingerprint: str
     forward: Forward
     batch: int
+    labels: tuple[str, ...] = ()
+    columns: tuple[int, ...] | None = None
+
+    def among(self, classes: Sequence[str]) -> Self:
+        """The same for images of these classes, which it tells apart if it knows them all."""
+        at = {name: column for column, name in enumerate(self.labels)}
+        known = set(classes) <= set(at)
+        return replace(self, columns=tuple(at[c] for c in classes)) if known else self
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, spatial: bool = False) -> Features[np.ndarray]:

@@ -28,14 +28,15 @@ def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extra
     """The network of an open ``features`` artifact; its fingerprint is the artifact's."""
     card = artifact.card()
     network = artifact.network(load_feature_network).to(device)
+    classes = network.class_head.out_features
 
     def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         features, logits = network(torch.from_numpy(images).to(device))
         return Features(features, None, logits)
 
     return Extractor(
-        NAME, "classifier", network.dim, None, network.class_head.out_features,
-        {"architecture": card["architecture"]}, artifact.fingerprint, forward, batch,
+        NAME, "classifier", network.dim, None, classes, {"architecture": card["architecture"]},
+        artifact.fingerprint, forward, batch, columns=tuple(range(classes)),
     )  # fmt: skip
 
 

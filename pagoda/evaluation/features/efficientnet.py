@@ -78,6 +78,8 @@ def open_efficientnet(network: str, side: int, device: torch.device, batch: int)
     Raises:
         PagodaError: as :func:`pagoda.networks.packaged.create`.
     """
+    from timm.data.imagenet_info import ImageNetInfo
+
     made = create(backbone(network))
     config: Any = made.pretrained_cfg
     folded = FoldedEfficientNet(made, side, PART if device.type == "cpu" else None).to(device)
@@ -91,7 +93,10 @@ def open_efficientnet(network: str, side: int, device: torch.device, batch: int)
     }  # fmt: skip
     name = f"efficientnet_{network}_{side}"
     fingerprint = digest([name, card])
-    return Extractor(name, "efficientnet", dim, None, classes, card, fingerprint, forward, batch)
+    synsets = tuple(ImageNetInfo().label_names())
+    return Extractor(
+        name, "efficientnet", dim, None, classes, card, fingerprint, forward, batch, synsets
+    )
 
 
 class FoldedConv(nn.Module):
@@ -113,7 +118,6 @@ class FoldedConv(nn.Module):
         if self.stride == 2 and side % 2 == 0:
             weight = F.pad(weight, (1, 0, 1, 0))
         self.clamp = not isinstance(norm.act, nn.Identity)
-        self.side = -(-side // self.stride)
         weight = weight.to(conv.weight).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight.detach())
         self.register_buffer("bias", bias.to(conv.weight).detach())
@@ -143,7 +147,7 @@ class FoldedEfficientNet(nn.Module):
             convs = nn.Sequential()
             for conv, norm in pair:
                 convs.append(FoldedConv(conv, norm, side))
-                side = convs[-1].side
+                side = -(-side // conv.stride[0])
             self.blocks.append(convs)
         self.skips = [False, *(block.has_skip for block in blocks), False]
         self.part, self.classifier = part, network.classifier.requires_grad_(False)

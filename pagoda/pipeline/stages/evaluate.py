@@ -88,7 +88,9 @@ def open_evaluators(
     """
     found = []
     identity = {"name": config.name, "resolution": resolution}
-    for extractor in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+    classes = inputs["data"].card()["classes"]
+    for opened in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+        extractor = opened.among(classes)
         artifact = inputs["reference"]
         if extractor.name != NAME:
             where = Paths(config).reference(resolution, extractor.name)

