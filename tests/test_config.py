@@ -135,7 +135,7 @@ RELATIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"grow.optim.ema_profiles": [0.1, 0.3]}, "ema_profiles = [0.1, 0.3]", "below 0.28"),
     ({"features.batch": 8191}, "features.batch = 8191", "divisor"),
     ({"reference.extractors": []}, "reference.extractors = []", "classifier first"),
-    ({"reference.extractors": ["classifier", "vgg"]}, "'vgg'", "inception, dinov2 or custom"),
+    ({"reference.extractors": ["classifier", "vgg"]}, "'vgg'", "unknown extractor 'vgg'; it"),
     ({"reference.extractors": ["inception", "classifier"]}, "'inception'", "classifier first"),
     ({"diffusion.sigma_min": 90.0}, "diffusion.sigma_min = 90.0", "below diffusion.sigma_max"),
     ({"invert.noise": 80.0}, "invert.noise = 80.0", "below diffusion.sigma_max"),

@@ -93,6 +93,7 @@ class Config:
             regression = self.grow.loss.regression
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
+        yield from self._independent()
         k, samples = self.evaluate.neighbours, self.evaluate.samples
         sizes = {"reference.manifold_images": self.reference.manifold_images,
                  "evaluate.samples": samples, "studies.samples": self.studies.samples}  # fmt: skip
@@ -101,6 +102,21 @@ class Config:
         splits = self.evaluate.score_splits
         yield (splits <= samples, "evaluate.score_splits", splits,
                f"at most evaluate.samples = {samples}")  # fmt: skip
+
+    def _independent(self) -> Iterator[Check]:
+        """No result is measured in a network that training sees."""
+        stages = [self.distill, *([self.grow] if self.growth else [])]
+        seen = {name.partition(".")[0]: stage.method for stage in stages
+                for name, weights in stage.published() if weights != "random"}  # fmt: skip
+        if not seen or len(self.reference.extractors) == 1:
+            return
+        from pagoda.evaluation.features.base import find_family  # imports torch
+
+        for text in self.reference.extractors[1:]:
+            family, name = find_family(text)
+            yield (family.backbone(name) not in seen, "reference.extractors", text,
+                   "a network that no discriminator and no distance of training sees; take "
+                   "another, e.g. efficientnet:lite1")  # fmt: skip
 
 
 @dataclass(frozen=True)

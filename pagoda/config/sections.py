@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pagoda.data import registry
+from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
 from pagoda.training.method import ByMethod
 from pagoda.training.settings import OptimConfig
@@ -88,7 +89,7 @@ class ReferenceConfig:
     manifold_images: int = opt("real images kept for precision and recall", ge=4)
     extractors: list[str] = opt(
         "feature networks of references and results: classifier, and after it others as "
-        "'pagoda evaluate --extractor' takes them, e.g. inception:clean, dinov2:vitl14:edm2"
+        "'pagoda evaluate --extractor' takes them, e.g. inception:clean, efficientnet:lite1"
     )
     weights: str | None = opt("folder of their published weights; null: the usual places")
     code: str | None = opt("checkout of DINOv2's repository; null: the cache of torch.hub")
@@ -96,14 +97,30 @@ class ReferenceConfig:
 
     def checks(self, at: str) -> Iterator[Check]:
         """The classifier first; each name once."""
-        families = [text.partition(":")[0] for text in self.extractors]
-        others = set(families[1:]) <= {"inception", "dinov2", "custom"}
+        first, *others = self.extractors or [""]
+        families = {text.partition(":")[0] for text in others}
         yield (
-            self.extractors[:1] == ["classifier"] and others
-            and len(set(self.extractors)) == len(self.extractors),
+            first == "classifier" and "classifier" not in families
+            and len(set(others)) == len(others),
             f"{at}extractors", self.extractors,
-            "a list of different names, classifier first, then inception, dinov2 or custom:..."
+            "a list of different names, classifier first, then inception, dinov2, efficientnet:... "
+            "or custom:..."
         )  # fmt: skip
+        for text in others:
+            why = _unknown(text)
+            yield not why, f"{at}extractors", text, f"the name of a network: {why}"
+
+
+def _unknown(extractor: str) -> str:
+    """Why a name is no feature network's; empty if it is one's."""
+    from pagoda.evaluation.features.base import find_family  # imports torch
+
+    try:
+        family, name = find_family(extractor)
+        family.check(name)
+    except PagodaError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)

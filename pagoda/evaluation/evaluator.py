@@ -40,6 +40,11 @@ class Evaluator:
             _ = self.reference.kept
         if "logits" in wanted and self.extractor.classes is None:
             raise PagodaError("the features come without class logits, which the score needs")
+        if "labels" in wanted and self.extractor.labels and self.extractor.columns is None:
+            raise PagodaError(
+                f"{self.extractor.name} does not know the images' classes by name, which class "
+                "accuracy needs; leave it out"
+            )
         if "labels" in wanted - set(has):
             raise PagodaError("class accuracy needs the class of every image; leave it out")
         if "held_out" in wanted - set(has):

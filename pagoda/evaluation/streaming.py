@@ -150,6 +150,7 @@ class _Gathering:
             features=np.concatenate(self._features),
             logits=None if self._logits is None else np.concatenate(self._logits),
             labels=None if labels is None else labels[rows],
+            columns=self._extractor.columns,
             fingerprint=getattr(images, "fingerprint", ""),
         )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pagoda.networks.discriminators import Discriminator
     from pagoda.training.draw import GlobalDraw
 
+LPIPS = "VGG16 of LPIPS"
 _BACKBONES = ["deit_base_distilled_patch16_224", "tf_efficientnet_lite0"]
 
 
@@ -150,6 +151,16 @@ class OneStepConfig(MethodConfig):
         """Backbones with random weights."""
         d = replace(self.discriminator, weights="random", class_embedding=None)
         return replace(self, loss=replace(self.loss, weights="random"), discriminator=d)
+
+    def published(self) -> Iterator[tuple[str, str]]:
+        """Backbones of the discriminator and of the distance, or LPIPS."""
+        loss, discriminator = self.loss, self.discriminator
+        if loss.adversarial != "none" and discriminator.kind == "projected":
+            yield from ((name, discriminator.weights) for name in discriminator.backbones)
+        if loss.regression != "none" and loss.distance == "projected":
+            yield from ((name, loss.weights) for name in loss.backbones)
+        if loss.regression != "none" and loss.distance == "lpips":
+            yield LPIPS, loss.weights
 
 
 class OneStep(Method):

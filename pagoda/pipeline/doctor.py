@@ -9,7 +9,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -21,12 +21,12 @@ from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_c
 from pagoda.config.revision import code_revision, revision_trouble
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
+from pagoda.methods.one_step import LPIPS
 from pagoda.results.mlflow_store import check_store, find_store, shown
 
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
 _DISK_GIB = 2
-_LPIPS = "VGG16 of LPIPS"
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _networks(config: Config) -> list[Finding]:
     ]  # fmt: skip
     stages: list[DistillConfig | GrowConfig] = [config.distill]
     stages += [config.grow] if config.growth else []
-    named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in _networks_of(stage)}
+    named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in stage.published()}
     return found + [
         _network(name, partial(_open_network, name, weights),
                  weights == PRETRAINED and name not in PACKAGED)
@@ -234,28 +234,13 @@ def _network(name: str, opener: Callable[[], object], fetched: bool) -> Finding:
     return Finding("weights", f"{name}: found")
 
 
-def _networks_of(stage: DistillConfig | GrowConfig) -> Iterator[tuple[str, str]]:
-    """Published networks of a stage's losses, and where their weights come from."""
-    from pagoda.methods.one_step import OneStepConfig
-
-    if not isinstance(stage, OneStepConfig):
-        return
-    loss, discriminator = stage.loss, stage.discriminator
-    if loss.adversarial != "none" and discriminator.kind == "projected":
-        yield from ((name, discriminator.weights) for name in discriminator.backbones)
-    if loss.regression != "none" and loss.distance == "projected":
-        yield from ((name, loss.weights) for name in loss.backbones)
-    if loss.regression != "none" and loss.distance == "lpips":
-        yield _LPIPS, loss.weights
-
-
 def _open_network(name: str, weights: str) -> None:
     import torch
 
     from pagoda.losses.distances import LpipsDistance
     from pagoda.networks.backbones import PRETRAINED, Backbone
 
-    if name != _LPIPS:
+    if name != LPIPS:
         Backbone(name, weights)
     elif weights != PRETRAINED:
         LpipsDistance(weights)

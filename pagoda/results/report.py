@@ -281,6 +281,12 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
         "All values, unrounded and with their provenance, are in `results.csv`; hovering over a "
         "value on the HTML page shows its own.",
     ]
+    if others := experiment.config.reference.extractors[1:]:
+        lines.append(
+            "What is said of FD above is of the protocols with `classifier` in their names. The "
+            f"others are in features of {', '.join(f'`{name}`' for name in others)}, which no "
+            "discriminator and no distance of the training saw; only Inception's make a FID."
+        )
     rows = [("images", f"`{experiment.data_fingerprint}`")]
     rows += [(f"evaluation at {r}×{r}", f"`{e.fingerprint}`")
              for r, e in experiment.evaluations.items()]  # fmt: skip

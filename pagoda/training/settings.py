@@ -85,6 +85,10 @@ class MethodConfig:
         """With networks that need no file of weights, to be counted and timed."""
         return self
 
+    def published(self) -> Iterator[tuple[str, str]]:
+        """Networks of others that the losses see: timm's names, and where weights come from."""
+        yield from ()
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:

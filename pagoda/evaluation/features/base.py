@@ -1,17 +1,26 @@
-"""The contract of a feature extractor: uint8 RGB images in, named features out."""
+"""The contract of a feature extractor: uint8 RGB images in, named features out.
+
+A family of networks is one file of this package, which holds ``FAMILY``, a :class:`Family`: names
+on the command line and in ``reference.extractors``, their checks and counts follow from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation import features as package
 
 A = TypeVar("A", Tensor, np.ndarray)
 
@@ -27,11 +36,6 @@ class Features(NamedTuple, Generic[A]):
     spatial: A | None = None
     logits: A | None = None
 
-
-FORMS = (
-    "inception[:clean|legacy_tensorflow|legacy_pytorch], dinov2[:vits14|vitb14|vitl14|vitg14"
-    "[:dgm|edm2]], classifier:FOLDER, custom:FILE or custom:module:function"
-)
 
 Forward = Callable[[np.ndarray, bool], Features[Tensor]]
 """uint8 images (n, 3, h, w) and whether spatial features are wanted -> features of n rows."""
@@ -50,7 +54,7 @@ class Extractor:
     Attributes:
         name: part of the protocol's name, e.g. ``inception_clean``. Everything that changes the
             features by design is in it.
-        family: ``inception``, ``dinov2``, ``classifier`` or ``custom``.
+        family: the name of the file that opens it, e.g. ``inception``.
         dim: of the pooled features.
         spatial_dim: of the spatial features; None if the network has none.
         classes: number of logits; None if the network has none.
@@ -58,6 +62,8 @@ class Extractor:
         fingerprint: SHA-256 that says whether two sets of features compare.
         forward: the preprocessing and the network.
         batch: images a call of the network.
+        labels: names of the logits' classes; empty if they are not known.
+        columns: the logit of each class of the images at hand; None where none is known to be.
     """
 
     name: str
@@ -69,6 +75,14 @@ class Extractor:
     fingerprint: str
     forward: Forward
     batch: int
+    labels: tuple[str, ...] = ()
+    columns: tuple[int, ...] | None = None
+
+    def among(self, classes: Sequence[str]) -> Self:
+        """The same for images of these classes, which it tells apart if it knows them all."""
+        at = {name: column for column, name in enumerate(self.labels)}
+        known = set(classes) <= set(at)
+        return replace(self, columns=tuple(at[c] for c in classes)) if known else self
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, spatial: bool = False) -> Features[np.ndarray]:
@@ -115,6 +129,67 @@ def sizes(forward: Forward, spatial: bool) -> tuple[int, int | None, int | None]
     return int(out.pooled.shape[1]), found[1], found[2]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What :func:`open_extractor` is asked for; ``name`` is what follows the family's name."""
+
+    name: str
+    device: torch.device
+    batch: int
+    weights: Path | None = None
+    hub: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of feature networks.
+
+    Attributes:
+        form: how its networks are named, e.g. ``custom:FILE``; what is in brackets may be left out.
+        open: opens one; raises :class:`PagodaError` for an unknown name, or weights that are
+            missing or damaged.
+        check: raises :class:`PagodaError` for an unknown name.
+        backbone: timm's name of a network, so that training does not see it, too; empty if none.
+        flops: of one image through a network; 0 if not known.
+    """
+
+    form: str
+    open: Callable[[Asked], Extractor]
+    check: Callable[[str], None] = lambda name: None
+    backbone: Callable[[str], str] = lambda name: ""
+    flops: Callable[[str], float] = lambda name: 0.0
+
+
+@cache
+def families() -> dict[str, Family]:
+    """All families by the name of their file."""
+    modules = {info.name: importlib.import_module(f"{package.__name__}.{info.name}")
+               for info in pkgutil.iter_modules(package.__path__)}  # fmt: skip
+    return {name: module.FAMILY for name, module in modules.items() if hasattr(module, "FAMILY")}
+
+
+def flops_of(make: Callable[[], nn.Module], side: int) -> float:
+    """FLOPs of one image through a network that is made without memory or weights."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        make().eval()(torch.zeros(2, 3, side, side))
+    return counter.get_total_flops() / 2
+
+
+def find_family(text: str) -> tuple[Family, str]:
+    """The family that ``text`` names first, and the name within it.
+
+    Raises:
+        PagodaError: for an unknown family, or nothing after one that needs it.
+    """
+    first, _, name = text.partition(":")
+    family = families().get(first)
+    if family is None or (not name and family.form.startswith(f"{first}:")):
+        forms = ", ".join(known.form for known in families().values())
+        raise PagodaError(f"unknown extractor {text!r}; it is one of {forms}")
+    return family, name
+
+
 def open_extractor(
     text: str,
     device: torch.device,
@@ -126,7 +201,7 @@ def open_extractor(
     """Open an extractor by its name.
 
     Args:
-        text: one of :data:`FORMS`; what is left out is ``clean``, ``vitl14`` and ``dgm``.
+        text: family and name, in the family's form.
         device: where it runs.
         batch: images a call.
         weights: file of weights of Inception or DINOv2, or a folder that holds it.
@@ -136,23 +211,5 @@ def open_extractor(
     Raises:
         PagodaError: for an unknown name, or whatever is wrong with the network.
     """
-    family, _, rest = text.partition(":")
-    if family == "inception":
-        from pagoda.evaluation.features.inception import open_inception
-
-        return open_inception(rest or "clean", device, batch, weights, download)
-    if family == "dinov2":
-        from pagoda.evaluation.features.dinov2 import open_dinov2
-
-        name, _, resize = rest.partition(":")
-        how = name or "vitl14", resize or "dgm"
-        return open_dinov2(*how, device, batch, weights, hub, download)
-    if family == "classifier" and rest:
-        from pagoda.evaluation.features.classifier import open_classifier
-
-        return open_classifier(Path(rest), device, batch)
-    if family == "custom" and rest:
-        from pagoda.evaluation.features.custom import open_custom
-
-        return open_custom(rest, device, batch)
-    raise PagodaError(f"unknown extractor {text!r}; it is one of {FORMS}")
+    family, name = find_family(text)
+    return family.open(Asked(name, device, batch, weights, hub, download))

@@ -9,7 +9,7 @@ import torch
 
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
-from pagoda.evaluation.features.base import Extractor, Features
+from pagoda.evaluation.features.base import Extractor, Family, Features
 from pagoda.networks.classifier import load_feature_network
 
 NAME = "classifier"
@@ -28,12 +28,19 @@ def classifier_of(artifact: Artifact, device: torch.device, batch: int) -> Extra
     """The network of an open ``features`` artifact; its fingerprint is the artifact's."""
     card = artifact.card()
     network = artifact.network(load_feature_network).to(device)
+    classes = network.class_head.out_features
 
     def forward(images: np.ndarray, spatial: bool) -> Features[torch.Tensor]:
         features, logits, _ = network(torch.from_numpy(images).to(device))
         return Features(features, None, logits)
 
     return Extractor(
-        NAME, "classifier", network.dim, None, network.class_head.out_features,
-        {"architecture": card["architecture"]}, artifact.fingerprint, forward, batch,
+        NAME, "classifier", network.dim, None, classes, {"architecture": card["architecture"]},
+        artifact.fingerprint, forward, batch, columns=tuple(range(classes)),
     )  # fmt: skip
+
+
+FAMILY = Family(
+    "classifier:FOLDER",
+    lambda asked: open_classifier(Path(asked.name), asked.device, asked.batch),
+)

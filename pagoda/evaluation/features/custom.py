@@ -24,7 +24,7 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
+from pagoda.evaluation.features.base import Extractor, Family, Features, Forward, sizes
 
 
 def open_custom(where: str, device: torch.device, batch: int) -> Extractor:
@@ -117,3 +117,9 @@ def _check_rows_are_independent(forward: Forward, where: str) -> None:
             f"{where}: an image's features depend on the others of its batch; put the network in "
             "eval mode, and use no randomness"
         )
+
+
+FAMILY = Family(
+    "custom:FILE or custom:module:function",
+    lambda asked: open_custom(asked.name, asked.device, asked.batch),
+)

@@ -31,7 +31,7 @@ import torch
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
-from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
+from pagoda.evaluation.features.base import Extractor, Family, Features, Forward, sizes
 from pagoda.evaluation.features.resize import normalise, pil_bicubic, torch_bicubic
 from pagoda.weight_files import WeightFile, find_weights, misfit, read_state
 
@@ -39,9 +39,13 @@ REPOSITORY = "facebookresearch/dinov2"
 COMMIT = "e1277af2ba9496fbadf7aec6eba56e8d882d1e35"
 CODE = "c6700b582ce902ac83846d16a4398dfb60fed48be1829215427af177b99c25da"
 """What :func:`code_digest` gives for a git checkout of the commit."""
-NETWORKS = ("vits14", "vitb14", "vitl14", "vitg14")
+NETWORKS = {
+    "vits14": ("small", 12, 384), "vitb14": ("base", 12, 768),
+    "vitl14": ("large", 24, 1024), "vitg14": ("giant", 40, 1536),
+}  # fmt: skip
+"""timm's word for the size, layers, width."""
 RESIZES = ("dgm", "edm2")
-_SIDE = 224
+_SIDE, _PATCH = 224, 14
 _URL = "https://dl.fbaipublicfiles.com/dinov2"
 _CODE_URL = f"https://github.com/{REPOSITORY}/archive/{COMMIT}.zip"
 
@@ -69,9 +73,7 @@ def open_dinov2(
     Raises:
         PagodaError: for an unknown network or resize, or code or weights missing or damaged.
     """
-    for value, known in ((network, NETWORKS), (resize, RESIZES)):
-        if value not in known:
-            raise PagodaError(f"DINOv2 has no {value!r}; it is one of {', '.join(known)}")
+    _check(network, resize)
     folder = _checkout(code, download)
     path = find_weights(weight_file(network), weights, download)
     model = _build(folder, network)
@@ -88,6 +90,30 @@ def open_dinov2(
     name = f"dinov2_{network}_{resize}"
     same = {k: v for k, v in card.items() if k != "commit"}
     return Extractor(name, "dinov2", dim, None, None, card, digest([name, same]), forward, batch)
+
+
+def _named(name: str) -> tuple[str, str]:
+    """Network and resize: ``vitl14`` and ``dgm`` where they are left out."""
+    network, _, resize = name.partition(":")
+    return network or "vitl14", resize or "dgm"
+
+
+def _check(network: str, resize: str) -> None:
+    for value, known in ((network, tuple(NETWORKS)), (resize, RESIZES)):
+        if value not in known:
+            raise PagodaError(f"DINOv2 has no {value!r}; it is one of {', '.join(known)}")
+
+
+def _flops(network: str) -> float:
+    """One image: t = 257 tokens of width w, and l layers.
+
+    ``l (24 t w^2 + 4 t^2 w)`` for projections, MLP and attention, and the patches. ViT-g's gated
+    MLP is narrower, so that it costs the same.
+    """
+    _, depth, width = NETWORKS[network]
+    patches = (_SIDE // _PATCH) ** 2
+    layers = depth * (24 * (patches + 1) * width**2 + 4 * (patches + 1) ** 2 * width)
+    return float(layers + 2 * patches * 3 * _PATCH**2 * width)
 
 
 def _checkout(code: Path | None, download: bool) -> Path:
@@ -154,3 +180,14 @@ def code_digest(folder: Path) -> str:
     """SHA-256 over the Python files that make the network; equal for a clone and a zip archive."""
     files = [folder / "hubconf.py", *sorted(folder.glob("dinov2/**/*.py"))]
     return digest({str(f.relative_to(folder)): sha256(f) for f in files})
+
+
+FAMILY = Family(
+    f"dinov2[:{'|'.join(NETWORKS)}[:{'|'.join(RESIZES)}]]",
+    lambda asked: open_dinov2(
+        *_named(asked.name), asked.device, asked.batch, asked.weights, asked.hub, asked.download
+    ),
+    lambda name: _check(*_named(name)),
+    lambda name: f"vit_{NETWORKS[_named(name)[0]][0]}_patch14_dinov2",
+    lambda name: _flops(_named(name)[0]),
+)

@@ -23,6 +23,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ from torch import Tensor
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
-from pagoda.evaluation.features.base import Extractor, Features, Forward, sizes
+from pagoda.evaluation.features.base import (
+    Extractor,
+    Family,
+    Features,
+    Forward,
+    flops_of,
+    sizes,
+)
 from pagoda.evaluation.features.resize import one_by_one, tensorflow_bilinear
 from pagoda.weight_files import WeightFile, find_weights, read_state
 
@@ -71,8 +79,7 @@ def open_inception(
     Raises:
         PagodaError: for an unknown mode, or weights that are missing or damaged.
     """
-    if mode not in MODES:
-        raise PagodaError(f"Inception has no mode {mode!r}; it is one of {', '.join(MODES)}")
+    _check(mode)
     path = find_weights(weight_file(mode), weights, download)
     try:
         if mode == "legacy_pytorch":
@@ -89,6 +96,20 @@ def open_inception(
     return Extractor(
         name, "inception", dim, spatial_dim, classes, card, fingerprint, forward, batch
     )
+
+
+def _check(mode: str) -> None:
+    if mode not in MODES:
+        raise PagodaError(f"Inception has no mode {mode!r}; it is one of {', '.join(MODES)}")
+
+
+@cache
+def _flops() -> float:
+    """torchvision's network, which has the convolutions of the one that FID is made with."""
+    from torchvision.models import inception_v3
+
+    make = partial(inception_v3, weights=None, aux_logits=False, init_weights=False)
+    return flops_of(make, _SIDE)
 
 
 def _torchscript(path: Path, mode: str, device: torch.device) -> tuple[Forward, bool]:
@@ -203,3 +224,13 @@ def _handed_over(state: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     finally:
         theirs.load_state_dict_from_url = before
+
+
+FAMILY = Family(
+    f"inception[:{'|'.join(MODES)}]",
+    lambda asked: open_inception(
+        asked.name or MODES[0], asked.device, asked.batch, asked.weights, asked.download
+    ),
+    lambda name: _check(name or MODES[0]),
+    flops=lambda name: _flops(),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -33,7 +33,12 @@ def pil_bicubic(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def torch_bicubic(images: Tensor, side: int) -> Tensor:
-    """torch's bicubic with antialiasing on float32, neither clamped nor rounded."""
+    """torch's bicubic with antialiasing on float32, neither clamped nor rounded.
+
+    Images of that side stay as they are; antialiasing matters only where they shrink.
+    """
+    if images.shape[-2:] == (side, side):
+        return images.float()
     return F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True)
 
 
@@ -55,7 +60,11 @@ def tensorflow_bilinear(images: Tensor, side: int) -> Tensor:
     return x
 
 
-def normalise(images: Tensor) -> Tensor:
-    """0..255 -> ImageNet's mean and standard deviation: ``(x / 255 - mean) / std``."""
-    mean, std = (torch.tensor(v, device=images.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+def normalise(
+    images: Tensor,
+    mean_: Sequence[float] = IMAGENET_MEAN,
+    std_: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """0..255 -> a network's mean and standard deviation: ``(x / 255 - mean) / std``."""
+    mean, std = (torch.tensor(v, device=images.device) for v in (mean_, std_))
     return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]

@@ -13,7 +13,8 @@ from pagoda.rows import Row
 def _correct(c: Comparison) -> np.ndarray:
     if c.made.labels is None:
         raise PagodaError("class accuracy needs the class of every image; leave it out")
-    return np.asarray(c.logits.argmax(axis=1) == c.made.labels)
+    logits = c.logits if c.made.columns is None else c.logits[:, c.made.columns]
+    return np.asarray(logits.argmax(axis=1) == c.made.labels)
 
 
 def _accuracy(c: Comparison) -> Row:
@@ -22,6 +23,6 @@ def _accuracy(c: Comparison) -> Row:
 
 ACCURACY = Metric(
     "accuracy", {"class_accuracy": "Class accuracy"}, _accuracy, ("logits", "labels"), "higher",
-    pipeline="classifier", place=7,
+    pipeline="any", place=7,
     interval=lambda c, value: fraction_interval(c.once(_correct)),
 )  # fmt: skip

@@ -57,6 +57,7 @@ class Sample:
         features: (k, d) float32 of some or all images; k = 0 where none are kept.
         logits: (n, classes) float32, None if there are none.
         labels: (n,) the class that each image was asked to be, None if nobody knows.
+        columns: the logit of each class; None: the class's own number.
         split: of real images: ``train`` or ``test``.
         fingerprint: of the images.
     """
@@ -69,6 +70,7 @@ class Sample:
     features: np.ndarray
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
+    columns: tuple[int, ...] | None = None
     split: str | None = None
     fingerprint: str = ""
     _shared: dict[object, object] = field(default_factory=dict, repr=False, compare=False)

@@ -9,10 +9,10 @@ from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import inception_v3
 
 from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
 from pagoda.diffusion.solver import nfe
+from pagoda.evaluation.features.base import find_family
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.pipeline.plan.shapes import SeenBefore
@@ -33,9 +33,6 @@ THIS_MACHINE = "this machine"
 _BATCH = 2
 _MOMENTS = 2  # tensors that Adam keeps of every trained one
 _CHECKPOINTS = 2  # that a training stage keeps while it runs
-_INCEPTION_SIDE = 299
-_VIT = {"vits14": (12, 384), "vitb14": (12, 768), "vitl14": (24, 1024), "vitg14": (40, 1536)}
-_PATCHES, _PATCH_VALUES = 16**2, 3 * 14**2  # 224 pixels a side, 14 a patch
 _WEBP = 0.42
 """Lossless WebP against raw pixels, measured at 512x512 (docs/data.md); small images take more."""
 _LABEL_BYTES = 8
@@ -101,26 +98,15 @@ def _outputs(network: FeatureNetwork, x: Tensor) -> Tensor:
     return torch.cat([network.class_head(found), network.degradation_head(found)], dim=1)
 
 
-@cache
 def feature_flops(extractor: str) -> float:
     """FLOPs of one image through a published network of ``reference.extractors``.
 
     0 of the embedded classifier, which is counted apart, and of a ``custom`` one, not known here.
     """
-    family, _, rest = extractor.partition(":")
-    if family == "dinov2":
-        # Projections, MLP and attention of t tokens of width w in l layers, l (24 t w^2 + 4 t^2 w),
-        # and the patches. ViT-g's gated MLP is narrower, so that it costs the same.
-        depth, width = _VIT[rest.partition(":")[0]]
-        tokens = _PATCHES + 1
-        layers = depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
-        return float(layers + 2 * _PATCHES * _PATCH_VALUES * width)
-    if family != "inception":
+    if extractor == NAME:
         return 0.0
-    with META:  # torchvision's has the convolutions of the one that FID is made with
-        network = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
-        x = torch.zeros(_BATCH, 3, _INCEPTION_SIDE, _INCEPTION_SIDE)
-    return forward_flops(network, x) / _BATCH
+    family, name = find_family(extractor)
+    return family.flops(name)
 
 
 def image_bytes(config: Config, resolution: int, count: int) -> int:

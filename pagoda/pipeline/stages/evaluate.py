@@ -88,7 +88,9 @@ def open_evaluators(
             images or features.
     """
     found, expect = [], identity(config, f"reference/{resolution}")
-    for extractor in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+    classes = inputs["data"].card()["classes"]
+    for opened in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+        extractor = opened.among(classes)
         artifact = inputs["reference"]
         if extractor.name != NAME:
             where = Paths(config).reference(resolution, extractor.name)

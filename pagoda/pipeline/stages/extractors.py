@@ -66,6 +66,7 @@ def metrics_of(extractor: Extractor) -> tuple[str, ...]:
     """What a pipeline measures in these features; ``pagoda evaluate`` measures more on request."""
     lacks = {"spatial"} if extractor.spatial_dim is None else set()
     lacks |= {"logits"} if extractor.classes is None else set()
+    lacks |= {"labels"} if extractor.columns is None else set()
     return tuple(
         key
         for key, metric in metrics().items()
