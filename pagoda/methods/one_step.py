@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
 from pagoda.training.method import Given, Loss, Method
-from pagoda.training.settings import MethodConfig
+from pagoda.training.settings import BACKBONES, DiscriminatorConfig, MethodConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,46 +20,6 @@ if TYPE_CHECKING:
     from pagoda.training.draw import GlobalDraw
 
 LPIPS = "VGG16 of LPIPS"
-_BACKBONES = ["deit_base_distilled_patch16_224", "tf_efficientnet_lite0"]
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Discriminator and how it is trained."""
-
-    kind: str = opt(
-        "conv: trained from scratch; projected: heads on frozen timm networks (StyleGAN-XL); "
-        "encoder: heads on the teacher's frozen encoder",
-        default="conv", choices=("conv", "projected", "encoder"),
-    )  # fmt: skip
-    channels: int = opt("conv: width at the input resolution", default=32, ge=4)
-    max_channels: int = opt("conv and encoder: largest width", default=128, ge=4)
-    backbones: list[str] = opt("projected: timm networks", default=_BACKBONES)
-    weights: str = opt(
-        "projected: pretrained, random, or the folder that holds the weights", default="pretrained"
-    )
-    input_side: int = opt(
-        "projected, and the distance projected: side that smaller images are resized to, a "
-        "multiple of 32; 224 as published, 64 to 128 for small images and CPUs",
-        default=224, ge=32,
-    )  # fmt: skip
-    class_embedding: str | None = opt(
-        "projected: .npy file (classes, d) that the class embeddings start from; null = random",
-        default=None,
-    )
-    sigma: float = opt("encoder: noise level that the teacher's encoder is told", default=0.1, gt=0)
-    optimizer: str = opt("optimiser", default="adamw", choices=("adamw", "radam"))
-    lr: float = opt("learning rate", default=1e-3, gt=0)
-    beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
-    beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
-    r1: float = opt("weight gamma of the R1 penalty; 0 = none", default=0.0, ge=0)
-    r1_every: int = opt("steps between R1 penalties", default=8, ge=1)
-    augment: bool = opt("DiffAugment on what the discriminator sees", default=False)
-
-    def checks(self, at: str) -> Iterator[Check]:
-        """A side that the networks halve five times."""
-        side = self.input_side
-        yield side % 32 == 0, f"{at}input_side", side, "a multiple of 32"
 
 
 @dataclass(frozen=True)
@@ -76,7 +36,7 @@ class LossConfig:
         "projected features of timm networks",
         default="l2", choices=("l2", "l1", "lpips", "projected"),
     )  # fmt: skip
-    backbones: list[str] = opt("projected: timm networks", default=_BACKBONES)
+    backbones: list[str] = opt("projected: timm networks", default=BACKBONES)
     weights: str = opt(
         "lpips and projected: pretrained, random, or the folder that holds the weights",
         default="pretrained",
