@@ -29,7 +29,7 @@ _HIGHLIGHT = np.array([0.45, 0.4, 0.25, 0.76, 0.1, 0.15, 0.4, 0.4, 0.6, 0.5])
 
 
 def render(
-    indices: ArrayLike, *, resolution: int, seed: int, split: str
+    indices: ArrayLike, *, resolution: int, seed: int, split: str, variety: float = 1.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw images of the embedded set.
 
@@ -50,7 +50,7 @@ def render(
         raise PagodaError(
             f"resolution {resolution} of the embedded set; it must be a power of two, 8 to 512"
         )
-    scene = scenes(indices, seed=seed, split=split)
+    scene = scenes(indices, seed=seed, split=split, variety=variety)
     images = np.empty((len(scene.label), 3, resolution, resolution), np.uint8)
     step = max(1, _CHUNK // resolution**2)
     for label in range(len(CLASSES)):

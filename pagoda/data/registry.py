@@ -37,7 +37,7 @@ class Wanted:
         limit: keep the first ``limit`` images; classes take turns, so they are balanced.
         test_share: fraction of each class that is held out where the source has no splits.
         exif: turn images as their EXIF orientation says.
-        render_res, seed: of the embedded set.
+        render_res, variety, seed: of the embedded set.
         root: folder in which a relative path is looked for that is not here.
     """
 
@@ -49,6 +49,7 @@ class Wanted:
     test_share: float | None = None
     exif: bool = False
     render_res: int = 64
+    variety: float = 1.0
     seed: int = 0
     root: Path = Path()
 

@@ -31,6 +31,7 @@ _MAX_TILT = np.array([30.0, 22, 25, 30, 22, 34, 30, 22, 35, 40])
 # Radius a class, as a fraction of the image width: bold patterns need room to be read at 8x8.
 _RADIUS = np.array([(0.22, 0.36), (0.23, 0.38), (0.25, 0.4), (0.25, 0.38), (0.25, 0.4),
                     (0.27, 0.4), (0.3, 0.4), (0.3, 0.4), (0.26, 0.38), (0.29, 0.4)])  # fmt: skip
+_LIGHT_FROM, _RAMP_FROM = 0.625, 0.25  # turns: without variety light comes from the upper left
 _NOUNS = ("disc", "square", "triangle", "ring", "plus sign", "star", "striped tile",
           "checkered tile", "crescent", "dumbbell")  # fmt: skip
 _ROUND = (CLASSES.index("disc"), CLASSES.index("ring"))
@@ -70,35 +71,42 @@ class Scenes:
         return Scenes(**{name: value[rows] for name, value in vars(self).items()})
 
 
-def scenes(indices: ArrayLike, *, seed: int, split: str) -> Scenes:
-    """The scenes of ``indices`` (n,) in ``split`` under ``seed``."""
+def scenes(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -> Scenes:
+    """The scenes of ``indices`` (n,) in ``split`` under ``seed``.
+
+    ``variety`` in 0..1 is the fraction of its range that each random number but hue and mirroring
+    spans: at 0 every image of a class is as large, upright, central and lit as the next one. Up to
+    0.5 light objects lie on dark grounds; at 1 half of them do.
+    """
     index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
     u = uniforms(index, columns=17, seed=seed, split=split)
+    calm = _around(0.5, u, variety)
     label = index % len(CLASSES)
     low, high = _RADIUS[label].T
-    radius = low + (high - low) * u[:, 0]
+    radius = low + (high - low) * _around(1.0, u[:, 0], variety)
     room = np.minimum(0.1, 0.48 - radius)
-    light = 2 * np.pi * u[:, 4]
-    colours = _colours(u[:, 5:13])
+    light = 2 * np.pi * _around(_LIGHT_FROM, u[:, 4], variety)
     return Scenes(
         label=label,
         mirror=np.where(u[:, 16] < 0.5, -1.0, 1.0),
-        centre=(2 * u[:, 1:3] - 1) * room[:, None],
+        centre=(2 * calm[:, 1:3] - 1) * room[:, None],
         radius=radius,
-        tilt=np.radians(_MAX_TILT[label]) * (2 * u[:, 3] - 1),
+        tilt=np.radians(_MAX_TILT[label]) * (2 * calm[:, 3] - 1),
         light=np.stack([np.cos(light), np.sin(light)], axis=1),
-        shading=0.16 + 0.14 * u[:, 15],
-        gradient=_gradients(u[:, 13:15]),
-        **colours,
+        shading=0.16 + 0.14 * calm[:, 15],
+        gradient=_gradients(u[:, 13:15], variety),
+        **_colours(u[:, 5:13], variety),
     )
 
 
-def captions(indices: ArrayLike, *, seed: int, split: str) -> list[str]:
+def captions(
+    indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0
+) -> list[str]:
     """One English caption an image, true to the scene's parameters.
 
     For example "a large orange star, tilted left, on a dark blue background, lit from above".
     """
-    s = scenes(indices, seed=seed, split=split)
+    s = scenes(indices, seed=seed, split=split, variety=variety)
     low, high = _RADIUS.min(), _RADIUS.max()
     third = (high - low) / 3
     sizes = _pick(("small", "medium-sized", "large"), ((s.radius - low) / third).astype(int))
@@ -141,13 +149,14 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _colours(u: Floats) -> dict[str, NDArray[Any]]:
+def _colours(u: Floats, variety: float) -> dict[str, NDArray[Any]]:
     """Object and background colours, from uniforms (n, 8).
 
     Contrast is guaranteed twice: luma differs by at least 0.3, hue by at least 65 degrees.
     """
-    is_light = u[:, 0] < 0.5
-    hue, ground_hue = u[:, 1], (u[:, 1] + 0.5 + 0.64 * (u[:, 2] - 0.5)) % 1
+    is_light = u[:, 0] < 1 - max(0.0, variety - 0.5)
+    hue, ground_hue = u[:, 1], (u[:, 1] + 0.5 + 0.64 * (_around(0.5, u[:, 2], variety) - 0.5)) % 1
+    u = _around(0.5, u, variety)
     luma = np.where(is_light, 0.58 + 0.2 * u[:, 3], 0.22 + 0.14 * u[:, 3])
     ground_luma = np.where(is_light, 0.14 + 0.14 * u[:, 4], 0.68 + 0.16 * u[:, 4])
     vivid, ground_vivid = 0.65 + 0.35 * u[:, 5], 0.35 + 0.45 * u[:, 6]
@@ -165,13 +174,19 @@ def _colours(u: Floats) -> dict[str, NDArray[Any]]:
     }
 
 
-def _gradients(u: Floats) -> Floats:
+def _gradients(u: Floats, variety: float) -> Floats:
     """Weights (n, 4) of the background's ramps along x and y, its glow and its fine weave."""
-    angle, kind = 2 * np.pi * u[:, 0], (3 * u[:, 1]).astype(int)
+    angle = 2 * np.pi * _around(_RAMP_FROM, u[:, 0], variety)
+    kind = np.where(u[:, 1] < variety, (3 * u[:, 1] / (variety or 1)).astype(int), 0)
     ramp = np.array([0.9, 0.35, 0.7])[kind]
     glow = np.where(kind == 1, np.where(u[:, 0] < 0.5, -0.65, 0.65), 0.0)
     weave = np.where(kind == 2, 0.3, 0.0)
     return np.stack([ramp * np.cos(angle), ramp * np.sin(angle), glow, weave], axis=1)
+
+
+def _around(middle: float, u: Floats, variety: float) -> Floats:
+    """Uniform numbers drawn towards ``middle``; untouched at variety 1."""
+    return (1 - variety) * middle + variety * u
 
 
 def _rgb(hue: Floats, saturation: Floats, luma: Floats) -> Floats:

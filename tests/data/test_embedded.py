@@ -129,6 +129,22 @@ def test_objects_fill_a_good_part_and_stay_inside() -> None:
     assert (abs(s.centre).max(1) + s.radius).max() <= 0.48
 
 
+def test_variety_is_the_range_of_everything_but_hue_and_mirroring() -> None:
+    """A uniform number's standard deviation shrinks with it; at 0 each class has one pose."""
+    index = np.arange(4000)
+    whole = scenes.scenes(index, seed=0, split="train")
+    half = scenes.scenes(index, seed=0, split="train", variety=0.5)
+    none = scenes.scenes(index, seed=0, split="train", variety=0.0)
+    for field in ("radius", "tilt", "shading"):
+        for label in range(10):
+            spread = [getattr(s, field)[label::10].std() for s in (whole, half, none)]
+            np.testing.assert_allclose(spread, spread[0] * np.array([1, 0.5, 0]), atol=1e-12)
+    assert np.array_equal(whole.hue, none.hue) and np.array_equal(whole.mirror, none.mirror)
+    assert none.is_light.all() and not none.centre.any() and not none.tilt.any()
+    assert half.is_light.all() and whole.is_light.mean() == pytest.approx(0.5, abs=0.03)
+    assert np.ptp(none.light, axis=0).max() == np.ptp(none.gradient, axis=0).max() == 0
+
+
 def test_classes_are_tellable_at_8x8() -> None:
     """A small convolutional network, trained for a moment, names held-out 8x8 images."""
     import torch

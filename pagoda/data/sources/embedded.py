@@ -20,9 +20,11 @@ class Drawn(Pictures):
 
     drawn = True
 
-    def __init__(self, length: int, split: str, resolution: int, seed: int) -> None:
+    def __init__(self, length: int, split: str, resolution: int, variety: float, seed: int) -> None:
         super().__init__("the embedded set", length)
-        self._how: dict[str, Any] = {"resolution": resolution, "seed": seed, "split": split}
+        self._how: dict[str, Any] = {
+            "resolution": resolution, "variety": variety, "seed": seed, "split": split,
+        }  # fmt: skip
 
     def name(self, row: int) -> str:
         """Split and number."""
@@ -53,7 +55,7 @@ def open_embedded(wanted: Wanted) -> ImageSource:
             f"the embedded set has no end; data.{wanted.split}_images must say how many to draw"
         )
     count = max(wanted.limit, len(CLASSES))
-    pictures = Drawn(count, wanted.split, wanted.render_res, wanted.seed)
+    pictures = Drawn(count, wanted.split, wanted.render_res, wanted.variety, wanted.seed)
     return ImageSource(pictures, wanted, CLASSES, np.arange(count) % len(CLASSES))
 
 

@@ -21,6 +21,6 @@ def open_split(config: Config, split: str) -> ImageSource:
     data = config.data
     wanted = Wanted(
         split, data.path, data.hub, data.num_classes, getattr(data, f"{split}_images"),
-        data.test_share, data.exif, data.render_res, SEED, project_root(),
+        data.test_share, data.exif, data.render_res, data.variety, SEED, project_root(),
     )  # fmt: skip
     return open_source(data.source, wanted)
