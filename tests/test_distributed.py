@@ -86,7 +86,8 @@ def test_sums_gathers_and_derivatives(tmp_path: Path) -> None:
 
 _WORK = """
 import os, signal, sys
-from pagoda import cli, distributed
+from pagoda import distributed
+from pagoda.pipeline import cli
 from pagoda.errors import PagodaError
 
 def work():

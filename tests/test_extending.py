@@ -222,7 +222,10 @@ def test_dvc_runs_it_and_runs_it_again_when_its_file_changes(
 @pytest.fixture
 def spread(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Metric and source of the page, in folders that the packages also have."""
-    for here, file in ((package, "evaluation/metrics/spread.py"), (sources, "sources/stripes.py")):
+    for here, file in (
+        (package, "evaluation/metrics/spread.py"),
+        (sources, "data/sources/stripes.py"),
+    ):
         folder = tmp_path / Path(file).stem
         folder.mkdir()
         shutil.copy(project / "pagoda" / file, folder)

@@ -65,11 +65,18 @@ def test_stages_are_written_again_when_imports_change() -> None:
     assert odd != text and with_code(odd) == text
 
 
+NAMES = "pagoda/pipeline/stages/made.py"
+"""Names artifacts: which keys it reads is decided by the artifact that a stage asks for."""
+
+NOT_ITS_OWN = {"features": {"base_res", "diffusion", "seed"}}
+"""Read in train.py for generators; the classifier has no noise, and its seed is features.seed."""
+
+
 def _sections_read(stage: str) -> set[str]:
     """Fields of ``Config`` read in the stage's closure, other stages' own modules left out."""
     own = stage_module(STAGES[stage]["cmd"])
     others = {stage_module(s["cmd"]).replace(".", "/") + ".py" for s in STAGES.values()}
-    files = (_code(stage) - others) | {own.replace(".", "/") + ".py"}
+    files = (_code(stage) - others - {NAMES}) | {own.replace(".", "/") + ".py"}
     fields = {f.name for f in dataclasses.fields(Config)}
     return fields & {
         node.attr
@@ -83,6 +90,7 @@ def _sections_read(stage: str) -> set[str]:
 def test_every_section_a_stage_reads_is_a_parameter(stage: str) -> None:
     # The derived keys follow from others.
     missed = _sections_read(stage) - set(DERIVED) - set(STAGES[stage]["params"])
+    missed -= NOT_ITS_OWN.get(stage, set())
     assert not missed, f"{stage} reads {sorted(missed)}; without them in params it would not rerun"
 
 

@@ -66,13 +66,19 @@ def override(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
 
 
 @cache
-def _base() -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "experiments" / "base.yaml").read_text()))
+def _read(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "experiments" / name).read_text()))
+
+
+def _merged(tree: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k: _merged(tree[k], v) if isinstance(v, dict) else v for k, v in own.items()}
+    return {**tree, **both}
 
 
 def smoke_tree(**overrides: Any) -> dict[str, Any]:
     """The tree of the default profile with dotted keys replaced; derived keys follow."""
-    return with_derived(override(_base(), overrides))
+    own = {k: v for k, v in _read("profile/smoke.yaml").items() if k != "defaults"}
+    return with_derived(override(_merged(_read("base.yaml"), own), overrides))
 
 
 def copy_studies(folder: Path) -> None:
@@ -83,4 +89,4 @@ def copy_studies(folder: Path) -> None:
 
 def tiny_tree(**overrides: Any) -> dict[str, Any]:
     """The tree of ``params.yaml`` for the tiny experiment."""
-    return smoke_tree(**(TINY | overrides))
+    return with_derived(override(_read("base.yaml"), TINY | overrides))

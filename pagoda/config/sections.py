@@ -29,7 +29,9 @@ class DataConfig:
     )
     render_res: int = opt("resolution the embedded set is rendered at", ge=8, power_of_two=True)
     variety: float = opt(
-        "of the embedded set, 0 to 1: how much size, place, tilt, colours and light vary", ge=0, le=1
+        "of the embedded set, 0 to 1: how much size, place, tilt, colours and light vary",
+        ge=0,
+        le=1,
     )
     train_images: int | None = opt("first training images, classes in turn; null = all", ge=1)
     test_images: int | None = opt("first held-out images, classes in turn; null = all", ge=1)

@@ -99,9 +99,7 @@ def scenes(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -
     )
 
 
-def captions(
-    indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0
-) -> list[str]:
+def captions(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -> list[str]:
     """One English caption an image, true to the scene's parameters.
 
     For example "a large orange star, tilted left, on a dark blue background, lit from above".

@@ -37,7 +37,7 @@ def test_embedded_set_end_to_end(resolution: int) -> None:
         images, labels = result.array(f"{split}_images"), result.array(f"{split}_labels")
         assert images.shape == (count, 3, resolution, resolution) and images.dtype == np.uint8
         assert np.array_equal(labels, np.arange(count) % 10) and labels.dtype == np.int64
-        drawn, _ = render(np.arange(count), resolution=32, seed=SEED, split=split)
+        drawn, _ = render(np.arange(count), resolution=32, seed=SEED, split=split, variety=0.7)
         boxed = drawn.reshape(count, 3, resolution, factor, resolution, factor).mean((3, 5))
         assert np.abs(images - boxed).max() <= 1  # Pillow rounds after each axis
     card = result.card()
