@@ -29,7 +29,7 @@ class DataConfig:
     )
     render_res: int = opt("resolution the embedded set is rendered at", ge=8, power_of_two=True)
     variety: float = opt(
-        "of the embedded set, 0 to 1: how much size, place, tilt, colours and light vary",
+        "how much size, place, tilt, colours and light vary in the embedded set",
         ge=0,
         le=1,
     )

@@ -22,7 +22,8 @@ TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 def configured(**data: Any) -> Config:
     tree = copy.deepcopy(TREE)
     tree["data"] |= {
-        "source": "embedded", "path": None, "hub": None, "render_res": 32, "variety": 0.7, "train_images": 60,
+        "source": "embedded", "path": None, "hub": None, "render_res": 32, "variety": 0.7,
+        "train_images": 60,
         "test_images": 20, "num_classes": 10, "recipe": "box", "pad_to": None,
         "test_share": None, "exif": False, "encode_from": None,
     } | data  # fmt: skip
