@@ -61,7 +61,7 @@ class Shifted(Drawn):
 def build(folder: Path, n: int) -> int:
     """Every image through the pass of ``downsample``."""
     labels = np.arange(n) % len(CLASSES)
-    source = ImageSource(Shifted(n, "train", SIDE, SEED), Wanted("train"), CLASSES, labels)
+    source = ImageSource(Shifted(n, "train", SIDE, 1.0, SEED), Wanted("train"), CLASSES, labels)
     Cutting(source, [Target(folder, "train", n, SIDE, False)], "box", None).run(lambda _: None)
     return n
 
