@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from pagoda.config import with_derived
 
@@ -70,15 +71,11 @@ def _read(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "experiments" / name).read_text()))
 
 
-def _merged(tree: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    both = {k: _merged(tree[k], v) if isinstance(v, dict) else v for k, v in own.items()}
-    return {**tree, **both}
-
-
 def smoke_tree(**overrides: Any) -> dict[str, Any]:
     """The tree of the default profile with dotted keys replaced; derived keys follow."""
     own = {k: v for k, v in _read("profile/smoke.yaml").items() if k != "defaults"}
-    return with_derived(override(_merged(_read("base.yaml"), own), overrides))
+    whole: Any = OmegaConf.to_object(OmegaConf.merge(_read("base.yaml"), own))
+    return with_derived(override(whole, overrides))
 
 
 def copy_studies(folder: Path) -> None:
