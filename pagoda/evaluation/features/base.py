@@ -17,7 +17,6 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation import features as package
@@ -151,14 +150,15 @@ class Family:
             missing or damaged.
         check: raises :class:`PagodaError` for an unknown name.
         backbone: timm's name of a network, so that training does not see it, too; empty if none.
-        flops: of one image through a network; 0 if not known.
+        untrained: makes a network without weights, to be counted, and the side of its images; None
+            if it is not known here.
     """
 
     form: str
     open: Callable[[Asked], Extractor]
     check: Callable[[str], None] = lambda name: None
     backbone: Callable[[str], str] = lambda name: ""
-    flops: Callable[[str], float] = lambda name: 0.0
+    untrained: Callable[[str], tuple[Callable[[], nn.Module], int] | None] = lambda name: None
 
 
 @cache
@@ -167,13 +167,6 @@ def families() -> dict[str, Family]:
     modules = {info.name: importlib.import_module(f"{package.__name__}.{info.name}")
                for info in pkgutil.iter_modules(package.__path__)}  # fmt: skip
     return {name: module.FAMILY for name, module in modules.items() if hasattr(module, "FAMILY")}
-
-
-def flops_of(make: Callable[[], nn.Module], side: int) -> float:
-    """FLOPs of one image through a network that is made without memory or weights."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        make().eval()(torch.zeros(2, 3, side, side))
-    return counter.get_total_flops() / 2
 
 
 def find_family(text: str) -> tuple[Family, str]:

@@ -23,11 +23,14 @@ import tempfile
 import urllib.error
 import warnings
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
@@ -39,13 +42,10 @@ REPOSITORY = "facebookresearch/dinov2"
 COMMIT = "e1277af2ba9496fbadf7aec6eba56e8d882d1e35"
 CODE = "c6700b582ce902ac83846d16a4398dfb60fed48be1829215427af177b99c25da"
 """What :func:`code_digest` gives for a git checkout of the commit."""
-NETWORKS = {
-    "vits14": ("small", 12, 384), "vitb14": ("base", 12, 768),
-    "vitl14": ("large", 24, 1024), "vitg14": ("giant", 40, 1536),
-}  # fmt: skip
-"""timm's word for the size, layers, width."""
+NETWORKS = {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "giant"}
+"""timm's word for the size."""
 RESIZES = ("dgm", "edm2")
-_SIDE, _PATCH = 224, 14
+_SIDE = 224
 _URL = "https://dl.fbaipublicfiles.com/dinov2"
 _CODE_URL = f"https://github.com/{REPOSITORY}/archive/{COMMIT}.zip"
 
@@ -104,16 +104,14 @@ def _check(network: str, resize: str) -> None:
             raise PagodaError(f"DINOv2 has no {value!r}; it is one of {', '.join(known)}")
 
 
-def _flops(network: str) -> float:
-    """One image: t = 257 tokens of width w, and l layers.
+def _backbone(name: str) -> str:
+    return f"vit_{NETWORKS[_named(name)[0]]}_patch14_dinov2"
 
-    ``l (24 t w^2 + 4 t^2 w)`` for projections, MLP and attention, and the patches. ViT-g's gated
-    MLP is narrower, so that it costs the same.
-    """
-    _, depth, width = NETWORKS[network]
-    patches = (_SIDE // _PATCH) ** 2
-    layers = depth * (24 * (patches + 1) * width**2 + 4 * (patches + 1) ** 2 * width)
-    return float(layers + 2 * patches * 3 * _PATCH**2 * width)
+
+def _untrained(name: str) -> tuple[Callable[[], nn.Module], int]:
+    import timm
+
+    return partial(timm.create_model, _backbone(name), img_size=_SIDE), _SIDE
 
 
 def _checkout(code: Path | None, download: bool) -> Path:
@@ -188,6 +186,6 @@ FAMILY = Family(
         *_named(asked.name), asked.device, asked.batch, asked.weights, asked.hub, asked.download
     ),
     lambda name: _check(*_named(name)),
-    lambda name: f"vit_{NETWORKS[_named(name)[0]][0]}_patch14_dinov2",
-    lambda name: _flops(_named(name)[0]),
+    _backbone,
+    _untrained,
 )

@@ -19,13 +19,15 @@ import math
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pagoda.artifacts import digest
 from pagoda.errors import PagodaError
@@ -35,7 +37,6 @@ from pagoda.evaluation.features.base import (
     Family,
     Features,
     Forward,
-    flops_of,
     sizes,
 )
 from pagoda.evaluation.features.resize import normalise, torch_bicubic
@@ -112,9 +113,8 @@ class FoldedConv(nn.Module):
 
     def __init__(self, conv: Any, norm: Any, side: int) -> None:
         super().__init__()
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        weight = conv.weight.double() * scale[:, None, None, None]
-        bias = norm.bias.double() - norm.running_mean.double() * scale
+        folded: Any = fuse_conv_bn_eval(deepcopy(conv).double(), deepcopy(norm).double())
+        weight, bias = folded.weight, folded.bias
         (self.stride, _), self.groups = conv.stride, conv.groups
         self.padding = conv.kernel_size[0] // 2
         if self.stride == 2 and side % 2 == 0:
@@ -210,11 +210,11 @@ def on_cores(
     return torch.cat(pooled), torch.cat(logits)
 
 
-@cache
-def _flops(network: str, side: int) -> float:
+def _untrained(name: str) -> tuple[Callable[[], nn.Module], int]:
     import timm
 
-    return flops_of(partial(timm.create_model, backbone(network)), side)
+    network, side = named(name)
+    return partial(timm.create_model, backbone(network)), side
 
 
 def _open(asked: Asked) -> Extractor:
@@ -226,5 +226,5 @@ FAMILY = Family(
     _open,
     lambda name: named(name) and None,
     lambda name: backbone(named(name)[0]),
-    lambda name: _flops(*named(name)),
+    _untrained,
 )

@@ -21,15 +21,15 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError
@@ -38,7 +38,6 @@ from pagoda.evaluation.features.base import (
     Family,
     Features,
     Forward,
-    flops_of,
     sizes,
 )
 from pagoda.evaluation.features.resize import one_by_one, tensorflow_bilinear
@@ -103,13 +102,11 @@ def _check(mode: str) -> None:
         raise PagodaError(f"Inception has no mode {mode!r}; it is one of {', '.join(MODES)}")
 
 
-@cache
-def _flops() -> float:
+def _untrained(name: str) -> tuple[Callable[[], nn.Module], int]:
     """torchvision's network, which has the convolutions of the one that FID is made with."""
     from torchvision.models import inception_v3
 
-    make = partial(inception_v3, weights=None, aux_logits=False, init_weights=False)
-    return flops_of(make, _SIDE)
+    return partial(inception_v3, weights=None, aux_logits=False, init_weights=False), _SIDE
 
 
 def _torchscript(path: Path, mode: str, device: torch.device) -> tuple[Forward, bool]:
@@ -232,5 +229,5 @@ FAMILY = Family(
         asked.name or MODES[0], asked.device, asked.batch, asked.weights, asked.download
     ),
     lambda name: _check(name or MODES[0]),
-    flops=lambda name: _flops(),
+    untrained=_untrained,
 )

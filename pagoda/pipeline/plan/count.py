@@ -5,24 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
+from pagoda.config import NO_WEIGHTS, Config
 from pagoda.diffusion.solver import nfe
 from pagoda.evaluation.features.base import find_family
 from pagoda.evaluation.features.classifier import NAME
-from pagoda.networks.classifier import FeatureNetwork
 from pagoda.pipeline.plan.shapes import SeenBefore
-from pagoda.pipeline.stages import features
 from pagoda.pipeline.stages.compute import (
     META,
     Untrained,
     forward_flops,
     parameters,
-    training_flops,
 )
 from pagoda.pipeline.stages.super_resolution import multipliers
 from pagoda.results.plans import SCHEMA, Direct, Plan, Stage
@@ -77,27 +74,7 @@ def make_plan(
     )  # fmt: skip
 
 
-def features_training(network: FeatureNetwork) -> float:
-    """FLOPs of one image of the feature network's training."""
-    x = torch.zeros(_BATCH, 3, network.resolution, network.resolution, device=META)
-    return training_flops(partial(_outputs, network), x) / _BATCH
-
-
-def feature_network(config: Config) -> FeatureNetwork:
-    """The embedded classifier, untrained, on the meta device."""
-    ladder = derive_resolutions(min(features._LOWEST_RES, config.target_res), config.target_res)
-    with META:
-        return FeatureNetwork(
-            config.data.num_classes, config.target_res, config.features.channels,
-            config.features.dim, len(ladder),
-        )  # fmt: skip
-
-
-def _outputs(network: FeatureNetwork, x: Tensor) -> Tensor:
-    found = network.embed(x)
-    return torch.cat([network.class_head(found), network.degradation_head(found)], dim=1)
-
-
+@cache
 def feature_flops(extractor: str) -> float:
     """FLOPs of one image through a published network of ``reference.extractors``.
 
@@ -106,7 +83,12 @@ def feature_flops(extractor: str) -> float:
     if extractor == NAME:
         return 0.0
     family, name = find_family(extractor)
-    return family.flops(name)
+    known = family.untrained(name)
+    if known is None:
+        return 0.0
+    make, side = known
+    with META:
+        return forward_flops(make().eval(), torch.zeros(_BATCH, 3, side, side)) / _BATCH
 
 
 def image_bytes(config: Config, resolution: int, count: int) -> int:
@@ -131,9 +113,9 @@ class _Count:
         self.config, (self.train, self.test) = config, images
         self.untrained = Untrained(config, config.data.num_classes, self.train)
         self.training = cache(self.untrained.training)
-        self.features, self.denoiser = feature_network(config), self.untrained.denoiser()
+        self.features, self.denoiser = self.untrained.features(), self.untrained.denoiser()
         x = torch.zeros(_BATCH, 3, config.target_res, config.target_res, device=META)
-        self.features_call = forward_flops(partial(_outputs, self.features), x) / _BATCH
+        self.features_call = forward_flops(self.features, x) / _BATCH
         self.seen_call = self.features_call + sum(map(feature_flops, config.reference.extractors))
         self.generators = {r: self.untrained.generator(r) for r in config.resolutions}
         self.calls = {
@@ -145,7 +127,7 @@ class _Count:
         c, resolutions, count = self.config, self.config.resolutions, self.train + self.test
         return [
             *(Stage(f"downsample@{r}", data_bytes=image_bytes(c, r, count)) for r in resolutions),
-            self._features(),
+            self._trained("features", self.features, self.features_call),
             *map(self._reference, resolutions),
             self._trained("teacher", self.denoiser, self.untrained.denoiser_call),
             self._invert(),
@@ -178,14 +160,6 @@ class _Count:
             ))  # fmt: skip
         return found
 
-    def _features(self) -> Stage:
-        size, n = parameters(self.features), self.config.features.images
-        return Stage(
-            "features", size, size, None, self.features_call, features_training(self.features) * n,
-            "fp32", checkpoint_bytes=_state(self.features),
-            scratch_bytes=_scratch([self.features], size),
-        )  # fmt: skip
-
     def _reference(self, resolution: int) -> Stage:
         section, dim = self.config.reference, self.config.features.dim
         n = self.train if section.split == "train" else self.test
@@ -199,13 +173,13 @@ class _Count:
         """A stage that trains by its method, or takes weights from elsewhere."""
         stage, size, state = name.replace("@", "-"), parameters(network), _state(network)
         section = getattr(self.config, name.partition("@")[0])
-        if section.imported != NO_WEIGHTS:
+        if getattr(section, "imported", NO_WEIGHTS) != NO_WEIGHTS:
             return Stage(name, size, 0, None, call, checkpoint_bytes=state, imported=True)
         method = self.untrained.method(stage)
         main, *others = [parameters(p.network, trained=True) for p in method.players.values()]
         kept = [*method.players.values(), *method.modules.values()]
         return Stage(
-            name, size, main, sum(others) if stage != "teacher" else None, call,
+            name, size, main, sum(others) if stage not in ("features", "teacher") else None, call,
             self.training(stage), section.optim.precision, checkpoint_bytes=state,
             scratch_bytes=_scratch(kept, main + sum(others)),
         )  # fmt: skip

@@ -8,11 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.nn import functional as F
 
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.networks.classifier import FeatureNetwork
-from pagoda.pipeline.plan.count import feature_network, features_training
 from pagoda.pipeline.stages.compute import Untrained, step_flops
 from pagoda.pipeline.stages.device import device_name, pick_device
 from pagoda.training.draw import GlobalDraw
@@ -38,10 +35,7 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
     """
     device, classes = pick_device(), config.data.num_classes
     counted, real = (Untrained(config, classes, images, *on) for on in ((), (device,)))
-    each = features_training(feature_network(config))
     reached = {
-        "features": _rate(partial(_features, config, device), config.features.batch,
-                          lambda n: each * n),
         "invert": _rate(partial(_inversion, config, real), config.invert.batch,
                         lambda n: counted.denoiser_call * n),
     }  # fmt: skip
@@ -49,33 +43,15 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
     def step(stage: str, n: int) -> Call:
         return partial(run_step, real.method(stage, n), GlobalDraw(device), _I, _PROGRESS)
 
-    for stage in ("teacher", "distill", *(f"grow-{r}" for r in config.resolutions[1:])):
+    for stage in ("features", "teacher", "distill", *(f"grow-{r}" for r in config.resolutions[1:])):
         section = getattr(config, stage.partition("-")[0])
-        if section.imported == NO_WEIGHTS:
+        if getattr(section, "imported", NO_WEIGHTS) == NO_WEIGHTS:
             reached[stage.replace("-", "@")] = _rate(
                 partial(step, stage), section.optim.batch,
                 lambda n, s=stage: step_flops(counted.method(s, n), _I, _PROGRESS),  # type: ignore[misc]
             )  # fmt: skip
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return device_name(device) + threads, reached
-
-
-def _features(config: Config, device: torch.device, n: int) -> Call:
-    """A training step of the feature network."""
-    section, side = config.features, config.target_res
-    widths = config.data.num_classes, side, section.channels, section.dim, 1
-    network = FeatureNetwork(*widths).to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    x = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).to(device)
-    y = torch.zeros(n, dtype=torch.int64, device=device)
-
-    def call() -> object:
-        loss = F.cross_entropy(network(x)[1], y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        return optimizer.step()
-
-    return call
 
 
 def _inversion(config: Config, real: Untrained, n: int) -> Call:

@@ -23,9 +23,12 @@ from torch.utils.flop_counter import flop_registry
 from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
 from pagoda.methods.cascade import CascadeTraining
+from pagoda.methods.classifier import ClassifierConfig
+from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.super_resolution import SuperResolver
+from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.super_resolution import cascade_spec
 from pagoda.pipeline.stages.teacher import unet_spec
@@ -58,7 +61,7 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-def forward_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
+def forward_flops(network: Callable[..., object], *inputs: Tensor) -> float:
     """FLOPs of one call."""
     with torch.no_grad(), FlopCounter() as counter:
         network(*inputs)
@@ -101,6 +104,11 @@ class Untrained:
         wanted = config.invert.images or images
         self.pairs = min(wanted, images) * (2 if config.invert.flips else 1)
         self._sampled = False  # whether a method asked for the teacher's samples
+
+    def features(self) -> FeatureNetwork:
+        """The embedded classifier."""
+        with self.device:
+            return feature_network(self.config, self.classes)
 
     def denoiser(self) -> Denoiser:
         """The teacher."""
@@ -149,7 +157,7 @@ class Untrained:
         return self.denoiser_call * self.pairs * calls
 
     def method(self, stage: str, images: int | None = None) -> Method:
-        """The method of ``teacher``, ``distill``, ``grow-16`` or ``cascade-16``, ready for steps.
+        """The method of ``features``, ``teacher``, ``distill``, ``grow-16`` or ``cascade-16``.
 
         Args:
             images: of a step, instead of the configuration's.
@@ -161,6 +169,9 @@ class Untrained:
         if kind == "cascade":
             section, name = CascadeTraining(config.teacher.optim), "cascade"
             network = self.resolver(resolution)
+        elif kind == "features":
+            section, name = ClassifierConfig(config.features.optim), "classifier"
+            network, resolution = self.features(), config.target_res
         elif kind == "teacher":
             section, name, network = config.teacher, "teacher", self.denoiser()
         else:

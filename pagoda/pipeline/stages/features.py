@@ -35,11 +35,8 @@ def run(config: Config) -> None:
     section, device = config.features, pick_device()
     data = open_made(config, f"data/{config.target_res}")
     classes = data.card()["classes"]
-    ladder = derive_resolutions(min(_LOWEST_RES, config.target_res), config.target_res)
     torch.manual_seed(config.seed)
-    network = FeatureNetwork(
-        len(classes), config.target_res, section.channels, section.dim, len(ladder)
-    )
+    network = feature_network(config, len(classes))
     card = {
         "architecture": network.architecture,
         "classes": classes,
@@ -53,13 +50,26 @@ def run(config: Config) -> None:
 
     def tested(weights: dict[str, Tensor]) -> dict[str, Any]:
         network = load_feature_network(weights, card).to(device)
-        return {"accuracy": _accuracy(network, data, ladder)}
+        return {"accuracy": _accuracy(network, data, _ladder(config))}
 
     train_stage(
         config, "features", Classifier(ClassifierConfig(section.optim), given), section.optim,
         "features", card, device=device, inputs={"data": data}, sections={"features": section},
         code="classifier", tested=tested,
     )  # fmt: skip
+
+
+def feature_network(config: Config, classes: int) -> FeatureNetwork:
+    """The network, untrained."""
+    section = config.features
+    return FeatureNetwork(
+        classes, config.target_res, section.channels, section.dim, len(_ladder(config))
+    )
+
+
+def _ladder(config: Config) -> list[int]:
+    """Resolutions that the network serves."""
+    return derive_resolutions(min(_LOWEST_RES, config.target_res), config.target_res)
 
 
 def _accuracy(network: FeatureNetwork, data: Artifact, ladder: list[int]) -> dict[str, float]:

@@ -14,6 +14,16 @@ from pagoda.results.plans import Plan, Stage
 from tests.pipeline.plan.test_plan import of, tiny, tiny_plan
 
 
+@pytest.mark.parametrize(("name", "depth", "width"), [("vits14", 12, 384), ("vitg14", 40, 1536)])
+def test_dinov2_is_counted_as_its_design_says(name: str, depth: int, width: int) -> None:
+    """Projections, MLP and attention of 257 tokens in every layer, and the patches.
+
+    ViT-g's gated MLP is narrower, so that it costs the same.
+    """
+    layers = depth * (24 * 257 * width**2 + 4 * 257**2 * width)
+    assert feature_flops(f"dinov2:{name}:dgm") == layers + 2 * 256 * 3 * 14**2 * width
+
+
 @pytest.mark.parametrize(("name", "published"), [("vits14", "small"), ("vitg14", "giant")])
 def test_dinov2_is_counted_as_timms_network_runs(name: str, published: str) -> None:
     with torch.device("meta"):
