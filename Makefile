@@ -28,6 +28,12 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 studies: reproduce ## Run every study too; what fails does not stop the others
 	$(RUN) dvc --cd experiments repro -P -k
 
+.PHONY: evidence
+evidence: .venv/.synced ## Choose the profile PROFILE (evidence: five seeds) and run it and every study
+	$(RUN) pagoda derive --profile $(or $(PROFILE),evidence)
+	$(RUN) dvc repro
+	$(RUN) dvc --cd experiments repro -P -k
+
 .PHONY: test
 test: .venv/.synced ## Run the tests
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist loadfile

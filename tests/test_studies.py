@@ -170,13 +170,20 @@ def test_a_variant_reads_its_parents_artifacts_and_the_profiles_for_the_rest(
     study = load_study("robustness")
     half, full = study.variants["rec-half"], study.variants["rec-full"]
     student = variant_config(config, study, half, 2)
-    first = config.studies.usual.seeds[0]
-    teacher = study.folder(config, study.variants["teacher-half"], first)
+    teacher = study.folder(config, study.variants["teacher-half"], 2)
     assert locate(student, "teacher") == teacher / "teacher"
     assert locate(student, "gen/8") == study.folder(config, half, 2) / "gen/8"
     whole = variant_config(config, study, full, 2)
     assert locate(whole, "teacher") == locate(config, "teacher")
     assert locate(whole, "data/8") == locate(config, "data/8")
+
+
+def test_a_parent_that_is_made_once_is_read_by_every_seed(config: Config) -> None:
+    study = load_study("teacher_steps")
+    coarse, first = study.variants["teacher-3"], config.studies.usual.seeds[0]
+    assert coarse.once and first != 2
+    student = variant_config(config, study, study.variants["rec-3"], 2)
+    assert locate(student, "latents") == study.folder(config, coarse, first) / "latents"
 
 
 def test_a_variant_sees_its_fraction_of_the_images(config: Config) -> None:

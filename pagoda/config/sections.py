@@ -201,6 +201,10 @@ class ReportConfig:
     """What reports show."""
 
     real_images: bool = opt("show training images beside samples; false where terms forbid it")
+    settings_tried: int | None = opt(
+        "settings of the recipe that were tried before this one was chosen; null = not told",
+        default=None, ge=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

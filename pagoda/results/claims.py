@@ -13,7 +13,9 @@ A claim, one of the list ``claims`` of that file, reads::
       against_generator: student       # if it differs from `generator`
       effect: ratio                    # ratio, difference, slope or value
       holds: {below: 1.1}              # or above
+      smallest: 1.0                    # weakest effect that would count; left out: the limit
       seeds: 3                         # at least
+      pilot: {spread: 0.2, run: smoke at 1a2b3c4}  # of an earlier run; may be left out
       refuted: what would refute it, in words
       after_run: what was already known of it; left out where the rule came before the runs
 
@@ -27,8 +29,11 @@ Effects, one number a training seed, averaged over pairs of variants and over re
 
 The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms.
 A claim is *supported* if the whole interval is strictly on the side that ``holds`` names, *not
-supported* if the whole interval is on the other side or on the limit; otherwise, and where seeds
-are too few or missing, there is *not enough evidence*. Counts
+supported* if the whole interval is on the other side of ``smallest``, or on it: an effect that
+would count is then ruled out, as in a test of equivalence (Schuirmann 1987). Otherwise, and where
+seeds are too few or missing, there is *not enough evidence*. A ``pilot`` tells before the run how
+strong an effect has to be for the seeds to show it (:func:`~pagoda.results.numbers.detectable`);
+its ``spread`` is the standard deviation of the effect over seeds, in logarithms for a ratio. Counts
 (:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: one is enough.
 """
 
@@ -45,7 +50,7 @@ import numpy as np
 
 from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
-from pagoda.results.numbers import Interval, t_interval
+from pagoda.results.numbers import Interval, detectable, t_interval
 from pagoda.results.studies import EXACT, StudyResults
 from pagoda.rows import Row, grouped
 
@@ -79,6 +84,8 @@ class Claim:
     refuted: str
     against: tuple[str, ...] = ()
     against_generator: str = ""
+    smallest: float | None = None
+    pilot: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     after_run: str = ""
 
     @property
@@ -92,9 +99,28 @@ class Claim:
         return "below" in self.holds
 
     @property
+    def counts_from(self) -> float:
+        """The weakest effect that would count: at the limit, or beyond it."""
+        return self.limit if self.smallest is None else float(self.smallest)
+
+    @property
     def exact(self) -> bool:
         """True if the claim is about a count, which no seed changes."""
         return self.metric in EXACT
+
+    def on_scale(self, effect: float) -> float:
+        """An effect where its spread over seeds is taken: logarithms of ratios."""
+        return math.log(effect) if self.effect == "ratio" else effect
+
+    def shown(self) -> float | None:
+        """The weakest effect that its seeds show with the power of :func:`detectable`, if a pilot
+        tells.
+        """
+        if not self.pilot:
+            return None
+        away = detectable(float(self.pilot["spread"]), self.seeds)
+        found = self.on_scale(self.limit) + (-away if self.below else away)
+        return math.exp(found) if self.effect == "ratio" else found
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -114,7 +140,9 @@ class Claim:
             told += f" ({self.against_generator})" if self.against_generator else ""
         return (
             f"{self.effect} of `{self.metric}`{who} {where}: {told}; "
-            f"{'below' if self.below else 'above'} {self.limit:g}, {self.seeds} seeds"
+            f"{'below' if self.below else 'above'} {self.limit:g}"
+            f"{'' if self.smallest is None else f' (counts from {self.smallest:g})'}, "
+            f"{self.seeds} seeds"
         )
 
 
@@ -197,7 +225,7 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if not effects:
         return OPEN, "no seed has a value for every variant", None
     interval = t_interval(list(effects.values()))
-    limit = math.log(claim.limit) if claim.effect == "ratio" else claim.limit
+    limit, counts_from = map(claim.on_scale, (claim.limit, claim.counts_from))
     sign = 1.0 if claim.below else -1.0
     if claim.exact and len(set(effects.values())) == 1:
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
@@ -212,6 +240,8 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
         return SUPPORTED, f"{what} is where the claim wants it", interval
     if nearest >= sign * limit:
         return REFUTED, f"{what} is {_OTHER}", interval
+    if nearest >= sign * counts_from:
+        return REFUTED, f"no effect as strong as {claim.counts_from:g} is in {what}", interval
     return OPEN, "the limit is inside the interval", interval
 
 
@@ -295,7 +325,10 @@ def _claim(tree: Any, where: str, study: str) -> Claim:
         raise PagodaError(f"{where} is not a mapping")
     tree = tree | {"study": study}
     where = f"{where} ({tree.get('id', 'no id')})"
-    names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Claim)}
+    names = {
+        f.name: f.default is f.default_factory is dataclasses.MISSING
+        for f in dataclasses.fields(Claim)
+    }
     missing = [n for n, needed in names.items() if needed and n not in tree]
     if wrong := missing + sorted(map(str, set(tree) - set(names))):
         raise PagodaError(f"{where}: missing or unknown keys: {', '.join(wrong)}")
@@ -322,6 +355,15 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     yield alone, "a comparison needs against or against_generator"
     known = c.resolution in ("base", "target", "grown") or isinstance(c.resolution, int)
     yield known, "resolution must be base, target, grown or pixels"
-    yield c.effect != "ratio" or c.limit > 0, "the limit of a ratio must be above 0"
+    yield c.smallest is None or type(c.smallest) in (int, float), "smallest must be a number"
+    yield (
+        c.effect != "ratio" or min(c.limit, c.counts_from) > 0,
+        "the limit of a ratio must be above 0",
+    )
+    beyond = c.counts_from <= c.limit if c.below else c.counts_from >= c.limit
+    yield beyond, "smallest must be on the side of the limit that holds names"
+    known = isinstance(c.pilot, dict) and set(c.pilot) in (set(), {"spread", "run"})
+    told = known and type(c.pilot.get("spread", 0)) in (int, float)
+    yield told, "pilot must be {spread: number, run: which run it is from}"
     yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
     yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Claim, Verdict
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
@@ -23,7 +23,8 @@ _METHOD = (
     "from variants that share that seed; a ratio is averaged over logarithms. The interval is "
     f"Student's at {CONFIDENCE:.0%} over seeds "
     "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
-    "the side that the rule names. **Not supported**: the whole interval is on the other side. "
+    "the side that the rule names. **Not supported**: the whole interval is on the other side, or "
+    "no effect in it is as strong as the weakest that the rule counts. "
     "**Not enough evidence**: the limit lies inside the interval, fewer seeds than the rule asks "
     "for have every value, a run of a seed failed or is missing, or nothing was run; of one seed "
     "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
@@ -89,12 +90,27 @@ def rule_table(verdicts: Sequence[Verdict]) -> Table:
     claims = {j.claim.id: j.claim for j in verdicts}
     rows = [
         (f"`{c.id}`", c.source,
-         c.rule() + (f". After the run: {c.after_run}" if c.after_run else ""),
+         c.rule() + (f". After the run: {c.after_run}" if c.after_run else ""), _power(c),
          " ".join(c.refuted.split()))
         for c in claims.values()
     ]  # fmt: skip
-    header = ("Claim", "Source", "Rule", "What would refute it")
-    return table(f"**Rules**, from `{FILE}`.", header, rows, "llll")
+    header = ("Claim", "Source", "Rule", "What its seeds can show", "What would refute it")
+    caption = (
+        f"**Rules**, from `{FILE}`. What its seeds can show: the effect that four of five repeats "
+        "of the whole study would find beyond the limit, if it varies over seeds as in the earlier "
+        "run that is named."
+    )
+    return table(caption, header, rows, "lllll")
+
+
+def _power(claim: Claim) -> str:
+    shown = claim.shown()
+    if shown is None:
+        return "a count" if claim.exact else "not known before"
+    return (
+        f"{'×' * (claim.effect == 'ratio')}{number(shown)} or {'less' if claim.below else 'more'} "
+        f"(spread {claim.pilot['spread']:g}, {claim.pilot['run']})"
+    )
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from scipy.special import nctdtrinc, stdtrit
 
 from pagoda.results.blocks import Cell
 from pagoda.rows import Row, grouped
@@ -39,6 +39,20 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
     return Interval(mean, mean - half, mean + half, n)
+
+
+def detectable(spread: float, n: int, power: float = 0.8) -> float:
+    """Mean that Student's interval of n values tells from 0 with the given probability.
+
+    The non-centrality d of t(n - 1) with P(t > t(n - 1, 1 - (1 - CONFIDENCE) / 2)) = power, times
+    spread / sqrt(n).
+
+    Args:
+        spread: standard deviation of the values.
+        n: values, at least two.
+    """
+    critical = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
+    return float(nctdtrinc(n - 1, 1 - power, critical)) * spread / math.sqrt(n)
 
 
 def number(value: float) -> str:

@@ -153,6 +153,7 @@ def _data(experiment: Experiment) -> str:
 
 def _run_table(experiment: Experiment) -> Table:
     config, rows, latents = experiment.config, experiment.rows, experiment.latents
+    tried = config.report.settings_tried
     facts = {
         "Profile": f"`{config.name}`",
         "Data": _data(experiment),
@@ -162,6 +163,7 @@ def _run_table(experiment: Experiment) -> Table:
             if (folder := getattr(config, name).imported) != NO_WEIGHTS
         ),
         "Training seed": str(config.seed),
+        "Settings tried": f"{tried}, then this one chosen (`docs/recipe.md`)" if tried else "",
         "Evaluation seed": _seeds(experiment),
         "Images a generator": listed(f"{n:,}" for n in sorted({r.n for r in experiment.main_rows})),
         "Inversion": f"{latents['solver']}, {latents['nfe']} NFE; round-trip error "

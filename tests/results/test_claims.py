@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from scipy import stats
@@ -26,7 +27,7 @@ from pagoda.results.claims import (
 )
 from pagoda.results.labels import TOTALS
 from pagoda.results.ledger import rule_table, verdict_table
-from pagoda.results.numbers import t_interval
+from pagoda.results.numbers import number, t_interval
 from pagoda.results.studies import AS_METRICS, StudyResults
 from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_row, make_rows
@@ -323,9 +324,10 @@ def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None
     make = _followed if claim.effect == "slope" else _held
     variants = dict.fromkeys([*claim.value, *claim.against], "")
     for right, expected in ((True, SUPPORTED), (False, REFUTED)):
-        rows = [row for seed in range(3) for row in make(claim, seed, right=right)]
+        seeds = claim.seeds
+        rows = [row for seed in range(seeds) for row in make(claim, seed, right=right)]
         (found,) = all_verdicts([claim], [results(rows, study=claim.study, variants=variants)])
-        assert (found.outcome, len(found.seeds)) == (expected, 3), found.reason
+        assert (found.outcome, len(found.seeds)) == (expected, seeds), found.reason
 
 
 def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:
@@ -337,3 +339,52 @@ def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None
         verdicts = verdict_table([found], "abc", tmp_path).rows[0][0].text
         rule = rule_table([found]).rows[0][2].text
         assert ("after the run" in verdicts, "seed 0 was known" in rule) == (marked, marked)
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ([1.00, 1.01, 0.99], REFUTED),  # straddles the limit, but rules out a tenth
+        ([0.95, 0.96, 0.94], SUPPORTED),  # below the limit, if by less than counts
+        ([0.80, 1.25, 1.00], OPEN),  # a tenth may be there
+        ([1.20, 1.21, 1.19], REFUTED),
+    ],
+)
+def test_an_effect_smaller_than_counts_refutes_a_claim(
+    tmp_path: Path, factors: list[float], expected: str
+) -> None:
+    claim = make_claim(tmp_path, holds={"below": 1.0}, smallest=0.9)
+    few = [f * m for f, m in zip(factors, MANY, strict=False)]
+    assert verdict(claim, {"few": few, "many": MANY[:3]}).outcome == expected
+
+
+def test_the_power_that_is_told_is_how_often_the_claim_is_supported(tmp_path: Path) -> None:
+    claim = make_claim(tmp_path, seeds=5, pilot={"spread": 0.3, "run": "a pilot"})
+    shown = claim.shown()
+    assert shown is not None
+    rng = np.random.default_rng(0)
+    logs = math.log(shown) + 0.3 * rng.standard_normal((4000, 5))
+    half = stats.t.ppf(0.975, 4) * logs.std(1, ddof=1) / math.sqrt(5)
+    supported = (logs.mean(1) + half < math.log(claim.limit)).mean()
+    assert supported == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
+    assert (
+        number(shown) in rule_table([verdict(claim, {"few": MANY, "many": MANY})]).rows[0][3].text
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"smallest": 1.2},
+        {"smallest": -1.0},
+        {"smallest": "little"},
+        {"pilot": {"spread": 0.3}},
+        {"pilot": {"spread": "x", "run": "a"}},
+        {"pilot": 3},
+    ],
+)
+def test_a_smallest_effect_or_pilot_that_makes_no_sense_is_named(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(PagodaError, match=next(iter(wrong)) + "|ratio"):
+        make_claim(tmp_path, **wrong)

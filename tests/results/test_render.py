@@ -123,6 +123,21 @@ def test_a_report_shows_no_real_image_where_terms_forbid_it(
         assert ("Nearest real images" in text) == shown.report.real_images
 
 
+def test_a_report_tells_how_many_settings_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    experiment = read_experiment(config)
+    for tried, told in ((None, False), (13, True)):
+        report = dataclasses.replace(config.report, settings_tried=tried)
+        shown = dataclasses.replace(experiment, config=dataclasses.replace(config, report=report))
+        write_report(shown, Paths(config).report, tmp_path / "metrics.json")
+        text = (Paths(config).report / "report.md").read_text()
+        assert ("| Settings tried | 13" in text) == told
+
+
 def _cells(path: Path, expected: np.ndarray, cell: int) -> tuple[int, int]:
     """Where an enlarged image is in a picture; fails if it is not there exactly once a pixel."""
     page = np.asarray(Image.open(path).convert("RGB"))
