@@ -53,6 +53,15 @@ RUNS: dict[str, tuple[str, ...]] = {
     # Without a regression nothing would be trained before the adversarial loss sets in.
     "adversarial_growth": ("grow.loss.regression=none", "grow.loss.adversarial_start=0.0"),
     "noise_to_data": ("distill.loss.regression=noise_to_data",),
+    # One of the paper's two discriminator networks, with ImageNet's weights from its package.
+    "efficientnet_lite0": (
+        "grow.discriminator.kind=projected",
+        "grow.discriminator.backbones=[tf_efficientnet_lite0]",
+        "grow.discriminator.input_side=128",
+        "grow.loss.adversarial=hinge",
+        "grow.loss.weighting=adaptive",
+        "grow.loss.weight=0.5",
+    ),
     "half_base": ("base_res={half_base}",),
     "seed_1": ("seed=1",),
     "seed_2": ("seed=2",),

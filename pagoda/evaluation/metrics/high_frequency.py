@@ -56,13 +56,18 @@ def _above(frequency: float, height: int, width: int) -> np.ndarray:
     return np.asarray(radius > frequency * (1 + 1e-12))
 
 
-def high_frequency_energy(images: np.ndarray) -> float:
-    """Mean energy of luminance of uint8 images above half the Nyquist frequency, pixels in [-1, 1].
+def high_frequency_energies(images: np.ndarray) -> np.ndarray:
+    """(n,) energy of luminance of each uint8 image above half Nyquist's frequency, in [-1, 1].
 
     By Parseval's theorem: the power spectrum of each image, summed over frequencies of radius
     above 1/4 cycle a pixel and divided by (r^2)^2, is the mean square of that part of the image.
     """
-    return float(np.mean([_energy(image / 127.5) for image in check_images(images)]))
+    return np.array([_energy(image / 127.5) for image in check_images(images)])
+
+
+def high_frequency_energy(images: np.ndarray) -> float:
+    """Mean of :func:`high_frequency_energies`."""
+    return float(np.mean(high_frequency_energies(images)))
 
 
 def high_frequency_error(images: np.ndarray, targets: np.ndarray) -> float:
@@ -82,7 +87,7 @@ def _energy(pixels: np.ndarray) -> float:
 
 def _pairs(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Fractions of both sets, the error, and the ratio of the sets' energies."""
-    first, second = (np.array([_energy(image / 127.5) for image in side]) for side in (x, y))
+    first, second = high_frequency_energies(x), high_frequency_energies(y)
     errors = [high_frequency_error(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
     return {
         "hf_share": high_frequency_fractions(x),

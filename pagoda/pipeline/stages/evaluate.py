@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -14,7 +16,8 @@ from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.classifier import NAME
-from pagoda.evaluation.metrics.base import Settings
+from pagoda.evaluation.metrics.base import Settings, size
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energies
 from pagoda.evaluation.reference import check_extractor, from_artifact
 from pagoda.evaluation.streaming import Images, open_split
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
@@ -23,7 +26,7 @@ from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.models import pipeline_samplers
 from pagoda.pipeline.stages.neighbours import nearest_images
 from pagoda.pipeline.stages.progress import track
-from pagoda.rows import to_json
+from pagoda.rows import Row, to_json
 
 _GRID_CLASSES = 16  # a grid of a thousand classes would be gigabytes that nobody looks at
 _NEIGHBOUR_COLUMNS = 4
@@ -49,23 +52,37 @@ def run(config: Config, resolution: int) -> None:
     grids = {name: np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
              for name in samplers}  # fmt: skip
 
+    energies = {name: np.zeros(len(images)) for name, images in sets.items()}
+
     def seen(name: str, rows: np.ndarray, images: np.ndarray) -> None:
+        energies[name][rows] = high_frequency_energies(images)
         if name in grids:
             here = (cells >= rows[0]) & (cells <= rows[-1])
             grids[name][here] = images[cells[here] - rows[0]]
 
-    facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
-             "revision": code_revision(), "device": device_name(device)}  # fmt: skip
+    facts: dict[str, Any] = {
+        "seed": section.seed, "resolution": resolution, "base_res": config.base_res,
+        "revision": code_revision(), "device": device_name(device),
+    }  # fmt: skip
     settings = Settings(neighbours=section.neighbours, splits=section.score_splits)
     with track(sum(map(len, sets.values())), f"evaluate {resolution}") as bar:
         rows = evaluate(
             sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
             advance=bar.advance, seen=seen,
         )  # fmt: skip
+    distributed.all_reduce_(map(torch.from_numpy, energies.values()))
     # Each cell was filled by the process whose block it is in, and is black in the others.
     filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]
     if not distributed.is_main_process():
         return
+    real = max(energies["real"].mean(), 1e-12)
+    rows += [
+        Row(metric="high_frequency", protocol=f"high_frequency_ratio_{size(len(sampler))}",
+            value=float(energies[name].mean() / real), n=len(sampler), generator=name,
+            nfe=getattr(sampler, "nfe", None), reference=data.fingerprint,
+            reference_n=len(sets["real"]), **facts)
+        for name, sampler in samplers.items()
+    ]  # fmt: skip
     first = filled[0][:, :_NEIGHBOUR_COLUMNS]
     nearest = nearest_images(first, open_images(data, "train"), device)
     of = identity(config, f"evaluation/{resolution}")

@@ -23,6 +23,7 @@ from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
 from pagoda.evaluation.metrics.frechet import frechet_distance_of_features
+from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.samplers import Draws, one_step, untrained, upsample
 from pagoda.evaluation.streaming import Images, StoredImages, subset
@@ -121,14 +122,14 @@ def test_every_row_can_be_traced(config: Config) -> None:
         "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",
         "precision": "precision_classifier_64_k3", "recall": "recall_classifier_64_k3",
         "class_accuracy": "accuracy_classifier_64", "train_share": "train_share_classifier_64_m64",
-        "fd_test": "fd_test_classifier_64_m64",
+        "fd_test": "fd_test_classifier_64_m64", "high_frequency": "high_frequency_ratio_64",
     }  # fmt: skip
-    memorisation = "train_share", "fd_test"
-    small = "precision", "recall", *memorisation
+    of_generated = "train_share", "fd_test", "high_frequency"
+    small = "precision", "recall", *of_generated
     for resolution, generators in names.items():
         found = values(config, resolution)
         every = {(g, m) for g in generators for m in protocols}
-        assert set(found) == every - {("real", metric) for metric in memorisation}
+        assert set(found) == every - {("real", metric) for metric in of_generated}
         held = artifacts.open_artifact(Paths(config).reference(resolution), "reference")
         network = artifacts.open_artifact(Paths(config).features, "features")
         images = artifacts.open_artifact(Paths(config).data(resolution), "images")
@@ -136,9 +137,10 @@ def test_every_row_can_be_traced(config: Config) -> None:
             assert row["protocol"] == protocols[metric] and row.get("nfe") == generators[generator]
             assert row["n"] == SAMPLES and row["seed"] == config.evaluate.seed
             assert (row["resolution"], row["base_res"]) == (resolution, 8)
-            of = images if metric == "fd_test" else held
+            of = images if metric in ("fd_test", "high_frequency") else held
             assert row["reference"] == of.fingerprint
-            assert row["features"] == network.fingerprint
+            seen_by = "" if metric == "high_frequency" else network.fingerprint
+            assert row.get("features", "") == seen_by
             assert row["reference_n"] == (64 if metric in small else 200)
             assert row["device"] and row["revision"]
 
@@ -156,6 +158,10 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
     assert found["student", "fd"]["value"] == pytest.approx(expected, rel=1e-3)
     accuracy = float(np.mean(logits.argmax(1) == np.arange(SAMPLES) % CLASSES))
     assert found["student", "class_accuracy"]["value"] == pytest.approx(accuracy, abs=1 / SAMPLES)
+    sharp, real = map(
+        high_frequency_energy, (drawn(config, 8).numpy(), test[subset(len(test), SAMPLES)])
+    )
+    assert found["student", "high_frequency"]["value"] == pytest.approx(sharp / real, rel=1e-3)
 
 
 def test_a_generator_that_copies_training_images_is_found(
@@ -315,7 +321,7 @@ def test_a_profile_may_name_more_feature_networks(config: Config, tmp_path: Path
     torch.jit.script(_Means()).save(str(tmp_path / "means.pt"))
     before = evaluation(config, 16).json("results")["rows"]
     rows = evaluated(config, ["classifier", f"custom:{tmp_path}/means.pt"])
-    assert [row for row in rows if "classifier" in row["protocol"]] == before
+    assert [row for row in rows if "custom" not in row["protocol"]] == before
     held = artifacts.open_artifact(Paths(config).reference(16, "custom_means"), "reference")
     assert held.fingerprint in {row["reference"] for row in rows}
     of_grown = {row["protocol"]: row["value"] for row in rows if row["generator"] == "grown"}
