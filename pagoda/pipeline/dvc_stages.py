@@ -19,8 +19,8 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.code import ROOT, dependencies
 from pagoda.pipeline.stages.study_spec import STEPS, STUDIES, Study, Variant, load_study, studies
 
-_SHARED = ("name", "base_res", "target_res", "data", "evaluate", "studies.samples",
-           "studies.cascade")  # fmt: skip
+_SHARED = ("name", "base_res", "target_res", "data", "reference.extractors", "evaluate",
+           "studies.samples", "studies.cascade")  # fmt: skip
 _HEAD = "# Written by 'pagoda derive --stages' from study.yaml and the imports of pagoda/.\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pagoda.config.revision import code_revision
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.metrics.base import Settings, size
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energies
@@ -44,7 +46,8 @@ def run(config: Config, resolution: int) -> None:
     inputs = open_inputs(config, resolution)
     data = inputs["data"]
     check_counts(config, data.card()["n"])
-    evaluators = open_evaluators(config, resolution, inputs, device)
+    extractors = open_extractors(config, inputs["features"], device, section.batch)
+    evaluators = open_evaluators(config, resolution, inputs, extractors)
     samplers = pipeline_samplers(config, resolution, inputs, device)
     unseen = "train" if inputs["reference"].card()["split"] == "test" else "test"
     sets: dict[str, Images] = {**samplers, "real": open_split(data, unseen, section.samples)}
@@ -94,19 +97,19 @@ def run(config: Config, resolution: int) -> None:
 
 
 def open_evaluators(
-    config: Config, resolution: int, inputs: dict[str, Artifact], device: torch.device
+    config: Config, resolution: int, inputs: dict[str, Artifact], extractors: Sequence[Extractor]
 ) -> list[Evaluator]:
     """The feature networks of ``reference.extractors``, each with its reference.
 
-    References beside the classifier's are added to ``inputs``.
+    References beside the classifier's are added to ``inputs``, which has ``data``, ``features`` and
+    ``reference``.
 
     Raises:
-        PagodaError: if weights are not at hand, or a reference is missing or was made from other
-            images or features.
+        PagodaError: if a reference is missing or was made from other images or features.
     """
     found, expect = [], identity(config, f"reference/{resolution}")
     classes = inputs["data"].card()["classes"]
-    for opened in open_extractors(config, inputs["features"], device, config.evaluate.batch):
+    for opened in extractors:
         extractor = opened.among(classes)
         artifact = inputs["reference"]
         if extractor.name != NAME:

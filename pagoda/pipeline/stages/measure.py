@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,19 @@ from pagoda.config.revision import code_revision
 from pagoda.data.shards import open_rows
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor
-from pagoda.evaluation.features.classifier import classifier_of
-from pagoda.evaluation.metrics.base import Settings, size
+from pagoda.evaluation.features.classifier import NAME
+from pagoda.evaluation.metrics.base import Settings, metrics, size
 from pagoda.evaluation.metrics.drift import drift
 from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
 from pagoda.evaluation.metrics.normality import normality
-from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.samplers import Draws, Sampler, one_step, super_resolved, teacher
 from pagoda.evaluation.streaming import StoredImages, open_split
 from pagoda.pipeline.stages.compute import training_compute
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import device_name, pick_device
+from pagoda.pipeline.stages.evaluate import open_evaluators
+from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.progress import track
@@ -56,7 +57,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     counted = training_compute(config, variant.steps or variant.counts, classes, images)
     curves = Curves(config, counted, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
-    extractor = classifier_of(features, device, config.evaluate.batch)
+    extractors = open_extractors(config, features, device, config.evaluate.batch)
     rows, grids = _latent_rows(config, variant), {}
     last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
     with track(config.studies.samples * len(samplers), "measure") as bar:
@@ -67,7 +68,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
                 below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
             last = sampler, made
             bar.advance(len(made))
-            found = _image_rows(config, extractor, sampler, made, below, seconds)
+            found = _image_rows(config, extractors, sampler, made, below, seconds)
             rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
             grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
             lower = sampler.side // 2
@@ -141,7 +142,7 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
 
 
 def _image_rows(
-    config: VariantConfig, extractor: Extractor, sampler: Sampler, images: np.ndarray,
+    config: VariantConfig, extractors: Sequence[Extractor], sampler: Sampler, images: np.ndarray,
     below: np.ndarray | None, seconds: float,
 ) -> list[Row]:  # fmt: skip
     """One row a value of a sampler's images (n, 3, r, r) uint8.
@@ -149,13 +150,17 @@ def _image_rows(
     ``below``: what the same latents give one resolution below. ``seconds``: an image.
     """
     n, section = len(images), config.evaluate
-    data = open_made(config, f"data/{sampler.side}")
-    reference = from_artifact(open_made(config, f"reference/{sampler.side}"))
+    names = {"data": f"data/{sampler.side}", "reference": f"reference/{sampler.side}",
+             "features": "features"}  # fmt: skip
+    inputs = {name: open_made(config, key) for name, key in names.items()}
+    opened = open_evaluators(config, sampler.side, inputs, extractors)
+    data, reference = inputs["data"], opened[0].reference
     real = open_split(
         data, "train" if reference.split == "test" else "test", config.studies.samples
     )
     pixels = real.read(np.arange(len(real)))
-    evaluators, settings = [Evaluator(extractor, reference, METRICS)], Settings(section.neighbours)
+    evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in opened]
+    settings = Settings(section.neighbours)
     facts = {"resolution": sampler.side}
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
     held = {sampler.name: StoredImages("samples", images, sampler.labels)}
@@ -175,6 +180,13 @@ def _image_rows(
     if sampler.name == "grown":  # what lost detail is compared with
         found += evaluate({"real": real}, evaluators, settings, facts)
     return found
+
+
+def _measured(evaluator: Evaluator) -> tuple[str, ...]:
+    """What a study measures in these features: few with the classifier, which all have."""
+    if evaluator.extractor.name == NAME:
+        return METRICS
+    return tuple(key for key in evaluator.metrics if "held_out" not in metrics()[key].needs)
 
 
 class Curves:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
@@ -69,6 +70,29 @@ def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
     data = artifacts.open_artifact("runs/tiny/data/8", "images")
     np.testing.assert_array_equal(latents.array("labels"), data.array("train_labels")[:200])
     np.testing.assert_array_equal(latents.array("indices"), np.arange(200))
+
+
+class _Means(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3))
+
+
+def test_a_study_measures_in_every_feature_network_of_the_profile(
+    tiny_study: Callable[..., Config], tmp_path: Path
+) -> None:
+    torch.jit.script(_Means()).save(str(tmp_path / "means.pt"))
+    networks = ["classifier", f"custom:{tmp_path}/means.pt"]
+    config = tiny_study(**{"reference.extractors": networks, "target_res": 16})
+    prepare(config)
+    teacher.run(config)
+    found = load_study("robustness")
+    variant.run(config, found, found.variants["teacher-full"], 0)
+    folder = found.folder(config, found.variants["teacher-full"], 0) / "measured"
+    rows = artifacts.open_artifact(folder, "measurement").json("rows")["rows"]
+    assert {row["protocol"] for row in rows if row["metric"] == "fd"} == {
+        "fd_classifier_64", "fd_custom_means_64",
+    }  # fmt: skip
+    assert len([row for row in rows if row["metric"] == "high_frequency"]) == 1  # of pixels
 
 
 def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
