@@ -14,11 +14,12 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pagoda.artifacts import KINDS as ARTIFACTS
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
@@ -95,10 +96,6 @@ class Model(ABC):
     def classes(self) -> list[str]:
         """The name of each class; its number where names are not known."""
         return self._names or [str(y) for y in range(self.num_classes)]
-
-    def to(self, device: str | torch.device) -> Self:
-        """The same on another device."""
-        return type(self)(self.artifact, torch.device(device))  # type: ignore[call-arg]
 
     def numbers(self, classes: Classes = None) -> list[int]:
         """Classes by number.
@@ -179,7 +176,7 @@ class Generator(Model):
     """A one-step generator: latents and classes in, images out, one evaluation of the network."""
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, artifact.network(generator.load_generator), device)
+        super().__init__(artifact, _opened(artifact, generator.load_generator), device)
 
     def __call__(self, latents: Array, labels: int | Sequence[int] | Array) -> Tensor:
         """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
@@ -227,7 +224,7 @@ class Teacher(Model):
     """
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, artifact.network(denoiser.load_denoiser), device)
+        super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
         self.inversion = inversion(artifact)
         self.schedule = self.card["diffusion"]
 
@@ -244,8 +241,8 @@ class Teacher(Model):
             guidance: weight of the classes (section 4); 1 is none.
 
         Raises:
-            PagodaError: latents of another shape, an unknown class, guidance of a teacher that was
-                told every class.
+            PagodaError: as of :meth:`Generator.__call__`, or guidance of a teacher that was told
+                every class.
         """
         z = self._latents(latents)
         self._check_guidance(guidance)
@@ -295,9 +292,8 @@ class Teacher(Model):
             PagodaError: images of another size or type, an unknown class or setting.
         """
         if unknown := sorted(set(settings) - set(PAPER_INVERSION)):
-            raise PagodaError(
-                f"invert knows no {unknown[0]}; it takes {', '.join(PAPER_INVERSION)}"
-            )
+            known = ", ".join(PAPER_INVERSION)
+            raise PagodaError(f"invert knows no {unknown[0]}; it takes {known}")
         how = self.inversion | settings
         self._check_guidance(how["guidance"])
         x, sigma = self._images(images), self.schedule
@@ -308,17 +304,17 @@ class Teacher(Model):
             noise = standard_normal(run_seed, of, tuple(x.shape[1:]), "invert")
             x = x + how["noise"] * torch.from_numpy(noise).to(x)
         grid = edm_grid(how["steps"], start, sigma["sigma_max"], sigma["rho"])
-        solve = self._clamped(guided(self.network, how["guidance"]), how["clamp"])
+        network = guided(self.network, how["guidance"])
+
+        def solve(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+            out = network(x, sigma, y)
+            return out.clamp(-1, 1) if how["clamp"] else out
 
         def call(x: Tensor, y: Tensor) -> Tensor:
             x = x.contiguous(memory_format=torch.channels_last)
             return invert(solve, x, grid, y, how["solver"])
 
         return _in_calls(call, self.batch, x, y) / grid[0].item()
-
-    @staticmethod
-    def _clamped(solve: Any, clamp: bool) -> Any:
-        return (lambda *at: solve(*at).clamp(-1, 1)) if clamp else solve
 
     def _images(self, images: Array) -> Tensor:
         """Images in [-1, 1] on the device."""
@@ -340,6 +336,27 @@ class Teacher(Model):
                 f"guidance = {guidance:g}, but {self.artifact.path} was trained with every class "
                 "told; train it with teacher.label_dropout=0.1, or leave guidance at 1"
             )
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Layers are made without the random values that those of a file replace at once.
+
+    Drawing them takes seconds for a large network, and on the meta device, where shapes are
+    compared first, it imports torch's compiler, which takes more than a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
+    with _NoRandomValues():
+        return artifact.network(load)
 
 
 def _not_a_model(path: Path) -> str:

@@ -12,36 +12,18 @@ import torch
 
 import pagoda
 from pagoda import artifacts
-from pagoda.config import parse
-from pagoda.config.paths import Paths
 from pagoda.data.pixels import to_uint8
 from pagoda.data.store import open_images
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.evaluation.samplers import Draws, one_step
 from pagoda.models import Generator, Teacher
-from pagoda.pipeline.stages import downsample, invert
-from tests.pipeline.stages.untrained import write_models
-from tests.tiny import tiny_tree
-
-GEN, TEACHER = "runs/tiny/b8/gen/16", "runs/tiny/b8/teacher"
+from tests.tiny_run import GEN, TEACHER, make_run
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run: images, a teacher, its latents, generators at 8 and 16."""
-    config, folder = parse(tiny_tree(target_res=16, seed=3)), tmp_path_factory.mktemp("r")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        torch.set_num_threads(1)
-        for resolution in config.resolutions:
-            downsample.run(config, resolution)
-        write_models(config)
-        data = artifacts.open_artifact(Paths(config).data(16), "images")
-        old = artifacts.open_artifact(GEN, "generator")
-        network = old.network(lambda weights, card: (weights, card))
-        with artifacts.create(GEN, "generator", config=old.config, inputs={"data": data}) as out:
-            artifacts.save_weights(out, *network)
-        invert.run(config)
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder)
     return folder
 
 
