@@ -1,13 +1,15 @@
 """Samplers: whatever makes images of (seed, index), with one way to draw latents and round pixels.
 
-Sample i of a sampler has class ``i % classes`` and the latent of (seed, i), whichever process makes
-it and however many there are. Networks are opened when the first image is asked for.
+Sample i of a sampler has class ``i % classes`` and the latent of (seed, i), unless latents and
+classes were chosen, whichever process makes it and however many there are. Networks are opened when
+the first image is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,12 +32,42 @@ Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 
 @dataclass(frozen=True)
 class Draws:
-    """Which samples are made, and how: seed of the latents, number, latents a call, device."""
+    """Which samples are made, and how.
+
+    Attributes:
+        seed: of the latents.
+        n: number of samples.
+        batch: latents a call of the networks.
+        device: where they run.
+        chosen: (n, 2) index of the latent and class of each sample; None takes them in turn.
+        truncation: most that the norm of a latent may be, as a multiple of sqrt(d); None: any.
+    """
 
     seed: int
     n: int
     batch: int
     device: torch.device
+    chosen: np.ndarray | None = field(default=None, compare=False)
+    truncation: float | None = None
+
+
+def choose(
+    classes: Sequence[int], seeds: Sequence[int], batch: int, device: torch.device,
+    truncation: float | None = None,
+) -> Draws:  # fmt: skip
+    """Every seed in every class, class by class: seed s is latent s of run seed 0."""
+    chosen = np.array([(seed, y) for y in classes for seed in seeds], np.int64).reshape(-1, 2)
+    return Draws(0, len(chosen), batch, device, chosen, truncation)
+
+
+def truncated(z: np.ndarray, most: float) -> np.ndarray:
+    """Latents (n, ...) whose norm is at most ``most`` sqrt(d): z min(1, most sqrt(d) / |z|).
+
+    A standard normal latent of d numbers has a norm of nearly sqrt(d): below 1 all are shortened.
+    """
+    norm = np.sqrt(np.square(z, dtype=np.float64).sum(tuple(range(1, z.ndim)), keepdims=True))
+    longest = most * math.sqrt(math.prod(z.shape[1:]))
+    return (z * np.minimum(1, longest / norm)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -74,7 +106,7 @@ class Sampler:
     @property
     def labels(self) -> np.ndarray:
         """(n,) class of each sample."""
-        return np.arange(self.draws.n) % self.classes
+        return self.which(np.arange(self.draws.n))[1]
 
     @property
     def parameters(self) -> int:
@@ -84,12 +116,21 @@ class Sampler:
     def __len__(self) -> int:
         return self.draws.n
 
-    def latents(self, indices: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+    def which(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the latent (n,) and class (n,) of samples."""
+        if self.draws.chosen is None:
+            return rows, rows % self.classes
+        return self.draws.chosen[rows, 0], self.draws.chosen[rows, 1]
+
+    def latents(self, rows: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
         """Standard normal latents (n, 3, b, b) and classes (n,) of samples, and their indices."""
-        device, shape = self.draws.device, (3, self.base_res, self.base_res)
-        z = torch.from_numpy(standard_normal(self.draws.seed, indices, shape)).to(device)
-        labels = torch.from_numpy(indices % self.classes).to(device)
-        return z.contiguous(memory_format=torch.channels_last), labels, indices
+        (indices, labels), draws = self.which(rows), self.draws
+        z = standard_normal(draws.seed, indices, (3, self.base_res, self.base_res))
+        if draws.truncation is not None:
+            z = truncated(z, draws.truncation)
+        on_device = torch.from_numpy(z).to(draws.device)
+        y = torch.from_numpy(labels).to(draws.device)
+        return on_device.contiguous(memory_format=torch.channels_last), y, indices
 
     @torch.inference_mode()
     def make(self, z: Tensor, labels: Tensor, indices: np.ndarray) -> np.ndarray:
@@ -108,9 +149,9 @@ class Sampler:
         """
         parts = []
         for start in range(0, len(rows), self.draws.batch):
-            indices = rows[start : start + self.draws.batch]
-            drawn = self.latents(np.resize(indices, self.draws.batch))
-            parts.append(self.make(*drawn)[: len(indices)])
+            part = rows[start : start + self.draws.batch]
+            drawn = self.latents(np.resize(part, self.draws.batch))
+            parts.append(self.make(*drawn)[: len(part)])
         return np.ascontiguousarray(np.concatenate(parts))
 
     def card(self) -> dict[str, Any]:
@@ -143,15 +184,23 @@ def one_step(
 
 
 def teacher(
-    artifact: Artifact, draws: Draws, steps: int, guidance: float = 1.0, name: str = "teacher"
+    artifact: Artifact,
+    draws: Draws,
+    steps: int,
+    guidance: float = 1.0,
+    name: str = "teacher",
+    network: Callable[[], Denoiser] | None = None,
 ) -> Sampler:
-    """The diffusion teacher of an artifact, by Heun's method on ``steps`` noise levels."""
+    """The diffusion teacher of an artifact, by Heun's method on ``steps`` noise levels.
+
+    ``network`` gives its denoiser where that is open already.
+    """
     card = artifact.card()
-    unet = card["unet"]
+    unet, load = card["unet"], network or (lambda: artifact.network(load_denoiser))
 
     @cache
     def opened() -> tuple[Map, int]:
-        denoiser = _on(draws.device, artifact.network(load_denoiser))
+        denoiser = _on(draws.device, load())
         return heun(denoiser, card["diffusion"], steps, guidance), _count(denoiser)
 
     return Sampler(

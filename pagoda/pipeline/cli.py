@@ -18,7 +18,7 @@ import typer
 import pagoda
 from pagoda import distributed
 from pagoda.errors import PagodaError, first_line
-from pagoda.pipeline.commands import pipeline, scoring, tools
+from pagoda.pipeline.commands import pipeline, scoring, tools, using
 from pagoda.pipeline.commands.running import terminable
 
 _HELP = (
@@ -146,6 +146,7 @@ for _command in (  # in the order of the help page
     pipeline.grow,
     scoring.evaluate,
     scoring.compare,
+    using.sample,
     pipeline.report,
     pipeline.track,
     pipeline.variant,

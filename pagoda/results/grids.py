@@ -14,8 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pagoda.errors import PagodaError
+
 _MAX_ROWS = 16  # classes
 _MAX_WIDTH = 1800  # pixels
+_LINE = 16  # images a line of a sheet, at most
+_MAX_PIXELS = 100_000_000  # of a sheet
+_NAME = 24  # letters of a class's name on a sheet
 _MIN_CELL, _MAX_CELL = 56, 128  # displayed size of an image, pixels
 _GAP, _GROUP_GAP, _MARGIN = 3, 26, 14
 _TYPE = 22
@@ -47,13 +52,65 @@ def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:
     classes as fit the height.
     """
     largest = max(g.images.shape[-1] for g in groups)
-    cell = min(_MAX_CELL, largest * -(-_MIN_CELL // largest))  # a whole multiple, if small enough
-    head, body = _font("DejaVuSans-Bold.ttf"), _font("DejaVuSans.ttf")
+    cell = min(_MAX_CELL, _whole_cell(largest))
     names = classes[: min(_MAX_ROWS, *(len(g.images) for g in groups))]
-    left = _MARGIN + max(int(body.getlength(name)) for name in names) + 10
-    room = _MAX_WIDTH - left - _MARGIN - (len(groups) - 1) * _GROUP_GAP
+    room = _MAX_WIDTH - _left(names) - _MARGIN - (len(groups) - 1) * _GROUP_GAP
     fit = (room // len(groups) + _GAP) // (cell + _GAP)
     columns = max(1, min(fit, *(g.images.shape[1] for g in groups)))
+    canvas = _painted(groups, names, columns, cell)
+    canvas.save(path, optimize=True)
+    return Shown(round(canvas.width / _SCALE), len(names), columns)
+
+
+def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
+    """All images (classes, n, 3, R, R), each class in lines of its own.
+
+    Small ones are enlarged by a whole factor, and none is made smaller.
+
+    Raises:
+        PagodaError: as :func:`sheet_columns`.
+    """
+    n, side = images.shape[1], images.shape[-1]
+    columns = sheet_columns(len(images), n, side)
+    lines = -(-n // columns)
+    filled = np.full((len(images), lines * columns, *images.shape[2:]), 255, np.uint8)
+    filled[:, :n] = images
+    names = [text for name in classes for text in (name[:_NAME], *[""] * (lines - 1))]
+    group = Group(title, filled.reshape(-1, columns, *images.shape[2:]))
+    return _painted([group], names, columns, _whole_cell(side))
+
+
+def sheet_columns(classes: int, n: int, side: int) -> int:
+    """Images a line of a :func:`sheet` of ``n`` images a class.
+
+    Raises:
+        PagodaError: it would have more than 100 million pixels.
+    """
+    cell = _whole_cell(side) + _GAP
+    columns = max(1, min(n, _LINE, _MAX_WIDTH // cell))
+    if classes * -(-n // columns) * columns * cell**2 > _MAX_PIXELS:
+        raise PagodaError(
+            f"{classes * n} images of {side}x{side} are too many for one picture; give fewer "
+            "classes or seeds, or a folder or an .npz file instead of a .png"
+        )
+    return columns
+
+
+def _whole_cell(side: int) -> int:
+    """The displayed size of images that are enlarged by a whole factor."""
+    return side * -(-_MIN_CELL // side)
+
+
+def _left(names: Sequence[str]) -> int:
+    """Pixels to the left of the images."""
+    body = _font("DejaVuSans.ttf")
+    return _MARGIN + max(int(body.getlength(name)) for name in names) + 10
+
+
+def _painted(groups: Sequence[Group], names: Sequence[str], columns: int, cell: int) -> Image.Image:
+    """The first ``columns`` of every group, ``cell`` pixels a side, with a row a name."""
+    head, body = _font("DejaVuSans-Bold.ttf"), _font("DejaVuSans.ttf")
+    left = _left(names)
     starts = [left]
     for group in groups:
         width = max(columns * (cell + _GAP) - _GAP, int(head.getlength(group.title)))
@@ -74,8 +131,7 @@ def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:
             for column, pixels in enumerate(line):
                 place = (x + column * (cell + _GAP), top + row * (cell + _GAP))
                 canvas.paste(_displayed(pixels, cell), place)
-    canvas.save(path, optimize=True)
-    return Shown(round(size[0] / _SCALE), len(names), columns)
+    return canvas
 
 
 def _displayed(pixels: NDArray[np.uint8], cell: int) -> Image.Image:

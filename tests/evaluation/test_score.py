@@ -15,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+import pagoda
 from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.evaluation import streaming
+from pagoda.evaluation.files import open_images
 from pagoda.evaluation.metrics import frechet
 from pagoda.evaluation.metrics.base import Settings
 from pagoda.evaluation.metrics.fd_infinity import frechet_infinity
@@ -271,6 +273,36 @@ def _write_generator(path: Path) -> None:
                 parameter.normal_(0, 0.1)
     with artifacts.create(path, "generator", config={"name": "x"}) as out:
         artifacts.save_model(out, network, network.card())
+
+
+def test_one_call_measures_files_arrays_and_generators(folder: Path) -> None:
+    """``pagoda.evaluate`` gives the command's values, whatever holds the images."""
+    told = score.run(request(metrics="fd,kd,precision"))
+    assert told is not None
+    wanted = {row["protocol"]: row["value"] for row in told["rows"]}
+    how: dict[str, Any] = {"metrics": ["fd", "kd", "precision"], "settings": SMALL, "batch": 16}
+    how["extractor"] = CUSTOM.extractor
+    assert pagoda.evaluate("made", "real.zip", **how) == wanted
+    made = open_images(Path("made")).read(np.arange(70))
+    real = open_images(Path("real.zip")).read(np.arange(90))
+    assert pagoda.evaluate(made, torch.from_numpy(real), **how) == wanted
+    assert pagoda.evaluate(made.transpose(0, 2, 3, 1), Path("real.zip"), **how) == wanted
+
+    _write_generator(Path("gen"))
+    write_zip(Path("small.zip"), pictures(60, 8))
+    how |= {"metrics": "fd", "n": 40, "seed": 5}
+    of_folder = pagoda.evaluate("gen", "small.zip", **how)
+    opened = pagoda.load("gen", device="cpu")
+    opened.batch = how["batch"]  # of the command: images have the same bits
+    assert pagoda.evaluate(opened, "small.zip", **how) == of_folder
+    for wrong, line in (
+        ((opened, "small.zip"), "n says how many"),
+        ((made, "nowhere"), "there is no nowhere"),
+        ((made / 255, "small.zip"), "images is float64"),
+        ((made[:0], "small.zip"), "an array without images"),
+    ):
+        with pytest.raises(PagodaError, match=line):
+            pagoda.evaluate(*wrong, extractor=CUSTOM.extractor)
 
 
 def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,7 @@ HEAVY = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "dvc", "hydra
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
+        ("pagoda", HEAVY),
         ("pagoda.pipeline.cli", HEAVY),
         ("pagoda.config", HEAVY),
         ("pagoda.artifacts", HEAVY - {"numpy"}),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Images, collect, subset
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.progress import log_line, track
-from pagoda.rows import Row, to_json
+from pagoda.rows import Row, from_json, to_json
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
 _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
@@ -50,16 +50,19 @@ _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
 
 @dataclass(frozen=True)
 class Source:
-    """Images, as :func:`pagoda.evaluation.files.open_images` takes them."""
+    """Images, as :func:`pagoda.evaluation.files.open_images` takes them, or already open ones."""
 
     path: Path
     split: str | None = None
     crop: str | None = None
     size: int | None = None
     exif: bool = False
+    opened: Images | None = None
 
     def open(self) -> Images:
         """The images; what lies among them and is passed over is told on stderr."""
+        if self.opened is not None:
+            return self.opened
         images = open_images(self.path, self.split, self.crop, self.size, self.exif)
         if isinstance(images, FileImages) and images.passed_over:
             log_line(f"{images.where}: {images.passed_over}")
@@ -83,13 +86,13 @@ class Request:
 
     ``source``: images, or a ``generator`` artifact, which needs ``n``. ``reference``: a
     ``reference`` artifact, published ``.npz`` statistics (of the extractor ``reference_features``),
-    or images. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics`` None: a usual
-    choice.
+    or images, open ones too. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics``
+    None: a usual choice.
     """
 
     source: Source
     features: Features
-    reference: Path
+    reference: Path | Images
     reference_split: str | None = None
     reference_features: str | None = None
     metrics: str | None = None
@@ -141,6 +144,17 @@ def run(request: Request) -> dict[str, Any] | None:
     check_there(request.source.path)
     if request.out is not None:
         check_out(request.out)
+    tree = measure(request)
+    if tree is None:
+        return None
+    _show(from_json(tree["rows"], "rows"), tree.get("over_seeds", []))
+    if request.out is not None:
+        write_results(request.out, tree)
+    return tree
+
+
+def measure(request: Request) -> dict[str, Any] | None:
+    """Measure, and return what :func:`run` writes."""
     with distributed.group():
         device = pick_device()
         extractor = _extractor(request.features, device)
@@ -161,9 +175,6 @@ def run(request: Request) -> dict[str, Any] | None:
     }  # fmt: skip
     if len(request.seeds) > 1:
         tree["over_seeds"] = over_seeds(rows)
-    _show(rows, tree.get("over_seeds", []))
-    if request.out is not None:
-        write_results(request.out, tree)
     return tree
 
 
@@ -173,7 +184,7 @@ def _extractor(f: Features, device: torch.device) -> Extractor:
 
 def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images, int]]:
     path, seeds = request.source.path, request.seeds
-    if kind_of(path) in (None, "images"):
+    if request.source.opened is not None or kind_of(path) in (None, "images"):
         if len(seeds) > 1:
             raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
         yield request.source.open(), seeds[0]
@@ -211,17 +222,18 @@ def _measured(
 
 def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
     path, wanted = request.reference, needs(metrics)
+    if not isinstance(path, Path):
+        return _reference_of(Source(Path(path.where), opened=path), extractor, wanted)
     refuse_pickle(path)
     if kind_of(path) not in (None, "images"):
         reference = from_artifact(artifacts.open_artifact(path, "reference"))
     elif path.is_file() and holds_statistics(path):
         reference = read_statistics(path, request.reference_features)
     else:
-        real = dataclasses.replace(request.source, path=path, split=request.reference_split)
-        images, spatial = real.open(), "spatial" in wanted
-        rows = _rows(images, None, 0)
-        sample, card = _real(images, rows, extractor, real, MANIFOLD_IMAGES, spatial)
-        return from_sample(str(path), sample, card)
+        real = dataclasses.replace(
+            request.source, path=path, split=request.reference_split, opened=None
+        )
+        return _reference_of(real, extractor, wanted)
     check_extractor(reference, extractor)
     beside = None
     if "real" in wanted and not len(reference.features) and path.is_file():
@@ -231,6 +243,14 @@ def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, 
     sample = _pass(beside, _rows(beside, None, 0), extractor, {"features"}, None)
     card = dict(reference.card) | {"manifold_n": sample.n}
     return dataclasses.replace(reference, features=sample.features, card=card)
+
+
+def _reference_of(source: Source, extractor: Extractor, wanted: Collection[str]) -> Reference:
+    """The reference that all images of a source make."""
+    images = source.open()
+    rows, spatial = _rows(images, None, 0), "spatial" in wanted
+    sample, card = _real(images, rows, extractor, source, MANIFOLD_IMAGES, spatial)
+    return from_sample(str(source.path), sample, card)
 
 
 def _real(

@@ -1,0 +1,400 @@
+"""Trained generators and teachers, opened for use: :func:`pagoda.load`.
+
+    >>> g = pagoda.load("runs/smoke/b8/gen/32")
+    >>> x = g(g.latents([0, 1]), [3, 3])              # float in [-1, 1], (2, 3, 32, 32)
+    >>> images = g.sample(classes=[0, 3], seeds=range(64))          # uint8, (128, 3, 32, 32)
+
+A sample is a function of its seed and its class. Seed s is latent s of run seed 0, so
+``pagoda evaluate --images GEN --seeds 0`` scores the seeds 0, 1, ... in the classes in turn.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pagoda.artifacts import KINDS as ARTIFACTS
+from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_float
+from pagoda.diffusion.solver import edm_grid, guided, invert
+from pagoda.errors import PagodaError
+from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
+from pagoda.networks import denoiser, generator
+from pagoda.provenance import PAPER_INVERSION, class_names, inversion
+
+Array = Tensor | np.ndarray
+Classes = int | str | Iterable[int | str] | None
+"""Classes by number or name; None: all of them."""
+
+KINDS = "generator", "teacher"
+CALL = {"cpu": 8}
+"""Images a call of the networks; 64 on other devices. Another number of images a call changes
+images in their last digits, so that seldom a value of a pixel is one more or less."""
+
+_SHOWN = 12  # names of classes in a message
+
+
+def load(source: str | Path, device: str | torch.device | None = None) -> Generator | Teacher:
+    """Open a trained generator or teacher.
+
+    Args:
+        source: folder of a run's generator or teacher (``runs/smoke/b8/gen/32``), or an exported
+            one.
+        device: where it runs; None: a visible GPU, or the CPU.
+
+    Returns:
+        A :class:`Generator` or a :class:`Teacher`.
+
+    Raises:
+        PagodaError: one line: nothing is there, it is something else, or damaged.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        raise PagodaError(_not_a_model(path))
+    artifact = open_artifact(path, peek(path, *KINDS).manifest["kind"])
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = Generator if artifact.manifest["kind"] == "generator" else Teacher
+    return kind(artifact, torch.device(device))
+
+
+class Model(ABC):
+    """What generators and teachers have in common.
+
+    Attributes:
+        artifact: its folder and manifest.
+        network: the module itself, frozen, in eval mode.
+        device: where it is.
+        batch: images a call of :meth:`sample` and ``invert``, :data:`CALL`.
+        card: architecture and training facts.
+        num_classes: number of classes.
+        base_res: side of the latents.
+        resolution: side of the images.
+    """
+
+    def __init__(self, artifact: Artifact, network: nn.Module, device: torch.device) -> None:
+        self.artifact, self.device = artifact, device
+        network = network.to(device).to(memory_format=torch.channels_last)
+        self.network: Any = network.eval().requires_grad_(False)
+        self.batch = CALL.get(device.type, 64)
+        self.card = artifact.card()
+        unet = self.card["unet"]
+        self.num_classes, self.base_res = int(unet["num_classes"]), int(unet["resolution"])
+        self.resolution = self.base_res << len(self.card.get("levels", []))
+        self._names = class_names(artifact)
+
+    @property
+    def classes(self) -> list[str]:
+        """The name of each class; its number where names are not known."""
+        return self._names or [str(y) for y in range(self.num_classes)]
+
+    def numbers(self, classes: Classes = None) -> list[int]:
+        """Classes by number.
+
+        Raises:
+            PagodaError: for a class that there is not.
+        """
+        if classes is None:
+            return list(range(self.num_classes))
+        given = [classes] if isinstance(classes, int | str) else list(classes)
+        named = {name: y for y, name in enumerate(self.classes)}
+        found = [named.get(y, y) if isinstance(y, str) else y for y in given]
+        for asked, y in zip(given, found, strict=True):
+            if isinstance(y, str) or not 0 <= int(y) < self.num_classes:
+                more = " ..." * (self.num_classes > _SHOWN)
+                names = f" ({', '.join(self.classes[:_SHOWN])}{more})" if self._names else ""
+                raise PagodaError(
+                    f"there is no class {asked!r}; {self.artifact.path} knows "
+                    f"0 to {self.num_classes - 1}{names}"
+                )
+        return [int(y) for y in found]
+
+    def latents(self, seeds: int | Iterable[int], truncation: float | None = None) -> Tensor:
+        """Latents (n, 3, b, b) ~ N(0, I) of seeds, on the device.
+
+        Args:
+            seeds: whole numbers from 0.
+            truncation: most that the norm of a latent may be, as a multiple of sqrt(d).
+        """
+        indices = np.array(_whole(seeds), np.int64)
+        z = standard_normal(0, indices, (3, self.base_res, self.base_res))
+        z = z if truncation is None else truncated(z, truncation)
+        return torch.from_numpy(z).to(self.device)
+
+    def draws(
+        self, classes: Classes, seeds: int | Iterable[int], truncation: float | None = None
+    ) -> Draws:
+        """Every seed in every class, class by class, as samplers draw them.
+
+        Raises:
+            PagodaError: an unknown class, a seed that is none, nothing to make.
+        """
+        if truncation is not None and not truncation > 0:
+            raise PagodaError(f"truncation = {truncation}; it must be more than 0")
+        wanted, numbers = _whole(seeds), self.numbers(classes)
+        if not wanted or not numbers:
+            raise PagodaError("no seed or no class is given, so there is nothing to make")
+        return choose(numbers, wanted, self.batch, self.device, truncation)
+
+    @abstractmethod
+    def sampler(self, draws: Draws) -> Sampler:
+        """The samples of these draws, as the evaluation reads them."""
+
+    def _latents(self, latents: Array) -> Tensor:
+        """Latents as the network takes them."""
+        z = _tensor(latents).to(self.device, torch.float32)
+        if z.ndim != 4 or tuple(z.shape[1:]) != (3, self.base_res, self.base_res):
+            raise PagodaError(
+                f"latents are of shape {tuple(z.shape)}; {self.artifact.path} takes "
+                f"(n, 3, {self.base_res}, {self.base_res})"
+            )
+        return z.contiguous(memory_format=torch.channels_last)
+
+    def _labels(self, labels: int | Sequence[int] | Array, n: int) -> Tensor:
+        """(n,) class numbers on the device; one number is the class of all."""
+        y = _tensor(labels).cpu()
+        if y.is_floating_point() or y.ndim > 1 or (y.ndim == 1 and len(y) != n):
+            raise PagodaError(
+                f"labels are {y.dtype} of shape {tuple(y.shape)}; {n} whole numbers are needed, "
+                "or one for all"
+            )
+        if len(wrong := y[(y < 0) | (y >= self.num_classes)]):
+            self.numbers(int(wrong[0]))  # says what there is
+        return y.long().expand(n).to(self.device)
+
+
+class Generator(Model):
+    """A one-step generator: latents and classes in, images out, one evaluation of the network."""
+
+    def __init__(self, artifact: Artifact, device: torch.device) -> None:
+        super().__init__(artifact, _opened(artifact, generator.load_generator), device)
+
+    def __call__(self, latents: Array, labels: int | Sequence[int] | Array) -> Tensor:
+        """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
+
+        Images are nominally in [-1, 1], not clamped. Gradients flow to the latents.
+
+        Raises:
+            PagodaError: latents of another shape, or an unknown class.
+        """
+        z = self._latents(latents)
+        images: Tensor = self.network(z, self._labels(labels, len(z)))
+        return images
+
+    def sample(
+        self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
+        truncation: float | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Images of every seed in every class, class by class.
+
+        Args:
+            classes: by number or name; None: all.
+            seeds: whole numbers from 0; the same latents in every class.
+            truncation: most that the norm of a latent may be, as a multiple of sqrt(d): below 1
+                images are more alike, and closer to the usual. None: as drawn.
+
+        Returns:
+            (classes * seeds, 3, r, r) uint8.
+
+        Raises:
+            PagodaError: an unknown class, a seed that is none.
+        """
+        return _read(self.sampler(self.draws(classes, seeds, truncation)))
+
+    def sampler(self, draws: Draws) -> Sampler:
+        """The samples of these draws, as the evaluation reads them."""
+        return one_step(self.artifact, draws, network=lambda: self.network)
+
+
+class Teacher(Model):
+    """A diffusion teacher: an ODE from latents to images, and back.
+
+    Attributes:
+        inversion: how :meth:`invert` solves it: as the teacher's run did (its ``latents`` are
+            beside it, or its card says it); otherwise as PaGoDA does.
+    """
+
+    def __init__(self, artifact: Artifact, device: torch.device) -> None:
+        super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
+        self.inversion = inversion(artifact)
+        self.schedule = self.card["diffusion"]
+
+    def __call__(
+        self, latents: Array, labels: int | Sequence[int] | Array, *, steps: int | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """Latents (n, 3, b, b), standard normal, and class numbers -> images (n, 3, b, b), float.
+
+        Args:
+            latents: standard normal, not times sigma_max.
+            labels: class numbers (n,), or one for all.
+            steps: noise levels of Heun's method; None: those of :attr:`inversion`.
+            guidance: weight of the classes (section 4); 1 is none.
+
+        Raises:
+            PagodaError: as of :meth:`Generator.__call__`, or guidance of a teacher that was told
+                every class.
+        """
+        z = self._latents(latents)
+        self._check_guidance(guidance)
+        solve = heun(self.network, self.schedule, steps or self.inversion["steps"], guidance)
+        return solve(z, self._labels(labels, len(z)), np.empty(0))
+
+    def sample(
+        self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
+        steps: int | None = None, guidance: float = 1.0, truncation: float | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Images of every seed in every class, class by class.
+
+        Arguments as of :meth:`Generator.sample`, and those of a call.
+
+        Returns:
+            (classes * seeds, 3, b, b) uint8.
+        """
+        draws = self.draws(classes, seeds, truncation)
+        return _read(self.sampler(draws, steps=steps, guidance=guidance))
+
+    def sampler(self, draws: Draws, *, steps: int | None = None, guidance: float = 1.0) -> Sampler:
+        """The samples of these draws, as the evaluation reads them."""
+        self._check_guidance(guidance)
+        return teacher(self.artifact, draws, steps or self.inversion["steps"], guidance,
+                       network=lambda: self.network)  # fmt: skip
+
+    @torch.no_grad()
+    def invert(
+        self, images: Array, labels: int | Sequence[int] | Array, *,
+        keys: Sequence[int] | None = None, run_seed: int = 0, **settings: Any,
+    ) -> Tensor:  # fmt: skip
+        """Images -> their latents (n, 3, b, b), in the units of :meth:`latents`.
+
+        The probability-flow ODE upwards (section 3.1). The latents are those that generators of
+        the same run were distilled from: ``generator(teacher.invert(x, y), y)`` is nearly ``x``.
+
+        Args:
+            images: (n, 3, b, b), uint8 or float in [-1, 1].
+            labels: class numbers (n,), or one for all.
+            keys: (n,) whole numbers, of the noise that is added first where the settings say so;
+                None: 0, 1, ...
+            run_seed: of that noise.
+            settings: in place of those of :attr:`inversion`: ``steps``, ``solver``, ``noise`` (its
+                standard deviation), ``clamp`` (the denoiser to [-1, 1]), ``guidance``.
+
+        Raises:
+            PagodaError: images of another size or type, an unknown class or setting.
+        """
+        if unknown := sorted(set(settings) - set(PAPER_INVERSION)):
+            known = ", ".join(PAPER_INVERSION)
+            raise PagodaError(f"invert knows no {unknown[0]}; it takes {known}")
+        how = self.inversion | settings
+        self._check_guidance(how["guidance"])
+        x, sigma = self._images(images), self.schedule
+        y = self._labels(labels, len(x))
+        start = how["noise"] or sigma["sigma_min"]
+        if how["noise"]:
+            of = np.arange(len(x)) if keys is None else np.asarray(keys)
+            noise = standard_normal(run_seed, of, tuple(x.shape[1:]), "invert")
+            x = x + how["noise"] * torch.from_numpy(noise).to(x)
+        grid = edm_grid(how["steps"], start, sigma["sigma_max"], sigma["rho"])
+        network = guided(self.network, how["guidance"])
+
+        def solve(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+            out = network(x, sigma, y)
+            return out.clamp(-1, 1) if how["clamp"] else out
+
+        def call(x: Tensor, y: Tensor) -> Tensor:
+            x = x.contiguous(memory_format=torch.channels_last)
+            return invert(solve, x, grid, y, how["solver"])
+
+        return _in_calls(call, self.batch, x, y) / grid[0].item()
+
+    def _images(self, images: Array) -> Tensor:
+        """Images in [-1, 1] on the device."""
+        x = _tensor(images)
+        side = self.base_res
+        if x.ndim != 4 or tuple(x.shape[1:]) != (3, side, side):
+            raise PagodaError(
+                f"images are of shape {tuple(x.shape)}; {self.artifact.path} takes "
+                f"(n, 3, {side}, {side}): cut or shrink them to {side} pixels a side first"
+            )
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            raise PagodaError(f"images are {x.dtype}; they are uint8, or float in [-1, 1]")
+        x = x.to(self.device)
+        return to_float(x) if x.dtype == torch.uint8 else x.float()
+
+    def _check_guidance(self, guidance: float) -> None:
+        if guidance != 1 and not self.card.get("label_dropout"):
+            raise PagodaError(
+                f"guidance = {guidance:g}, but {self.artifact.path} was trained with every class "
+                "told; train it with teacher.label_dropout=0.1, or leave guidance at 1"
+            )
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Layers are made without the random values that those of a file replace at once.
+
+    Drawing them takes seconds for a large network, and on the meta device, where shapes are
+    compared first, it imports torch's compiler, which takes more than a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
+    with _NoRandomValues():
+        return artifact.network(load)
+
+
+def _not_a_model(path: Path) -> str:
+    """What is said of a folder without a manifest; models that lie below it are named."""
+    below = sorted(file.parent for file in path.glob(f"**/{MANIFEST}"))[:64]
+    models = [f for f in below if peek(f, *ARTIFACTS).manifest["kind"] in KINDS]
+    hint = f"; there is {', '.join(map(str, models[:4]))}" if models else ""
+    return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"
+
+
+def _whole(seeds: int | Iterable[int]) -> list[int]:
+    """Seeds as a list.
+
+    Raises:
+        PagodaError: one is no whole number from 0 that 63 bits hold.
+    """
+    try:
+        found = [operator.index(s) for s in ([seeds] if isinstance(seeds, int) else seeds)]
+    except TypeError as error:
+        raise PagodaError(f"seeds = {seeds!r}; they are whole numbers from 0") from error
+    if wrong := [s for s in found if not 0 <= s < 1 << 63]:
+        raise PagodaError(f"there is no seed {wrong[0]}; seeds are whole numbers from 0")
+    return found
+
+
+def _tensor(values: Any) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
+def _read(sampler: Sampler) -> np.ndarray:
+    return sampler.read(np.arange(len(sampler)))
+
+
+def _in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
+    """``call`` of rows of tensors, always of ``batch`` rows: a row has the same bits anywhere."""
+    n, parts = len(tensors[0]), []
+    for start in range(0, n, batch):
+        rows = np.arange(start, min(start + batch, n))
+        padded = torch.from_numpy(np.resize(rows, batch))
+        parts.append(call(*(t[padded.to(t.device)] for t in tensors))[: len(rows)])
+    return torch.cat(parts)

@@ -1,0 +1,245 @@
+"""What ``pagoda sample`` does: images of seeds in classes, as a folder, a sheet or an ``.npz``.
+
+The processes of a group share the samples; files hold the same bits whatever their number. Each
+form says what it holds (generator, classes, seeds) and takes the place of such a file only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pagoda import distributed, outputs
+from pagoda.artifacts import write_json
+from pagoda.errors import PagodaError
+from pagoda.evaluation.samplers import Sampler
+from pagoda.models import Generator, Teacher, load
+from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.progress import log_line, track
+
+LIST = "samples.json"  # in a folder of samples: what pagoda wrote there
+ABOUT = "pagoda"  # under which a .png and an .npz say what they hold
+_BLOCK = 256  # images that a process makes at a time, about
+_MOST = 10_000_000  # images
+_NO_FOLDER = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".zip", ".tar", ".npy", ".pt", ".json"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``pagoda sample``; ``classes`` and ``seeds`` as they were typed."""
+
+    source: str
+    out: Path
+    classes: str | None = None
+    seeds: str = "0-7"
+    steps: int | None = None
+    guidance: float = 1.0
+    truncation: float | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """Samples to be written: every seed in every class, class by class."""
+
+    sampler: Sampler
+    classes: list[int]
+    names: list[str]
+    seeds: list[int]
+    about: dict[str, Any]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All images in order, uint8 (n, 3, r, r), in pieces; says how fast they came."""
+        sampler, n, seconds = self.sampler, len(self.sampler), 0.0
+        size = sampler.draws.batch * max(1, _BLOCK // sampler.draws.batch)
+        with track(n, "sample") as bar:
+            for turn in range(0, n, size * distributed.world_size()):
+                start, began = turn + distributed.rank() * size, time.perf_counter()
+                rows = np.arange(start, min(start + size, n))
+                own = sampler.read(rows) if len(rows) else np.empty((0, 3, *sampler.resolution))
+                images = distributed.all_gather_rows(own.astype(np.uint8, copy=False))
+                seconds += time.perf_counter() - began
+                bar.advance(len(images))
+                yield images
+        calls = f"{sampler.nfe} network evaluation{'s' * (sampler.nfe > 1)} each"
+        log_line(f"{n} images in {seconds:.2f} s, {n / seconds:.1f} images/s, {calls}")
+
+
+def run(request: Request) -> None:
+    """Make the samples and write them.
+
+    Raises:
+        PagodaError: one line; nothing is written then.
+    """
+    check_out(request.out)
+    seeds = numbers(request.seeds, "--seeds")
+    classes = None if request.classes is None else _classes(request.classes)
+    with distributed.group():
+        model = load(request.source, pick_device())
+        made = _made(request, model, classes, seeds)
+        write = {".png": _write_sheet, ".npz": _write_npz}.get(request.out.suffix, _write_folder)
+        if distributed.is_main_process():
+            write(request.out, made)
+        else:
+            for _ in made.blocks():
+                pass
+
+
+def check_out(out: Path) -> None:
+    """Refuse before any work a place where samples may not go.
+
+    Raises:
+        PagodaError: if anything but such samples is there, or no form has such a name.
+    """
+    if out.suffix not in (".png", ".npz"):
+        if out.suffix.lower() in _NO_FOLDER | {".png", ".npz"}:
+            raise PagodaError(f"--out {out}; it is a folder, a sheet (.png) or an array (.npz)")
+        outputs.check_folder(out, _stranger)
+        return
+    outputs.check_file(out)
+    if out.exists() and not _is_ours(out):
+        raise PagodaError(f"{out} is not of 'pagoda sample', so it stays; choose another place")
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """``0-63,70`` -> 0, 1, ..., 63, 70.
+
+    Raises:
+        PagodaError: for anything but whole numbers and rising ranges, or one twice.
+    """
+    ranges, wrong = [], f"{option} {text!r}; it must be whole numbers and ranges, as in 0-63,70"
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise PagodaError(wrong)
+        ranges.append(range(int(first), int(last or first) + 1))
+        if not ranges[-1]:
+            raise PagodaError(wrong)
+    if sum(r.stop - r.start for r in ranges) > _MOST:
+        raise PagodaError(f"{option} {text} are more than {_MOST:,}; give fewer")
+    found = [i for r in ranges for i in r]
+    if len(set(found)) < len(found):
+        raise PagodaError(f"{option} {text} names one twice")
+    return found
+
+
+def _classes(text: str) -> list[int | str]:
+    """Numbers, ranges and names, as in ``0,3-5,ring``."""
+    found: list[int | str] = []
+    for part in text.split(","):
+        spelled = part.strip()
+        a_number = spelled.replace("-", "").isdecimal()
+        found += numbers(spelled, "--classes") if a_number else [spelled]
+    return found
+
+
+def _made(
+    request: Request, model: Generator | Teacher, classes: list[int | str] | None, seeds: list[int]
+) -> Made:
+    model.batch = request.batch or model.batch
+    chosen = model.numbers(classes)
+    if (n := len(chosen) * len(seeds)) > _MOST:
+        raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or classes")
+    draws = model.draws(chosen, seeds, request.truncation)
+    if isinstance(model, Teacher):
+        sampler = model.sampler(draws, steps=request.steps, guidance=request.guidance)
+    elif request.steps is None and request.guidance == 1:
+        sampler = model.sampler(draws)
+    else:
+        raise PagodaError(
+            f"{request.source} is a generator, which makes images in one step without guidance; "
+            "--steps and --guidance are of a teacher"
+        )
+    if request.out.suffix == ".png":
+        from pagoda.results import grids
+
+        grids.sheet_columns(len(chosen), len(seeds), sampler.side)  # before hours of work
+    names = [model.classes[y] for y in chosen]
+    about = {
+        "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
+        "classes": dict(zip(map(str, chosen), names, strict=True)), "seeds": request.seeds,
+        "truncation": request.truncation, "guidance": request.guidance,
+    }  # fmt: skip
+    return Made(sampler, chosen, names, seeds, about)
+
+
+def _write_sheet(out: Path, made: Made) -> None:
+    """Every class in lines of its own, with its name: a picture, and in it what it shows."""
+    from pagoda.results import grids  # and matplotlib's letters: other forms do without
+
+    images = np.concatenate(list(made.blocks()))
+    rows = images.reshape(len(made.classes), len(made.seeds), *images.shape[1:])
+    side = made.sampler.side
+    title = f"{side}x{side}, seeds {made.about['seeds']}, not selected"
+    facts = PngInfo()
+    facts.add_itxt(ABOUT, json.dumps(made.about))
+    with outputs.new_file(out) as partial:
+        grids.sheet(rows, made.names, title).save(partial, "PNG", optimize=True, pnginfo=facts)
+
+
+def _write_npz(out: Path, made: Made) -> None:
+    """``arr_0`` (n, r, r, 3), as ADM and its evaluator have it; ``labels`` and ``seeds`` (n,)."""
+    labels, seeds = np.repeat(made.classes, len(made.seeds)), np.tile(made.seeds, len(made.classes))
+    beside = {"labels": labels, "seeds": seeds, ABOUT: np.array(json.dumps(made.about))}
+    shape = (len(made.sampler), *made.sampler.resolution, 3)
+    with outputs.new_file(out) as partial, zipfile.ZipFile(partial, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for images in made.blocks():
+                stream.write(images.transpose(0, 2, 3, 1).tobytes())
+        for name, array in beside.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _write_folder(out: Path, made: Made) -> None:
+    """A folder a class, named by its number, with a PNG a seed; and :data:`LIST`."""
+    wide, long = len(str(made.sampler.classes - 1)), max(4, len(str(max(made.seeds))))
+    files = [f"{y:0{wide}}/{seed:0{long}}.png" for y in made.classes for seed in made.seeds]
+    with outputs.new_folder(out, _stranger) as partial, ThreadPoolExecutor() as pool:
+        for folder in {file.partition("/")[0] for file in files}:
+            (partial / folder).mkdir()
+        done = 0
+        for images in made.blocks():
+            names = files[done : done + len(images)]
+            list(pool.map(_save, images, [partial / name for name in names]))
+            done += len(images)
+        write_json(partial / LIST, made.about | {"files": files})
+
+
+def _save(image: np.ndarray, file: Path) -> None:
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file)
+
+
+def _stranger(folder: Path) -> str | None:
+    """What in a folder is not of ``pagoda sample``."""
+    try:
+        listed = json.loads((folder / LIST).read_text(encoding="utf-8"))["files"]
+        ours = {LIST, *map(str, listed)}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"has no {LIST} of 'pagoda sample'"
+    found = (f for f in folder.rglob("*") if f.is_symlink() or not f.is_dir())
+    other = next((f for f in found if f.relative_to(folder).as_posix() not in ours), None)
+    return f"holds {other.relative_to(folder)}, which pagoda did not write" if other else None
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        if file.suffix == ".npz":
+            with zipfile.ZipFile(file) as archive:
+                return f"{ABOUT}.npy" in archive.namelist()
+        with Image.open(file, formats=["PNG"]) as image:
+            return ABOUT in image.info
+    except Exception:  # whatever a foreign file makes of its readers
+        return False
