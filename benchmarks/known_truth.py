@@ -33,7 +33,7 @@ from pagoda.evaluation.streaming import collect, open_split, subset
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.rows import Row
 
-_METRICS = ("fd", "kd", "precision", "recall", "accuracy")
+_METRICS = ("fd", "kd", "precision", "recall", "density", "coverage", "accuracy")
 
 
 def measure(run: Path, names: Sequence[str], n: int) -> list[Row]:

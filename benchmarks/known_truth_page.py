@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,10 @@ from pagoda.rows import Row, grouped
 
 FOLDER = Path("reports/evaluators")
 RESULTS, REPORT, RESPONSES = "results.csv", "report.md", "responses.png"
-NOT_PRECISE = 0.05  # the largest precision of what is no image of the set
+NEAR_ZERO = 0.05  # the largest precision and coverage of what is no image of the set
 _OF_INCEPTION = {"fid": "fd", "kid": "kd"}
-_DRAWN = {"fd": "FD over the floor's", "precision": "precision", "recall": "recall"}
+_DRAWN = {"fd": "FD over the floor's", "precision": "precision", "recall": "recall",
+          "coverage": "coverage"}  # fmt: skip
 _LOOKS = tuple(zip((style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE,
                     style.SKY), "os^DvP", strict=True))  # fmt: skip
 
@@ -45,7 +46,7 @@ class Rule(NamedTuple):
     text: str
     metric: str
     sets: tuple[tuple[str, float | None], ...]
-    how: str  # rises or falls; empty: at most NOT_PRECISE
+    how: str  # rises or falls; empty: at most NEAR_ZERO
 
     def holds(self, values: Sequence[float]) -> bool:
         """Whether it does."""
@@ -54,19 +55,23 @@ class Rule(NamedTuple):
                 return all(a < b for a, b in pairwise(values))
             case "falls":
                 return all(a >= b for a, b in pairwise(values))
-        return max(values) <= NOT_PRECISE
+        return max(values) <= NEAR_ZERO
 
 
-def rules() -> Iterator[Rule]:
+def rules() -> list[Rule]:
     """All that is asked of a feature network."""
+    found = []
     for kind, change in CHANGES.items():
         sets = ((HELD_OUT, None), *((kind, amount) for amount in change.amounts))
         for how in ("rises", "falls"):
             for metric in getattr(change, how):
                 label = metric_label(metric).rstrip(" ↓↑")
-                yield Rule(f"{kind}: {label} {how}", metric, sets, how)
+                found.append(Rule(f"{kind}: {label} {how}", metric, sets, how))
     for kind in (*NO_IMAGES, UNTRAINED):
-        yield Rule(f"{kind}: precision at most {NOT_PRECISE:g}", "precision", ((kind, None),), "")
+        for metric in ("precision", "coverage"):
+            text = f"{kind}: {metric_label(metric).rstrip(' ↓↑')} at most {NEAR_ZERO:g}"
+            found.append(Rule(text, metric, ((kind, None),), ""))
+    return found
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:

@@ -97,17 +97,18 @@ class Change:
     falls: tuple[str, ...] = ()
 
 
+_DAMAGE = ("precision", "coverage")
 CHANGES = {
-    "blur": Change(blurred, "σ, pixels", (0.5, 1, 2, 4), falls=("precision", "recall")),
-    "noise": Change(noised, "σ, levels of 255", (8, 16, 32, 64), falls=("precision",)),
-    "patches shuffled": Change(shuffled, "patches a side", (2, 4, 8), falls=("precision",)),
+    "blur": Change(blurred, "σ, pixels", (0.5, 1, 2, 4), falls=(*_DAMAGE, "recall")),
+    "noise": Change(noised, "σ, levels of 255", (8, 16, 32, 64), falls=_DAMAGE),
+    "patches shuffled": Change(shuffled, "patches a side", (2, 4, 8), falls=_DAMAGE),
     "classes left out": Change(
-        without_classes, "fraction of the classes", (0.1, 0.3, 0.5), falls=("recall",)
+        without_classes, "fraction of the classes", (0.1, 0.3, 0.5), falls=("recall", "coverage")
     ),
     "classes swapped": Change(
-        mislabelled, "fraction of the images", (0.25, 0.5, 0.75), (), ("class_accuracy",)
+        mislabelled, "fraction of the images", (0.25, 0.5), (), ("class_accuracy",)
     ),
-}  # fmt: skip
+}
 
 
 def plain_noise(real: Real) -> np.ndarray:
