@@ -1,93 +1,110 @@
-"""Whether a feature network can be trusted: real images made worse by known amounts.
+"""Whether feature networks can be trusted: real images made worse by known amounts.
 
-    python -m benchmarks.known_truth --images IMAGES.zip [--extractor efficientnet:lite1] [--n 1000]
+    python -m benchmarks.known_truth --run runs/smoke classifier
+        [--run runs/imagenette_cpu classifier efficientnet:lite1 ...] [--n 1000] [--report FOLDER]
 
-Real images of ``train`` are the reference; others of ``train``, and held-out ones, are the floor.
-Held-out ones blurred, noised or without some classes must be further away the more is done to them,
-and nothing of plain noise may count as precise.
+A run's images at its largest resolution serve: some of ``train`` are the reference, held-out ones
+the floor. Held-out ones blurred, noised, with patches shuffled or without some classes must be
+further away the more is done to them, and what is no image of the set must not count as precise.
+Rows and the page go to ``reports/evaluators/``.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from scipy.ndimage import gaussian_filter
 
-from pagoda.data.registry import Wanted, open_source
-from pagoda.evaluation.features.base import open_extractor
-from pagoda.evaluation.metrics.base import Comparison, Sample, Settings, metrics
-from pagoda.evaluation.streaming import StoredImages, collect, subset
+from benchmarks import known_truth_page
+from benchmarks.known_truth_sets import SEED, Real, sets_of
+from pagoda import artifacts
+from pagoda.artifacts import Artifact
+from pagoda.config.revision import code_revision
+from pagoda.errors import PagodaError
+from pagoda.evaluation.evaluator import Evaluator, evaluate
+from pagoda.evaluation.features.base import Extractor, open_extractor
+from pagoda.evaluation.metrics.base import Settings
+from pagoda.evaluation.reference import from_sample, reference_card
+from pagoda.evaluation.streaming import collect, open_split, subset
+from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
+from pagoda.rows import Row
 
-METRICS = ("fd", "kd", "precision", "recall")
-
-
-def blurred(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda x: gaussian_filter(x, (0, 0, sigma, sigma))
-
-
-def noised(deviation: float) -> Callable[[np.ndarray], np.ndarray]:
-    def add(x: np.ndarray) -> np.ndarray:
-        noise = np.random.default_rng(0).normal(0, deviation, x.shape)
-        return np.clip(np.rint(x + noise), 0, 255).astype(np.uint8)
-
-    return add
+_METRICS = ("fd", "kd", "precision", "recall", "density", "coverage", "accuracy")
 
 
-def plain_noise(x: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8)
+def measure(run: Path, names: Sequence[str], n: int) -> list[Row]:
+    """Every set in the features of every network, by the evaluator of the suite.
+
+    Rows have the kind of the set as their generator, the amount as their axis, and the run's name
+    as their variant.
+
+    Args:
+        run: folder with ``data/`` and, for the network ``classifier``, ``features/``.
+        names: of feature networks.
+        n: images in the reference, and in every set.
+
+    Raises:
+        PagodaError: one line: an artifact or weights are missing, or there are too few images.
+    """
+    sides = sorted(int(p.name) for p in run.glob("data/*") if p.name.isdigit())
+    if not sides:
+        raise PagodaError(f"{run}/data holds no images; 'dvc repro downsample' makes them")
+    data, device = artifacts.open_artifact(run / f"data/{sides[-1]}", "images"), pick_device()
+    real = _held_out(data, n)
+    sets = sets_of(real)
+    facts = {"seed": SEED, "resolution": sides[-1], "revision": code_revision(),
+             "device": device_name(device)}  # fmt: skip
+    named = [f"classifier:{run / 'features'}" if name == "classifier" else name for name in names]
+    evaluators = [_evaluator(open_extractor(name, device, 64), data, n) for name in named]
+    settings = Settings(subset_size=min(1000, n // 2))
+    rows = evaluate(sets.images, evaluators, settings, facts, device=metric_device(device))
+    return [
+        replace(row, generator=sets.told[row.generator][0], axis=sets.told[row.generator][1],
+                variant=data.config["name"])
+        for row in rows
+    ]  # fmt: skip
 
 
-def drawn(path: Path, split: str, n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 3, side, side) and labels of a fixed random choice, box-averaged to the side."""
-    source = open_source("zip", Wanted(split, str(path)))
-    rows = subset(len(source), n)
-    images = np.stack([np.asarray(source.load(int(i))) for i in rows])
-    if images.shape[-1] == 3:
-        images = images.transpose(0, 3, 1, 2)
-    factor = images.shape[-1] // side
-    boxes = images.reshape(len(images), 3, side, factor, side, factor)
-    return np.rint(boxes.mean((3, 5))).astype(np.uint8), np.asarray(source.labels)[rows]
+def _held_out(data: Artifact, n: int) -> Real:
+    test = open_split(data, "test")
+    assert test.labels is not None
+    order = np.random.default_rng(SEED).permutation(len(test))
+    return Real(test.read(np.arange(len(test)))[order], test.labels[order], n)
+
+
+def _evaluator(extractor: Extractor, data: Artifact, n: int) -> Evaluator:
+    """A network with a reference of ``n`` training images."""
+    card: dict[str, Any] = data.card()
+    extractor = extractor.among(card["classes"])
+    train = open_split(data, "train")
+    (sample,) = collect(train, [(extractor, {"features"})], subset(len(train), n, SEED))
+    described = reference_card(
+        extractor, images=data.fingerprint, recipe=card["recipe"], resolution=card["resolution"],
+        split="train", n=sample.n, manifold_n=n,
+    )  # fmt: skip
+    keys = _METRICS if extractor.columns is not None else _METRICS[:-1]
+    return Evaluator(extractor, from_sample(train.where, sample, described), keys)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--extractor", default="efficientnet:lite1")
-    parser.add_argument("--n", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=128)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--run",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar=("FOLDER", "NETWORK"),
+        help="a run, and feature networks",
+    )
+    parser.add_argument("--n", type=int, default=1000, help="images in every set")
+    parser.add_argument("--report", type=Path, default=known_truth_page.FOLDER)
     given = parser.parse_args()
-    extractor = open_extractor(given.extractor, torch.device("cpu"), 64)
-    train, _ = drawn(given.images, "train", 2 * given.n, given.side)
-    order = np.random.default_rng(0).permutation(len(train))
-    real, other = train[order[: given.n]], train[order[given.n :]]
-    held_out, labels = drawn(given.images, "test", given.n, given.side)
-    sets = {"train, other half": other, "held out": held_out}
-    for sigma in (0.5, 1.0, 2.0, 4.0):
-        sets[f"held out, blur {sigma:g}"] = blurred(sigma)(held_out)
-    for deviation in (8, 16, 32, 64):
-        sets[f"held out, noise {deviation}"] = noised(deviation)(held_out)
-    for classes in (8, 5, 2, 1):
-        kept = held_out[labels < classes]
-        sets[f"held out, {classes} classes"] = np.resize(kept, held_out.shape)
-    sets["plain noise"] = plain_noise(held_out)
-
-    def seen(name: str, images: np.ndarray) -> Sample:
-        (sample,) = collect(StoredImages(name, images), [(extractor, {"features"})])
-        return sample
-
-    settings = Settings(subset_size=min(1000, given.n // 2))
-    reference = seen("train", real)
-    sys.stdout.write(f"| {extractor.name} | {' | '.join(METRICS)} |\n|---|---:|---:|---:|---:|\n")
-    for name, images in sets.items():
-        comparison = Comparison(seen(name, images), reference, settings)
-        values = [metrics()[key].measure(comparison).value for key in METRICS]
-        sys.stdout.write(f"| {name} | {' | '.join(f'{v:.4g}' for v in values)} |\n")
-        sys.stdout.flush()
+    rows = [row for run, *names in given.run for row in measure(Path(run), names, given.n)]
+    known_truth_page.write(rows, given.report)
 
 
 if __name__ == "__main__":

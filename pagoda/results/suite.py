@@ -20,12 +20,13 @@ from pagoda.results.page import to_html
 from pagoda.results.paper_tables import Paper, measured_tables
 from pagoda.results.plans import plan_tables
 from pagoda.results.published import Published, read_published
+from pagoda.results.rank_agreement import rank_table
 from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_runs
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_figures import draw_study
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
 
-FOLDER, CLAIMS = "suite", "claims.md"
+FOLDER, CLAIMS, RANKS = "suite", "claims.md", "rank-agreement"
 _FILES = ("report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex")
 _THRESHOLDS = (
     f"Blur: less than {BLUR:g} of real images' high-frequency energy. Lost detail: less than "
@@ -140,6 +141,8 @@ def suite_tables(material: Material) -> dict[str, Table]:
     for study in material.studies:
         tables = study_tables(study.with_derived())
         made |= {_file_name(study, group): found for group, found in tables.items()}
+    ranks = rank_table(material.runs, material.studies)
+    made |= {RANKS: ranks} if ranks is not None else {}
     return made | dict(material.plans) | {"sources": paper.source_table()}
 
 
@@ -164,6 +167,7 @@ def compose(
         Section("Claims", ledger.ledger_blocks(verdicts, material.revision, folder)),
         Section("Measured here", (runs if material.runs else _NOTHING, *tables("measured-"))),
         Section("Base resolution and growth", tuple(named[name] for name in ways)),
+        *([Section("How the feature networks agree", tables(RANKS))] if RANKS in named else []),
     ]
     for study in (study.with_derived() for study in material.studies):
         title = f"Study: {study.card.title.lower()} ({study.card.profile})"
