@@ -60,6 +60,12 @@ class GlobalDraw:
             rows = sum(part.stop - part.start for part in mine)
         return cast(V, value * (rows / sum(sizes)))
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a value over the whole batch, from this process's part of it; no gradient."""
+        total = value.detach().clone()
+        distributed.all_reduce_([total])
+        return total
+
     def images(self, source: ImageBatches, n: int) -> tuple[Tensor, ...]:
         """Images in [-1, 1] at each of the source's resolutions, and labels; half are mirrored."""
         rows = self._rows(source, n)

@@ -64,6 +64,12 @@ CASES = {
     "one_step, separate": Case("one_step", "generator", ONE_STEP | {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
+    "class_ratio": Case("class_ratio", "generator", {
+        "normalise": True, "ratio.r1": 1.0, "ratio.r1_every": 2, "ratio.steps": 2,
+    }),
+    "class_ratio, grown": Case("class_ratio", "grown", {
+        "ratio.init": "random", "ratio.spectral_norm": True, "curriculum": 0.5,
+    }),
     "cascade": Case("cascade", "resolver"),
     "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
 }  # fmt: skip

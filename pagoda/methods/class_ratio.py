@@ -1,0 +1,341 @@
+"""One-step training by class-ratio estimation, without a teacher's score (arXiv 2502.08005).
+
+Re-derived, after the abstract: the paper's body could not be read. What is not in it is our choice.
+
+A classifier l(x_t, t, y) tells noised real images from noised generated ones; at its optimum it is
+log r, r = p_t / q_t, the ratio of their densities at noise level t (logistic regression, equal
+priors). The generator x = G(z, y) descends a divergence between the two at all noise levels,
+
+    D_f = E_t w(t) E_{q_t} f(p_t / q_t),
+    grad D_f = - E_t w(t) E[ h(r) grad_x log r(x_t) dx/dtheta ],    h(r) = r^2 f''(r),
+
+since E_q grad log q = 0: the gradient passes through the classifier's input, weighted by h, and no
+score network is needed. :data:`WEIGHTS` has h; equal, up to constants, to the table of f-distill
+(Xu et al. 2025, arXiv 2502.15681).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pagoda.errors import PagodaError
+from pagoda.fields import Check, opt
+from pagoda.training.method import Given, Loss, Method
+from pagoda.training.settings import MethodConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pagoda.networks.unet import UNetTrunk
+    from pagoda.training.draw import GlobalDraw
+
+WEIGHTS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
+    "reverse_kl": lambda x, a: x.new_ones(x.shape),
+    "forward_kl": lambda x, a: x.exp(),
+    "js": lambda x, a: x.sigmoid() / 2,
+    "softened_reverse_kl": lambda x, a: (-x).sigmoid(),
+    "hellinger": lambda x, a: (x / 2).exp() / 4,
+    "jeffreys": lambda x, a: 1 + x.exp(),
+    "neyman": lambda x, a: (-x).exp(),
+    "skew_js": lambda x, a: a * (1 - a) * x.exp() / (a * x.exp() + 1 - a),
+}
+"""h(r) of a divergence from l = log r, and from alpha where it has one.
+
+``js`` is Jensen and Shannon's, the saturating loss of GANs; ``softened_reverse_kl`` is minimised by
+their usual, non-saturating loss; ``skew_js`` is alpha KL(p, m) + (1 - alpha) KL(q, m) with
+m = alpha p + (1 - alpha) q, js at 1/2.
+"""
+
+_BINS = 10  # of noise levels, for the running mean of h
+_MEMORY = 0.99  # of that mean, a step
+
+
+@dataclass(frozen=True)
+class RatioConfig:
+    """The ratio network, and how it is trained."""
+
+    init: str = opt(
+        "where its encoder comes from: the teacher's weights, or random ones",
+        default="teacher", choices=("teacher", "random"),
+    )  # fmt: skip
+    lr: float = opt("learning rate", default=1e-3, gt=0)
+    beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
+    beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
+    steps: int = opt("its updates before each of the generator's", default=1, ge=1)
+    warm_up: float = opt(
+        "fraction of training, at the beginning, in which it trains alone", default=0.0, ge=0, lt=1
+    )
+    freeze_after: float | None = opt(
+        "fraction of training after which it stays as it is; null = it trains to the end",
+        default=None, ge=0, le=1,
+    )  # fmt: skip
+    spectral_norm: bool = opt("spectral normalisation of its layers", default=False)
+    r1: float = opt("weight gamma of the R1 penalty; 0 = none", default=0.0, ge=0)
+    r1_every: int = opt("steps between R1 penalties", default=8, ge=1)
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """It is trained at all."""
+        after = self.freeze_after
+        yield (after is None or after >= self.warm_up, f"{at}freeze_after", after,
+               f"at least {at}warm_up = {self.warm_up:g}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassRatioConfig(MethodConfig):
+    """The generator against an estimated density ratio."""
+
+    divergence: str = opt("what the generator minimises", default="js", choices=tuple(WEIGHTS))
+    alpha: float = opt("skew_js: weight of the data in the mixture", default=0.5, gt=0, lt=1)
+    clamp: float = opt("largest |log r| that weights a gradient", default=10.0, gt=0)
+    normalise: bool = opt(
+        "divide the weights by their running mean in ten parts of the noise levels", default=False
+    )
+    noise_weight: str = opt(
+        "w of a noise level: 1, or its square, as in units of the denoised image",
+        default="constant", choices=("constant", "square"),
+    )  # fmt: skip
+    sigma_low: float = opt("smallest noise level", default=0.02, gt=0)
+    sigma_high: float = opt("largest noise level", default=40.0, gt=0)
+    curriculum: float = opt(
+        "fraction of training over which the smallest noise level in use falls from the largest",
+        default=0.0, ge=0, le=1,
+    )  # fmt: skip
+    ratio: RatioConfig = opt("the ratio network", default=RatioConfig())
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """Noise levels have two ends."""
+        yield (self.sigma_low < self.sigma_high, f"{at}sigma_low", self.sigma_low,
+               f"below {at}sigma_high = {self.sigma_high:g}")  # fmt: skip
+
+
+class ClassRatio(Method):
+    """The ratio network learns, then moves the generator; both see noise levels of the same law.
+
+    Noise levels are uniform on EDM's ramp (Karras et al. 2022, eq. 5) from ``sigma_high`` to
+    ``sigma_low``; those of real and of generated images are drawn independently.
+    """
+
+    Config = ClassRatioConfig
+
+    def __init__(self, config: ClassRatioConfig, given: Given) -> None:
+        import torch
+
+        from pagoda.networks.generator import Generator
+        from pagoda.training.player import Player
+
+        assert isinstance(given.network, Generator)
+        self.config, self.images, self.rho = config, given.images, given.diffusion.rho
+        self.generator, r = given.network, config.ratio
+        self.shape = (3, self.generator.spec.resolution, self.generator.spec.resolution)
+        self.ratio = build_ratio(config.ratio, given).to(given.device)
+        optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
+                        weight_decay=0.0, clip=None)  # fmt: skip
+        self.player = Player(self.generator, config.optim, given.device)
+        self.players = {
+            "generator": self.player,
+            # R1 differentiates the network twice, which compiled code cannot.
+            "ratio": Player(self.ratio, optim, given.device, main=False, compiled=not r.r1),
+        }
+        _iterate(self.ratio)
+        self.period = r.r1_every if r.r1 else 1
+        self.turns = tuple(t for t in (r.warm_up, r.freeze_after) if t)
+        if config.normalise:
+            self.means = torch.nn.Module()
+            self.means.register_buffer("h", torch.zeros(_BINS, device=given.device))
+            self.modules = {"means": self.means}
+
+    def card(self) -> dict[str, Any]:
+        """What was minimised, and that it is not the paper's own text."""
+        return {"divergence": self.config.divergence, "source": "re-derived, after the abstract"}
+
+    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
+        """The ratio network's updates, then the generator's."""
+        ratio = self.config.ratio
+        if ratio.freeze_after is None or progress < ratio.freeze_after:
+            for _ in range(ratio.steps):
+                yield self._ratio_loss(draw, i, progress)
+        if progress >= ratio.warm_up:
+            yield self._generator_loss(draw, progress)
+
+    def _ratio_loss(self, draw: GlobalDraw, i: int, progress: float) -> Loss:
+        """E softplus(-l(real)) + E softplus(l(generated)), at independent noise levels."""
+        import torch
+        from torch.nn import functional as F
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        from pagoda.losses.adversarial import r1_penalty
+
+        n, r = self.config.optim.batch, self.config.ratio
+        real, labels = draw.images(self.images, n)
+        self.ratio.requires_grad_(True)
+        _iterate(self.ratio)
+        with torch.no_grad():
+            made, made_labels = self._made(draw, real.dtype)
+        of_real, _ = self._logits(draw, progress, real, labels)
+        of_made, _ = self._logits(draw, progress, made, made_labels)
+        apart = F.softplus(-of_real).mean() + F.softplus(of_made).mean()
+        value = draw.mean(apart, n)
+        if r.r1 and i % r.r1_every == 0:
+            seen = real.detach().requires_grad_(True)
+            with sdpa_kernel(SDPBackend.MATH):  # the others differentiate once
+                logits, _ = self._logits(draw, progress, seen, labels, whole=True)
+            value = value + draw.mean(r.r1 / 2 * r.r1_every * r1_penalty(logits, seen), n)
+        return Loss("ratio", value, stats={
+            "loss_ratio": draw.mean(apart.detach(), n) / r.steps,
+            "logit_real": draw.mean(of_real.detach().mean(), n) / r.steps,
+            "logit_fake": draw.mean(of_made.detach().mean(), n) / r.steps,
+        })  # fmt: skip
+
+    def _generator_loss(self, draw: GlobalDraw, progress: float) -> Loss:
+        """- E w(t) h(r) l, its weights constants: the gradient of the divergence."""
+        n = self.config.optim.batch
+        self.ratio.requires_grad_(False)
+        made, labels = self._made(draw, self.images.dtype)
+        logits, at = self._logits(draw, progress, made, labels)
+        held = logits.detach().clamp(-self.config.clamp, self.config.clamp)
+        weights = WEIGHTS[self.config.divergence](held, self.config.alpha)
+        if self.config.normalise:
+            weights = weights / self._mean_weight(draw, weights, at)
+        w = self._sigma(at).square() if self.config.noise_weight == "square" else 1.0
+        loss = -(w * weights * logits).mean()
+        return Loss("generator", draw.mean(loss, n), stats={
+            "loss": draw.mean(loss.detach(), n), "weight": draw.mean(weights.mean(), n),
+        })  # fmt: skip
+
+    def _made(self, draw: GlobalDraw, dtype: Any) -> tuple[Tensor, Tensor]:
+        """Images of prior latents and of random images' classes."""
+        import torch
+
+        from pagoda.training.micro_batch import in_parts
+
+        n = self.config.optim.batch
+        labels = draw.labels(self.images, n)
+        z = draw.normal(n, *self.shape, on=labels.device, dtype=dtype)
+        z = z.contiguous(memory_format=torch.channels_last)
+        with self.player.autocast():
+            return in_parts(self.generator, self.config.optim.micro_batch, z, labels), labels
+
+    def _logits(
+        self, draw: GlobalDraw, progress: float, images: Tensor, labels: Tensor,
+        *, whole: bool = False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """log r (n,) of images at drawn noise levels, and these levels' places on the ramp."""
+        from pagoda.training.micro_batch import in_parts
+
+        n, c = self.config.optim.batch, self.config
+        lowest = min(1.0, progress / c.curriculum) if c.curriculum else 1.0
+        at = lowest * draw.uniform(n).to(images)
+        sigma = self._sigma(at)
+        noisy = images + sigma[:, None, None, None] * draw.noise(images, n)
+        most = None if whole else c.optim.micro_batch
+        with self.player.autocast():
+            return in_parts(self.ratio, most, noisy, sigma, labels).to(images.dtype), at
+
+    def _sigma(self, at: Tensor) -> Tensor:
+        """sigma(u) = (high^(1/rho) + u (low^(1/rho) - high^(1/rho)))^rho."""
+        high, low = (s ** (1 / self.rho) for s in (self.config.sigma_high, self.config.sigma_low))
+        return (high + at * (low - high)) ** self.rho
+
+    def _mean_weight(self, draw: GlobalDraw, weights: Tensor, at: Tensor) -> Tensor:
+        """The running mean of h where each image's noise level is, after this batch."""
+        import torch
+
+        bins = (at * _BINS).long().clamp(max=_BINS - 1)
+        sums = weights.new_zeros(2, _BINS)
+        sums[0].index_add_(0, bins, weights)
+        sums[1].index_add_(0, bins, torch.ones_like(weights))
+        total, count = draw.total(sums)
+        held = self.means.get_buffer("h")
+        mean = torch.where(count > 0, total / count.clamp(min=1), held.to(total))
+        first = held == 0
+        held.copy_(torch.where(first, mean, _MEMORY * held + (1 - _MEMORY) * mean))
+        return held.to(weights)[bins].clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
+    """The ratio network for images of the generator's resolution.
+
+    Raises:
+        PagodaError: the teacher's encoder is of another resolution.
+    """
+    import dataclasses
+
+    import torch
+    from torch.nn.utils.parametrizations import spectral_norm
+
+    from pagoda.networks.generator import Generator
+    from pagoda.networks.unet import UNetTrunk
+
+    assert isinstance(given.network, Generator) and given.teacher is not None
+    teacher, side = given.teacher(), given.network.resolution
+    spec = teacher.spec
+    if config.init == "teacher" and spec.resolution != side:
+        raise PagodaError(
+            f"ratio.init = 'teacher': its encoder is of {spec.resolution}x{spec.resolution}, the "
+            f"images are {side}x{side}; set ratio.init: random"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(given.seed)
+        if config.init == "teacher":
+            trunk = teacher.net.trunk
+        else:
+            more = (side // spec.resolution).bit_length() - 1
+            mult = (spec.channel_mult[0],) * more + tuple(spec.channel_mult)
+            trunk = UNetTrunk(dataclasses.replace(spec, resolution=side, channel_mult=mult))
+        network = _network(trunk, teacher.sigma_data)
+        if config.spectral_norm:
+            for layer in list(network.modules()):
+                if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                    if not layer.weight.any():  # has no norm to be divided by
+                        layer.reset_parameters()
+                    spectral_norm(layer)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _iterate(network: nn.Module) -> None:
+    """One power iteration of every spectral norm. However often the network is called until the
+    next one, and in how many parts, its weights stay the same.
+    """
+    import torch
+
+    for module in network.modules():
+        if parametrized := getattr(module, "parametrizations", None):
+            for name in parametrized:
+                norm = parametrized[name][0]
+                if hasattr(norm, "n_power_iterations"):
+                    with torch.no_grad():
+                        norm.train()(parametrized[name].original)
+                    norm.eval()
+
+
+def _network(trunk: UNetTrunk, sigma_data: float) -> nn.Module:
+    """The encoder and middle of a U-Net, and a head on their mean over the image."""
+    import copy
+
+    from torch import nn
+
+    from pagoda.diffusion.edm import scalings
+
+    class RatioNetwork(nn.Module):
+        """x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = copy.deepcopy(trunk).requires_grad_(True)
+            self.trunk.decoder = nn.ModuleList()
+            width = trunk.spec.channels * trunk.spec.channel_mult[-1]
+            self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(),
+                                      nn.Linear(width, 1))  # fmt: skip
+
+        def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+            s = scalings(sigma, sigma_data)
+            emb = self.trunk.embed(s.c_noise, labels)
+            h = self.trunk.stem(s.c_in[:, None, None, None] * x)
+            for stage in (*self.trunk.encoder, *self.trunk.middle):
+                h = stage(h, emb)
+            logits: Tensor = self.head(h.mean((2, 3)))[:, 0]
+            return logits
+
+    return RatioNetwork()

@@ -1,0 +1,125 @@
+"""Class-ratio training: its divergences in closed form, its schedule, and a law that is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pagoda.errors import PagodaError
+from pagoda.methods.class_ratio import WEIGHTS, ClassRatio
+from pagoda.training.batches import ImageBatches
+from pagoda.training.draw import GlobalDraw
+from pagoda.training.loop import run_step
+from tests.methods.small import CLASSES, CPU, Case, given, make, once, section, state
+
+DOUBLE, ALPHA = torch.float64, 0.3
+F: dict[str, Callable[[Tensor], Tensor]] = {
+    "reverse_kl": lambda r: -r.log(),
+    "forward_kl": lambda r: r * r.log(),
+    "js": lambda r: (r * r.log() - (1 + r) * ((1 + r) / 2).log()) / 2,
+    "softened_reverse_kl": lambda r: (r + 1) * (0.5 + 0.5 / r).log(),
+    "hellinger": lambda r: 1 - r.sqrt(),
+    "jeffreys": lambda r: (r - 1) * r.log(),
+    "neyman": lambda r: 1 / (2 * r) + r / 2 - 1,
+    "skew_js": lambda r: ALPHA * r * r.log() - (1 + ALPHA * (r - 1)) * (1 + ALPHA * (r - 1)).log(),
+}
+"""f of D_f(p, q) = E_q f(p / q); each is 0 at r = 1."""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_weight_is_r_squared_times_the_second_derivative(name: str) -> None:
+    r = torch.logspace(-3, 3, 41, dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(F[name](r).sum(), r, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), r)
+    weight = WEIGHTS[name](r.detach().log(), ALPHA)
+    torch.testing.assert_close(weight, r.detach().square() * bend, rtol=1e-9, atol=1e-12)
+    assert F[name](torch.ones((), dtype=DOUBLE)).abs() < 1e-15
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
+def test_its_pull_is_the_gradient_of_the_divergence(name: str, sigma: float) -> None:
+    """Between Gaussians, by quadrature, against finite differences in the generator's mean."""
+    spread = (0.5**2 + sigma**2) ** 0.5
+    x = torch.linspace(-12, 12, 40001, dtype=DOUBLE) * spread
+    step = x[1] - x[0]
+
+    def log_density(mean: float) -> Tensor:
+        return -((x - mean) / spread).square() / 2 - np.log(spread * (2 * np.pi) ** 0.5)
+
+    def divergence(mean: float) -> float:
+        p, q = log_density(0.0), log_density(mean)
+        return float((q.exp() * F[name]((p - q).exp())).sum() * step)
+
+    mean, small = 0.4 * spread, 1e-4 * spread
+    p, q = log_density(0.0), log_density(mean)
+    towards = -x / spread**2 + (x - mean) / spread**2  # of log p / q
+    pull = -(q.exp() * WEIGHTS[name](p - q, ALPHA) * towards).sum() * step
+    slope = (divergence(mean + small) - divergence(mean - small)) / (2 * small)
+    assert float(pull) == pytest.approx(slope, rel=1e-6)
+
+
+def test_jensen_shannon_is_the_skewed_one_at_a_half() -> None:
+    logits = torch.linspace(-9, 9, 37, dtype=DOUBLE)
+    torch.testing.assert_close(WEIGHTS["js"](logits, 0.1), WEIGHTS["skew_js"](logits, 0.5))
+
+
+def test_the_critic_alone_trains_in_the_warm_up_and_the_generator_alone_after_the_freeze() -> None:
+    settings = {"ratio.warm_up": 0.25, "ratio.freeze_after": 0.75}
+    for progress, trained in (
+        (0.1, {"ratio"}),
+        (0.5, {"ratio", "generator"}),
+        (0.9, {"generator"}),
+    ):
+        method = make("class_ratio", **settings)
+        before = state(method)
+        once(method, progress=progress)
+        moved = {key.partition(".")[0] for key, value in state(method).items()
+                 if not torch.equal(value, before[key])}  # fmt: skip
+        assert moved & {"ratio", "generator"} == trained
+
+
+def test_a_generator_that_is_off_moves_onto_the_data() -> None:
+    """Flat images of one brightness: the generator's mean finds the data's."""
+    target = 0.5
+    pixels = np.full((8, 3, 8, 8), round((target + 1) * 127.5), np.uint8)
+    own = given(Case("class_ratio", "generator"))
+    images = ImageBatches(stores=[pixels], labels=np.arange(8) % CLASSES, device=CPU)
+    config = section(Case("class_ratio", "generator"), **{
+        "divergence": "softened_reverse_kl", "optim.images": 120 * 16, "optim.batch": 16,
+        "optim.lr": 1e-3, "optim.beta1": 0.0, "optim.warmup": 0.0, "optim.decay": 0.0,
+        "sigma_low": 0.2, "sigma_high": 5.0,
+    })  # fmt: skip
+    method = ClassRatio(config, dataclasses.replace(own, images=images))
+    torch.manual_seed(0)
+    z, labels = torch.randn(64, 3, 8, 8), torch.arange(64) % CLASSES
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float((method.generator(z, labels).mean((0, 2, 3)) - target).abs().max())
+
+    before = distance()
+    for i in range(120):
+        run_step(method, GlobalDraw(CPU), i, i / 120)
+    assert before > 0.3 and distance() < before / 3
+
+
+def test_a_critic_of_another_resolution_is_one_line() -> None:
+    case = Case("class_ratio", "grown")
+    with pytest.raises(PagodaError, match=r"of 8x8, the images are 16x16; set ratio.init: random"):
+        ClassRatio(section(case), given(case))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"divergence": "total_variation"}, {"sigma_low": 50.0},
+     {"ratio.warm_up": 0.5, "ratio.freeze_after": 0.2}],
+)  # fmt: skip
+def test_what_makes_no_sense_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(PagodaError, match=list(wrong)[-1].replace(".", r"\.")):
+        section(Case("class_ratio", "generator"), **wrong)
