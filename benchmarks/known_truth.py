@@ -6,7 +6,7 @@
 A run's images at its largest resolution serve: some of ``train`` are the reference, held-out ones
 the floor. Held-out ones blurred, noised, with patches shuffled or without some classes must be
 further away the more is done to them, and what is no image of the set must not count as precise.
-Rows and the page go to ``reports/evaluators/``.
+Rows and the page go to ``reports/evaluators/``; without ``--run`` the page is made again from them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import known_truth_page
 from benchmarks.known_truth_sets import SEED, Real, sets_of
-from pagoda import artifacts
+from pagoda import artifacts, outputs
 from pagoda.artifacts import Artifact
 from pagoda.config.revision import code_revision
 from pagoda.errors import PagodaError
@@ -96,15 +96,19 @@ def main() -> None:
         "--run",
         nargs="+",
         action="append",
-        required=True,
+        default=[],
         metavar=("FOLDER", "NETWORK"),
         help="a run, and feature networks",
     )
     parser.add_argument("--n", type=int, default=1000, help="images in every set")
     parser.add_argument("--report", type=Path, default=known_truth_page.FOLDER)
     given = parser.parse_args()
-    rows = [row for run, *names in given.run for row in measure(Path(run), names, given.n)]
-    known_truth_page.write(rows, given.report)
+    try:
+        outputs.check_folder(given.report, known_truth_page.OWN)
+        rows = [row for run, *names in given.run for row in measure(Path(run), names, given.n)]
+        known_truth_page.write(rows or known_truth_page.read(given.report), given.report)
+    except PagodaError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

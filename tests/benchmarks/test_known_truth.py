@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import known_truth, known_truth_page
-from benchmarks.known_truth_page import NEAR_ZERO, Rule, Seen
+from benchmarks.known_truth_page import FOLDER, NEAR_ZERO, REPORT, RESULTS, Rule, Seen
 from benchmarks.known_truth_sets import (
     NO_IMAGES,
     UNTRAINED,
@@ -23,7 +23,8 @@ from pagoda.config import parse
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import downsample, features
-from tests.tiny import tiny_tree
+from pagoda.results.blocks import block_text
+from tests.tiny import ROOT, tiny_tree
 
 SMALL = {"base_res": 8, "target_res": 32, "data.train_images": 1500, "data.test_images": 500,
          "features.images": 6400, "features.dim": 64}  # fmt: skip
@@ -108,3 +109,30 @@ def test_noise_has_its_deviation_and_blur_keeps_what_is_flat(real: Real) -> None
 def test_a_run_without_images_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PagodaError, match="holds no images; 'dvc repro downsample' makes them"):
         known_truth.measure(tmp_path, ["classifier"], 10)
+
+
+def test_the_committed_page_is_that_of_its_rows_and_its_summary_is_in_the_documentation(
+    tmp_path: Path,
+) -> None:
+    rows = known_truth_page.read(ROOT / FOLDER)
+    known_truth_page.write(rows, tmp_path / "page")
+    for name in (REPORT, RESULTS):
+        assert (tmp_path / "page" / name).read_text() == (ROOT / FOLDER / name).read_text()
+    summary = known_truth_page.summary_table(known_truth_page.by_evaluator(rows))
+    lines, _, _ = block_text(summary).partition("\n\n")
+    assert lines in (ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_the_page_marks_what_holds_and_what_does_not() -> None:
+    """Of the committed rows, with the distances of blur in reverse order."""
+    found = known_truth_page.by_evaluator(known_truth_page.read(ROOT / FOLDER))
+    name, own = next(iter(found.items()))
+    blurs = sorted((at for at in own if (at.kind, at.metric) == ("blur", "fd")), key=repr)
+    turned = own | dict(zip(blurs, (own[at] for at in reversed(blurs)), strict=True))
+    for rows, mark in ((own, "✓"), (turned, "✗")):
+        texts = {r[0].text: r[1].text for r in known_truth_page.rule_table({name: rows}).rows}
+        assert texts["blur: FD rises"].startswith(mark)
+        assert texts["noise: FD rises"].startswith("✓")
+    del own[blurs[0]]
+    (line, *_) = known_truth_page.rule_table({name: own}).rows
+    assert [cell.text for cell in line] == ["blur: FD rises", "–"]
