@@ -248,4 +248,4 @@ RECALL = _metric("recall", 6, lambda c, value: _jackknife(c, value, 0), "any")
 DENSITY = _metric(
     "density", 23, lambda c, _: mean_interval(c.once(_values).inside / c.settings.neighbours), ""
 )
-COVERAGE = _metric("coverage", 24, lambda c, value: _jackknife(c, value, 1), "")
+COVERAGE = _metric("coverage", 7, lambda c, value: _jackknife(c, value, 1), "any")

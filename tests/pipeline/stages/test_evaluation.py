@@ -121,11 +121,12 @@ def test_every_row_can_be_traced(config: Config) -> None:
     protocols = {
         "fd": "fd_classifier_64", "classifier_score": "score_classifier_64_s2",
         "precision": "precision_classifier_64_k3", "recall": "recall_classifier_64_k3",
+        "coverage": "coverage_classifier_64_k3",
         "class_accuracy": "accuracy_classifier_64", "train_share": "train_share_classifier_64_m64",
         "fd_test": "fd_test_classifier_64_m64", "high_frequency": "high_frequency_ratio_64",
     }  # fmt: skip
     of_generated = "train_share", "fd_test", "high_frequency"
-    small = "precision", "recall", *of_generated
+    small = "precision", "recall", "coverage", *of_generated
     for resolution, generators in names.items():
         found = values(config, resolution)
         every = {(g, m) for g in generators for m in protocols}
