@@ -194,5 +194,5 @@ def _check(n: int, real: Sample, settings: Settings) -> None:
 
 KD = Metric(
     "kd", {"kid": "KID", "kd": "Kernel distance"}, _kd, ("features", "real"), alias="kid",
-    place=21, check=_check,
+    pipeline="efficientnet", place=21, check=_check,
 )  # fmt: skip

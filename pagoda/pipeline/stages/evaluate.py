@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def run(config: Config, resolution: int) -> None:
         "seed": section.seed, "resolution": resolution, "base_res": config.base_res,
         "revision": code_revision(), "device": device_name(device),
     }  # fmt: skip
-    settings = Settings(neighbours=section.neighbours, splits=section.score_splits)
+    settings = settings_of(section, evaluators, sets)
     with track(sum(map(len, sets.values())), f"evaluate {resolution}") as bar:
         rows = evaluate(
             sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
@@ -121,6 +121,16 @@ def open_evaluators(
         check_extractor(reference, extractor)
         found.append(Evaluator(extractor, reference, metrics_of(extractor)))
     return found
+
+
+def settings_of(
+    section: EvaluateConfig, evaluators: Sequence[Evaluator], sets: Mapping[str, Images]
+) -> Settings:
+    """Of the metrics; subsets of the kernel distance are of 1,000 images, or of all there are."""
+    most = [len(images) for images in sets.values()]
+    most += [len(evaluator.reference.features) for evaluator in evaluators]
+    return Settings(neighbours=section.neighbours, splits=section.score_splits,
+                    subset_size=min(Settings.subset_size, *most))  # fmt: skip
 
 
 def open_inputs(config: Config, resolution: int) -> dict[str, Artifact]:

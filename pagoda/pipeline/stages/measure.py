@@ -19,7 +19,7 @@ from pagoda.data.shards import open_rows
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
-from pagoda.evaluation.metrics.base import Settings, metrics, size
+from pagoda.evaluation.metrics.base import metrics, size
 from pagoda.evaluation.metrics.drift import drift
 from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
@@ -29,7 +29,7 @@ from pagoda.evaluation.streaming import StoredImages, open_split
 from pagoda.pipeline.stages.compute import training_compute
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import device_name, pick_device
-from pagoda.pipeline.stages.evaluate import open_evaluators
+from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
 from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.models import without
@@ -160,10 +160,10 @@ def _image_rows(
     )
     pixels = real.read(np.arange(len(real)))
     evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in opened]
-    settings = Settings(section.neighbours)
     facts = {"resolution": sampler.side}
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
     held = {sampler.name: StoredImages("samples", images, sampler.labels)}
+    settings = settings_of(section, evaluators, {**held, "real": real})
     found = evaluate(held, evaluators, settings, own)
     ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
     values = {

@@ -363,6 +363,16 @@ def evaluated(
     return list(rows)
 
 
+def test_an_efficientnet_measures_the_kernel_distance_on_subsets_that_can_be_drawn(
+    config: Config,
+) -> None:
+    rows = evaluated(config, ["classifier", "efficientnet:lite1:32"])
+    found = {row["generator"]: row for row in rows if row["metric"] == "kd"}
+    assert set(found) == {"grown", "upsampled_base", "real"}
+    assert {row["protocol"] for row in found.values()} == {"kd_efficientnet_lite1_32_64_s100_m64"}
+    assert found["real"]["value"] < found["grown"]["value"]
+
+
 class _Means(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.float().mean((2, 3))
