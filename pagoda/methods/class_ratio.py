@@ -9,19 +9,19 @@ priors). The generator x = G(z, y) descends a divergence between the two at all 
     D_f = E_t w(t) E_{q_t} f(p_t / q_t),
     grad D_f = - E_t w(t) E[ h(r) grad_x log r(x_t) dx/dtheta ],    h(r) = r^2 f''(r),
 
-since E_q grad log q = 0: the gradient passes through the classifier's input, weighted by h, and no
-score network is needed. :data:`WEIGHTS` has h; equal, up to constants, to the table of f-distill
-(Xu et al. 2025, arXiv 2502.15681).
+since E_q grad log q = 0: the gradient passes through the classifier's input, weighted by h
+(:mod:`pagoda.losses.divergences`), and no score network is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
+from pagoda.losses.divergences import WEIGHTS
 from pagoda.training.method import Given, Loss, Method
 from pagoda.training.settings import MethodConfig
 
@@ -30,26 +30,6 @@ if TYPE_CHECKING:
 
     from pagoda.networks.unet import UNetTrunk
     from pagoda.training.draw import GlobalDraw
-
-WEIGHTS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
-    "reverse_kl": lambda x, a: x.new_ones(x.shape),
-    "forward_kl": lambda x, a: x.exp(),
-    "js": lambda x, a: x.sigmoid() / 2,
-    "softened_reverse_kl": lambda x, a: (-x).sigmoid(),
-    "hellinger": lambda x, a: (x / 2).exp() / 4,
-    "jeffreys": lambda x, a: 1 + x.exp(),
-    "neyman": lambda x, a: (-x).exp(),
-    "skew_js": lambda x, a: a * (1 - a) * x.exp() / (a * x.exp() + 1 - a),
-}
-"""h(r) of a divergence from l = log r, and from alpha where it has one.
-
-``js`` is Jensen and Shannon's, the saturating loss of GANs; ``softened_reverse_kl`` is minimised by
-their usual, non-saturating loss; ``skew_js`` is alpha KL(p, m) + (1 - alpha) KL(q, m) with
-m = alpha p + (1 - alpha) q, js at 1/2.
-"""
-
-_BINS = 10  # of noise levels, for the running mean of h
-_MEMORY = 0.99  # of that mean, a step
 
 
 @dataclass(frozen=True)
@@ -120,8 +100,7 @@ class ClassRatio(Method):
     Config = ClassRatioConfig
 
     def __init__(self, config: ClassRatioConfig, given: Given) -> None:
-        import torch
-
+        from pagoda.losses.weight_mean import WeightMean
         from pagoda.networks.generator import Generator
         from pagoda.training.player import Player
 
@@ -142,8 +121,7 @@ class ClassRatio(Method):
         self.period = r.r1_every if r.r1 else 1
         self.turns = tuple(t for t in (r.warm_up, r.freeze_after) if t)
         if config.normalise:
-            self.means = torch.nn.Module()
-            self.means.register_buffer("h", torch.zeros(_BINS, device=given.device))
+            self.means = WeightMean().to(given.device)
             self.modules = {"means": self.means}
 
     def card(self) -> dict[str, Any]:
@@ -197,7 +175,7 @@ class ClassRatio(Method):
         held = logits.detach().clamp(-self.config.clamp, self.config.clamp)
         weights = WEIGHTS[self.config.divergence](held, self.config.alpha)
         if self.config.normalise:
-            weights = weights / self._mean_weight(draw, weights, at)
+            weights = self.means(weights, at, draw.total)
         w = self._sigma(at).square() if self.config.noise_weight == "square" else 1.0
         loss = -(w * weights * logits).mean()
         return Loss("generator", draw.mean(loss, n), stats={
@@ -237,21 +215,6 @@ class ClassRatio(Method):
         """sigma(u) = (high^(1/rho) + u (low^(1/rho) - high^(1/rho)))^rho."""
         high, low = (s ** (1 / self.rho) for s in (self.config.sigma_high, self.config.sigma_low))
         return (high + at * (low - high)) ** self.rho
-
-    def _mean_weight(self, draw: GlobalDraw, weights: Tensor, at: Tensor) -> Tensor:
-        """The running mean of h where each image's noise level is, after this batch."""
-        import torch
-
-        bins = (at * _BINS).long().clamp(max=_BINS - 1)
-        sums = weights.new_zeros(2, _BINS)
-        sums[0].index_add_(0, bins, weights)
-        sums[1].index_add_(0, bins, torch.ones_like(weights))
-        total, count = draw.total(sums)
-        held = self.means.get_buffer("h")
-        mean = torch.where(count > 0, total / count.clamp(min=1), held.to(total))
-        first = held == 0
-        held.copy_(torch.where(first, mean, _MEMORY * held + (1 - _MEMORY) * mean))
-        return held.to(weights)[bins].clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def build_ratio(config: RatioConfig, given: Given) -> nn.Module:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pagoda.errors import PagodaError
-from pagoda.methods.class_ratio import WEIGHTS, ClassRatio
+from pagoda.losses.divergences import WEIGHTS
+from pagoda.methods.class_ratio import ClassRatio
 from pagoda.training.batches import ImageBatches
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
