@@ -45,6 +45,12 @@ def sample_sigma(n: int, p_mean: float, p_std: float) -> Tensor:
     return (torch.randn(n) * p_std + p_mean).exp()
 
 
+def ramp(at: Tensor, high: float, low: float, rho: float) -> Tensor:
+    """Noise levels at places in [0, 1] of eq. 5's ramp, from ``high`` at 0 to ``low`` at 1."""
+    first, last = high ** (1 / rho), low ** (1 / rho)
+    return (first + at * (last - first)) ** rho
+
+
 def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     """lambda(s) = (s^2 + sd^2) / (s sd)^2, which makes lambda c_out^2 = 1.
 

@@ -107,7 +107,6 @@ class ClassRatio(Method):
         assert isinstance(given.network, Generator)
         self.config, self.images, self.rho = config, given.images, given.diffusion.rho
         self.generator, r = given.network, config.ratio
-        self.shape = (3, self.generator.spec.resolution, self.generator.spec.resolution)
         self.ratio = build_ratio(config.ratio, given).to(given.device)
         optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
                         weight_decay=0.0, clip=None)  # fmt: skip
@@ -150,7 +149,7 @@ class ClassRatio(Method):
         self.ratio.requires_grad_(True)
         _iterate(self.ratio)
         with torch.no_grad():
-            made, made_labels = self._made(draw, real.dtype)
+            made, made_labels = self._made(draw)
         of_real, _ = self._logits(draw, progress, real, labels)
         of_made, _ = self._logits(draw, progress, made, made_labels)
         apart = F.softplus(-of_real).mean() + F.softplus(of_made).mean()
@@ -170,7 +169,7 @@ class ClassRatio(Method):
         """- E w(t) h(r) l, its weights constants: the gradient of the divergence."""
         n = self.config.optim.batch
         self.ratio.requires_grad_(False)
-        made, labels = self._made(draw, self.images.dtype)
+        made, labels = self._made(draw)
         logits, at = self._logits(draw, progress, made, labels)
         held = logits.detach().clamp(-self.config.clamp, self.config.clamp)
         weights = WEIGHTS[self.config.divergence](held, self.config.alpha)
@@ -182,16 +181,11 @@ class ClassRatio(Method):
             "loss": draw.mean(loss.detach(), n), "weight": draw.mean(weights.mean(), n),
         })  # fmt: skip
 
-    def _made(self, draw: GlobalDraw, dtype: Any) -> tuple[Tensor, Tensor]:
+    def _made(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
         """Images of prior latents and of random images' classes."""
-        import torch
-
         from pagoda.training.micro_batch import in_parts
 
-        n = self.config.optim.batch
-        labels = draw.labels(self.images, n)
-        z = draw.normal(n, *self.shape, on=labels.device, dtype=dtype)
-        z = z.contiguous(memory_format=torch.channels_last)
+        z, labels = draw.prior(self.images, self.config.optim.batch, self.generator.spec.resolution)
         with self.player.autocast():
             return in_parts(self.generator, self.config.optim.micro_batch, z, labels), labels
 
@@ -212,9 +206,9 @@ class ClassRatio(Method):
             return in_parts(self.ratio, most, noisy, sigma, labels).to(images.dtype), at
 
     def _sigma(self, at: Tensor) -> Tensor:
-        """sigma(u) = (high^(1/rho) + u (low^(1/rho) - high^(1/rho)))^rho."""
-        high, low = (s ** (1 / self.rho) for s in (self.config.sigma_high, self.config.sigma_low))
-        return (high + at * (low - high)) ** self.rho
+        from pagoda.diffusion.edm import ramp
+
+        return ramp(at, self.config.sigma_high, self.config.sigma_low, self.rho)
 
 
 def build_ratio(config: RatioConfig, given: Given) -> nn.Module:

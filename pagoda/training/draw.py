@@ -87,6 +87,12 @@ class GlobalDraw:
         self._other()
         return source.labels_of(self.local(torch.randint(len(source.labels), (n,)), n).numpy())
 
+    def prior(self, source: ImageBatches, n: int, side: int) -> tuple[Tensor, Tensor]:
+        """Prior latents (n, 3, side, side), and labels of random images."""
+        labels = self.labels(source, n)
+        z = self.normal(n, 3, side, side, on=self.device, dtype=source.dtype)
+        return z.contiguous(memory_format=torch.channels_last), labels
+
     def uniform(self, n: int, *shape: int) -> Tensor:
         """Uniform in [0, 1), on the CPU."""
         self._other()

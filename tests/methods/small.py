@@ -70,6 +70,9 @@ CASES = {
     "class_ratio, grown": Case("class_ratio", "grown", {
         "ratio.init": "random", "ratio.spectral_norm": True, "curriculum": 0.5,
     }),
+    "distribution_matching": Case("distribution_matching", "generator", {
+        "divergence": "js", "normalise": True, "critic.steps": 2,
+    }),
     "cascade": Case("cascade", "resolver"),
     "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
 }  # fmt: skip
