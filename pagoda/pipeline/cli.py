@@ -147,6 +147,7 @@ for _command in (  # in the order of the help page
     scoring.evaluate,
     scoring.compare,
     using.sample,
+    using.export,
     pipeline.report,
     pipeline.track,
     pipeline.variant,
