@@ -9,6 +9,9 @@ from typing import Any
 from pagoda.artifacts import MANIFEST, Artifact, peek
 from pagoda.errors import PagodaError
 
+EXPORTED = "exported"
+"""In the configuration of an exported model's manifest: checksums of what lies beside it."""
+
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""
 

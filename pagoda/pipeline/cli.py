@@ -148,6 +148,7 @@ for _command in (  # in the order of the help page
     scoring.compare,
     using.sample,
     using.export,
+    using.push,
     pipeline.report,
     pipeline.track,
     pipeline.variant,

@@ -84,7 +84,7 @@ def check_onnx() -> None:
     except ImportError as error:
         raise PagodaError(
             f"ONNX needs packages that are not here ({first_line(error)}); install them: "
-            "pip install 'pagoda[export]'"
+            "'uv sync --extra export'"
         ) from error
 
 

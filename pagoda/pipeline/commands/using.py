@@ -11,7 +11,7 @@ from pagoda.pipeline.commands.running import option, run, run_shared
 
 Model = An[
     str,
-    typer.Argument(metavar="MODEL", help="Folder of a generator or teacher, or an exported one."),
+    typer.Argument(metavar="MODEL", help="Folder of a generator or teacher; hub's OWNER/NAME."),
 ]
 
 
@@ -45,3 +45,14 @@ def export(
     from pagoda.pipeline.stages.export import Request
 
     run("export", Request(model, out, licence, program, onnx))
+
+
+def push(
+    folder: An[Path, typer.Argument(help="What 'pagoda export' wrote.")],
+    name: An[str, typer.Argument(metavar="OWNER/NAME", help="On the Hugging Face hub.")],
+    private: An[bool, option(None, "A new one is private.", "--private")] = False,
+) -> None:
+    """Put an exported model on the Hugging Face hub."""
+    from pagoda import hub
+
+    typer.echo(hub.push(folder, name, private))
