@@ -197,8 +197,8 @@ class Generator(Model):
         Args:
             classes: by number or name; None: all.
             seeds: whole numbers from 0; the same latents in every class.
-            truncation: most that the norm of a latent may be, as a multiple of sqrt(d): below 1
-                images are more alike, and closer to the usual. None: as drawn.
+            truncation: most that the norm of a latent may be, as a multiple of sqrt(d); None: as
+                drawn.
 
         Returns:
             (classes * seeds, 3, r, r) uint8.
