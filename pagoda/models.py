@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pagoda import hub
 from pagoda.artifacts import KINDS as ARTIFACTS
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
 from pagoda.data.noise import standard_normal
@@ -47,17 +48,14 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Genera
     """Open a trained generator or teacher.
 
     Args:
-        source: folder of a run's generator or teacher (``runs/smoke/b8/gen/32``), or an exported
-            one.
+        source: folder of a run's generator or teacher (``runs/smoke/b8/gen/32``), an exported
+            one, or ``owner/name`` of the Hugging Face hub.
         device: where it runs; None: a visible GPU, or the CPU.
-
-    Returns:
-        A :class:`Generator` or a :class:`Teacher`.
 
     Raises:
         PagodaError: one line: nothing is there, it is something else, or damaged.
     """
-    path = Path(source)
+    path = hub.fetch(source, KINDS) if hub.is_name(source := str(source)) else Path(source)
     if path.is_dir() and not (path / MANIFEST).is_file():
         raise PagodaError(_not_a_model(path))
     artifact = open_artifact(path, peek(path, *KINDS).manifest["kind"])
@@ -199,8 +197,8 @@ class Generator(Model):
         Args:
             classes: by number or name; None: all.
             seeds: whole numbers from 0; the same latents in every class.
-            truncation: most that the norm of a latent may be, as a multiple of sqrt(d): below 1
-                images are more alike, and closer to the usual. None: as drawn.
+            truncation: most that the norm of a latent may be, as a multiple of sqrt(d); None: as
+                drawn.
 
         Returns:
             (classes * seeds, 3, r, r) uint8.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from pagoda.artifacts import MANIFEST, Artifact, peek
 from pagoda.errors import PagodaError
+
+EXPORTED = "exported"
+"""In the configuration of an exported model's manifest: checksums of what lies beside it."""
 
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""
@@ -17,7 +21,9 @@ def trained_on(artifact: Artifact) -> Artifact | None:
 
     None where they are not in the run's folder any more, or it belongs to no run.
     """
-    return _beside(artifact, "data/*", "images", artifact.manifest["inputs"].get("data"))
+    wanted = artifact.manifest["inputs"].get("data")
+    found = (a for a in _of_the_run(artifact, "data/*", "images") if a.fingerprint == wanted)
+    return next(found, None)
 
 
 def class_names(artifact: Artifact) -> list[str] | None:
@@ -30,22 +36,49 @@ def class_names(artifact: Artifact) -> list[str] | None:
 
 def inversion(artifact: Artifact) -> dict[str, Any]:
     """How the run of a teacher inverts images: in its card, or that of the latents beside it."""
-    card = artifact.card().get("inversion")
-    if card is None:
-        latents = _beside(artifact, "latents", "latents", artifact.fingerprint, "teacher")
-        card = latents.card() if latents else {}
+    card = artifact.card().get("inversion", {})
+    for latents in [] if card else _of_the_run(artifact, "latents", "latents"):
+        if latents.manifest["inputs"].get("teacher") == artifact.fingerprint:
+            card = latents.card()
     return PAPER_INVERSION | {key: card[key] for key in PAPER_INVERSION if key in card}
 
 
-def _beside(
-    artifact: Artifact, places: str, kind: str, fingerprint: str | None, made_from: str = ""
-) -> Artifact | None:
-    """An artifact of the same run: that of a fingerprint, or made from that of one."""
+def provenance(artifact: Artifact) -> dict[str, Any]:
+    """What is known of a model, as an exported one carries it in its card. JSON-able.
+
+    ``data``: the card of its images, their fingerprint, without names of classes; ``metrics``: the
+    rows of the run's evaluation that are its own; ``config``, ``inputs``, ``revision`` and
+    ``fingerprint`` of the artifact.
+    """
+    if told := artifact.card().get("provenance"):
+        return dict(told)
+    images = trained_on(artifact)
+    data = {k: v for k, v in images.card().items() if k != "classes"} if images else {}
+    return {
+        **{key: artifact.manifest.get(key) for key in ("config", "inputs", "revision")},
+        "fingerprint": artifact.fingerprint,
+        "data": data | ({"fingerprint": images.fingerprint} if images else {}),
+        "metrics": _measured(artifact),
+    }
+
+
+def _measured(artifact: Artifact) -> list[dict[str, Any]]:
+    """Rows of a model in the evaluation at its own resolution."""
+    card, kind = artifact.card(), artifact.manifest["kind"]
+    name = {"teacher": "teacher"}.get(kind, "grown" if card.get("levels") else "student")
+    side = card["unet"]["resolution"] << len(card.get("levels", []))
+    for evaluation in _of_the_run(artifact, "evaluate/*", "evaluation"):
+        if artifact.fingerprint in evaluation.manifest["inputs"].values():
+            rows = evaluation.json("results")["rows"]
+            own = [r for r in rows if (r.get("generator"), r.get("resolution")) == (name, side)]
+            if own:
+                return own
+    return []
+
+
+def _of_the_run(artifact: Artifact, places: str, kind: str) -> Iterator[Artifact]:
+    """Artifacts of a kind in folders of the run that a model lies in."""
     for run in artifact.path.resolve().parents[:3]:
         for manifest in sorted(run.glob(f"{places}/{MANIFEST}")):
             with suppress(PagodaError):  # another kind, or damaged: not what is looked for
-                found = peek(manifest.parent, kind)
-                of = found.manifest["inputs"].get(made_from) if made_from else found.fingerprint
-                if of == fingerprint:
-                    return found
-    return None
+                yield peek(manifest.parent, kind)

@@ -147,6 +147,8 @@ for _command in (  # in the order of the help page
     scoring.evaluate,
     scoring.compare,
     using.sample,
+    using.export,
+    using.push,
     pipeline.report,
     pipeline.track,
     pipeline.variant,

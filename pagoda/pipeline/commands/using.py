@@ -1,4 +1,4 @@
-"""Trained models in use: pictures from them."""
+"""Trained models in use: pictures from them, and folders to hand on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import option, run_shared
+from pagoda.pipeline.commands.running import option, run, run_shared
 
 Model = An[
     str,
-    typer.Argument(metavar="MODEL", help="Folder of a generator or teacher, or an exported one."),
+    typer.Argument(metavar="MODEL", help="Folder of a generator or teacher; hub's OWNER/NAME."),
 ]
 
 
@@ -32,3 +32,27 @@ def sample(
 
     request = Request(model, out, classes, seeds, steps, guidance, truncation, batch)
     run_shared("sample", request)
+
+
+def export(
+    model: Model,
+    out: An[Path, typer.Argument(help="The new folder.")],
+    licence: An[str | None, option("ID", "Of the weights, e.g. apache-2.0.")] = None,
+    program: An[bool, option(None, "Add model.pt2, for torch.export.load.", "--program")] = False,
+    onnx: An[bool, option(None, "Add model.onnx, for onnxruntime.", "--onnx")] = False,
+) -> None:
+    """Make a model a folder that stands alone, with a model card."""
+    from pagoda.pipeline.stages.export import Request
+
+    run("export", Request(model, out, licence, program, onnx))
+
+
+def push(
+    folder: An[Path, typer.Argument(help="What 'pagoda export' wrote.")],
+    name: An[str, typer.Argument(metavar="OWNER/NAME", help="On the Hugging Face hub.")],
+    private: An[bool, option(None, "A new one is private.", "--private")] = False,
+) -> None:
+    """Put an exported model on the Hugging Face hub."""
+    from pagoda import hub
+
+    typer.echo(hub.push(folder, name, private))

@@ -1,0 +1,112 @@
+"""Exported models on the Hugging Face hub, through ``huggingface_hub``.
+
+``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what they mean to it.
+What was fetched once is there without the network. No code comes from the hub: an artifact is
+numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pagoda.artifacts import MANIFEST, open_artifact, peek
+from pagoda.errors import PagodaError, first_line
+from pagoda.provenance import EXPORTED
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_BESIDE = {".gitattributes", "README.md", "samples.png"}  # of any repository, or replaceable
+_GRAPHS = ["model.onnx", "model.pt2"]
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be ``owner/name`` and is no path here."""
+    return bool(_NAME.fullmatch(text)) and not Path(text).exists()
+
+
+def fetch(name: str, kinds: tuple[str, ...]) -> Path:
+    """The folder of a model of the hub, fetched unless it is in the cache already.
+
+    Args:
+        name: ``owner/name``.
+        kinds: of artifacts that it may be.
+
+    Raises:
+        PagodaError: one line: it cannot be got, or is no exported model.
+    """
+    hub = _library()
+    try:
+        manifest = Path(hub.hf_hub_download(name, MANIFEST))
+        files = list(peek(manifest.parent, *kinds).manifest["files"])
+        return Path(hub.snapshot_download(name, allow_patterns=[MANIFEST, *files]))
+    except PagodaError:
+        raise
+    except hub.errors.RemoteEntryNotFoundError as error:
+        raise PagodaError(
+            f"{name} of the hub is no model that pagoda exported: it has no {MANIFEST}"
+        ) from error
+    except Exception as error:  # of the library, and of those that it stands on
+        raise PagodaError(
+            f"there is no folder {name}, and the hub does not give it ({_why(error)}); check the "
+            "name, the network and HF_TOKEN, or give a folder"
+        ) from error
+
+
+def push(folder: Path, name: str, private: bool = False) -> str:
+    """Put an exported model on the hub, in one commit.
+
+    Args:
+        folder: what ``pagoda export`` wrote.
+        name: ``owner/name``; made if it is not there.
+        private: whether a new one is private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        PagodaError: one line: nothing exported, something else of that name, or the hub refuses.
+    """
+    if not _NAME.fullmatch(name):
+        raise PagodaError(f"{name!r} is no name on the hub; it is owner/name")
+    manifest = open_artifact(folder, peek(folder, "generator", "teacher").manifest["kind"]).manifest
+    if (beside := manifest["config"].get(EXPORTED)) is None:
+        raise PagodaError(f"{folder} is a model of a run; 'pagoda export {folder} DIR' comes first")
+    files = [f for f in (MANIFEST, *manifest["files"], *beside) if (folder / f).is_file()]
+    hub = _library()
+    api = hub.HfApi()
+    try:
+        url = api.create_repo(name, exist_ok=True, private=private)
+        there = set(api.list_repo_files(name)) - _BESIDE
+        if there and MANIFEST not in there:
+            raise PagodaError(
+                f"{name} holds {min(there)}, which pagoda did not write; choose another"
+            )
+        api.upload_folder(
+            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=_GRAPHS,
+            commit_message=f"pagoda export, {manifest['fingerprint'][:12]}",
+        )  # fmt: skip
+    except PagodaError:
+        raise
+    except Exception as error:  # of the library, and of those that it stands on
+        raise PagodaError(
+            f"the hub does not take {name} ({_why(error)}); check the name, the network, and that "
+            "HF_TOKEN or 'hf auth login' allows to write there"
+        ) from error
+    return str(url)
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise PagodaError(
+            "the hub needs the package huggingface-hub: 'uv sync --extra hub', or give a folder"
+        ) from error
+    return huggingface_hub
+
+
+def _why(error: Exception) -> str:
+    """The first line of what went wrong; behind a missing cache entry that is the network."""
+    cause = error.__cause__
+    return first_line(cause if isinstance(cause, Exception) else error)

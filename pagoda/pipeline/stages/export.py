@@ -1,0 +1,122 @@
+"""What ``pagoda export`` does: a model as a folder that stands alone, to be handed on.
+
+It is an artifact like the run's, with the names of the classes and the provenance in its card, and
+graphs if they are asked for; beside them a model card and a sheet of samples, which may be edited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from pagoda import artifacts, outputs
+from pagoda.artifacts import CARD_FILE, MANIFEST, MODEL_FILE, peek, sha256
+from pagoda.errors import PagodaError
+from pagoda.models import KINDS, Generator, Teacher, load
+from pagoda.pipeline.stages.progress import log_line
+from pagoda.provenance import EXPORTED, provenance
+from pagoda.results import grids
+from pagoda.results.model_card import model_card
+from pagoda.weights import graphs
+
+README, SHEET = "README.md", "samples.png"
+PROGRAM, ONNX = "model.pt2", "model.onnx"
+PARITY = 1e-4  # by which a graph may differ from the network, of images in [-1, 1]
+_SHOWN = 8  # classes and seeds of the sheet
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``pagoda export``."""
+
+    source: str
+    out: Path
+    licence: str | None = None
+    program: bool = False
+    onnx: bool = False
+
+
+def run(request: Request) -> None:
+    """Write the folder, the whole of it or nothing.
+
+    Raises:
+        PagodaError: one line: no model, something else in the way, a package that is missing, a
+            graph that differs from the network.
+    """
+    outputs.check_folder(request.out, stranger)
+    if request.onnx:
+        graphs.check_onnx()
+    model = load(request.source, "cpu")
+    if request.out.resolve() == model.artifact.path.resolve():
+        raise PagodaError(f"{request.out} is the model itself; export it to another place")
+    kind = model.artifact.manifest["kind"]
+    card = model.card | {"classes": model.classes, "provenance": provenance(model.artifact)}
+    if isinstance(model, Teacher):
+        card["inversion"] = model.inversion
+    wanted = [name for name, asked in ((PROGRAM, request.program), (ONNX, request.onnx)) if asked]
+    with outputs.new_folder(request.out, stranger) as folder:
+        shown = _write_sheet(folder / SHEET, model)
+        files = [MODEL_FILE, CARD_FILE, *wanted, MANIFEST, SHEET, README]
+        text = model_card(
+            kind, card, licence=request.licence, place=request.out.name, shown=shown,
+            parameters=sum(p.numel() for p in model.network.parameters()), files=files,
+        )  # fmt: skip
+        outputs.write_text(folder / README, text)
+        config = model.artifact.config | {
+            EXPORTED: {f: sha256(folder / f) for f in (README, SHEET)}
+        }
+        inside = folder / "artifact"  # a manifest lists all of its folder, which may be edited
+        made_from = {"exported_from": model.artifact}
+        with artifacts.create(inside, kind, config=config, inputs=made_from) as out:
+            artifacts.save_weights(out, model.artifact.weights(), card)
+            _write_graphs(out, model.network, wanted)
+        for file in inside.iterdir():
+            file.rename(folder / file.name)
+        inside.rmdir()
+    log_line(f"{request.out}: {', '.join(files)}")
+
+
+def stranger(folder: Path) -> str | None:
+    """Why a folder may not be replaced: it was not exported, or was edited since."""
+    try:
+        manifest = peek(folder, *KINDS).manifest
+    except PagodaError:
+        return "is no exported model"
+    if (sums := manifest["config"].get(EXPORTED)) is None:
+        return "is a model of a run, not an exported one"
+    for name, checksum in sums.items():
+        if (folder / name).is_file() and sha256(folder / name) != checksum:
+            return f"holds a {name} that was edited"
+    return outputs.only(MANIFEST, *map(escape, [*manifest["files"], *sums]))(folder)
+
+
+def _write_sheet(file: Path, model: Generator | Teacher) -> str:
+    """The first seeds of the first classes; what is said of them."""
+    classes = model.numbers()[:_SHOWN]
+    images = model.sample(classes, range(_SHOWN))
+    rows = images.reshape(len(classes), _SHOWN, *images.shape[1:])
+    shown = f"Seeds 0 to {_SHOWN - 1} of the first {len(classes)} classes"
+    grids.sheet(rows, model.classes[:_SHOWN], shown).save(file, optimize=True)
+    return shown
+
+
+def _write_graphs(folder: Path, network: Any, names: list[str]) -> None:
+    """Graphs of the network, each run and compared with it."""
+    if not names:
+        return
+    program = graphs.traced(network)
+    for name in names:
+        if name == PROGRAM:
+            graphs.write_program(program, folder / name)
+            off = graphs.program_difference(network, folder / name)
+        else:
+            graphs.write_onnx(program, graphs.example(network, 2), folder / name)
+            off = graphs.onnx_difference(network, folder / name)
+        if not off <= PARITY:
+            raise PagodaError(
+                f"{name} differs from the network by {off:.2g}, more than {PARITY:g}, so nothing "
+                "was exported; the exporter of this version of torch is at fault: try another"
+            )
+        log_line(f"{name}: differs from the network by {off:.1e} at most")
