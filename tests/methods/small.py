@@ -73,6 +73,8 @@ CASES = {
     "distribution_matching": Case("distribution_matching", "generator", {
         "divergence": "js", "normalise": True, "critic.steps": 2,
     }),
+    "consistency": Case("consistency", "generator"),
+    "consistency, distilled": Case("consistency", "generator", {"neighbours": "teacher"}),
     "cascade": Case("cascade", "resolver"),
     "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
 }  # fmt: skip

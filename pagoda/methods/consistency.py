@@ -1,0 +1,151 @@
+"""Consistency training from a teacher's weights (ECT), and consistency distillation.
+
+A consistency function f(x_t, t) maps every point of a probability-flow path to its end (Song et al.
+2023, arXiv 2303.01469); at sigma_max it is a one-step generator. It learns from neighbours on a
+path,
+
+    || f(x_t, t) - sg f(x_r, r) || / (t - r),    ln t ~ N(p_mean, p_std^2),
+    r = t max(0, 1 - q^-(stage + 1) (1 + 8 sigmoid(-t)))
+
+whose distance shrinks from stage to stage (Geng et al. 2024, arXiv 2406.14548). From the data, both
+points are a real image with one noise; from the teacher, x_r is one Heun step of its ODE away.
+f = c_skip x + c_out F is EDM's form, over the generator's own network F.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pagoda.errors import PagodaError
+from pagoda.fields import opt
+from pagoda.training.method import Given, Loss, Method
+from pagoda.training.settings import MethodConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pagoda.networks.generator import Generator
+    from pagoda.training.draw import GlobalDraw
+
+_TINY = 1e-6  # of the norm, which has no gradient at 0
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig(MethodConfig):
+    """Consistency of neighbours on a path."""
+
+    neighbours: str = opt(
+        "where they come from: noise on real images, or a step of the teacher's ODE",
+        default="data", choices=("data", "teacher"),
+    )  # fmt: skip
+    p_mean: float = opt("mean of ln t", default=-1.1)
+    p_std: float = opt("standard deviation of ln t", default=2.0, gt=0)
+    shrink: float = opt("q: the distance of neighbours falls by it a stage", default=2.0, gt=1)
+    stages: int = opt("stages of equal length", default=8, ge=1)
+
+
+def consistency(generator: Generator, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    """f(x, sigma) = c_skip x + c_out F(c_in x; c_noise), (n, 3, r, r) from the same shape."""
+    from pagoda.diffusion.edm import scalings
+
+    s = scalings(sigma[:, None, None, None].to(x.dtype), generator.sigma_data)
+    trunk = generator.trunk
+    out = generator.head(trunk(s.c_in * x, trunk.embed(s.c_noise.flatten(), labels)))
+    return s.c_skip * x + s.c_out * out.to(x.dtype)
+
+
+def earlier(t: Tensor, stage: int, shrink: float) -> Tensor:
+    """The neighbour's noise level r (n,) of t (n,), in [0, t)."""
+    share = shrink ** -(stage + 1) * (1 + 8 * (-t).sigmoid())
+    return t * (1 - share).clamp(min=0)
+
+
+class Consistency(Method):
+    """The generator's network as a consistency function; nothing else trains."""
+
+    Config = ConsistencyConfig
+
+    def __init__(self, config: ConsistencyConfig, given: Given) -> None:
+        from pagoda.networks.generator import Generator
+        from pagoda.training.player import Player
+
+        assert isinstance(given.network, Generator)
+        self.config, self.images, self.low = config, given.images, given.diffusion.sigma_min
+        self.generator = given.network
+        _check(given.network)
+        self.player = Player(given.network, config.optim, given.device)
+        self.players = {"generator": self.player}
+        self.teacher: Any = None
+        if config.neighbours == "teacher":
+            assert given.teacher is not None
+            teacher = given.teacher().to(given.device, given.images.dtype)
+            self.teacher = teacher.eval().requires_grad_(False)
+
+    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
+        """One update, in micro batches."""
+        import torch
+
+        from pagoda.diffusion.edm import sample_sigma
+        from pagoda.training.micro_batch import slices
+
+        c, n = self.config, self.config.optim.batch
+        images, labels = draw.images(self.images, n)
+        t = draw.local(sample_sigma(n, c.p_mean, c.p_std), n).to(images).clamp(min=self.low)
+        noise = draw.noise(images, n)
+        draw.own_stream()
+        r = earlier(t, int(progress * c.stages), c.shrink)
+        devices = [images.device] if images.is_cuda else []
+        for rows in slices(len(images), c.optim.micro_batch):
+            part = images[rows], noise[rows], t[rows], r[rows], labels[rows]
+            with self.player.autocast():
+                with torch.random.fork_rng(devices), torch.no_grad():  # the same dropout below
+                    target = self._target(*part)
+                x, e, high, low, y = part
+                made = consistency(self.generator, x + high[:, None, None, None] * e, high, y)
+            norm = ((made - target).square().flatten(1).sum(1) + _TINY**2).sqrt()
+            loss = (norm / (high - low)).mean()
+            loss = draw.mean(loss, n, rows=len(x))
+            apart = draw.mean(norm.detach().mean(), n, rows=len(x))
+            yield Loss("generator", loss, last=rows.stop == len(images),
+                       stats={"loss": loss.detach(), "distance": apart})  # fmt: skip
+
+    def _target(self, x: Tensor, e: Tensor, t: Tensor, r: Tensor, labels: Tensor) -> Tensor:
+        """f of the neighbour; at noise levels below sigma_min the neighbour is the end itself."""
+        import torch
+
+        ends = (r < self.low)[:, None, None, None]
+        r = r.clamp(min=self.low)
+        high, low = t[:, None, None, None], r[:, None, None, None]
+        near = x + low * e
+        if self.teacher is not None:
+            start = x + high * e
+            slope = (start - self.teacher(start, t, labels)) / high
+            near = start + (low - high) * slope
+            other = (near - self.teacher(near, r, labels)) / low
+            near = start + (low - high) * (slope + other) / 2
+        found = consistency(self.generator, near, r, labels)
+        return torch.where(ends, x if self.teacher is None else near, found)
+
+
+def _check(generator: Generator) -> None:
+    """It is a one-step map in the form of the function, at the base resolution."""
+    import torch
+
+    from pagoda.diffusion.edm import scalings
+
+    if generator.levels:
+        side = f"{generator.resolution}x{generator.resolution}"
+        raise PagodaError(
+            f"consistency has no noise level at {side}, where a grown generator makes images of "
+            "smaller latents; use it in distill, not in grow"
+        )
+    level = torch.tensor(generator.sigma_max, dtype=torch.float64)
+    c_out = scalings(level, generator.sigma_data).c_out.item()
+    if not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
+        raise PagodaError(
+            "consistency needs a generator that starts as the teacher's denoiser; set "
+            "distill.output: denoiser"
+        )
