@@ -37,20 +37,46 @@ def fetch(name: str, kinds: tuple[str, ...]) -> Path:
     """
     hub = _library()
     try:
-        manifest = Path(hub.hf_hub_download(name, MANIFEST))
+        cached = not _in_reach(hub, name)
+        manifest = Path(hub.hf_hub_download(name, MANIFEST, local_files_only=cached))
         files = list(peek(manifest.parent, *kinds).manifest["files"])
-        return Path(hub.snapshot_download(name, allow_patterns=[MANIFEST, *files]))
+        wanted = [MANIFEST, *files]
+        return Path(hub.snapshot_download(name, allow_patterns=wanted, local_files_only=cached))
     except PagodaError:
         raise
+    except hub.errors.LocalEntryNotFoundError as error:
+        raise PagodaError(
+            f"there is no folder {name}, and the hub, which may have it, is out of reach; check "
+            "the name, the network and HF_ENDPOINT, or give a folder"
+        ) from error
+    except Exception as error:  # of the library, and of those that it stands on
+        raise PagodaError(
+            f"there is no folder {name}, and the hub does not give it ({first_line(error)}); check "
+            "the name, the network and HF_TOKEN, or give a folder"
+        ) from error
+
+
+def _in_reach(hub: Any, name: str) -> bool:
+    """Whether the hub answers for a model; the library itself would try for half a minute.
+
+    Raises:
+        PagodaError: it answers that this is no model of pagoda's.
+    """
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, MANIFEST))
     except hub.errors.RemoteEntryNotFoundError as error:
         raise PagodaError(
             f"{name} of the hub is no model that pagoda exported: it has no {MANIFEST}"
         ) from error
-    except Exception as error:  # of the library, and of those that it stands on
-        raise PagodaError(
-            f"there is no folder {name}, and the hub does not give it ({_why(error)}); check the "
-            "name, the network and HF_TOKEN, or give a folder"
-        ) from error
+    except hub.errors.HFValidationError:
+        raise  # no such name can be
+    except hub.errors.HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise  # it refuses
+        return False
+    except Exception:  # no network, in the words of whatever the library stands on
+        return False
+    return True
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
@@ -90,8 +116,8 @@ def push(folder: Path, name: str, private: bool = False) -> str:
         raise
     except Exception as error:  # of the library, and of those that it stands on
         raise PagodaError(
-            f"the hub does not take {name} ({_why(error)}); check the name, the network, and that "
-            "HF_TOKEN or 'hf auth login' allows to write there"
+            f"the hub does not take {name} ({first_line(error)}); check the name, the network, and "
+            "that HF_TOKEN or 'hf auth login' allows to write there"
         ) from error
     return str(url)
 
@@ -104,9 +130,3 @@ def _library() -> Any:
             "the hub needs the package huggingface-hub: 'uv sync --extra hub', or give a folder"
         ) from error
     return huggingface_hub
-
-
-def _why(error: Exception) -> str:
-    """The first line of what went wrong; behind a missing cache entry that is the network."""
-    cause = error.__cause__
-    return first_line(cause if isinstance(cause, Exception) else error)

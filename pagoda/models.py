@@ -359,7 +359,8 @@ def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
 
 def _not_a_model(path: Path) -> str:
     """What is said of a folder without a manifest; models that lie below it are named."""
-    below = sorted(file.parent for file in path.glob(f"**/{MANIFEST}"))[:64]
+    found = (f for deep in ("*", "*/*", "*/*/*") for f in path.glob(f"{deep}/{MANIFEST}"))
+    below = sorted(file.parent for file in found)
     models = [f for f in below if peek(f, *ARTIFACTS).manifest["kind"] in KINDS]
     hint = f"; there is {', '.join(map(str, models[:4]))}" if models else ""
     return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"

@@ -148,6 +148,8 @@ def _made(
 ) -> Made:
     model.batch = request.batch or model.batch
     chosen = model.numbers(classes)
+    if len(set(chosen)) < len(chosen):
+        raise PagodaError(f"--classes {request.classes} names one twice")
     if (n := len(chosen) * len(seeds)) > _MOST:
         raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or classes")
     draws = model.draws(chosen, seeds, request.truncation)

@@ -148,6 +148,7 @@ def test_samples_replace_samples_and_nothing_else(run: Path) -> None:
     [
         ({"classes": "11"}, "no class 11"),
         ({"classes": "bird"}, "no class 'bird'"),
+        ({"classes": "ring,3"}, "--classes ring,3 names one twice"),
         ({"seeds": "3-"}, "whole numbers and ranges"),
         ({"seeds": "9-3"}, "whole numbers and ranges"),
         ({"seeds": "1,1"}, "twice"),
