@@ -28,6 +28,19 @@ def class_names(artifact: Artifact) -> list[str] | None:
     return None if images is None else [str(name) for name in images.card()["classes"]]
 
 
+def teacher_beside(artifact: Artifact) -> Artifact | None:
+    """The teacher that a run's generator grew from, of which the manifest alone was read.
+
+    None where it is not in the run's folder any more, or the generator belongs to no run.
+    """
+    return _beside(artifact, "teacher", "teacher", artifact.manifest["inputs"].get("teacher"))
+
+
+def latents_beside(artifact: Artifact) -> Artifact | None:
+    """The latents that a run's generator was distilled from; None as of :func:`teacher_beside`."""
+    return _beside(artifact, "latents", "latents", artifact.manifest["inputs"].get("latents"))
+
+
 def inversion(artifact: Artifact) -> dict[str, Any]:
     """How the run of a teacher inverts images: in its card, or that of the latents beside it."""
     card = artifact.card().get("inversion")
