@@ -176,16 +176,22 @@ class Generator(Model):
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__(artifact, _opened(artifact, generator.load_generator), device)
 
-    def __call__(self, latents: Array, labels: int | Sequence[int] | Array) -> Tensor:
+    def __call__(
+        self, latents: Array, labels: int | Sequence[int] | Array,
+        fine: int | Sequence[int] | Array | None = None, above: int = 0,
+    ) -> Tensor:  # fmt: skip
         """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
 
-        Images are nominally in [-1, 1], not clamped. Gradients flow to the latents.
+        Images are nominally in [-1, 1], not clamped. Gradients flow to the latents. With ``fine``,
+        blocks above the resolution ``above`` see these classes instead.
 
         Raises:
             PagodaError: latents of another shape, or an unknown class.
         """
         z = self._latents(latents)
-        images: Tensor = self.network(z, self._labels(labels, len(z)))
+        y = self._labels(labels, len(z))
+        finer = None if fine is None else self._labels(fine, len(z))
+        images: Tensor = self.network(z, y, finer, above)
         return images
 
     def sample(

@@ -21,9 +21,7 @@ def trained_on(artifact: Artifact) -> Artifact | None:
 
     None where they are not in the run's folder any more, or it belongs to no run.
     """
-    wanted = artifact.manifest["inputs"].get("data")
-    found = (a for a in _of_the_run(artifact, "data/*", "images") if a.fingerprint == wanted)
-    return next(found, None)
+    return _input(artifact, "data", "data/*", "images")
 
 
 def class_names(artifact: Artifact) -> list[str] | None:
@@ -32,6 +30,19 @@ def class_names(artifact: Artifact) -> list[str] | None:
         return [str(name) for name in names]
     images = trained_on(artifact)
     return None if images is None else [str(name) for name in images.card()["classes"]]
+
+
+def teacher_beside(artifact: Artifact) -> Artifact | None:
+    """The teacher that a run's generator grew from, of which the manifest alone was read.
+
+    None where it is not in the run's folder any more, or the generator belongs to no run.
+    """
+    return _input(artifact, "teacher", "teacher", "teacher")
+
+
+def latents_beside(artifact: Artifact) -> Artifact | None:
+    """The latents that a run's generator was distilled from; None as of :func:`teacher_beside`."""
+    return _input(artifact, "latents", "latents", "latents")
 
 
 def inversion(artifact: Artifact) -> dict[str, Any]:
@@ -74,6 +85,13 @@ def _measured(artifact: Artifact) -> list[dict[str, Any]]:
             if own:
                 return own
     return []
+
+
+def _input(artifact: Artifact, name: str, places: str, kind: str) -> Artifact | None:
+    """What a model was made from, by its name among the inputs, where it still lies in the run."""
+    wanted = artifact.manifest["inputs"].get(name)
+    found = (a for a in _of_the_run(artifact, places, kind) if a.fingerprint == wanted)
+    return next(found, None)
 
 
 def _of_the_run(artifact: Artifact, places: str, kind: str) -> Iterator[Artifact]:

@@ -40,7 +40,12 @@ def test_pagoda_commands_and_options_exist(words: list[str]) -> None:
     group: Any = typer.main.get_command(app)
     command = group.commands.get(words[1], group)
     assert command is not group or words[1].startswith("-"), f"no command {words[1]}"
-    known = {o for part in (group, command) for p in part.params for o in p.opts}
+    parts = [group, command]
+    while isinstance(parts[-1], typer.core.TyperGroup) and parts[-1] is not group:
+        word = words[len(parts)]
+        assert word in parts[-1].commands, f"no command {' '.join(words[: len(parts) + 1])}"
+        parts.append(parts[-1].commands[word])
+    known = {o for part in parts for p in part.params for o in p.opts}
     given = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
     assert given <= known | {"--help", "-h"}
 

@@ -86,14 +86,20 @@ class Generator(nn.Module):
         """Side of the images."""
         return self.base_res << len(self.levels)
 
-    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """z (n, 3, b, b) ~ N(0, I), labels (n,) -> images (n, 3, r, r), nominally in [-1, 1]."""
+    def forward(
+        self, z: Tensor, labels: Tensor | None, fine: Tensor | None = None, above: int = 0
+    ) -> Tensor:
+        """z (n, 3, b, b) ~ N(0, I), labels (n,) -> images (n, 3, r, r), nominally in [-1, 1].
+
+        With ``fine`` (n,), levels above the resolution ``above`` see that class instead.
+        """
         sigma = z.new_full((len(z),), self.sigma_max)
         s = scalings(sigma, self.sigma_data)
         emb = self.trunk.embed(s.c_noise, labels)
         h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)
+        finer = emb if fine is None else self.trunk.embed(s.c_noise, fine)
         for level in self.levels:
-            h = level(h, emb)
+            h = level(h, finer if h.shape[-1] >= above else emb)
         return at_least_float32(self.head(h)) * self.output_scale
 
     def card(self) -> dict[str, Any]:

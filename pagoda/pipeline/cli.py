@@ -18,7 +18,7 @@ import typer
 import pagoda
 from pagoda import distributed
 from pagoda.errors import PagodaError, first_line
-from pagoda.pipeline.commands import pipeline, scoring, tools, using
+from pagoda.pipeline.commands import editing, pipeline, scoring, tools, using
 from pagoda.pipeline.commands.running import terminable
 
 _HELP = (
@@ -136,6 +136,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+_command: Callable[..., None]
 for _command in (  # in the order of the help page
     pipeline.downsample,
     pipeline.features,
@@ -160,3 +161,8 @@ for _command in (  # in the order of the help page
     tools.doctor,
 ):
     app.command(_command.__name__.rstrip("_"))(_guarded(_command))
+
+_edit = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+for _command in (editing.inpaint, editing.super_resolve, editing.transfer, editing.interpolate):
+    _edit.command(_command.__name__.replace("_", "-"))(_guarded(_command))
+app.add_typer(_edit, name="edit", help="Edit images with a generator.")
