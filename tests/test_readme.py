@@ -42,7 +42,8 @@ def test_pagoda_commands_and_options_exist(words: list[str]) -> None:
     assert command is not group or words[1].startswith("-"), f"no command {words[1]}"
     parts = [group, command]
     while isinstance(parts[-1], typer.core.TyperGroup) and parts[-1] is not group:
-        word = words[len(parts)]
+        if not (word := next(iter(words[len(parts) :]), "")):
+            break
         assert word in parts[-1].commands, f"no command {' '.join(words[: len(parts) + 1])}"
         parts.append(parts[-1].commands[word])
     known = {o for part in parts for p in part.params for o in p.opts}

@@ -50,6 +50,13 @@ TINY: dict[str, Any] = {
     "evaluate.teacher_steps": 4,
     "evaluate.score_splits": 2,
     "evaluate.grid_per_class": 2,
+    "studies.edit.images": 20,
+    "studies.edit.steps": 2,
+    "studies.edit.several": 2,
+    "studies.edit.answers": 2,
+    "studies.edit.walk_steps": 2,
+    "studies.edit.posterior_steps": 3,
+    "studies.edit.frames": 3,
 }
 
 

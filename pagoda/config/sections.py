@@ -231,6 +231,25 @@ class CascadeConfig:
 
 
 @dataclass(frozen=True)
+class EditConfig:
+    """Edits of held-out images with the main pipeline's generators."""
+
+    images: int = opt("held-out images, others for each seed", ge=2)
+    mask: str = opt("what inpainting hides", choices=("centre", "half", "random"))
+    steps: int = opt("of a search for a latent", ge=1)
+    lr: float = opt("of a search", gt=0)
+    restarts: int = opt("searches an inpainted image, one from the inverted latent", ge=1)
+    several: int = opt("images that get several answers; 0: none", ge=0)
+    answers: int = opt("answers to each of them", ge=2)
+    walk_steps: int = opt("of Langevin dynamics, after the search", ge=1)
+    walk_step: float = opt("size of such a step", gt=0)
+    walk_sigma: float = opt("noise that observations are believed to have, pixels in [-1, 1]", gt=0)
+    posterior_steps: int = opt("noise levels of the teacher's posterior sampling", ge=2)
+    posterior_scale: float = opt("its zeta", gt=0)
+    frames: int = opt("places along each path between two latents", ge=3)
+
+
+@dataclass(frozen=True)
 class StudySizeConfig:
     """How much of the profile's work the variants of a study do."""
 
@@ -251,3 +270,4 @@ class StudiesConfig:
     costly: StudySizeConfig = opt("size of the studies that train several networks a variant")
     samples: int = opt("images a generator in their evaluation", ge=16)
     cascade: CascadeConfig = opt("the cascade that is trained as a baseline")
+    edit: EditConfig = opt("edits")

@@ -99,8 +99,8 @@ def super_resolve(
 ) -> Edited:  # fmt: skip
     """Images whose blocks have the means that are given: y = mean of blocks of x.
 
-    With a ``teacher`` and no ``search`` or ``langevin`` nothing is optimised: y is brought to the
-    teacher's size, inverted, and decoded by the grown generator (PaGoDA, section 5.2).
+    With a ``teacher``, one answer and nothing said of a search, nothing is optimised: y is brought
+    to the teacher's size, inverted, and decoded by the grown generator (PaGoDA, section 5.2).
 
     Args:
         generator: of the images that are wanted.
@@ -117,7 +117,8 @@ def super_resolve(
     factor = scale_of(tuple(x.shape[2:]), generator.resolution)
     observation = averaged(factor)
     start = None if teacher is None else inverted(teacher, x, labels, seed, keys)
-    if start is not None and search is None and langevin is None:
+    told = search is not None or langevin is not None or answers * restarts > 1
+    if start is not None and not told:
         with torch.no_grad():
             found = Edited(generator(start, labels)[:, None], start[:, None], 1)
     else:

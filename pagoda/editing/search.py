@@ -71,6 +71,7 @@ class Found:
     errors: Tensor
 
 
+@torch.enable_grad()
 def optimise(
     generator: Map, observe: Callable[[Tensor], Tensor], seen: Tensor, labels: Tensor,
     start: Tensor, *, search: Search, shell: Shell | None = None, keys: np.ndarray | None = None,
@@ -83,7 +84,7 @@ def optimise(
         observe: A.
         seen: y, (n, ...).
         labels: c, (n,).
-        start: (n, 3, b, b), latents to begin at; the answer is no worse than they are.
+        start: (n, 3, b, b), latents to begin at; in their shell, the answer is no worse.
         search: how.
         shell: norms that latents are kept to; None: any.
         keys: (n,) whole numbers, of the noise of each search; None: 0, 1, ...

@@ -102,7 +102,7 @@ def _stage(study: Study, variant: Variant) -> dict[str, Any]:
         "matrix": {"seed": [f"{seeds[:-1]}[0]}}"] if variant.once else seeds},
         "cmd": f"cd ../.. && python -m pagoda variant {study.name} {variant.name} "
                "--seed ${item.seed}",
-        "deps": [*_inputs(study, variant), *own, *_code("variant")],
+        "deps": [*_inputs(study, variant), *own, *_code(variant.stage)],
         "params": [{"../params.yaml": keys},
                    {"study.yaml": ["size", f"variants.{variant.name}"]}],
         "outs": [f"{_folder(study, variant)}/s${{item.seed}}"],

@@ -28,14 +28,18 @@ OWN = frozenset({"student", "grown", "cascade", "none"})
 FULL_SIZE = frozenset({"imagenet", "official"})
 """Profiles of the paper's own data and networks."""
 
-QUALITY, GROWTH, ROUND_TRIP, LATENTS, COST, STAGES, PARTS = (
-    "quality", "growth", "round-trip", "latents", "cost", "stages", "parts",
+QUALITY, GROWTH, ROUND_TRIP, LATENTS, RESTORED, TRANSFERRED, PATHS, COST, STAGES, PARTS = (
+    "quality", "growth", "round-trip", "latents", "restored", "transferred", "paths", "cost",
+    "stages", "parts",
 )  # fmt: skip
 GROUPS = {
     QUALITY: "distances and diversity",
     GROWTH: "growth checks",
     ROUND_TRIP: "round trip of the inversion",
     LATENTS: "inverted latents against the prior",
+    RESTORED: "inpainting and super-resolution",
+    TRANSFERRED: "class transfer",
+    PATHS: "interpolation",
     COST: "training and sampling",
     STAGES: "training by stage",
     PARTS: "one step by part",
@@ -70,6 +74,23 @@ _OTHERS = {
     "latent_ks_entries": Quantity("KS distance of entries ↓", LATENTS),
     "latent_ks_norms": Quantity("KS distance of norms ↓", LATENTS),
     "latent_neighbour_correlation": Quantity("Correlation of neighbours (0)", LATENTS),
+    "hole_psnr": Quantity("PSNR in the hole ↑", RESTORED, "dB"),
+    "whole_psnr": Quantity("PSNR ↑", RESTORED, "dB"),
+    "whole_ssim": Quantity("SSIM ↑", RESTORED),
+    "hole_distance": Quantity("Feature distance, hole ↓", RESTORED),
+    "whole_distance": Quantity("Feature distance ↓", RESTORED),
+    "consistency": Quantity("|A(x) − y| ↓", RESTORED, "RMS, pixels in [-1, 1]"),
+    "seam": Quantity("Jump at the seam (original: 0) ↓", RESTORED, "pixels in [-1, 1]"),
+    "diversity": Quantity("Diversity of answers ↑", RESTORED),
+    "best_hole_psnr": Quantity("PSNR in the hole, best answer ↑", RESTORED, "dB"),
+    "target_rate": Quantity("In the target class ↑", TRANSFERRED),
+    "source_rate": Quantity("In the source's class", TRANSFERRED),
+    "similarity": Quantity("Similarity to the source ↑", TRANSFERRED, "cosine of features"),
+    "kept_psnr": Quantity("PSNR to the source ↑", TRANSFERRED, "dB"),
+    "cycle_error": Quantity("There and back ↓", TRANSFERRED, _MSE),
+    "path_length": Quantity("Perceptual path length ↓", PATHS),
+    "path_norm": Quantity("Least norm over that of the ends (1)", PATHS),
+    "path_accuracy": Quantity("Frames in the class ↑", PATHS),
     "parameters": Quantity("Parameters", COST, "M", 1e-6),
     "seconds_per_image": Quantity("Time an image ↓", COST, "ms", 1e3),
     "sampling_flops": Quantity("Compute an image ↓", COST, "GFLOP", 1e-9),

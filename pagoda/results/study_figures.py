@@ -20,7 +20,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from pagoda.results import style
 from pagoda.results.blocks import Figure
-from pagoda.results.labels import OWN, PARTS, STAGES, generator_label, item_order, quantity
+from pagoda.results.labels import (
+    OWN,
+    PARTS,
+    PATHS,
+    RESTORED,
+    STAGES,
+    TRANSFERRED,
+    generator_label,
+    item_order,
+    quantity,
+)
 from pagoda.results.numbers import listed, t_interval
 from pagoda.results.studies import StudyCard, StudyResults
 from pagoda.rows import Row, grouped
@@ -34,7 +44,7 @@ _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||")  # in black 
 _LOG_FROM = 8.0  # largest over smallest value of a positive metric
 _PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
 _MAX_PANELS = 12
-_NOT_DRAWN = frozenset({STAGES, PARTS})  # the study's own picture shows them as bars
+_NOT_DRAWN = frozenset({STAGES, PARTS, RESTORED, TRANSFERRED, PATHS})  # others have more to say
 _TITLE = 31  # characters of a panel's title at full size
 _LONG = 34  # characters of an axis label that fit one line
 _COLUMNS = 10  # latents of a grid
@@ -203,9 +213,42 @@ def draw_same_latents(
         folder: of the picture.
         samples: images of the measurement that the first ones are shown of.
     """
-    lines = [(name, images) for name, block in blocks.items() for images in block]
+    lines = [(f"{name}, {images.shape[-1]}×{images.shape[-1]}", images)
+             for name, block in blocks.items() for images in block]  # fmt: skip
+    count, width = _draw_lines(lines, folder / "same_latents.png")
+    return Figure(
+        "same_latents.png",
+        f"The same {count} prior latents through the resolutions, by variant: the first {count} of "
+        f"{samples} samples, uncurated, one class a column, first training seed, evaluation seed "
+        "of the profile. Objects that stay where they are from row to row show growth without "
+        "drift.",
+        "Samples of every variant at every resolution, the same latents in the same columns",
+        width,
+    )
+
+
+def draw_edits(lines: Sequence[tuple[str, np.ndarray]], folder: Path, images: int) -> Figure:
+    """A row a way of editing, under the originals and what was seen of them; a column an image.
+
+    Args:
+        lines: by label, (n, 3, r, r) uint8 of the same images.
+        folder: of the picture.
+        images: of the measurement that the first ones are shown of.
+    """
+    count, width = _draw_lines(lines, folder / "edits.png")
+    return Figure(
+        "edits.png",
+        f"The first {count} of {images} held-out images, in the order of the data set, none "
+        "selected, and what became of them; first seed. A path has its frames in a row.",
+        "The same held-out images in the same columns, edited in a different way in every row",
+        width,
+    )
+
+
+def _draw_lines(lines: Sequence[tuple[str, np.ndarray]], path: Path) -> tuple[int, int]:
+    """How many pictures a line has, and the width of the file in CSS pixels."""
     count = min(_COLUMNS, *(len(images) for _, images in lines))
-    side = max(block[-1].shape[-1] for block in blocks.values())
+    side = max(images.shape[-1] for _, images in lines)
     with style.applied():
         size = count * _CELL, len(lines) * (_CELL + _GAP)
         figure = Drawing(figsize=size)
@@ -218,17 +261,8 @@ def draw_same_latents(
             strip = np.concatenate(list(large), axis=1)
             axis.imshow(strip, interpolation="nearest", aspect="equal")
             axis.axis("off")
-            axis.set_title(f"{name}, {images.shape[-1]}×{images.shape[-1]}", loc="left", pad=2)
-        width = style.save(figure, folder / "same_latents.png")
-    return Figure(
-        "same_latents.png",
-        f"The same {count} prior latents through the resolutions, by variant: the first {count} of "
-        f"{samples} samples, uncurated, one class a column, first training seed, evaluation seed "
-        "of the profile. Objects that stay where they are from row to row show growth without "
-        "drift.",
-        "Samples of every variant at every resolution, the same latents in the same columns",
-        width,
-    )
+            axis.set_title(name, loc="left", pad=2)
+        return count, style.save(figure, path)
 
 
 def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -> Figure:

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 
 from pagoda.results import labels
 from pagoda.results.blocks import Grid, Table, block_text, table
-from pagoda.results.labels import COST, GROUPS, LATENTS, OWN, PARTS, QUALITY, ROUND_TRIP, STAGES
+from pagoda.results.labels import (
+    COST,
+    GROUPS,
+    LATENTS,
+    OWN,
+    PARTS,
+    PATHS,
+    QUALITY,
+    RESTORED,
+    ROUND_TRIP,
+    STAGES,
+    TRANSFERRED,
+)
 from pagoda.results.numbers import CONFIDENCE, listed, mean_cell, references, short, t_interval
 from pagoda.results.studies import StudyCard, StudyResults
 from pagoda.rows import Row, grouped
@@ -20,6 +32,12 @@ _NOTES = {
     ROUND_TRIP: "Image, latent, image, along one grid. ",
     LATENTS: "KS: Kolmogorov-Smirnov distance, of entries to N(0, 1), of squared norms to the "
     "chi-square distribution. In brackets: of a standard normal. ",
+    RESTORED: "Held-out images, mean over images and answers; the best of several answers "
+    "apart. Distances are Euclidean, in the features of the evaluation's network; in the hole: the "
+    "rest is the original's. Evaluations of the teacher's posterior are the teacher's. ",
+    TRANSFERRED: "Classes by the evaluation's network, which no part of training saw, but which "
+    "was trained on the same images; rates by the rule of succession, (k + 1) / (n + 2). ",
+    PATHS: "Squared distance of features over that of places along the path. ",
     COST: "Training: the steps that the variant itself ran, up to this generator; what it shares "
     "with others or the main pipeline is not in it. Times vary between machines and runs, counts "
     "do not. ",
@@ -63,7 +81,7 @@ def _caption(study: StudyResults, group: str, rows: Sequence[Row]) -> str:
     """What a table or figure of a group shows: units, n, seeds, interval, protocol, provenance."""
     compared = [r for r in rows if r.reference and group == QUALITY]
     sampled = [r for r in rows if r.seed is not None or r.metric == "seconds_per_image"]
-    images = rows if group in (ROUND_TRIP, LATENTS) else sampled
+    images = rows if group in (ROUND_TRIP, LATENTS, TRANSFERRED, PATHS) else sampled
     seeds = listed(r.seed for r in rows if r.seed is not None)
     facts = [
         f"n {listed(f'{r.n:,}' for r in images)} images" if images else "",
@@ -174,7 +192,12 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
 
     optional = ("Resolution", _SPLIT.get(group, ""), "NFE", "Seeds")
     grid = Grid("Variant", *optional, optional=optional)
-    with_own = {r.variant for r in rows if r.generator in OWN}
+    whose = grouped((r for r in rows if r.generator != "real"), lambda r: r.variant)
+    with_own = {
+        v
+        for v, found in whose.items()
+        if any(r.generator in OWN for r in found) or len({r.generator for r in found}) > 1
+    }
     lines = grouped(rows, _line)
     for line in sorted(lines, key=order):
         size, variant, who, item = line

@@ -283,10 +283,12 @@ def _held(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     factor = (0.5 if claim.below == right else 2.0) * (1 + 0.01 * seed)
     rows = []
     for first, second in claim.pairs:
-        ours = claim.limit * factor if claim.effect == "ratio" else 0.5
+        ours = claim.limit * factor if claim.effect in ("ratio", "value") else 0.5
         step = 0.1 if claim.below == right else -0.1
         theirs = 1.0 if claim.effect == "ratio" else 0.5 - claim.limit + step * (1 + 0.1 * seed)
         rows += _at(claim, first, seed, ours, claim.generator)
+        if claim.effect == "value":
+            continue
         rows += _at(claim, second, seed, theirs, claim.against_generator or claim.generator)
     return rows
 

@@ -21,7 +21,7 @@ Steps = An[int | None, option("N", "Of the search; each is a call of the generat
 Rate = An[float, option("RATE", "Learning rate of the search.")]
 Restarts = An[int, option("N", "Searches an answer; the best counts.", min=1)]
 Answers = An[int, option("N", "Different answers to each image.", min=1)]
-Norm = An[str, option("NAME", "Norms of latents: cache, sphere or free.")]
+Norm = An[str, option("NAME", "Of latents: cache (its run's, or the sphere), sphere, free.")]
 Walk = An[bool, option(None, "Walk on by Langevin dynamics: answers differ more.", "--langevin")]
 
 

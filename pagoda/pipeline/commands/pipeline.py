@@ -124,12 +124,14 @@ def variant(
     variant: An[str, typer.Argument(help="One of its variants.")],
     seed: An[int, option("N", "Training seed.", min=0)],
 ) -> None:
-    """Train and measure one variant of a study with one seed."""
+    """Make and measure one variant of a study with one seed."""
     from pagoda.pipeline.stages.study_spec import load_study
 
     config, found = parameters(ctx), load_study(study)
     member = found.variant(variant)
-    if not others_ran():
+    if member.stage != "variant":
+        run_first(member.stage, config, found, member, seed)
+    elif not others_ran():
         run("variant", config, found, member, seed)
 
 

@@ -55,14 +55,19 @@ class Searched:
     langevin: bool = False
     norm: str = "cache"
 
-    def settings(self, generator: Generator) -> dict[str, Any]:
+    def settings(self, generator: Generator, always: bool = True) -> dict[str, Any]:
         """Arguments of :func:`pagoda.editing.edits.solve`.
 
+        Args:
+            generator: beside whose run's latents their norms are looked for.
+            always: search even if nothing was said of it.
+
         Raises:
-            PagodaError: an unknown norm, or no latents beside the generator to take it from.
+            PagodaError: an unknown norm, or a search that is none.
         """
-        given = self.steps is not None or self.langevin or self.answers > 1
-        search = Search(self.steps or Search.steps, self.lr) if given else None
+        several = self.langevin or self.answers * self.restarts > 1
+        wanted = always or several or self.steps is not None
+        search = Search(self.steps or Search.steps, self.lr) if wanted else None
         return {"search": search, "restarts": self.restarts, "answers": self.answers,
                 "langevin": Langevin() if self.langevin else None,
                 "shell": _shell(generator, self.norm)}  # fmt: skip
@@ -94,7 +99,7 @@ def super_resolve_files(common: Common, how: Searched, consistent: bool) -> None
     check_out(common.out)
     generator, teacher, label = _opened(common)
     images = read_images(common.images)
-    settings = how.settings(generator)
+    settings = how.settings(generator, always=False)
     began = time.perf_counter()
     edited = edits.super_resolve(generator, images, label, teacher=teacher, consistent=consistent,
                                  seed=common.seed, **settings)  # fmt: skip

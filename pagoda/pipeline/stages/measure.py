@@ -14,7 +14,6 @@ import torch
 from pagoda import artifacts
 from pagoda.config import VariantConfig
 from pagoda.config.paths import Paths
-from pagoda.config.revision import code_revision
 from pagoda.data.shards import open_rows
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor
@@ -28,15 +27,16 @@ from pagoda.evaluation.samplers import Draws, Sampler, one_step, super_resolved,
 from pagoda.evaluation.streaming import StoredImages, open_split
 from pagoda.pipeline.stages.compute import training_compute
 from pagoda.pipeline.stages.cost import sampling_costs
-from pagoda.pipeline.stages.device import device_name, pick_device
+from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
 from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.round_trip import round_trip_errors
 from pagoda.pipeline.stages.study_spec import Study, Variant
-from pagoda.rows import Row, to_json
+from pagoda.rows import Row
 
 METRICS = ("fd", "precision", "recall", "accuracy")
 _GRID = 16  # samples kept of each generator, the same latents for all
@@ -79,22 +79,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
         for name, at, calls, costs in sampling_costs(config, variant.counts, classes, device):
             rows += _rows(costs, n=config.evaluate.batch, generator=name, resolution=at, nfe=calls)
     failures = {str(s.side): _failures(rows, s.side) for s in samplers if s.name == "grown"}
-    facts: dict[str, Any] = {
-        "variant": variant.name,
-        "axis": None if variant.axis is None else float(variant.axis),
-        "training_seed": config.seed,
-        "base_res": config.base_res,
-        "features": features.fingerprint,
-        "revision": code_revision(),
-        "device": device_name(device),
-    }
-    identity = {"study": study.name, "variant": variant.name, "seed": config.seed,
-                "name": config.name}  # fmt: skip
-    with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
-        tree = {"rows": to_json(dataclasses.replace(r, **facts) for r in rows)}
-        artifacts.write_json(out / "rows.json", tree | {"failures": failures})
-        for name, grid in grids.items():
-            np.save(out / f"{name}.npy", grid)
+    write_measurement(config, study, variant, rows, failures, grids)
 
 
 def variant_samplers(

@@ -17,12 +17,16 @@ from pagoda.config.paths import Paths
 from pagoda.config.revision import code_revision
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
+from pagoda.results.labels import generator_label
 from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
-from pagoda.results.study_figures import draw_parts, draw_same_latents
+from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_latents
 from pagoda.results.study_tables import write_summary
 from pagoda.rows import Row
 
-_FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "cost.png")
+_FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "edits.png",
+          "cost.png")  # fmt: skip
+
+_EDIT = "edit-"  # name of a line of the picture of edits
 
 Measured = dict[tuple[str, int], Artifact]
 """By variant and seed."""
@@ -47,6 +51,7 @@ def run(config: Config, study: Study) -> None:
     folder = study_folder(config.name, study.name)
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         figures = _same_latents(study, measured, config, partial)
+        figures += _edits(study, measured, config, partial)
         if any(row.metric.startswith("part_seconds") for row in rows):
             labels = {variant.name: variant.label for variant in study.variants.values()}
             figures.append(draw_parts(rows, labels, partial))
@@ -111,6 +116,7 @@ def _same_latents(study: Study, measured: Measured, config: Config, folder: Path
     for variant in study.variants.values():
         artifact = measured[variant.name, study.seeds(config, variant)[0]]
         kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
+        kept = (n for n in kept if not n.startswith(_EDIT))
         names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
         own = [n for n in names if not n.startswith("samples-teacher-")]
         if len(names) > 1:
@@ -118,3 +124,15 @@ def _same_latents(study: Study, measured: Measured, config: Config, folder: Path
             grids = {variant.label: own, f"{variant.label}: teacher": teachers}
             blocks |= {k: [artifact.array(n) for n in v] for k, v in grids.items() if v}
     return [draw_same_latents(blocks, folder, config.studies.samples)] if blocks else []
+
+
+def _edits(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:
+    """Held-out images and what became of them; first seed, not selected."""
+    lines = []
+    for variant in study.variants.values():
+        artifact = measured[variant.name, study.seeds(config, variant)[0]]
+        for file in sorted(n for n in artifact.manifest["files"] if n.startswith(_EDIT)):
+            name = file.removesuffix(".npy")
+            label = generator_label(name.split("-", 2)[2]).lower()
+            lines.append((f"{variant.label}: {label}", artifact.array(name)))
+    return [draw_edits(lines, folder, config.studies.edit.images)] if lines else []

@@ -47,6 +47,9 @@ class Step:
     makes: tuple[str, ...] = ()
 
 
+EDITS = ("inpaint", "super_resolve", "transfer", "interpolate")
+"""Steps that use what the main pipeline has made, by a stage of their own."""
+_EDIT = Step(("studies.edit",), ("teacher", "latents", "gen/base", "gen/above", "data/above"))
 _GROWTH = ("latents", "gen/base", "data/above")
 STEPS = {
     "teacher": Step(("diffusion", "teacher"), ("data/base",), ("teacher",)),
@@ -63,9 +66,11 @@ STEPS = {
     "cascade": Step(
         ("diffusion", "teacher"), ("data/base", "teacher", "data/above"), ("sr/above",)
     ),
+    **dict.fromkeys(EDITS, _EDIT),
 }  # fmt: skip
 """``score_teacher`` measures a teacher that another made. ``grow_each`` grows the main pipeline's
-generators, each by one doubling; ``grow`` grows the variant's own, doubling by doubling."""
+generators, each by one doubling; ``grow`` grows the variant's own, doubling by doubling.
+:data:`EDITS` train nothing and make nothing that others read (:mod:`.measure_edits`)."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,21 @@ class Variant:
     name: str = ""
 
     @property
+    def stage(self) -> str:
+        """The stage that makes and measures it."""
+        return "measure_edits" if set(self.steps) & set(EDITS) else "variant"
+
+    @property
     def methods(self) -> dict[str, Any]:
         """By section the method that it chooses."""
         keys = {section: f"{section}.method" for section in BY_METHOD}
         return {section: self.set[key] for section, key in keys.items() if key in self.set}
 
     def checks(self, at: str) -> Iterator[Check]:
-        """Only what trains has images."""
+        """Only what trains has images; what edits does not train."""
+        edits = [step in EDITS for step in self.steps]
+        yield (all(edits) or not any(edits), f"{at}steps", list(self.steps),
+               "of training or of edits, not both")  # fmt: skip
         for section in self.images:
             yield section in _TRAINED, f"{at}images", section, "one of " + ", ".join(_TRAINED)
 
