@@ -238,7 +238,7 @@ class EditConfig:
     mask: str = opt("what inpainting hides", choices=("centre", "half", "random"))
     steps: int = opt("of a search for a latent", ge=1)
     lr: float = opt("of a search", gt=0)
-    restarts: int = opt("searches an inpainted image, one from the inverted latent", ge=1)
+    restarts: int = opt("searches an inpainted image", ge=1)
     several: int = opt("images that get several answers; 0: none", ge=0)
     answers: int = opt("answers to each of them", ge=2)
     walk_steps: int = opt("of Langevin dynamics, after the search", ge=1)

@@ -31,7 +31,7 @@ def inpaint(
     mask: An[Path, option("FILE", "White: what is kept; black: the holes.")],
     out: Out,
     label: Class,
-    teacher: Teacher = None,
+    teacher: An[Path | None, option("FOLDER", "Begin a search at the latent it inverts.")] = None,
     steps: Steps = None,
     lr: Rate = 0.1,
     restarts: Restarts = 2,

@@ -80,7 +80,7 @@ def inpaint_files(common: Common, how: Searched, mask: Path, seam: int, paste: b
         PagodaError: one line; nothing is written then.
     """
     check_out(common.out)
-    generator, teacher, label = _opened(common)
+    generator, teacher, label = _opened(common, needed=False)
     images = read_images(common.images, generator.resolution)
     kept = read_mask(mask, generator.resolution)
     settings = how.settings(generator)
@@ -220,12 +220,15 @@ def _opened_image(file: Path) -> Image.Image:
         raise PagodaError(f"{file} is no PNG, JPEG, WebP or BMP that can be read") from error
 
 
-def _opened(common: Common) -> tuple[Generator, Teacher, int]:
-    """Generator, its teacher, and the number of the images' class."""
+def _opened(common: Common, needed: bool = True) -> tuple[Generator, Teacher | None, int]:
+    """Generator, its teacher (where it is needed, or named), and number of the images' class."""
     device = pick_device()
     generator = load(common.source, device)
     if not isinstance(generator, Generator):
         raise PagodaError(f"{common.source} is a teacher; edits are made with a generator")
+    label = generator.numbers([_class(common.label)])[0]
+    if common.teacher is None and not needed:
+        return generator, None, label
     beside = None if common.teacher is not None else teacher_beside(generator.artifact)
     path = beside.path if beside else common.teacher
     if path is None:
@@ -242,7 +245,7 @@ def _opened(common: Common) -> tuple[Generator, Teacher, int]:
             f"{path} is no teacher of {common.source}, whose latents have {generator.base_res} "
             f"pixels a side and which knows {generator.num_classes} classes"
         )
-    return generator, teacher, generator.numbers([_class(common.label)])[0]
+    return generator, teacher, label
 
 
 def _class(text: str) -> int | str:

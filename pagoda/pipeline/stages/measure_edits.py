@@ -83,11 +83,11 @@ def inpainted(held: Held) -> Found:
     x, section = held.images, held.section
     kept = boxes(section.mask, len(x), held.resolution, held.config.seed).to(x)
     observation, seen, labels = masked(kept), x * kept, held.labels
-    told = {"teacher": held.teacher, "shell": held.shell, **held.own}
 
     def searched() -> tuple[Tensor, int]:
         found = edits.inpaint(held.generator, x, kept, labels, search=held.search, paste=False,
-                              restarts=section.restarts, **told)  # fmt: skip
+                              restarts=section.restarts, shell=held.shell,
+                              **held.own)  # fmt: skip
         return found.images[:, 0], found.calls
 
     def raw_once() -> tuple[Tensor, int]:
@@ -295,7 +295,7 @@ def _several(held: Held, kept: Tensor) -> list[Row]:
 
     def walked() -> tuple[Tensor, int]:
         found = edits.inpaint(
-            held.generator, x, m, labels, teacher=held.teacher, shell=held.shell, answers=k,
+            held.generator, x, m, labels, shell=held.shell, answers=k,
             search=held.search, langevin=how, seed=held.config.seed, keys=held.keys[:n],
         )  # fmt: skip
         return found.images.flatten(0, 1), found.calls
