@@ -259,11 +259,7 @@ class Teacher(Model):
     ) -> np.ndarray:  # fmt: skip
         """Images of every seed in every class, class by class.
 
-        Arguments as of :meth:`Generator.sample`, and those of a call.
-
-        Returns:
-            (classes * seeds, 3, b, b) uint8.
-        """
+        Arguments as of :meth:`Generator.sample`, and those of a call; (n, 3, b, b) uint8."""
         draws = self.draws(classes, seeds, truncation)
         return _read(self.sampler(draws, steps=steps, guidance=guidance))
 
@@ -286,9 +282,8 @@ class Teacher(Model):
         Args:
             images: (n, 3, b, b), uint8 or float in [-1, 1].
             labels: class numbers (n,), or one for all.
-            keys: (n,) whole numbers, of the noise that is added first where the settings say so;
-                None: 0, 1, ...
-            run_seed: of that noise.
+            keys: (n,) whole numbers, None: 0, 1, ...; with ``run_seed`` the seeds of the noise that
+                is added first where the settings say so.
             settings: in place of those of :attr:`inversion`: ``steps``, ``solver``, ``noise`` (its
                 standard deviation), ``clamp`` (the denoiser to [-1, 1]), ``guidance``.
 
