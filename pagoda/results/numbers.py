@@ -130,6 +130,6 @@ def provenance(rows: Sequence[Row]) -> str:
     return (
         f"{'Seed' if len({r.seed for r in rows}) == 1 else 'Seeds'} "
         f"{listed(r.seed for r in rows)}. Compared with {references(rows)}. "
-        f"Features {listed(short(r.features) for r in rows)}. "
+        f"Features {listed(short(r.features) for r in rows if r.features)}. "
         f"Code {listed(f'`{r.revision}`' for r in rows)}, on {listed(r.device for r in rows)}."
     )
