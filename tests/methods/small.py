@@ -143,6 +143,20 @@ def given(case: Case, dtype: torch.dtype = torch.float32, dropout: float = 0.0) 
     )  # fmt: skip
 
 
+def flat(brightness: float) -> ImageBatches:
+    """Images of one brightness, of every class."""
+    stores = [np.full((8, 3, 8, 8), round((brightness + 1) * 127.5), np.uint8)]
+    return ImageBatches(stores=stores, labels=np.arange(8) % CLASSES, device=CPU)
+
+
+def off(generator: nn.Module, brightness: float) -> float:
+    """How far the mean colour of 64 samples is from a brightness, at most over the channels."""
+    z = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 3, 8, 8), np.float32))
+    with torch.no_grad():
+        made = generator(z, torch.arange(64) % CLASSES)
+    return float((made.mean((0, 2, 3)) - brightness).abs().max())
+
+
 def section(case: Case, /, **settings: Any) -> Any:
     """The method's section, read as from a file; dotted keys."""
     tree: dict[str, Any] = {}
