@@ -13,11 +13,10 @@ from typing import Any
 
 from pagoda.artifacts import MANIFEST, open_artifact, peek
 from pagoda.errors import PagodaError, first_line
-from pagoda.provenance import EXPORTED
+from pagoda.provenance import EXPORTED, ONNX, PROGRAM, README, SHEET
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_BESIDE = {".gitattributes", "README.md", "samples.png"}  # of any repository, or replaceable
-_GRAPHS = ["model.onnx", "model.pt2"]
+_BESIDE = {".gitattributes", README, SHEET}  # of any repository, or replaceable
 
 
 def is_name(text: str) -> bool:
@@ -109,7 +108,7 @@ def push(folder: Path, name: str, private: bool = False) -> str:
                 f"{name} holds {min(there)}, which pagoda did not write; choose another"
             )
         api.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=_GRAPHS,
+            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=[ONNX, PROGRAM],
             commit_message=f"pagoda export, {manifest['fingerprint'][:12]}",
         )  # fmt: skip
     except PagodaError:

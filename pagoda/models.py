@@ -24,9 +24,9 @@ from torch.overrides import TorchFunctionMode
 from pagoda import hub
 from pagoda.artifacts import KINDS as ARTIFACTS
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
-from pagoda.data.noise import standard_normal
-from pagoda.data.pixels import to_float
-from pagoda.diffusion.solver import edm_grid, guided, invert
+from pagoda.data.noise import dithered, standard_normal
+from pagoda.data.pixels import as_float
+from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
 from pagoda.errors import PagodaError
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
 from pagoda.networks import denoiser, generator
@@ -300,14 +300,10 @@ class Teacher(Model):
         start = how["noise"] or sigma["sigma_min"]
         if how["noise"]:
             of = np.arange(len(x)) if keys is None else np.asarray(keys)
-            noise = standard_normal(run_seed, of, tuple(x.shape[1:]), "invert")
-            x = x + how["noise"] * torch.from_numpy(noise).to(x)
+            x = dithered(x, how["noise"], run_seed, of)
         grid = edm_grid(how["steps"], start, sigma["sigma_max"], sigma["rho"])
         network = guided(self.network, how["guidance"])
-
-        def solve(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
-            out = network(x, sigma, y)
-            return out.clamp(-1, 1) if how["clamp"] else out
+        solve = clamped(network) if how["clamp"] else network
 
         def call(x: Tensor, y: Tensor) -> Tensor:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -324,10 +320,7 @@ class Teacher(Model):
                 f"images are of shape {tuple(x.shape)}; {self.artifact.path} takes "
                 f"(n, 3, {side}, {side}): cut or shrink them to {side} pixels a side first"
             )
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise PagodaError(f"images are {x.dtype}; they are uint8, or float in [-1, 1]")
-        x = x.to(self.device)
-        return to_float(x) if x.dtype == torch.uint8 else x.float()
+        return as_float(x, self.device)
 
     def _check_guidance(self, guidance: float) -> None:
         if guidance != 1 and not self.card.get("label_dropout"):

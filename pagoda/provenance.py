@@ -12,6 +12,11 @@ from pagoda.errors import PagodaError
 EXPORTED = "exported"
 """In the configuration of an exported model's manifest: checksums of what lies beside it."""
 
+README, SHEET = "README.md", "samples.png"
+"""What lies beside an exported model and may be edited."""
+PROGRAM, ONNX = "model.pt2", "model.onnx"
+"""Its graphs."""
+
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""
 

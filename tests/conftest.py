@@ -36,6 +36,24 @@ def _reproducible() -> None:
         torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run of :mod:`tests.tiny_run`, to be read."""
+    from tests.tiny_run import make_run
+
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder)
+    return folder
+
+
+@pytest.fixture
+def linked_run(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder that sees that run."""
+    (tmp_path / "runs").symlink_to(tiny_run / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture
 def tiny_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     """``tiny_config(**{"teacher.optim.batch": 8})``: a tiny experiment in an empty folder.

@@ -17,15 +17,15 @@ from pagoda.errors import PagodaError
 from pagoda.hub import push
 from pagoda.pipeline.stages import export
 from tests.hub_server import Hub, local_hub
-from tests.tiny_run import GEN, TEACHER, make_run
+from tests.tiny_run import GEN, TEACHER
 
 FILES = {"README.md", "card.json", "manifest.json", "model.safetensors", "samples.png"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
+def made(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "runs").symlink_to(tiny_run / "runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         export.run(export.Request(GEN, Path("out")))

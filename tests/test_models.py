@@ -17,20 +17,13 @@ from pagoda.data.store import open_images
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.evaluation.samplers import Draws, one_step
 from pagoda.models import Generator, Teacher
-from tests.tiny_run import GEN, TEACHER, make_run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
-    return folder
+from tests.tiny_run import GEN, TEACHER
 
 
 @pytest.fixture
-def run(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(made)
-    return made
+def run(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny_run)
+    return tiny_run
 
 
 def generator(path: str = GEN) -> Generator:

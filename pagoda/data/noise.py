@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def standard_normal(
@@ -29,3 +33,11 @@ def standard_normal(
         bits = np.random.Philox(key=key, counter=[0, 0, 0, int(index)])
         np.random.Generator(bits).standard_normal(out=row, dtype=np.float32)
     return out.reshape(len(indices), *shape)
+
+
+def dithered(images: Tensor, size: float, seed: int, keys: np.ndarray) -> Tensor:
+    """Images with noise of standard deviation ``size``, that of each a function of seed and key."""
+    import torch
+
+    noise = standard_normal(seed, keys, tuple(images.shape[1:]), "invert")
+    return images + size * torch.from_numpy(noise).to(images)

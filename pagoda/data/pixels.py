@@ -13,6 +13,18 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
+def as_float(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 images, or float ones already, as float32 in [-1, 1] on a device.
+
+    Raises:
+        PagodaError: images of another type.
+    """
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise PagodaError(f"images are {images.dtype}; they are uint8, or float in [-1, 1]")
+    images = images.to(device)
+    return to_float(images) if images.dtype == torch.uint8 else images.float()
+
+
 def to_uint8(x: Tensor, made_by: str = "the network") -> Tensor:
     """Float in [-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even, clamped to 0..255.
 

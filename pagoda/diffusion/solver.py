@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from pagoda.diffusion.edm import ramp
 from pagoda.errors import PagodaError
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -35,9 +36,8 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
             f"{sigma_max:g} with rho = {rho:g}; it needs 2 levels or more, 0 < sigma_min < "
             "sigma_max and rho > 0, all finite"
         )
-    i = torch.arange(steps, dtype=torch.float64)
-    top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    levels = (top + i / (steps - 1) * (bottom - top)) ** rho
+    at = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    levels = ramp(at, sigma_max, sigma_min, rho)
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
 
@@ -66,6 +66,11 @@ def guided(denoiser: Denoiser, weight: float) -> Denoiser:
         return weight * denoiser(x, sigma, labels) + (1 - weight) * denoiser(x, sigma, None)
 
     return mixed
+
+
+def clamped(denoiser: Denoiser) -> Denoiser:
+    """The denoiser, its images clamped to [-1, 1]."""
+    return lambda x, sigma, labels: denoiser(x, sigma, labels).clamp(-1, 1)
 
 
 def integrate(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pagoda.data.noise import standard_normal
-from pagoda.data.pixels import to_float
+from pagoda.data.pixels import as_float
 from pagoda.editing.latents import Shell, slerp
 from pagoda.editing.observations import (
     Observation,
@@ -305,10 +305,7 @@ def as_images(images: Array, side: int | None, device: torch.device) -> Tensor:
     ):
         wanted = f"(n, 3, {side}, {side})" if side else "(n, 3, r, r)"
         raise PagodaError(f"images are of shape {tuple(x.shape)}; {wanted} is needed")
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise PagodaError(f"images are {x.dtype}; they are uint8, or float in [-1, 1]")
-    x = x.to(device)
-    return to_float(x) if x.dtype == torch.uint8 else x.float()
+    return as_float(x, device)
 
 
 def scale_of(small: tuple[int, ...], large: int) -> int:

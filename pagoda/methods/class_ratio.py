@@ -274,6 +274,7 @@ def _network(trunk: UNetTrunk, sigma_data: float) -> nn.Module:
     from torch import nn
 
     from pagoda.diffusion.edm import scalings
+    from pagoda.networks.layers import MeanLogit
 
     class RatioNetwork(nn.Module):
         """x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,)."""
@@ -282,17 +283,12 @@ def _network(trunk: UNetTrunk, sigma_data: float) -> nn.Module:
             super().__init__()
             self.trunk = copy.deepcopy(trunk).requires_grad_(True)
             self.trunk.decoder = nn.ModuleList()
-            width = trunk.spec.channels * trunk.spec.channel_mult[-1]
-            self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(),
-                                      nn.Linear(width, 1))  # fmt: skip
+            self.head = MeanLogit(trunk.spec.channels * trunk.spec.channel_mult[-1])
 
         def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
             s = scalings(sigma, sigma_data)
             emb = self.trunk.embed(s.c_noise, labels)
-            h = self.trunk.stem(s.c_in[:, None, None, None] * x)
-            for stage in (*self.trunk.encoder, *self.trunk.middle):
-                h = stage(h, emb)
-            logits: Tensor = self.head(h.mean((2, 3)))[:, 0]
+            logits: Tensor = self.head(self.trunk.innermost(s.c_in[:, None, None, None] * x, emb))
             return logits
 
     return RatioNetwork()

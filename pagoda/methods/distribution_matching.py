@@ -222,15 +222,15 @@ def build_critic(teacher: Denoiser, seed: int) -> nn.Module:
     import torch
     from torch import nn
 
+    from pagoda.networks.layers import MeanLogit
+
     class Critic(nn.Module):
         """A denoiser, and the logit of a noisy image being real."""
 
         def __init__(self) -> None:
             super().__init__()
             self.denoiser = teacher.requires_grad_(True)
-            width = teacher.spec.channels * teacher.spec.channel_mult[-1]
-            self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(),
-                                      nn.Linear(width, 1))  # fmt: skip
+            self.head = MeanLogit(teacher.spec.channels * teacher.spec.channel_mult[-1])
 
         def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
             """x (n, 3, r, r), sigma (n,), labels (n,) -> denoised images."""
@@ -241,10 +241,7 @@ def build_critic(teacher: Denoiser, seed: int) -> nn.Module:
             """As above -> (n,)."""
             s, trunk = self.denoiser.scalings(x, sigma), self.denoiser.net.trunk
             emb = trunk.embed(s.c_noise.flatten(), labels)
-            h = trunk.stem(s.c_in * x)
-            for stage in (*trunk.encoder, *trunk.middle):
-                h = stage(h, emb)
-            found: Tensor = self.head(h.mean((2, 3)))[:, 0]
+            found: Tensor = self.head(trunk.innermost(s.c_in * x, emb))
             return found
 
     with torch.random.fork_rng(devices=[]):

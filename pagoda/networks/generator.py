@@ -93,7 +93,7 @@ class Generator(nn.Module):
 
         With ``fine`` (n,), levels above the resolution ``above`` see that class instead.
         """
-        sigma = z.new_full((len(z),), self.sigma_max)
+        sigma = z.new_full(z.shape[:1], self.sigma_max)
         s = scalings(sigma, self.sigma_data)
         emb = self.trunk.embed(s.c_noise, labels)
         h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)

@@ -154,6 +154,20 @@ class Head(nn.Sequential):
         super().__init__(GroupNorm(channels, min_group), nn.SiLU(), to_rgb)
 
 
+class MeanLogit(nn.Sequential):
+    """One logit an image, of the mean of its features over positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(n, width, r, r) -> (n,)."""
+        logits: Tensor = super().forward(h.mean((2, 3)))
+        return logits[:, 0]
+
+
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """(n,) -> (n, dim): cosines, then sines, of t / max_period^(i / (dim / 2))."""
     half, t = dim // 2, at_least_float32(t)

@@ -161,6 +161,13 @@ class UNetTrunk(nn.Module):
             emb = emb + self.label(labels.clamp(min=0)) * known
         return F.silu(emb)
 
+    def innermost(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (n, 3, r, r), emb from :meth:`embed` -> features at the lowest resolution."""
+        h = self.stem(x)
+        for stage in (*self.encoder, *self.middle):
+            h = stage(h, emb)
+        return h
+
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (n, 3, r, r), emb from :meth:`embed` -> (n, out_channels, r, r)."""
         h = self.stem(x)

@@ -16,33 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from pagoda.diffusion.edm import scalings
 from pagoda.errors import PagodaError, first_line
 from pagoda.networks.generator import Generator
-from pagoda.networks.layers import at_least_float32
 
 _MOST = 1 << 16  # images a call
-
-
-class OneStep(nn.Module):
-    """A generator's forward pass with a noise level for the whole batch, whose size stays open."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """As :meth:`pagoda.networks.generator.Generator.forward`."""
-        g = self.generator
-        s = scalings(latents.new_full((1,), g.sigma_max), g.sigma_data)
-        emb = g.trunk.embed(s.c_noise, labels)
-        h = g.trunk(s.c_in[:, None, None, None] * g.sigma_max * latents, emb)
-        for level in g.levels:
-            h = level(h, emb)
-        return at_least_float32(g.head(h)) * g.output_scale
 
 
 def example(network: Any, n: int) -> dict[str, Tensor]:
@@ -57,12 +37,11 @@ def example(network: Any, n: int) -> dict[str, Tensor]:
 
 def traced(network: Any) -> ExportedProgram:
     """The graph of a generator or a denoiser on the CPU, in eval mode."""
-    module = OneStep(network) if isinstance(network, Generator) else network
     batch = Dim("batch", min=1, max=_MOST)
     inputs = tuple(example(network, 2).values())
     with _quiet():
         shapes = tuple({0: batch} for _ in inputs)
-        return torch.export.export(module.eval(), inputs, dynamic_shapes=shapes)
+        return torch.export.export(network.eval(), inputs, dynamic_shapes=shapes)
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:

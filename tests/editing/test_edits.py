@@ -27,17 +27,15 @@ from pagoda.editing.posterior import Langevin
 from pagoda.editing.search import Search
 from pagoda.errors import PagodaError
 from pagoda.models import Generator, Teacher
-from tests.tiny_run import GEN, TEACHER, make_run
+from tests.tiny_run import GEN, TEACHER
 
 FEW = Search(4)
 LABELS = [3, 1]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
-    return folder
+def run(tiny_run: Path) -> Path:
+    return tiny_run
 
 
 @pytest.fixture(scope="module")

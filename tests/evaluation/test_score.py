@@ -32,54 +32,21 @@ from pagoda.evaluation.metrics.statistics import feature_moments
 from pagoda.networks.generator import Generator
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages import score
-from pagoda.pipeline.stages.score import Features, Request, Source
+from pagoda.pipeline.stages.score import Features, Source
 from pagoda.results.evaluations import evaluations_table
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.evaluation.pictures import pictures, write_folder, write_zip
-
-_NET = """
-import torch
-generator = torch.Generator().manual_seed(0)
-matrix = torch.randn(3 * 6 * 6, 12, generator=generator)
-head = torch.randn(12, 4, generator=generator)
-
-def embed(images):
-    small = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 6)
-    features = torch.relu(small.flatten(1) @ matrix)
-    return features, features @ head
-"""
+from tests.evaluation.requests import CUSTOM, NET, SMALL, embedded, request, values
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "scorenet.py").write_text(_NET)
+    (tmp_path / "scorenet.py").write_text(NET)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_zip(tmp_path / "real.zip", pictures(90, seed=1))
     write_folder(tmp_path / "made", pictures(70, seed=2))
     return tmp_path
-
-
-CUSTOM = Features("custom:scorenet:embed", batch=16)
-SMALL = Settings(neighbours=3, splits=2, subsets=5, subset_size=20)
-
-
-def request(**changes: Any) -> Request:
-    plain = Request(Source(Path("made")), CUSTOM, Path("real.zip"), metrics="fd,kd,prdc,score",
-                    settings=SMALL, out=Path("out.json"))  # fmt: skip
-    return dataclasses.replace(plain, **changes)
-
-
-def embedded(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    import scorenet
-
-    features, logits = scorenet.embed(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    return features.numpy(), logits.numpy()
-
-
-def values(tree: dict[str, Any] | None) -> dict[str, float]:
-    assert tree is not None
-    return {row["metric"]: row["value"] for row in tree["rows"]}
 
 
 def test_few_images_are_scored_from_their_features(
@@ -152,7 +119,7 @@ def test_extrapolation_and_discrepancy_are_those_of_the_features(folder: Path) -
 
 def test_only_clip_makes_a_cmmd(folder: Path) -> None:
     """The name of the extractor says so; features are brought to unit length."""
-    Path("clip.py").write_text(_NET, encoding="utf-8")
+    Path("clip.py").write_text(NET, encoding="utf-8")
     clip = dataclasses.replace(CUSTOM, extractor="custom:clip:embed")
     (row,) = (score.run(request(features=clip, metrics="cmmd")) or {"rows": []})["rows"]
     sets = (embedded(pictures(n, seed=s))[0] for n, s in ((90, 1), (70, 2)))

@@ -17,7 +17,7 @@ from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import report
 from pagoda.results import curves, grids
-from pagoda.results.experiment import History, read_experiment, read_history
+from pagoda.results.experiment import Experiment, History, read_experiment, read_history
 from pagoda.results.page import inline
 from pagoda.results.report import write_report
 from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
@@ -106,13 +106,19 @@ def test_an_old_report_stays_until_the_new_one_is_whole(
         write_report(experiment, metrics / "b32", metrics)
 
 
+def small_experiment(folder: Path, patch: pytest.MonkeyPatch) -> Experiment:
+    """One resolution, read back from an empty working folder."""
+    patch.chdir(folder)
+    config = make_config(base_res=32)
+    write_experiment(config, columns=1)
+    return read_experiment(config)
+
+
 def test_a_report_shows_no_real_image_where_terms_forbid_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = make_config(base_res=32)
-    write_experiment(config, columns=1)
-    experiment = read_experiment(config)
+    experiment = small_experiment(tmp_path, monkeypatch)
+    config = experiment.config
     hidden = dataclasses.replace(config, report=ReportConfig(real_images=False))
     folder = Paths(config).report
     for shown in (config, hidden):
@@ -126,10 +132,8 @@ def test_a_report_shows_no_real_image_where_terms_forbid_it(
 def test_a_report_tells_how_many_settings_were_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = make_config(base_res=32)
-    write_experiment(config, columns=1)
-    experiment = read_experiment(config)
+    experiment = small_experiment(tmp_path, monkeypatch)
+    config = experiment.config
     for tried, told in ((None, False), (13, True)):
         report = dataclasses.replace(config.report, settings_tried=tried)
         shown = dataclasses.replace(experiment, config=dataclasses.replace(config, report=report))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pagoda import outputs
@@ -25,9 +23,9 @@ from pagoda.errors import PagodaError
 from pagoda.models import Generator, Teacher, load
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line
+from pagoda.pipeline.stages.sample import is_ours, write_picture
 from pagoda.provenance import latents_beside, teacher_beside
 
-ABOUT = "pagoda"  # under which a picture says what it shows
 _MOST = 1 << 24  # pixels of a file
 NORMS = "cache", "sphere", "free"
 
@@ -152,7 +150,7 @@ def check_out(out: Path) -> None:
     if out.suffix != ".png":
         raise PagodaError(f"--out {out}; it is a picture, FILE.png")
     outputs.check_file(out)
-    if out.exists() and not _is_ours(out):
+    if out.exists() and not is_ours(out):
         raise PagodaError(f"{out} is not of pagoda's making, so it stays; choose another place")
 
 
@@ -268,20 +266,9 @@ def _write(common: Common, edited: Edited, began: float, about: dict[str, Any]) 
     seconds = time.perf_counter() - began
     n, k, _, height, width = images.shape
     whole = images.permute(0, 3, 1, 4, 2).reshape(n * height, k * width, 3)
-    facts = PngInfo()
     given = {"source": common.source, "images": [str(f) for f in common.images],
              "class": common.label, "seed": common.seed, "calls": edited.calls}  # fmt: skip
-    facts.add_itxt(ABOUT, json.dumps(about | given))
-    with outputs.new_file(common.out) as partial:
-        Image.fromarray(whole.numpy()).save(partial, "PNG", optimize=True, pnginfo=facts)
+    write_picture(common.out, Image.fromarray(whole.numpy()), about | given)
     answers = f"{n} x {k} pictures of {width} x {height} pixels"
     calls = f"{edited.calls} call{'s' * (edited.calls > 1)} of the generator"
     log_line(f"{common.out}: {answers} in {seconds:.2f} s, {calls} an answer")
-
-
-def _is_ours(file: Path) -> bool:
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            return ABOUT in image.info
-    except (OSError, SyntaxError, ValueError):
-        return False

@@ -16,13 +16,11 @@ from pagoda.artifacts import CARD_FILE, MANIFEST, MODEL_FILE, peek, sha256
 from pagoda.errors import PagodaError
 from pagoda.models import KINDS, Generator, Teacher, load
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.provenance import EXPORTED, provenance
+from pagoda.provenance import EXPORTED, ONNX, PROGRAM, README, SHEET, provenance
 from pagoda.results import grids
 from pagoda.results.model_card import model_card
 from pagoda.weights import graphs
 
-README, SHEET = "README.md", "samples.png"
-PROGRAM, ONNX = "model.pt2", "model.onnx"
 PARITY = 1e-4  # by which a graph may differ from the network, of images in [-1, 1]
 _SHOWN = 8  # classes and seeds of the sheet
 

@@ -88,7 +88,8 @@ class Held:
 
     def read(self, rows: list[int]) -> np.ndarray:
         """Held-out images, uint8, in the order asked for."""
-        return np.stack([np.array(open_images(self.data, "test")[i]) for i in rows])
+        images = open_images(self.data, "test")
+        return np.stack([np.array(images[i]) for i in rows])
 
     def prior(self, stream: str = "prior", keys: Sequence[int] | None = None) -> Tensor:
         """A latent of the prior for each image, or each key."""

@@ -19,11 +19,11 @@ from torch import Tensor
 from pagoda import artifacts, distributed
 from pagoda.config import Config, InvertConfig
 from pagoda.config.paths import Paths
-from pagoda.data.noise import standard_normal
+from pagoda.data.noise import dithered
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import Images, open_images
-from pagoda.diffusion.solver import edm_grid, guided, invert, nfe, sample
+from pagoda.diffusion.solver import clamped, edm_grid, guided, invert, nfe, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.outputs import new_file
@@ -212,16 +212,12 @@ class Inverter:
     def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
         self.config, self.section, self.device = config, config.invert, device
         self.grid = self._grid(config.diffusion.sigma_min)
-        self._net = guided(denoiser, self.section.guidance)
+        network = guided(denoiser, self.section.guidance)
+        self.denoiser = clamped(network) if self.section.clamp else network
 
     def _grid(self, start: float) -> Tensor:
         schedule = self.config.diffusion
         return edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
-
-    def denoiser(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """The teacher, clamped to [-1, 1] if the configuration says so."""
-        out = self._net(x, sigma, labels)
-        return out.clamp(-1, 1) if self.section.clamp else out
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
@@ -233,8 +229,7 @@ class Inverter:
         grid = self.grid
         if start := self.section.noise:
             grid = self._grid(start)
-            noise = standard_normal(self.config.seed, keys, tuple(x.shape[1:]), "invert")
-            x = x + start * torch.from_numpy(noise).to(x)
+            x = dithered(x, start, self.config.seed, keys)
         with autocast(self.device, self.section.precision):
             z = invert(self.denoiser, x, grid, labels, self.section.solver)
         return z if self.section.units == "raw" else z / grid[0].item()

@@ -107,7 +107,7 @@ def check_out(out: Path) -> None:
         outputs.check_folder(out, _stranger)
         return
     outputs.check_file(out)
-    if out.exists() and not _is_ours(out):
+    if out.exists() and not is_ours(out):
         raise PagodaError(f"{out} is not of 'pagoda sample', so it stays; choose another place")
 
 
@@ -183,10 +183,15 @@ def _write_sheet(out: Path, made: Made) -> None:
     rows = images.reshape(len(made.classes), len(made.seeds), *images.shape[1:])
     side = made.sampler.side
     title = f"{side}x{side}, seeds {made.about['seeds']}, not selected"
+    write_picture(out, grids.sheet(rows, made.names, title), made.about)
+
+
+def write_picture(out: Path, picture: Image.Image, about: dict[str, Any]) -> None:
+    """A .png that says what it shows, by which :func:`is_ours` knows it."""
     facts = PngInfo()
-    facts.add_itxt(ABOUT, json.dumps(made.about))
+    facts.add_itxt(ABOUT, json.dumps(about))
     with outputs.new_file(out) as partial:
-        grids.sheet(rows, made.names, title).save(partial, "PNG", optimize=True, pnginfo=facts)
+        picture.save(partial, "PNG", optimize=True, pnginfo=facts)
 
 
 def _write_npz(out: Path, made: Made) -> None:
@@ -236,7 +241,8 @@ def _stranger(folder: Path) -> str | None:
     return f"holds {other.relative_to(folder)}, which pagoda did not write" if other else None
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: Path) -> bool:
+    """Whether a .png or .npz says what it holds, as those of pagoda do."""
     try:
         if file.suffix == ".npz":
             with zipfile.ZipFile(file) as archive:

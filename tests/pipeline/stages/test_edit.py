@@ -16,21 +16,12 @@ from pagoda.data.store import open_images
 from pagoda.editing.edits import transfer
 from pagoda.models import Generator, Teacher
 from pagoda.pipeline import cli
-from tests.tiny_run import GEN, TEACHER, make_run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
-    return folder
+from tests.tiny_run import GEN, TEACHER
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(linked_run: Path) -> Path:
     """A folder with the run, two pictures of class 3, a small one, and masks."""
-    (tmp_path / "runs").symlink_to(made / "runs")
-    monkeypatch.chdir(tmp_path)
     images = open_images(open_artifact("runs/tiny/data/16", "images"), "test")
     for name, row in (("a", 3), ("b", 13)):
         save(f"{name}.png", images[row].transpose(1, 2, 0))
@@ -43,7 +34,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save("black.png", 0 * mask)
     save("grey.png", mask // 2)
     Path("text.png").write_text("no picture", encoding="utf-8")
-    return tmp_path
+    return linked_run
 
 
 def save(name: str, pixels: np.ndarray) -> None:

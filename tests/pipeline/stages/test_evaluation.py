@@ -14,10 +14,8 @@ import pytest
 import torch
 
 from pagoda import artifacts, distributed
-from pagoda.artifacts import Artifact
 from pagoda.config import Config, parse
 from pagoda.config.paths import Paths
-from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
@@ -29,15 +27,24 @@ from pagoda.evaluation.samplers import Draws, one_step, untrained, upsample
 from pagoda.evaluation.streaming import Images, StoredImages, subset
 from pagoda.networks.classifier import extract, load_feature_network
 from pagoda.networks.denoiser import load_denoiser
-from pagoda.networks.generator import Generator, generator_from_teacher, load_generator
+from pagoda.networks.generator import generator_from_teacher, load_generator
 from pagoda.pipeline.stages import downsample, evaluate, features, reference
 from pagoda.pipeline.stages.models import pipeline_samplers
 from tests.evaluation.features.stand_ins import publish, write_inception
 from tests.group import log, run_group
+from tests.pipeline.stages.evaluated import (
+    CLASSES,
+    SAMPLES,
+    changed,
+    drawn,
+    evaluation,
+    generator_of,
+    images_of,
+    prior,
+    values,
+)
 from tests.pipeline.stages.untrained import write_models
 from tests.tiny import tiny_tree
-
-SAMPLES, CLASSES = 64, 10
 
 
 @pytest.fixture(scope="module")
@@ -55,43 +62,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
             reference.run(made, resolution)
             evaluate.run(made, resolution)
         yield made
-
-
-def evaluation(config: Config, resolution: int) -> Artifact:
-    expect = {"name": config.name, "base_res": config.base_res, "resolution": resolution}
-    return artifacts.open_artifact(Paths(config).evaluation(resolution), "evaluation", expect)
-
-
-def values(config: Config, resolution: int) -> dict[tuple[str, str], dict[str, Any]]:
-    rows = evaluation(config, resolution).json("results")["rows"]
-    return {(row["generator"], row["metric"]): row for row in rows}
-
-
-def generator_of(config: Config, resolution: int) -> Generator:
-    artifact = artifacts.open_artifact(Paths(config).generator(resolution), "generator")
-    return load_generator(artifact.weights(), artifact.card())
-
-
-def prior(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (3, config.base_res, config.base_res)
-    z = standard_normal(config.evaluate.seed, np.arange(SAMPLES), shape)
-    return torch.from_numpy(z), torch.arange(SAMPLES) % CLASSES
-
-
-def images_of(config: Config, resolution: int, split: str = "train") -> np.ndarray:
-    data = artifacts.open_artifact(Paths(config).data(resolution), "images")
-    return np.array(data.array(f"{split}_images"))
-
-
-@torch.inference_mode()
-def drawn(config: Config, resolution: int) -> torch.Tensor:
-    """What the generator of a resolution makes of the shared latents."""
-    return to_uint8(generator_of(config, resolution)(*prior(config)))
-
-
-def changed(config: Config, section: str, **keys: Any) -> Config:
-    new = dataclasses.replace(getattr(config, section), **keys)
-    return dataclasses.replace(config, **{section: new})
 
 
 def test_pixels_that_are_not_finite_are_not_scored(config: Config) -> None:

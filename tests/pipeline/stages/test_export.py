@@ -19,19 +19,12 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import export
 from pagoda.pipeline.stages.export import Request
 from pagoda.weights.graphs import example
-from tests.tiny_run import GEN, TEACHER, make_run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
-    return folder
+from tests.tiny_run import GEN, TEACHER
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made / "runs", tmp_path / "runs")
+def run(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(tiny_run / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -22,23 +22,14 @@ from pagoda.pipeline.stages import sample
 from pagoda.pipeline.stages.sample import Request, numbers
 from pagoda.results import grids
 from tests.group import run_group
-from tests.tiny_run import GEN, TEACHER, make_run
+from tests.tiny_run import GEN, TEACHER
 
 FORMS = "some", "x.npz", "x.png"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    make_run(folder)
-    return folder
-
-
 @pytest.fixture
-def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "runs").symlink_to(made / "runs")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def run(linked_run: Path) -> Path:
+    return linked_run
 
 
 def draw(out: str, **options: Any) -> None:
