@@ -89,7 +89,7 @@ _OTHERS = {
     "kept_psnr": Quantity("PSNR to the source ↑", TRANSFERRED, "dB"),
     "cycle_error": Quantity("There and back ↓", TRANSFERRED, _MSE),
     "path_length": Quantity("Perceptual path length ↓", PATHS),
-    "path_norm": Quantity("Least norm over that of the ends (1)", PATHS),
+    "path_norm": Quantity("Norm at the middle over that of the ends (1)", PATHS),
     "path_accuracy": Quantity("Frames in the class ↑", PATHS),
     "parameters": Quantity("Parameters", COST, "M", 1e-6),
     "seconds_per_image": Quantity("Time an image ↓", COST, "ms", 1e3),
