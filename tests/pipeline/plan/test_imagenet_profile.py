@@ -57,6 +57,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+@pytest.mark.slow
 def test_a_plan_of_official_trains_the_feature_network_only() -> None:
     plan = planned(parse(profile_tree("official", ROOT)))
     stages = {stage.stage: stage for stage in plan.stages}
