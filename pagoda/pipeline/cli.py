@@ -147,6 +147,7 @@ for _command in (  # in the order of the help page
     pipeline.grow,
     scoring.evaluate,
     scoring.compare,
+    scoring.verify,
     using.sample,
     using.export,
     using.push,
