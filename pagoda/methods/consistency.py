@@ -84,6 +84,11 @@ class Consistency(Method):
             teacher = given.teacher().to(given.device, given.images.dtype)
             self.teacher = teacher.eval().requires_grad_(False)
 
+    def card(self) -> dict[str, Any]:
+        """What it needed, and the steps that its network can make samples in."""
+        taught = ["teacher"] if self.config.neighbours == "teacher" else []
+        return {"needs": ["data", *taught], "nfe": [1, 2]}
+
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """One update, in micro batches."""
         import torch

@@ -148,6 +148,7 @@ for _command in (  # in the order of the help page
     scoring.evaluate,
     scoring.compare,
     scoring.verify,
+    scoring.steps,
     using.sample,
     using.export,
     using.push,

@@ -147,6 +147,15 @@ def verify(
     run_shared("verify", config, known(config, resolution), count_list(counts), out)
 
 
+def steps(
+    ctx: typer.Context,
+    out: An[Path, option("FILE", "JSON file to write.")],
+    sigma: An[float, option("LEVEL", "Noise level that the second step begins at.")] = 0.8,
+) -> None:
+    """Measure one and two steps a sample where a model has both."""
+    run_shared("steps", parameters(ctx), sigma, out)
+
+
 def _ran_stage(ctx: typer.Context, stage: str, resolution: int | None, images: Path | None) -> bool:
     """Run the experiment's stage of a command that has one, unless images of any kind are named."""
     if (resolution is None) == (images is None):

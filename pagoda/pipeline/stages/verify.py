@@ -154,27 +154,45 @@ def log_ratio(generator: Artifact, draws: Draws) -> Score:
 def run(config: Config, resolution: int, counts: Sequence[int], out: Path) -> None:
     """Measure the best of each count and the random choice of as many; write JSON to ``out``."""
     check_out(out)
-    section, device = config.evaluate, pick_device()
     inputs = open_inputs(config, resolution)
-    generator = inputs["generator"]
-    draws = Draws(section.seed, section.samples, even_batch(section.batch), device)
+    generator, draws = inputs["generator"], draws_of(config)
     sampler, score = one_step(generator, draws), log_ratio(generator, draws)
     sets: dict[str, Any] = {f"best of {k}": BestOf(sampler, k, score) for k in counts}
     sets |= {f"random of {k}": random_of(sampler, k) for k in counts if k > 1}
+    about = {"generator": generator.fingerprint, "levels": LEVELS}
+    measure(config, resolution, inputs, sets, out, about)
+
+
+def draws_of(config: Config) -> Draws:
+    """The samples that the experiment's evaluation takes."""
+    section = config.evaluate
+    return Draws(section.seed, section.samples, even_batch(section.batch), pick_device())
+
+
+def measure(
+    config: Config, resolution: int, inputs: dict[str, Artifact], sets: dict[str, Any], out: Path,
+    about: dict[str, Any],
+) -> None:  # fmt: skip
+    """Distance, precision and recall of sets of images, shown and written to ``out`` as JSON.
+
+    Args:
+        inputs: what :func:`pagoda.pipeline.stages.evaluate.open_inputs` found.
+        about: facts beside the rows.
+    """
+    section, device = config.evaluate, pick_device()
     extractors = open_extractors(config, inputs["features"], device, section.batch)
     evaluators = [dataclasses.replace(e, metrics=METRICS)
                   for e in open_evaluators(config, resolution, inputs, extractors)]  # fmt: skip
     facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
              "revision": code_revision(), "device": device_name(device)}  # fmt: skip
-    with track(sum(map(len, sets.values())), f"verify {resolution}") as bar:
+    with track(sum(map(len, sets.values())), f"measure {resolution}") as bar:
         rows = evaluate(sets, evaluators, settings_of(section, evaluators, sets), facts,
                         device=metric_device(device), advance=bar.advance)  # fmt: skip
     if not distributed.is_main_process():
         return
     for row in rows:
         sys.stdout.write(f"{row.generator:<14} {row.protocol:<32} {row.number:.6g}\n")
-    write_results(out, {"rows": to_json(rows), "generator": generator.fingerprint,
-                        "levels": LEVELS})  # fmt: skip
+    write_results(out, {"rows": to_json(rows), **about})
 
 
 def count_list(text: str) -> list[int]:
