@@ -45,7 +45,7 @@ class CriticConfig:
     lr: float = opt("learning rate", default=1e-3, gt=0)
     beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
     beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
-    gamma: float = opt("weight of R1 and of R2; 0 = none", default=1.0, ge=0)
+    gamma: float = opt("weight of R1 and of R2; 0 = none", default=0.05, ge=0)
     penalty_every: int = opt("steps between penalties; R3GAN: 1", default=1, ge=1)
 
 

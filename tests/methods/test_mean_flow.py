@@ -177,6 +177,10 @@ def test_what_it_cannot_train_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     raw = generator_from_teacher(denoiser(), sigma_max=80.0, output="raw")
     with pytest.raises(PagodaError, match=r"set distill\.output: denoiser"):
         MeanFlow(section(CASE), dataclasses.replace(given(CASE), network=raw))
+    meta = torch.device("meta")  # where operations are counted, whatever the scale
+    assert MeanFlow(
+        section(CASE), dataclasses.replace(given(CASE), network=raw.to(meta), device=meta)
+    )
     with pytest.raises(PagodaError, match=r"optim\.precision"):
         section(CASE, **{"optim.precision": "fp16"})
     monkeypatch.setattr("pagoda.training.sharding.wanted", lambda: True)
