@@ -11,12 +11,16 @@ priors). The generator x = G(z, y) descends a divergence between the two at all 
 
 since E_q grad log q = 0: the gradient passes through the classifier's input, weighted by h
 (:mod:`pagoda.losses.divergences`), and no score network is needed.
+
+The ratio network stays beside the generator that it trained, in :data:`RATIO_FILE`, since it can
+tell good samples from bad ones (:func:`load_ratio`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
     from pagoda.networks.unet import UNetTrunk
     from pagoda.training.draw import GlobalDraw
+    from pagoda.training.player import Player
+
+RATIO_FILE = "ratio.safetensors"
+"""The ratio network's weights in the folder of the generator; its card has the rest."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +115,14 @@ class ClassRatio(Method):
         assert isinstance(given.network, Generator)
         self.config, self.images, self.rho = config, given.images, given.diffusion.rho
         self.generator, r = given.network, config.ratio
-        self.ratio = build_ratio(config.ratio, given).to(given.device)
+        self.ratio: Any = build_ratio(config.ratio, given).to(given.device)
         optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
                         weight_decay=0.0, clip=None)  # fmt: skip
         self.player = Player(self.generator, config.optim, given.device)
         self.players = {
             "generator": self.player,
             # R1 differentiates the network twice, which compiled code cannot.
-            "ratio": Player(self.ratio, optim, given.device, main=False, compiled=not r.r1),
+            "ratio": _kept(self.ratio, optim, given.device, compiled=not r.r1),
         }
         _iterate(self.ratio)
         self.period = r.r1_every if r.r1 else 1
@@ -124,8 +132,12 @@ class ClassRatio(Method):
             self.modules = {"means": self.means}
 
     def card(self) -> dict[str, Any]:
-        """What was minimised, and that it is not the paper's own text."""
-        return {"divergence": self.config.divergence, "source": "re-derived, after the abstract"}
+        """What was minimised, that it is not the paper's own text, and what the ratio knows."""
+        c = self.config
+        about = {"unet": self.ratio.trunk.spec.to_card(), "sigma_data": self.ratio.sigma_data,
+                 "sigma_low": c.sigma_low, "sigma_high": c.sigma_high, "rho": self.rho}  # fmt: skip
+        return {"divergence": c.divergence, "source": "re-derived, after the abstract",
+                "ratio": about}  # fmt: skip
 
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """The ratio network's updates, then the generator's."""
@@ -135,6 +147,9 @@ class ClassRatio(Method):
                 yield self._ratio_loss(draw, i, progress)
         if progress >= ratio.warm_up:
             yield self._generator_loss(draw, progress)
+        folder = getattr(self.players["ratio"], "folder", None)
+        if folder is not None and i + 1 == self.config.optim.steps:
+            save_ratio(self.ratio, folder)
 
     def _ratio_loss(self, draw: GlobalDraw, i: int, progress: float) -> Loss:
         """E softplus(-l(real)) + E softplus(l(generated)), at independent noise levels."""
@@ -251,6 +266,71 @@ def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
+def save_ratio(network: nn.Module, folder: Path) -> None:
+    """Write the weights of a ratio network, with spectral norms as they are now, to a folder.
+
+    The first process of a group does. What is there, from a run that was stopped after its last
+    checkpoint, is overwritten with the same values.
+    """
+    from pagoda import distributed
+    from pagoda.outputs import new_file
+    from pagoda.tensors import save_tensors
+
+    if not distributed.is_main_process():
+        return
+    state = {k: v for k, v in network.state_dict().items() if "parametrizations." not in k}
+    for name, module in network.named_modules():
+        for key in getattr(module, "parametrizations", ()):
+            state[f"{name}.{key}"] = getattr(module, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    with new_file(folder / RATIO_FILE) as partial:
+        save_tensors(partial, {k: v.detach().cpu().contiguous() for k, v in state.items()})
+
+
+def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The ratio network beside a generator, and what its card says of it.
+
+    Returns:
+        x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,); and ``sigma_low``, ``sigma_high`` and
+        ``rho`` of the noise levels that it learned.
+
+    Raises:
+        PagodaError: the generator has none, or weights and card do not belong together.
+    """
+    from pagoda.networks.unet import UNetSpec, UNetTrunk
+    from pagoda.tensors import read_tensors
+    from pagoda.weight_files import fitted, positive
+
+    file, facts = folder / RATIO_FILE, card.get("ratio")
+    if facts is None or not file.is_file():
+        raise PagodaError(
+            f"{folder} has no ratio network, which the method class_ratio leaves there; train the "
+            "generator with method: class_ratio"
+        )
+
+    def build(facts: dict[str, Any]) -> nn.Module:
+        return _network(UNetTrunk(UNetSpec.from_card(facts["unet"])), positive(facts, "sigma_data"))
+
+    known = {key: positive(facts, key) for key in ("sigma_low", "sigma_high", "rho")}
+    try:
+        return fitted(build, read_tensors(file), facts), known
+    except PagodaError as error:
+        raise PagodaError(f"{file}: {error}; train it again") from error
+
+
+def _kept(network: nn.Module, *settings: Any, **more: Any) -> Player:
+    """A player without averages that remembers where its weights are to stay."""
+    from pagoda.training.player import Player
+
+    class Kept(Player):
+        folder: Path | None = None
+
+        def keep_snapshots(self, folder: Path) -> None:
+            self.folder = folder
+
+    return Kept(network, *settings, main=False, **more)
+
+
 def _iterate(network: nn.Module) -> None:
     """One power iteration of every spectral norm. However often the network is called until the
     next one, and in how many parts, its weights stay the same.
@@ -283,6 +363,7 @@ def _network(trunk: UNetTrunk, sigma_data: float) -> nn.Module:
             super().__init__()
             self.trunk = copy.deepcopy(trunk).requires_grad_(True)
             self.trunk.decoder = nn.ModuleList()
+            self.sigma_data = sigma_data
             self.head = MeanLogit(trunk.spec.channels * trunk.spec.channel_mult[-1])
 
         def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:

@@ -84,6 +84,11 @@ class Consistency(Method):
             teacher = given.teacher().to(given.device, given.images.dtype)
             self.teacher = teacher.eval().requires_grad_(False)
 
+    def card(self) -> dict[str, Any]:
+        """What it needed, and the steps that its network can make samples in."""
+        taught = ["teacher"] if self.config.neighbours == "teacher" else []
+        return {"needs": ["data", *taught], "nfe": [1, 2]}
+
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """One update, in micro batches."""
         import torch
@@ -132,19 +137,16 @@ class Consistency(Method):
 
 def _check(generator: Generator) -> None:
     """It is a one-step map in the form of the function, at the base resolution."""
-    import torch
-
-    from pagoda.diffusion.edm import scalings
-
     if generator.levels:
         side = f"{generator.resolution}x{generator.resolution}"
         raise PagodaError(
             f"consistency has no noise level at {side}, where a grown generator makes images of "
             "smaller latents; use it in distill, not in grow"
         )
-    level = torch.tensor(generator.sigma_max, dtype=torch.float64)
-    c_out = scalings(level, generator.sigma_data).c_out.item()
-    if not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
+    high, s = generator.sigma_max, generator.sigma_data
+    c_out = high * s / math.hypot(high, s)
+    counted = next(generator.parameters()).is_meta  # shapes alone, whatever their scale
+    if not counted and not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
         raise PagodaError(
             "consistency needs a generator that starts as the teacher's denoiser; set "
             "distill.output: denoiser"

@@ -147,6 +147,8 @@ for _command in (  # in the order of the help page
     pipeline.grow,
     scoring.evaluate,
     scoring.compare,
+    scoring.verify,
+    scoring.steps,
     using.sample,
     using.export,
     using.push,

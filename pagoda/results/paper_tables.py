@@ -21,6 +21,7 @@ SIZES = (64, 128, 256, 512)
 _MARKS = {PRIMARY: "", SECONDARY: "†", USER: "‡"}
 _GRADES = "".join(_MARKS.values())
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
+_TRAINED_ON_IT = "FID itself is the loss"  # as a source says
 _GUIDANCE = {"no": 0, "": 1, "yes": 2}
 _KEY = (
     "† quoted by others than the authors; ‡ from a user's own file; empty: nobody could source it; "
@@ -45,8 +46,8 @@ _METHODS = {
     ),
     "one-step": (
         "**One-step generators on ImageNet {0}×{0}**, published, full size, ordered by guidance "
-        "and FID. Not all are comparable: some use guidance, some train on the features they are "
-        "measured in."
+        "and FID; FD-DINOv2 and precision where a source has them. Not all are comparable: some "
+        "use guidance, some train on the features they are measured in."
     ),
 }
 _SIZED = {
@@ -87,18 +88,49 @@ class Paper:
         for size, name in ((64, "table6_fddino64"), (512, "table7_fddino512")):
             ours = [p for p in self.published if p.method == "PaGoDA" and p.resolution == size]
             rows = [*self._of(name), *ours[:1]]
+            # Others' rows since, but for those that the paper's table has by another name.
+            told = {p.value for p in rows if p.metric == "FD-DINOv2"}
+            rows += [p for p in self._of(f"in{size}_onestep", f"in{size}_multistep")
+                     if p.metric == "FD-DINOv2" and p.value not in told]  # fmt: skip
             made[f"fd-dinov2-{size}"] = self._methods("fd-dinov2", size, rows, fid)
         made |= {name: grid.table(_SIZED[name], map(_fid, sizes))
                  for name, grid, sizes in self._ways()}  # fmt: skip
         for size in SIZES:
-            since = self._of(f"in{size}_onestep", f"in{size}")
-            rows = [
-                p for p in self.published
-                if (p in since or (p in main and p.method == "PaGoDA")) and p.resolution == size
-                and p.dataset == "ImageNet" and p.metric in one and p.nfe in ("1", "1x2")
-            ]  # fmt: skip
+            rows = [p for p in self._one_step(size) if p.metric in (*one, "Precision", "FD-DINOv2")]
             made[f"one-step-{size}"] = self._methods("one-step", size, rows, one)
         return made
+
+    def _one_step(self, size: int) -> list[Published]:
+        """Rows of one evaluation an image on ImageNet: PaGoDA's, and those of the years since."""
+        since = self._of(f"in{size}_onestep", f"in{size}")
+        ours = [p for p in self._of("table1_imagenet") if p.method == "PaGoDA"]
+        return [
+            p for p in self.published
+            if (p in since or p in ours) and p.resolution == size
+            and p.dataset == "ImageNet" and p.nfe in ("1", "1x2")
+        ]  # fmt: skip
+
+    def records(self) -> list[str]:
+        """Of every resolution, which published one-step FIDs are below PaGoDA's, lowest first."""
+        return [text for size in SIZES if (text := self._record(size))]
+
+    def _record(self, size: int) -> str:
+        rows = [p for p in self._one_step(size) if p.metric == "FID"]
+        ours = min((p.value for p in rows if p.method == "PaGoDA"), default=None)
+        if ours is None:
+            return ""
+        below = sorted((p for p in rows if p.value < ours), key=lambda p: (p.value, p.grade))
+        named = dict.fromkeys(
+            f"{p.method} {p.value:g}{_MARKS[p.grade]}"
+            + (" (trained on the distance itself)" if _TRAINED_ON_IT in p.source else "")
+            for p in below
+        )
+        if not named:
+            return f"**{size}×{size}**: no one-step FID here is below PaGoDA's {ours:g}."
+        return (
+            f"**{size}×{size}**: PaGoDA's {ours:g} is no longer the lowest one-step FID. "
+            f"Below it: {listed(named, '; ')}."
+        )
 
     def source_table(self) -> Table:
         """Every source once."""

@@ -162,6 +162,7 @@ def compose(
         + listed(f"`{row.revision}`" for row in run.rows)
         for run in material.runs
     )
+    records = Paper(material.published).records()
     runs = f"Experiments, one run each: {'. '.join(lines)}."
     sections = [
         Section("Claims", ledger.ledger_blocks(verdicts, material.revision, folder)),
@@ -181,7 +182,7 @@ def compose(
             sections.append(Section(title, (told, *pictures)))
     sections += [
         Section("The paper's tables", tables("imagenet-", "fd-dinov2-")),
-        Section("One-step generators since", tables("one-step-")),
+        Section("One-step generators since", (*records, *tables("one-step-"))),
         *([Section("What the paper's size would take", tables("plan-"))] if material.plans else []),
         Section("Sources", (named["sources"],)),
         Section("How to read the numbers", (*_READING, _MADE.format(material.revision))),

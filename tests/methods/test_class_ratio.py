@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,22 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.losses.divergences import WEIGHTS
-from pagoda.methods.class_ratio import ClassRatio
+from pagoda.methods.class_ratio import ClassRatio, load_ratio
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
-from tests.methods.small import CPU, Case, flat, given, make, off, once, section, state
+from tests.methods.small import (
+    CASES,
+    CPU,
+    Case,
+    flat,
+    given,
+    go,
+    make,
+    off,
+    once,
+    section,
+    state,
+)
 
 DOUBLE, ALPHA = torch.float64, 0.3
 F: dict[str, Callable[[Tensor], Tensor]] = {
@@ -98,6 +111,26 @@ def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     for i in range(120):
         run_step(method, GlobalDraw(CPU), i, i / 120)
     assert before > 0.3 and off(method.generator, target) < before / 3
+
+
+@pytest.mark.parametrize("what", ["class_ratio", "class_ratio, grown"])
+def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path) -> None:
+    """As it was in the last step, with and without spectral norm."""
+    method = go(make(what), tmp_path)
+    assert isinstance(method, ClassRatio)
+    network, facts = load_ratio(tmp_path / "scratch" / "snapshots", method.card())
+    assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.02, 40.0, 7.0)
+    side = CASES[what].side
+    torch.manual_seed(0)
+    x, sigma, labels = torch.randn(3, 3, side, side), torch.tensor([0.1, 1.0, 9.0]), torch.arange(3)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, sigma, labels), method.ratio(x, sigma, labels))
+    with pytest.raises(PagodaError, match="has no ratio network"):
+        load_ratio(tmp_path, method.card())
+    wrong = method.card()
+    wrong["ratio"]["unet"]["channels"] = 16
+    with pytest.raises(PagodaError, match=r"ratio\.safetensors: .*train it again"):
+        load_ratio(tmp_path / "scratch" / "snapshots", wrong)
 
 
 def test_a_critic_of_another_resolution_is_one_line() -> None:

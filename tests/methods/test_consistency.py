@@ -118,3 +118,7 @@ def test_what_is_no_consistency_function_is_one_line() -> None:
     raw = generator_from_teacher(denoiser(), sigma_max=80.0, output="raw")
     with pytest.raises(PagodaError, match=r"set distill\.output: denoiser"):
         Consistency(section(CASE), dataclasses.replace(given(CASE), network=raw))
+    meta = torch.device("meta")  # where operations are counted, whatever the scale
+    assert Consistency(
+        section(CASE), dataclasses.replace(given(CASE), network=raw.to(meta), device=meta)
+    )

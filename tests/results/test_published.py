@@ -38,6 +38,14 @@ def test_the_papers_own_figures_are_there() -> None:
     assert read == written
 
 
+def test_no_figure_is_there_twice_in_one_grade_of_one_source() -> None:
+    rows = read_published()
+    keys = [(p.table, p.dataset, p.resolution, p.method, p.guidance, p.metric, p.nfe, p.value,
+             p.source) for p in rows]  # fmt: skip
+    assert len(keys) == len(set(keys))
+    assert {"FD-DINOv2"} == {p.metric for p in rows if "DINO" in p.metric}
+
+
 def test_a_users_row_has_a_grade_of_its_own(tmp_path: Path) -> None:
     (mine,) = [p for p in read_published(own=own_file(tmp_path)) if p.grade == USER]
     assert (mine.method, mine.metric, mine.value) == ("PaGoDA", "IS", 12.5)

@@ -223,6 +223,23 @@ def test_equal_protocols_of_different_references_get_columns_of_their_own() -> N
             assert len(runs) == 1
 
 
+def test_records_name_every_one_step_figure_below_the_papers_and_no_other(
+    tmp_path: Path,
+) -> None:
+    texts = Paper(PUBLISHED).records()
+    kept = [text for text in texts if "no one-step FID here is below" in text]
+    assert len(texts) == 4 and len(kept) == 1 and kept[0].startswith("**128×128**: ")
+    assert "pMF-H + FD-Inception post-training 0.72† (trained on the distance itself)" in texts[2]
+    own, head = tmp_path / "own.csv", (FOLDER / "one_step.csv").read_text().splitlines()[0]
+    rows = {"below": 1.2, "equal": 1.21, "two": 1.1}
+    lines = [f"in64_onestep,ImageNet,64,{name},n/r,FID,{value},{2 if name == 'two' else 1},,,mine"
+             for name, value in rows.items()]  # fmt: skip
+    own.write_text("\n".join([head, *lines]))
+    first = Paper(read_published(ROOT / FOLDER, own=own)).records()[0]
+    assert first.endswith("GDD-I 1.16; below 1.2‡.")
+    assert "equal" not in first and "two" not in first
+
+
 def test_a_users_file_fills_the_papers_table_of_base_resolutions(tmp_path: Path) -> None:
     own, head = tmp_path / "own.csv", (FOLDER / "one_step.csv").read_text().splitlines()[0]
     line = 'table2_base_resolution,ImageNet,64,"PaGoDA, base {}",no,FID,9.5,1,,,mine'

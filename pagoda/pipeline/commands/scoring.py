@@ -134,6 +134,28 @@ def compare(
     run("compare", first, second, metrics, network, weights, out)
 
 
+def verify(
+    ctx: typer.Context,
+    resolution: An[int, option("PIXELS", "Of a generator that class_ratio trained.")],
+    out: An[Path, option("FILE", "JSON file to write.")],
+    counts: An[str, option("LIST", "Candidates a sample.")] = "1,2,4,8",
+) -> None:
+    """Measure the best of N samples by a learned density ratio."""
+    from pagoda.pipeline.stages.verify import count_list
+
+    config = parameters(ctx)
+    run_shared("verify", config, known(config, resolution), count_list(counts), out)
+
+
+def steps(
+    ctx: typer.Context,
+    out: An[Path, option("FILE", "JSON file to write.")],
+    sigma: An[float, option("LEVEL", "Noise level that the second step begins at.")] = 0.8,
+) -> None:
+    """Measure one and two steps a sample where a model has both."""
+    run_shared("steps", parameters(ctx), sigma, out)
+
+
 def _ran_stage(ctx: typer.Context, stage: str, resolution: int | None, images: Path | None) -> bool:
     """Run the experiment's stage of a command that has one, unless images of any kind are named."""
     if (resolution is None) == (images is None):

@@ -1,0 +1,207 @@
+"""The ratio network of ``class_ratio`` as a verifier: the best of N samples by its log-ratio.
+
+Of every sample N candidates are drawn, of one class, and the one with the highest log r is kept,
+r the learned ratio of real to generated density, its logarithm averaged over noise levels. A
+control takes one of the N at random. Selection can raise fidelity and lower variety, so precision
+and recall stand beside the distance. That the ratio may serve so is the claim of arXiv 2502.08005's
+abstract; how, and at which levels, is our choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pagoda import distributed
+from pagoda.artifacts import Artifact
+from pagoda.config import Config
+from pagoda.config.revision import code_revision
+from pagoda.data.noise import standard_normal
+from pagoda.data.pixels import to_float
+from pagoda.diffusion.edm import ramp
+from pagoda.errors import PagodaError
+from pagoda.evaluation.evaluator import evaluate
+from pagoda.evaluation.results import check_out, write_results
+from pagoda.evaluation.samplers import Draws, Sampler, one_step
+from pagoda.evaluation.streaming import even_batch
+from pagoda.methods.class_ratio import load_ratio
+from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
+from pagoda.pipeline.stages.evaluate import open_evaluators, open_inputs, settings_of
+from pagoda.pipeline.stages.extractors import open_extractors
+from pagoda.pipeline.stages.progress import track
+from pagoda.rows import to_json
+
+METRICS = ("fd", "precision", "recall")
+LEVELS = 8  # noise levels of a mean log-ratio, in the middle of equal parts of the ramp
+
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""uint8 images (n, 3, r, r), their classes (n,) and latents' indices (n,) -> (n,), best highest."""
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Of every sample of a sampler the best of ``count`` candidates, by a score.
+
+    Candidate k of sample i has i's class and the latent of index i + k n: the first is the sample
+    itself, and a larger count only adds candidates. Of equal scores the first candidate wins.
+    """
+
+    sampler: Sampler
+    count: int
+    score: Score
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"best of {self.count}, {self.sampler.where}"
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.sampler.resolution
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) class of each sample."""
+        return self.sampler.labels
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the generator an image; the score's come on top."""
+        return self.count * self.sampler.nfe
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 images (n, 3, r, r) of samples."""
+        kept, best = np.empty(0), np.empty(0)
+        for k in range(self.count):
+            one = candidate(self.sampler, np.full(len(self), k))
+            images = one.read(rows)
+            if self.count == 1:
+                return images
+            indices, labels = one.which(rows)
+            scores = self.score(images, labels, indices)
+            if k == 0:
+                kept, best = images, scores
+                continue
+            better = scores > best
+            kept[better], best[better] = images[better], scores[better]
+        return kept
+
+    def card(self) -> dict[str, Any]:
+        """The sampler's, and the count."""
+        return {**self.sampler.card(), "best_of": self.count}
+
+
+def candidate(sampler: Sampler, which: np.ndarray) -> Sampler:
+    """A sampler of one candidate of every sample, number ``which[i]`` of sample i."""
+    n = len(sampler)
+    indices, labels = sampler.which(np.arange(n))
+    chosen = np.stack([indices + which * n, labels], axis=1)
+    return dataclasses.replace(sampler, draws=dataclasses.replace(sampler.draws, chosen=chosen))
+
+
+def random_of(sampler: Sampler, count: int) -> Sampler:
+    """The control: of every sample one of ``count`` candidates, whatever it looks like."""
+    drawn = standard_normal(sampler.draws.seed, np.arange(len(sampler)), (count,), "control")
+    return candidate(sampler, drawn.argmax(axis=1))
+
+
+def log_ratio(generator: Artifact, draws: Draws) -> Score:
+    """log r by the ratio network beside a generator, a mean over :data:`LEVELS` noise levels.
+
+    The noise is a function of (seed, index of the latent, level).
+
+    Raises:
+        PagodaError: there is no such network, or its log-ratio is not finite, with the noise level.
+    """
+    network, facts = load_ratio(generator.path, generator.card())
+    network = network.to(draws.device)
+    at = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
+    levels = ramp(at, facts["sigma_high"], facts["sigma_low"], facts["rho"]).tolist()
+
+    @torch.inference_mode()
+    def score(images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(images))
+        for start in range(0, len(images), draws.batch):
+            rows = slice(start, start + draws.batch)
+            x = to_float(torch.from_numpy(images[rows]).to(draws.device))
+            y = torch.from_numpy(labels[rows]).to(draws.device)
+            for i, sigma in enumerate(levels):
+                drawn = standard_normal(draws.seed, indices[rows], images.shape[1:], f"verify-{i}")
+                noisy = x + sigma * torch.from_numpy(drawn).to(x)
+                logits = network(noisy, x.new_full((len(x),), sigma), y)
+                if not logits.isfinite().all():
+                    raise PagodaError(
+                        f"{generator.path}: the ratio network's log-ratio is not finite at noise "
+                        f"level {sigma:.3g}; train it again with a lower ratio.lr"
+                    )
+                total[rows] += logits.double().cpu().numpy() / LEVELS
+        return total
+
+    return score
+
+
+def run(config: Config, resolution: int, counts: Sequence[int], out: Path) -> None:
+    """Measure the best of each count and the random choice of as many; write JSON to ``out``."""
+    check_out(out)
+    inputs = open_inputs(config, resolution)
+    generator, draws = inputs["generator"], draws_of(config)
+    sampler, score = one_step(generator, draws), log_ratio(generator, draws)
+    sets: dict[str, Any] = {f"best of {k}": BestOf(sampler, k, score) for k in counts}
+    sets |= {f"random of {k}": random_of(sampler, k) for k in counts if k > 1}
+    about = {"generator": generator.fingerprint, "levels": LEVELS}
+    measure(config, resolution, inputs, sets, out, about)
+
+
+def draws_of(config: Config) -> Draws:
+    """The samples that the experiment's evaluation takes."""
+    section = config.evaluate
+    return Draws(section.seed, section.samples, even_batch(section.batch), pick_device())
+
+
+def measure(
+    config: Config, resolution: int, inputs: dict[str, Artifact], sets: dict[str, Any], out: Path,
+    about: dict[str, Any],
+) -> None:  # fmt: skip
+    """Distance, precision and recall of sets of images, shown and written to ``out`` as JSON.
+
+    Args:
+        inputs: what :func:`pagoda.pipeline.stages.evaluate.open_inputs` found.
+        about: facts beside the rows.
+    """
+    section, device = config.evaluate, pick_device()
+    extractors = open_extractors(config, inputs["features"], device, section.batch)
+    evaluators = [dataclasses.replace(e, metrics=METRICS)
+                  for e in open_evaluators(config, resolution, inputs, extractors)]  # fmt: skip
+    facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
+             "revision": code_revision(), "device": device_name(device)}  # fmt: skip
+    with track(sum(map(len, sets.values())), f"measure {resolution}") as bar:
+        rows = evaluate(sets, evaluators, settings_of(section, evaluators, sets), facts,
+                        device=metric_device(device), advance=bar.advance)  # fmt: skip
+    if not distributed.is_main_process():
+        return
+    for row in rows:
+        sys.stdout.write(f"{row.generator:<14} {row.protocol:<32} {row.number:.6g}\n")
+    write_results(out, {"rows": to_json(rows), **about})
+
+
+def count_list(text: str) -> list[int]:
+    """``1,2,4,8`` -> [1, 2, 4, 8].
+
+    Raises:
+        PagodaError: for anything but different whole numbers from 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts) or len(set(parts)) < len(parts):
+        raise PagodaError(f"--counts {text!r}; it must be different whole numbers from 1: 1,2,4,8")
+    return [int(part) for part in parts]
