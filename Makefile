@@ -51,6 +51,16 @@ types: .venv/.synced ## Check types
 imports: .venv/.synced ## Check that imports point down
 	$(RUN) lint-imports
 
+# DVC has no setting for the columns of its table (322: parameters, metrics, dependencies).
+.PHONY: experiments
+experiments: .venv/.synced ## List experiments: distances, and the parameters that differ
+	$(RUN) dvc exp show --only-changed --keep 'resolution\.[0-9]+\.(fd|fid)_(?!test)' \
+		--drop 'final|student|resolution|growth|code\.|pagoda/|runs/|reports/|weights/' $(SHOW)
+
+.PHONY: dag
+dag: .venv/.synced ## Draw the pipeline, a box a stage
+	@$(RUN) dvc dag --dot | $(RUN) python -m pagoda.pipeline.dag
+
 .PHONY: ui
 ui: .venv/.synced ## Browse the tracked runs
 	@case "$$MLFLOW_TRACKING_URI" in http://* | https://*) \
