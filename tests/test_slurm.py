@@ -1,4 +1,4 @@
-"""``docs/slurm.sh`` with stand-ins for Slurm's programs and DVC: what it starts, and at its limit."""
+"""``docs/slurm.sh`` with stand-ins for Slurm and DVC: what it starts, what it does at its limit."""
 
 from __future__ import annotations
 
