@@ -23,6 +23,8 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 	@echo 'Tables, curves and pictures:  $(REPORT)/index.html  (or $(REPORT)/report.md)'
 	@echo 'Numbers for other programs:   metrics.json, $(REPORT)/results.csv'
 	@echo 'Compare runs in MLflow:       make ui'
+	@echo
+	@$(RUN) python -m pagoda.results.committed $(REPORT)
 
 .PHONY: studies
 studies: reproduce ## Run every study too; what fails does not stop the others
