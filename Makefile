@@ -23,6 +23,8 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 	@echo 'Tables, curves and pictures:  $(REPORT)/index.html  (or $(REPORT)/report.md)'
 	@echo 'Numbers for other programs:   metrics.json, $(REPORT)/results.csv'
 	@echo 'Compare runs in MLflow:       make ui'
+	@echo
+	@$(RUN) python -m pagoda.results.committed $(REPORT)
 
 .PHONY: studies
 studies: reproduce ## Run every study too; what fails does not stop the others
@@ -50,6 +52,16 @@ types: .venv/.synced ## Check types
 .PHONY: imports
 imports: .venv/.synced ## Check that imports point down
 	$(RUN) lint-imports
+
+# DVC has no setting for the columns of its table (322: parameters, metrics, dependencies).
+.PHONY: experiments
+experiments: .venv/.synced ## List experiments: distances, and the parameters that differ
+	$(RUN) dvc exp show --only-changed --keep 'resolution\.[0-9]+\.(fd|fid)_(?!test)' \
+		--drop 'final|student|resolution|growth|code\.|pagoda/|runs/|reports/|weights/' $(SHOW)
+
+.PHONY: dag
+dag: .venv/.synced ## Draw the pipeline, a box a stage
+	@$(RUN) dvc dag --dot | $(RUN) python -m pagoda.pipeline.dag
 
 .PHONY: ui
 ui: .venv/.synced ## Browse the tracked runs

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+import pagoda
 from pagoda.config import (
     DERIVED,
     for_its_methods,
@@ -115,7 +116,7 @@ def profile_tree(name: str, root: Path) -> dict[str, Any]:
     Raises:
         PagodaError: if there is no such profile, or it cannot be composed.
     """
-    folder = root / "experiments" / "profile"
+    folder = _experiments(root) / "profile"
     if not is_name(name) or not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
         raise PagodaError(f"no profile {name!r} in {folder}; there are {known or 'none'}")
@@ -124,6 +125,13 @@ def profile_tree(name: str, root: Path) -> dict[str, Any]:
         return with_derived(for_its_methods(tree))
     except PagodaError as error:
         raise PagodaError(f"experiments/profile/{name}.yaml: {error}") from None
+
+
+def _experiments(root: Path) -> Path:
+    """Where profiles are: the project's; where there is no project, those that came with pagoda."""
+    package = Path(pagoda.__file__).parent
+    folders = [home / "experiments" for home in (root, package, package.parent)]
+    return next((f for f in folders if (f / "base.yaml").is_file()), folders[0])
 
 
 def _composed(name: str, root: Path) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def _composed(name: str, root: Path) -> dict[str, Any]:
 
     load_hydra_plugins(str(root))  # which read YAML as we do
     try:
-        with initialize_config_dir(str((root / "experiments").resolve()), version_base=None):
+        with initialize_config_dir(str(_experiments(root).resolve()), version_base=None):
             found: Any = OmegaConf.to_container(compose(name), resolve=True)
     except (DvcException, HydraException, OmegaConfBaseException) as error:
         why = " ".join(str(error).split())
@@ -149,7 +157,7 @@ def _refuse_edited(path: Path, wanted: dict[str, Any], root: Path) -> None:
     tree = read_yaml(path)
     own = _leaves(tree if isinstance(tree, dict) else {})
     name = own.get("name")
-    known = is_name(name) and (root / "experiments" / "profile" / f"{name}.yaml").is_file()
+    known = is_name(name) and (_experiments(root) / "profile" / f"{name}.yaml").is_file()
     kept = [_leaves(wanted), _leaves(profile_tree(str(name), root)) if known else {}]
     lost = [key for key, value in own.items() if all(key not in k or k[key] != value for k in kept)]
     if lost:

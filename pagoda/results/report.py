@@ -13,6 +13,7 @@ from pagoda import rows as files
 from pagoda.config import NO_WEIGHTS
 from pagoda.results import curves, grids
 from pagoda.results.blocks import Block, Document, Figure, Grid, Section, Table, table, to_markdown
+from pagoda.results.curve_table import CURVES, curve_table
 from pagoda.results.experiment import Evaluation, Experiment
 from pagoda.results.grids import Group
 from pagoda.results.labels import (
@@ -29,7 +30,7 @@ from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdict_ta
 from pagoda.rows import Row
 
 _FILES = (
-    "report.md", "index.html", RESULTS, FACTS, "samples.png", "neighbours.png",
+    "report.md", "index.html", RESULTS, FACTS, CURVES, "samples.png", "neighbours.png",
     "teacher_vs_student.png", "generators-*.png", "distances-*.png", "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
@@ -61,6 +62,7 @@ def write_report(
         (partial / "report.md").write_text(to_markdown(document), "utf-8")
         (partial / "index.html").write_text(to_html(document, partial), "utf-8")
         (partial / RESULTS).write_text(files.to_csv(experiment.rows), "utf-8")
+        (partial / CURVES).write_text(curve_table(experiment.histories.values()), "utf-8")
     artifacts.write_json(metrics, metrics_tree(experiment))
 
 

@@ -101,6 +101,12 @@ def test_a_new_file_is_simply_written_and_a_device_never_is(project: Path) -> No
         choose(project / "pipe", "smoke", project, reset=True)
 
 
+def test_outside_a_clone_the_profiles_are_those_of_the_package(tmp_path: Path) -> None:
+    assert profile_tree("fashion", tmp_path) == profile_tree("fashion", ROOT)
+    with pytest.raises(PagodaError, match=r"no profile 'mine' in .*; there are .*fashion"):
+        profile_tree("mine", tmp_path)
+
+
 def test_what_was_tuned_becomes_the_profile(project: Path) -> None:
     params, file = project / "params.yaml", project / "experiments/profile/smoke.yaml"
     head, before = file.read_text().partition("defaults:")[0], len(file.read_text().splitlines())

@@ -32,7 +32,8 @@ PNGS = {
 def test_the_folder_holds_all_parts(finished: tuple[Config, Path]) -> None:
     _, folder = finished
     files = {f.name for f in folder.iterdir()}
-    assert files == PNGS | {"report.md", "index.html", "results.csv", "facts.json"}
+    assert files == PNGS | {"report.md", "index.html", "results.csv", "facts.json",
+                           "curves.tsv"}  # fmt: skip
     assert sorted(f.name for f in folder.parent.iterdir()) == ["b8"]
     metrics = json.loads((folder.parents[2] / "metrics.json").read_text())
     assert metrics["final"]["fd_classifier_2k"] == 37.4
