@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -142,4 +143,17 @@ def _displayed(pixels: NDArray[np.uint8], cell: int) -> Image.Image:
 
 
 def _font(name: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), _TYPE)
+    return ImageFont.truetype(_fonts() / name, _TYPE)
+
+
+@cache
+def _fonts() -> Path:
+    """Matplotlib's letters, found without importing it, which a single picture would wait for."""
+    package = find_spec("matplotlib")
+    if package and package.origin:
+        folder = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"
+        if folder.is_dir():
+            return folder
+    import matplotlib  # a distribution that keeps its data elsewhere
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf")
