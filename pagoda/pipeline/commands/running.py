@@ -20,6 +20,8 @@ from pagoda.pipeline import launcher
 if TYPE_CHECKING:
     from pagoda.config import Config
 
+_BRIEF = {"sample"}  # stages that can take less time than the imports before them
+
 
 def option(metavar: str | None, about: str, *flags: str, **rules: Any) -> Any:
     """An option of a command: what its value is called (None: a flag), and what it does."""
@@ -37,6 +39,8 @@ def run(stage: str, *args: Any, function: str = "run") -> Any:
     """Import the stage and run it. Parameters are read before: a slip in them shows at once."""
     with interruptible_after(), uncollected():
         module = importlib.import_module(f"pagoda.pipeline.stages.{stage}")
+    if stage in _BRIEF and "triton" not in sys.modules:  # triton's exit complains of what is kept
+        gc.freeze()  # what was imported is not searched for garbage, now and at the exit
     return getattr(module, function)(*args)
 
 
@@ -69,16 +73,12 @@ def run_first(stage: str, *args: Any) -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without looking for garbage: what is imported stays, and torch's import is an eighth faster.
-
-    Afterwards, what is there is left out of later searches.
-    """
+    """Without looking for garbage: what is imported stays, and torch's import is an eighth faster."""
     on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if on:
             gc.enable()
 
