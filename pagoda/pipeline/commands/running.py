@@ -73,7 +73,7 @@ def run_first(stage: str, *args: Any) -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without looking for garbage: what is imported stays, and torch's import is an eighth faster."""
+    """Look for no garbage: what is imported stays, and torch's import is an eighth faster."""
     on = gc.isenabled()
     gc.disable()
     try:
