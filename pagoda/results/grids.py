@@ -63,6 +63,20 @@ def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:
     return Shown(round(canvas.width / _SCALE), len(names), columns)
 
 
+def beside(groups: Sequence[Group], path: Path) -> Shown:
+    """Draw every image of groups (rows, columns, 3, R, R) side by side, as large as fits.
+
+    Small ones are enlarged by a whole factor, large ones made smaller.
+    """
+    columns = groups[0].images.shape[1]
+    fit = (_MAX_WIDTH // len(groups) - _GROUP_GAP) // columns - _GAP
+    cell = max(1, min(_MAX_CELL, _whole_cell(groups[0].images.shape[-1]), fit))
+    rows = len(groups[0].images)
+    canvas = _painted(groups, [""] * rows, columns, cell)
+    canvas.save(path, optimize=True)
+    return Shown(round(canvas.width / _SCALE), rows, columns)
+
+
 def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
     """All images (classes, n, 3, R, R), each class in lines of its own.
 
