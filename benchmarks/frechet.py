@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +24,7 @@ from typing import Any
 
 import numpy as np
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-CHOSEN = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Kernels that a machine may force: they are left to the library, the same for all."""
+from benchmarks.timing import kernels, with_own_kernels
 
 OURS, SLOW = "pagoda", "clean-fid"
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -183,30 +179,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def kernels() -> str:
-    """The BLAS libraries that are loaded, with kernel and threads."""
-    import torch  # noqa: F401  # it brings its own
-    from threadpoolctl import threadpool_info
-
-    found = {
-        (i["internal_api"], i.get("architecture"), i["num_threads"]) for i in threadpool_info()
-    }
-    return "; ".join(
-        f"{api} {kernel or ''}, {n} thread" for api, kernel, n in sorted(found, key=str)
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="also write all rows to this JSON file")
     args = parser.parse_args()
-    wanted = {k: v for k, v in os.environ.items() if k not in CHOSEN} | dict.fromkeys(THREADS, "1")
-    if wanted != dict(os.environ):  # libraries read these when they are loaded
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.frechet", *sys.argv[1:]], wanted
-        )
+    with_own_kernels("benchmarks.frechet", 1)
     print(kernels(), flush=True)
     rows = run(args.dim, args.repeats)
     if args.out:

@@ -4,10 +4,11 @@
 
 First whether the GPU computes what the CPU does, in which precision, compiled, and with checkpoints
 that move between both; then what ``pagoda plan --probe`` predicts for the profile ``imagenette``,
-training step and sampling with inversion (beside NVlabs/edm where EDM is a checkout of it), metrics
-through torch, and images/s over sizes with the peak memory of every stage. With ``--images``, an
-archive for ``data.source=zip``, the profile itself comes last, with its ablations and seeds
-(``--runs``, :mod:`benchmarks.pieces`), and ``--report FOLDER`` gets its comparison.
+training step and sampling with inversion (beside NVlabs/edm where EDM is a checkout of it), one
+step eager, compiled and exported, metrics through torch, and images/s over sizes with the peak
+memory of every stage. With ``--images``, an archive for ``data.source=zip``, the profile itself
+comes last, with its ablations and seeds (``--runs``, :mod:`benchmarks.pieces`), and ``--report
+FOLDER`` gets its comparison.
 
 Each part is a process; one that fails does not keep the others from running, and is run again the
 next time. Parts keep what they have measured, so that the same command again goes on where it
@@ -74,6 +75,8 @@ def parts(given: argparse.Namespace, work: Path, device: str) -> list[Part]:
         Part("teacher_step", ["benchmarks.teacher_step", *beside, *short, *out("teacher_step")]),
         Part("sampling", ["benchmarks.sampling", *beside, *short, *out("sampling"),
                           *(["--levels", "6"] if quick else [])]),
+        Part("sampling_speed", ["benchmarks.sampling_speed", "--profile", profile, "--bf16",
+                                "--device", device, *short, "--out", str(work / "speed")]),
         Part("metrics", ["benchmarks.metrics", "--torch", device, *short, *few, *out("metrics")]),
         # Two processes of one group cannot use one card.
         Part("training", ["benchmarks.training", "--parts", "rates,stages", *short,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+CHOSEN = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Kernels that a machine may force: they are left to the library, the same for all."""
 
 Row = dict[str, Any]
 """One implementation at one case: their names, ``images``, ``wall_s`` and ``cpu_s``."""
@@ -72,6 +78,31 @@ def interleaved(
                 rows[name]["wall_s"].append(round(time.perf_counter() - wall, 5))
                 rows[name]["cpu_s"].append(round(time.process_time() - cpu, 5))
     return list(rows.values())
+
+
+def with_own_kernels(module: str, threads: int | None = None) -> None:
+    """Start a benchmark anew unless BLAS libraries choose their kernels, with that many threads.
+
+    Libraries read these variables when they are loaded.
+    """
+    wanted = {k: v for k, v in os.environ.items() if k not in CHOSEN}
+    if threads is not None:
+        wanted |= dict.fromkeys(THREADS, str(threads))
+    if wanted != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], wanted)
+
+
+def kernels() -> str:
+    """The BLAS libraries that are loaded, with kernel and threads."""
+    import torch  # noqa: F401  # it brings its own
+    from threadpoolctl import threadpool_info
+
+    found = {
+        (i["internal_api"], i.get("architecture"), i["num_threads"]) for i in threadpool_info()
+    }
+    return "; ".join(
+        f"{api} {kernel or ''}, {n} thread" for api, kernel, n in sorted(found, key=str)
+    )
 
 
 def synchronise() -> None:
@@ -135,6 +166,20 @@ def versions(*packages: str) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, and the narrowest pair of order statistics that holds the true one in 95 % of cases.
+
+    P(x_(k) <= m <= x_(n+1-k)) = 1 - 2 P(B < k) for B ~ Bin(n, 1/2), whatever the distribution. Of
+    fewer than six values no pair does: then it is their range.
+    """
+    found, n = sorted(values), len(values)
+    below, k = 0.0, 0
+    while (below := below + math.comb(n, k) / 2**n) <= 0.025:
+        k += 1
+    k = max(k, 1)
+    return statistics.median(found), found[k - 1], found[n - k]
 
 
 def table(rows: Sequence[Row], peer: str, flops: Mapping[str, float] | None = None) -> str:

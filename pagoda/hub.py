@@ -13,7 +13,7 @@ from typing import Any
 
 from pagoda.artifacts import MANIFEST, open_artifact, peek
 from pagoda.errors import PagodaError, first_line
-from pagoda.provenance import EXPORTED, ONNX, PROGRAM, README, SHEET
+from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BESIDE = {".gitattributes", README, SHEET}  # of any repository, or replaceable
@@ -108,7 +108,8 @@ def push(folder: Path, name: str, private: bool = False) -> str:
                 f"{name} holds {min(there)}, which pagoda did not write; choose another"
             )
         api.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=[ONNX, PROGRAM],
+            repo_id=name, folder_path=folder, allow_patterns=files,
+            delete_patterns=[INDEX, ONNX, PROGRAM],
             commit_message=f"pagoda export, {manifest['fingerprint'][:12]}",
         )  # fmt: skip
     except PagodaError:

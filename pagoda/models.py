@@ -41,6 +41,12 @@ CALL = {"cpu": 8}
 """Images a call of the networks; 64 on other devices. Another number of images a call changes
 images in their last digits, so that seldom a value of a pixel is one more or less."""
 
+
+def images_a_call(device: torch.device) -> int:
+    """:data:`CALL` of a device."""
+    return CALL.get(device.type, 64)
+
+
 _SHOWN = 12  # names of classes in a message
 
 
@@ -83,7 +89,7 @@ class Model(ABC):
         self.artifact, self.device = artifact, device
         network = network.to(device).to(memory_format=torch.channels_last)
         self.network: Any = network.eval().requires_grad_(False)
-        self.batch = CALL.get(device.type, 64)
+        self.batch = images_a_call(device)
         self.card = artifact.card()
         unet = self.card["unet"]
         self.num_classes, self.base_res = int(unet["num_classes"]), int(unet["resolution"])

@@ -16,6 +16,8 @@ README, SHEET = "README.md", "samples.png"
 """What lies beside an exported model and may be edited."""
 PROGRAM, ONNX = "model.pt2", "model.onnx"
 """Its graphs."""
+INDEX = "model_index.json"
+"""By which the library diffusers knows a pipeline."""
 
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""

@@ -40,7 +40,7 @@ def program(folder: Path, hub: Hub, code: str, **environment: str) -> str:
     lines = "import numpy as np, pagoda\nfrom pathlib import Path\nfrom pagoda.hub import push\n"
     done = subprocess.run(
         [sys.executable, "-c", lines + code], cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "0"} | own | environment, timeout=120,
+        env=os.environ | {"HF_HUB_OFFLINE": "0"} | own | environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -60,6 +61,20 @@ def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:
     canvas = _painted(groups, names, columns, cell)
     canvas.save(path, optimize=True)
     return Shown(round(canvas.width / _SCALE), len(names), columns)
+
+
+def beside(groups: Sequence[Group], path: Path) -> Shown:
+    """Draw every image of groups (rows, columns, 3, R, R) side by side, as large as fits.
+
+    Small ones are enlarged by a whole factor, large ones made smaller.
+    """
+    columns = groups[0].images.shape[1]
+    fit = (_MAX_WIDTH // len(groups) - _GROUP_GAP) // columns - _GAP
+    cell = max(1, min(_MAX_CELL, _whole_cell(groups[0].images.shape[-1]), fit))
+    rows = len(groups[0].images)
+    canvas = _painted(groups, [""] * rows, columns, cell)
+    canvas.save(path, optimize=True)
+    return Shown(round(canvas.width / _SCALE), rows, columns)
 
 
 def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
@@ -142,4 +157,17 @@ def _displayed(pixels: NDArray[np.uint8], cell: int) -> Image.Image:
 
 
 def _font(name: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), _TYPE)
+    return ImageFont.truetype(_fonts() / name, _TYPE)
+
+
+@cache
+def _fonts() -> Path:
+    """Matplotlib's letters, found without importing it, which a single picture would wait for."""
+    package = find_spec("matplotlib")
+    if package and package.origin:
+        folder = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"
+        if folder.is_dir():
+            return folder
+    import matplotlib  # a distribution that keeps its data elsewhere
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf")

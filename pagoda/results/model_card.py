@@ -16,6 +16,7 @@ _FILES = {
     "manifest.json": "checksums of the files above and of the graphs, which `pagoda.load` compares",
     "model.pt2": "the network as a graph of `torch.export`, any batch size",
     "model.onnx": "the network as ONNX, any batch size",
+    "model_index.json": "what the library diffusers opens: `PagodaPipeline` of `pagoda.diffusers`",
     "samples.png": "samples, not selected",
     "README.md": "this page",
 }

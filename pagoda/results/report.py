@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pagoda import artifacts, outputs
 from pagoda import rows as files
@@ -30,7 +31,7 @@ from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdict_ta
 from pagoda.rows import Row
 
 _FILES = (
-    "report.md", "index.html", RESULTS, FACTS, CURVES, "samples.png", "neighbours.png",
+    "report.md", "index.html", RESULTS, FACTS, CURVES, "samples.png", "uncurated.png", "neighbours.png",
     "teacher_vs_student.png", "generators-*.png", "distances-*.png", "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
@@ -43,19 +44,29 @@ _STAGES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Uncurated:
+    """Samples of seeds 0, 1, ... in a few classes, as ``pagoda sample`` makes them."""
+
+    generator: str  # where it lies
+    classes: tuple[str, ...]
+    images: NDArray[np.uint8]  # (classes, n, 3, R, R), n a square number
+
+
 def write_report(
-    experiment: Experiment, folder: Path, metrics: Path, others: Table | None = None
-) -> None:
+    experiment: Experiment, folder: Path, metrics: Path, others: Table | None = None,
+    uncurated: Uncurated | None = None,
+) -> None:  # fmt: skip
     """Replace ``folder`` with the experiment's report and write ``metrics.json``.
 
     The folder is replaced whole: an interrupted run leaves the old report. ``others`` is a table
-    of results that are not the experiment's own.
+    of results that are not the experiment's own, ``uncurated`` samples to be shown in full.
 
     Raises:
         PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        document = compose(experiment, partial, others)
+        document = compose(experiment, partial, others, uncurated)
         seed, seconds = experiment.config.seed, round(experiment.seconds, 1)
         facts = Facts(seed, _data(experiment), seconds, tuple(document.figures))
         artifacts.write_json(partial / FACTS, dataclasses.asdict(facts))
@@ -66,9 +77,13 @@ def write_report(
     artifacts.write_json(metrics, metrics_tree(experiment))
 
 
-def compose(experiment: Experiment, folder: Path, others: Table | None = None) -> Document:
+def compose(
+    experiment: Experiment, folder: Path, others: Table | None = None,
+    uncurated: Uncurated | None = None,
+) -> Document:  # fmt: skip
     """Draw the pictures into ``folder`` and put the document together."""
     config = experiment.config
+    shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),)),) if uncurated else ()
     return Document(
         title=f"{config.name}: {' → '.join(f'{r}×{r}' for r in config.resolutions)}",
         summary=_summary(experiment),
@@ -77,6 +92,7 @@ def compose(experiment: Experiment, folder: Path, others: Table | None = None) -
             Section("What was run", (_run_table(experiment), _time_table(experiment))),
             Section("Results", _results(experiment, folder) + ((others,) if others else ())),
             Section("Samples", _samples(experiment, folder)),
+            *shown,
             Section("Training", _training(experiment, folder)),
             Section("How to read the numbers", _reading(experiment)),
         ),
@@ -255,6 +271,23 @@ def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
             columns=nearest.shape[1],
         )  # fmt: skip
     return tuple(blocks)
+
+
+def _uncurated(made: Uncurated, folder: Path) -> Figure:
+    """A square of samples a class, side by side."""
+    (k, n), side = made.images.shape[:2], made.images.shape[-1]
+    square = round(n**0.5)
+    squares = made.images.reshape(k, square, square, *made.images.shape[2:])
+    groups = [Group(name, images) for name, images in zip(made.classes, squares, strict=True)]
+    shown = grids.beside(groups, folder / "uncurated.png")
+    names = listed(made.classes)
+    caption = (
+        f"**Every one of the first {n} latents** (seeds 0 to {n - 1} of `pagoda sample`, row by "
+        f"row, the same for both) in the classes {names} at {side}×{side}, the first classes of "
+        f"the set: nothing is left out or put in order. `pagoda sample {made.generator} --classes "
+        f"{','.join(made.classes)} --seeds 0-{n - 1} --out sheet.png` makes them, too."
+    )
+    return Figure("uncurated.png", caption, f"Uncurated samples of {names}", shown.width)
 
 
 def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:

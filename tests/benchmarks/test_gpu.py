@@ -46,7 +46,8 @@ def test_pages_hold_what_is_there_and_no_folders(
     monkeypatch.setattr(sys, "argv", given)
     made = parts(arguments(), tmp_path, "cuda")
     assert [part.name for part in made] == [
-        "check", "plan", "teacher_step", "sampling", "metrics", "training", "profile"
+        "check", "plan", "teacher_step", "sampling", "sampling_speed", "metrics", "training",
+        "profile",
     ]  # fmt: skip
     assert made[-1].command[-2:] == ["--set", "seed=1"]
     assert made[-1].shown == tmp_path / "profile" / "comparison.md"

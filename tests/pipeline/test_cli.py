@@ -85,6 +85,8 @@ HEAVY = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "dvc", "hydra
         ("pagoda.data.registry", HEAVY),
         ("pagoda.data.base", {"torch", "torchvision", "mlflow"}),
         ("pagoda.pipeline.stages.downsample", {"torch", "torchvision", "mlflow"}),
+        ("pagoda.pipeline.stages.sample", HEAVY - {"numpy", "torch", "PIL"}),
+        ("pagoda.results.grids as g; g._font('DejaVuSans.ttf')", HEAVY - {"numpy", "PIL"}),
         ("pagoda.pipeline.stages.report", {"torch", "mlflow"}),
         ("pagoda.pipeline.stages.track", {"torch", "mlflow"}),
     ],

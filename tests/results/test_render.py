@@ -19,7 +19,7 @@ from pagoda.pipeline.stages import report
 from pagoda.results import curves, grids
 from pagoda.results.experiment import Experiment, History, read_experiment, read_history
 from pagoda.results.page import inline
-from pagoda.results.report import write_report
+from pagoda.results.report import Uncurated, write_report
 from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
 
 PNGS = {
@@ -105,6 +105,28 @@ def test_an_old_report_stays_until_the_new_one_is_whole(
     assert (folder / "curves of mine.ods").read_text() == "mine"
     with pytest.raises(PagodaError, match=r"cannot write .*metrics.json is no folder"):
         write_report(experiment, metrics / "b32", metrics)
+
+
+def test_uncurated_samples_are_all_there_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = small_experiment(tmp_path, monkeypatch)
+    colours = np.random.default_rng(0).integers(0, 200, (2, 9, 3), np.uint8)
+    images = np.broadcast_to(colours[..., None, None], (2, 9, 3, 28, 28))
+    folder = Paths(experiment.config).report
+    write_report(experiment, folder, tmp_path / "metrics.json",
+                 uncurated=Uncurated("gen", ("disc", "ring"), images))  # fmt: skip
+    shown, corners = np.asarray(Image.open(folder / "uncurated.png")), []
+    for colour in colours.reshape(-1, 3):
+        where = np.argwhere((shown == colour).all(-1))
+        assert len(where) == 56 * 56 and (np.ptp(where, axis=0) == 55).all()
+        corners.append(where[0])
+    rows, columns = np.array(corners).reshape(2, 3, 3, 2).transpose(3, 0, 1, 2)
+    assert (rows == rows[:1, :, :1]).all() and (np.diff(rows, axis=1) > 0).all()
+    assert (np.diff(columns, axis=2) > 0).all() and columns[0].max() < columns[1].min()
+    text = (folder / "report.md").read_text()
+    assert "## Uncurated samples" in text and "first 9 latents" in text
+    assert "--classes disc,ring --seeds 0-8" in text
 
 
 def small_experiment(folder: Path, patch: pytest.MonkeyPatch) -> Experiment:

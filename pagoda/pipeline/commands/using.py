@@ -40,11 +40,12 @@ def export(
     licence: An[str | None, option("ID", "Of the weights, e.g. apache-2.0.")] = None,
     program: An[bool, option(None, "Add model.pt2, for torch.export.load.", "--program")] = False,
     onnx: An[bool, option(None, "Add model.onnx, for onnxruntime.", "--onnx")] = False,
+    diffusers: An[bool, option(None, "Make it a diffusers pipeline, too.", "--diffusers")] = False,
 ) -> None:
     """Make a model a folder that stands alone, with a model card."""
     from pagoda.pipeline.stages.export import Request
 
-    run("export", Request(model, out, licence, program, onnx))
+    run("export", Request(model, out, licence, program, onnx, diffusers))
 
 
 def push(

@@ -16,7 +16,7 @@ from pagoda.artifacts import CARD_FILE, MANIFEST, MODEL_FILE, peek, sha256
 from pagoda.errors import PagodaError
 from pagoda.models import KINDS, Generator, Teacher, load
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.provenance import EXPORTED, ONNX, PROGRAM, README, SHEET, provenance
+from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET, provenance
 from pagoda.results import grids
 from pagoda.results.model_card import model_card
 from pagoda.weights import graphs
@@ -34,6 +34,7 @@ class Request:
     licence: str | None = None
     program: bool = False
     onnx: bool = False
+    diffusers: bool = False
 
 
 def run(request: Request) -> None:
@@ -46,14 +47,19 @@ def run(request: Request) -> None:
     outputs.check_folder(request.out, stranger)
     if request.onnx:
         graphs.check_onnx()
+    if request.diffusers:
+        import pagoda.diffusers  # noqa: F401  # which says what is missing
     model = load(request.source, "cpu")
+    if request.diffusers and not isinstance(model, Generator):
+        raise PagodaError(f"{request.source} is a teacher; --diffusers is of a generator")
     if request.out.resolve() == model.artifact.path.resolve():
         raise PagodaError(f"{request.out} is the model itself; export it to another place")
     kind = model.artifact.manifest["kind"]
     card = model.card | {"classes": model.classes, "provenance": provenance(model.artifact)}
     if isinstance(model, Teacher):
         card["inversion"] = model.inversion
-    wanted = [name for name, asked in ((PROGRAM, request.program), (ONNX, request.onnx)) if asked]
+    asked = {PROGRAM: request.program, ONNX: request.onnx, INDEX: request.diffusers}
+    wanted = [name for name, yes in asked.items() if yes]
     with outputs.new_folder(request.out, stranger) as folder:
         shown = _write_sheet(folder / SHEET, model)
         files = [MODEL_FILE, CARD_FILE, *wanted, MANIFEST, SHEET, README]
@@ -69,11 +75,28 @@ def run(request: Request) -> None:
         made_from = {"exported_from": model.artifact}
         with artifacts.create(inside, kind, config=config, inputs=made_from) as out:
             artifacts.save_weights(out, model.artifact.weights(), card)
-            _write_graphs(out, model.network, wanted)
+            _write_graphs(out, model.network, [name for name in wanted if name != INDEX])
+            if request.diffusers:
+                from pagoda.diffusers import write_index
+
+                write_index(out)
         for file in inside.iterdir():
             file.rename(folder / file.name)
         inside.rmdir()
+        if isinstance(model, Generator) and request.diffusers:
+            _check_pipeline(folder, model)
     log_line(f"{request.out}: {', '.join(files)}")
+
+
+def _check_pipeline(folder: Path, model: Generator) -> None:
+    from pagoda.diffusers import same_images
+
+    if not same_images(folder, model):
+        raise PagodaError(
+            "diffusers makes other images of the folder, so nothing was exported; its version is "
+            "at fault: try another"
+        )
+    log_line(f"{INDEX}: diffusers makes the same images of it, bit for bit")
 
 
 def stranger(folder: Path) -> str | None:

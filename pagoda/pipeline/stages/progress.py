@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from pagoda import distributed
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LINE_EVERY_S = 20.0
 
@@ -46,19 +46,33 @@ class Bar:
             sys.stderr.write(f"{self.description}: {line}\n")
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
-
-
 @contextmanager
 def track(total_images: int, description: str) -> Iterator[Bar]:
     """Show progress over ``total_images`` images on stderr, from the first process."""
-    console = Console(stderr=True, quiet=not distributed.is_main_process())
-    if not console.is_terminal:
+    if distributed.is_main_process() and sys.stderr.isatty():
+        with _bar() as progress:
+            yield Bar(total_images, description, progress)
+    else:
         yield Bar(total_images, description, None)
-        return
+
+
+def _bar() -> Progress:
+    """A bar with images/s and time left."""
+    from rich.console import Console  # its import is a tenth of the time of a cold `pagoda sample`
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-               _Rate(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        yield Bar(total_images, description, progress)
+               Rate(), TimeRemainingColumn())  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True))

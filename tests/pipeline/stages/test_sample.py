@@ -14,14 +14,16 @@ from PIL import Image
 
 import pagoda
 from pagoda import distributed
+from pagoda.config import parse
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import open_images
 from pagoda.evaluation.samplers import Sampler
 from pagoda.pipeline import cli
-from pagoda.pipeline.stages import sample
+from pagoda.pipeline.stages import report, sample
 from pagoda.pipeline.stages.sample import Request, numbers
 from pagoda.results import grids
 from tests.group import run_group
+from tests.tiny import tiny_tree
 from tests.tiny_run import GEN, TEACHER
 
 FORMS = "some", "x.npz", "x.png"
@@ -172,6 +174,18 @@ def test_an_interruption_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(KeyboardInterrupt):
             draw(out)
     assert sorted(run.iterdir()) == before
+
+
+def test_the_report_shows_what_the_command_makes(run: Path) -> None:
+    config = parse(tiny_tree(target_res=16, seed=3))
+    found = report.uncurated(config, ("disc", "square", "ring"))
+    assert found is not None and (found.generator, found.classes) == (GEN, ("disc", "square"))
+    sample.run(Request(GEN, Path("x.npz"), "0,1", "0-63"))
+    with np.load("x.npz") as made:
+        flat = found.images.reshape(-1, 3, 16, 16).transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(flat, made["arr_0"])
+    other = parse(tiny_tree(target_res=32))
+    assert report.uncurated(other, ("disc",)) is None  # its generator is not there
 
 
 def test_lists_of_numbers() -> None:
