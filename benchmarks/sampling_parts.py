@@ -80,7 +80,7 @@ def watched(network: Generator, watch: Stopwatch) -> Iterator[None]:
     put(network.trunk, "embed", "embedding")
     put(network.trunk, "forward", f"base {base}: blocks")
     put(network.head, "forward", "to RGB")
-    places = [(network.trunk, f"base {base}: up- and down-sampling")]
+    places: list[tuple[Any, str]] = [(network.trunk, f"base {base}: up- and down-sampling")]
     for i, level in enumerate(network.levels):
         put(level, "forward", f"growth to {base << i + 1}")
         places.append((level, f"growth to {base << i + 1}: up-sampling"))
