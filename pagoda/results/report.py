@@ -32,7 +32,8 @@ from pagoda.rows import Row
 
 _FILES = (
     "report.md", "index.html", RESULTS, FACTS, CURVES, "samples.png", "uncurated.png",
-    "neighbours.png", "teacher_vs_student.png", "generators-*.png", "distances-*.png", "curves-*.png",
+    "neighbours.png", "teacher_vs_student.png", "generators-*.png", "distances-*.png",
+    "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
 
