@@ -128,6 +128,11 @@ def metric_label(metric: str) -> str:
     return quantities().get(metric, Quantity(metric)).label
 
 
+def in_a_sentence(metric: str) -> str:
+    """A metric's label without its arrow."""
+    return metric_label(metric).rstrip(" ↑↓")
+
+
 def column_of(metric: str) -> str:
     """The metric whose column holds it: sums stand under their stages, parts under one head."""
     stem = "_".join(metric.split("_")[:2])

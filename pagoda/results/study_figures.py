@@ -28,6 +28,7 @@ from pagoda.results.labels import (
     STAGES,
     TRANSFERRED,
     generator_label,
+    in_a_sentence,
     item_order,
     quantity,
 )
@@ -159,7 +160,9 @@ def _over_axis(ax: Axes, card: StudyCard, panel: Panel, curves: Curves) -> None:
         whole = all(place == int(place) for place in places)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
     ax.xaxis.set_major_formatter(_PLAIN)
-    label = f"teacher's {card.axis_metric}" if card.axis_metric else card.axis_label
+    label = card.axis_label
+    if card.axis_metric:
+        label = f"teacher's {in_a_sentence(card.axis_metric)}"
     font = 6.5 if len(label) > _LONG else 8
     ax.set_xlabel(textwrap.fill(label, _LONG + 6), fontsize=font, linespacing=0.95)
     ax.set_ylabel(quantity(panel[0]).unit, fontsize=6.5, labelpad=1)

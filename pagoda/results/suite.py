@@ -14,7 +14,7 @@ from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, 
 from pagoda.results import blocks, ledger
 from pagoda.results.blocks import Block, Document, Figure, Section, Table, table
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
-from pagoda.results.labels import GROUPS
+from pagoda.results.labels import GROUPS, in_a_sentence
 from pagoda.results.numbers import listed
 from pagoda.results.page import to_html
 from pagoda.results.paper_tables import Paper, measured_tables
@@ -219,7 +219,7 @@ def study_blocks(
         if (drawn := draw_study(study, group, folder / f"{name}.png")) is not None:
             width, left_out = drawn
             told = named[name].caption
-            metric = card.axis_metric
+            metric = card.axis_metric and in_a_sentence(card.axis_metric)
             how = f"every student over its teacher's {metric}; " if metric else ""
             caption = (
                 f"{told} Drawn: {how}a point a training seed, lines or bars at their means, "
