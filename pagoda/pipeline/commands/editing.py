@@ -43,7 +43,8 @@ def inpaint(
     seed: Seed = 0,
 ) -> None:
     """Fill the holes of images."""
-    from pagoda.pipeline.stages.edit import Common, Searched
+    from pagoda.pipeline.stages.edit import Common
+    from pagoda.pipeline.stages.edit_inputs import Searched
 
     common = Common(model, images, out, label, teacher, seed)
     how = Searched(steps, lr, restarts, answers, langevin, norm)
@@ -69,7 +70,8 @@ def super_resolve(
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Enlarge images to the generator's size; without --steps by inversion, with no search."""
-    from pagoda.pipeline.stages.edit import Common, Searched
+    from pagoda.pipeline.stages.edit import Common
+    from pagoda.pipeline.stages.edit_inputs import Searched
 
     common = Common(model, images, out, label, teacher, seed)
     how = Searched(steps, lr, restarts, answers, langevin, norm)
