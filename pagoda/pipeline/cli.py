@@ -148,6 +148,7 @@ for _command in (  # in the order of the help page
     scoring.evaluate,
     scoring.compare,
     using.sample,
+    using.serve,
     using.export,
     using.push,
     pipeline.report,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -86,11 +87,26 @@ def transfer_files(common: Common, to: str) -> None:
     targets = generator.numbers([class_of(part) for part in to.split(",")])
     images = read_images(common.images)
     began = time.perf_counter()
-    made = [edits.transfer(generator, teacher, images, label, y, seed=common.seed) for y in targets]
-    whole = Edited(torch.cat([m.images for m in made], 1), made[0].latents, 1)
+    whole = transferred(generator, teacher, images, label, targets, common.seed)
     _write(
         common, whole, began, {"edit": "transfer", "to": [generator.classes[y] for y in targets]}
     )
+
+
+def transferred(
+    generator: Generator, teacher: Teacher, given: np.ndarray, label: int, targets: Sequence[int],
+    seed: int,
+) -> Edited:  # fmt: skip
+    """Images (n, 3, r, r) as if they were of each of m classes: n x m answers, inverted together.
+
+    Raises:
+        PagodaError: as of :func:`pagoda.editing.edits.transfer`.
+    """
+    n, m = len(given), len(targets)
+    found = edits.transfer(generator, teacher, given.repeat(m, axis=0), label, list(targets) * n,
+                           seed=seed, keys=np.arange(n).repeat(m).tolist())  # fmt: skip
+    images, latents = (t.flatten(0, 1).unflatten(0, (n, m)) for t in (found.images, found.latents))
+    return Edited(images, latents, found.calls)
 
 
 def interpolate_files(common: Common, frames: int) -> None:

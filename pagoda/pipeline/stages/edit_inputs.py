@@ -117,7 +117,7 @@ def pixels(image: Image.Image, name: str, side: int | None, given: bool = True) 
         raise PagodaError(
             f"{name} has {image.width} x {image.height} pixels; {need}: cut or shrink it first"
         )
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def read_mask(file: Path, side: int) -> np.ndarray:
@@ -197,5 +197,3 @@ def _shell(generator: Generator, norm: str) -> Shell | None:
         return None
     beside = latents_beside(generator.artifact) if norm == "cache" else None
     return cached_shell(beside) if beside else Shell()
-
-
