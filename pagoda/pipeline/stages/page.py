@@ -39,7 +39,9 @@ CSS = """
 .gradio-container {max-width: 1240px !important; width: 100% !important; margin: 0 auto !important}
 .pagoda img {image-rendering: pixelated}
 .pagoda .image-frame img {width: 100%; height: 100%; object-fit: contain}
-.pagoda .grid-wrap {max-height: 80vh}
+.pagoda .grid-wrap {max-height: 80vh; min-height: 0; overflow-y: auto}
+.pagoda .grid-wrap .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr));
+  grid-auto-rows: auto; grid-template-rows: none}
 .pagoda .preview {background: var(--background-fill-primary)}
 .pagoda .thumbnail-item {display: flex; flex-direction: column; aspect-ratio: auto; height: auto}
 .pagoda .thumbnail-item img {aspect-ratio: 1}
