@@ -150,6 +150,7 @@ for _command in (  # in the order of the help page
     scoring.verify,
     scoring.steps,
     using.sample,
+    using.serve,
     using.export,
     using.push,
     pipeline.report,

@@ -7,7 +7,7 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import option, run
+from pagoda.pipeline.commands.running import Teacher, option, run
 
 Model = An[str, typer.Argument(metavar="GEN", help="Folder of a generator, or an exported one.")]
 Images = An[
@@ -15,7 +15,6 @@ Images = An[
 ]
 Out = An[Path, option("FILE.png", "A row an image, its answers side by side.")]
 Class = An[str, option("CLASS", "Of the images, by number or name.", "--class")]
-Teacher = An[Path | None, option("FOLDER", "The generator's teacher; otherwise the run's.")]
 Seed = An[int, option("N", "Of all noise.", min=0)]
 Steps = An[int | None, option("N", "Of the search; each is a call of the generator.", min=1)]
 Rate = An[float, option("RATE", "Learning rate of the search.")]
@@ -43,7 +42,8 @@ def inpaint(
     seed: Seed = 0,
 ) -> None:
     """Fill the holes of images."""
-    from pagoda.pipeline.stages.edit import Common, Searched
+    from pagoda.pipeline.stages.edit import Common
+    from pagoda.pipeline.stages.edit_inputs import Searched
 
     common = Common(model, images, out, label, teacher, seed)
     how = Searched(steps, lr, restarts, answers, langevin, norm)
@@ -69,7 +69,8 @@ def super_resolve(
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Enlarge images to the generator's size; without --steps by inversion, with no search."""
-    from pagoda.pipeline.stages.edit import Common, Searched
+    from pagoda.pipeline.stages.edit import Common
+    from pagoda.pipeline.stages.edit_inputs import Searched
 
     common = Common(model, images, out, label, teacher, seed)
     how = Searched(steps, lr, restarts, answers, langevin, norm)

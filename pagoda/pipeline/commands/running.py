@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,9 @@ _BRIEF = {"sample"}  # stages that can take less time than the imports before th
 def option(metavar: str | None, about: str, *flags: str, **rules: Any) -> Any:
     """An option of a command: what its value is called (None: a flag), and what it does."""
     return typer.Option(*flags, metavar=metavar, help=about, **rules)
+
+
+Teacher = Annotated[Path | None, option("FOLDER", "The generator's teacher; otherwise the run's.")]
 
 
 def parameters(ctx: typer.Context) -> Config:

@@ -7,7 +7,7 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import option, run, run_shared
+from pagoda.pipeline.commands.running import Teacher, option, run, run_shared
 
 Model = An[
     str,
@@ -32,6 +32,26 @@ def sample(
 
     request = Request(model, out, classes, seeds, steps, guidance, truncation, batch)
     run_shared("sample", request)
+
+
+def serve(
+    models: An[
+        list[str],
+        typer.Argument(
+            metavar="GEN...",
+            help="Generators of one pyramid; of a run's, those beside it come too.",
+        ),
+    ],
+    teacher: Teacher = None,
+    host: An[str, option("NAME", "Where it listens; 0.0.0.0: to other machines, too.")] = (
+        "127.0.0.1"
+    ),
+    port: An[int, option("N", "0: any that is free.", min=0, max=65535)] = 7860,
+) -> None:
+    """Open a page to try a generator: samples, interpolation, edits."""
+    from pagoda.pipeline.stages.serve import Request
+
+    run("serve", Request(models, teacher, host, port))
 
 
 def export(
