@@ -14,14 +14,12 @@ f = c_skip x + c_out F is EDM's form, over the generator's own network F.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pagoda.errors import PagodaError
 from pagoda.fields import opt
-from pagoda.training.method import Given, Loss, Method
+from pagoda.training.method import Given, Loss, Method, needs_one_step_denoiser
 from pagoda.training.settings import MethodConfig
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class Consistency(Method):
         assert isinstance(given.network, Generator)
         self.config, self.images, self.low = config, given.images, given.diffusion.sigma_min
         self.generator = given.network
-        _check(given.network)
+        needs_one_step_denoiser(given.network, "consistency", "noise level")
         self.player = Player(given.network, config.optim, given.device)
         self.players = {"generator": self.player}
         self.teacher: Any = None
@@ -133,21 +131,3 @@ class Consistency(Method):
             near = start + (low - high) * (slope + other) / 2
         found = consistency(self.generator, near, r, labels)
         return torch.where(ends, x if self.teacher is None else near, found)
-
-
-def _check(generator: Generator) -> None:
-    """It is a one-step map in the form of the function, at the base resolution."""
-    if generator.levels:
-        side = f"{generator.resolution}x{generator.resolution}"
-        raise PagodaError(
-            f"consistency has no noise level at {side}, where a grown generator makes images of "
-            "smaller latents; use it in distill, not in grow"
-        )
-    high, s = generator.sigma_max, generator.sigma_data
-    c_out = high * s / math.hypot(high, s)
-    counted = next(generator.parameters()).is_meta  # shapes alone, whatever their scale
-    if not counted and not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
-        raise PagodaError(
-            "consistency needs a generator that starts as the teacher's denoiser; set "
-            "distill.output: denoiser"
-        )

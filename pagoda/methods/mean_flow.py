@@ -28,14 +28,13 @@ always zero, so that the generator needs none of it. That form is our choice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError, first_line
 from pagoda.fields import Check, opt
-from pagoda.training.method import Given, Loss, Method
+from pagoda.training.method import Given, Loss, Method, needs_one_step_denoiser
 from pagoda.training.settings import MethodConfig
 
 if TYPE_CHECKING:
@@ -228,25 +227,10 @@ def build_second_time(generator: Generator, seed: int) -> nn.Module:
 
 
 def _check(generator: Generator) -> None:
-    """It is a one-step map in the form of the end of a path, at the base resolution, all of it
-    in this process.
-    """
+    """It is a one-step map in the form of the end of a path, all of it in this process."""
     from pagoda.training import sharding
 
-    if generator.levels:
-        side = f"{generator.resolution}x{generator.resolution}"
-        raise PagodaError(
-            f"mean_flow has no path at {side}, where a grown generator makes images of smaller "
-            "latents; use it in distill, not in grow"
-        )
-    high, s = generator.sigma_max, generator.sigma_data
-    c_out = high * s / math.hypot(high, s)
-    counted = next(generator.parameters()).is_meta  # shapes alone, whatever their scale
-    if not counted and not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
-        raise PagodaError(
-            "mean_flow needs a generator that starts as the teacher's denoiser; set "
-            "distill.output: denoiser"
-        )
+    needs_one_step_denoiser(generator, "mean_flow", "path")
     if sharding.wanted():
         raise PagodaError(
             f"mean_flow differentiates forward, which sharded weights cannot; set "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import math
 import pkgutil
 import re
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pagoda.networks.denoiser import Denoiser
+    from pagoda.networks.generator import Generator
     from pagoda.training.batches import ImageBatches, PairBatches
     from pagoda.training.draw import GlobalDraw
     from pagoda.training.player import Player
@@ -202,3 +204,29 @@ def _load(file: str) -> Any:
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def needs_one_step_denoiser(generator: Generator, method: str, lacks: str) -> None:
+    """The generator is the teacher's denoiser at sigma_max, at the base resolution.
+
+    Args:
+        method: its name.
+        lacks: what the method has not above the base, for the message.
+
+    Raises:
+        PagodaError: it was grown, or its output is scaled otherwise.
+    """
+    if generator.levels:
+        side = f"{generator.resolution}x{generator.resolution}"
+        raise PagodaError(
+            f"{method} has no {lacks} at {side}, where a grown generator makes images of smaller "
+            "latents; use it in distill, not in grow"
+        )
+    high, s = generator.sigma_max, generator.sigma_data
+    c_out = high * s / math.hypot(high, s)
+    counted = next(generator.parameters()).is_meta  # shapes alone, whatever their scale
+    if not counted and not math.isclose(generator.output_scale, c_out, rel_tol=1e-6):
+        raise PagodaError(
+            f"{method} needs a generator that starts as the teacher's denoiser; set "
+            "distill.output: denoiser"
+        )
