@@ -32,7 +32,6 @@ from pagoda.training.settings import MethodConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pagoda.networks.unet import UNetTrunk
     from pagoda.training.draw import GlobalDraw
     from pagoda.training.player import Player
 
@@ -237,6 +236,7 @@ def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
     import torch
     from torch.nn.utils.parametrizations import spectral_norm
 
+    from pagoda.networks.encoder_logit import EncoderLogit
     from pagoda.networks.generator import Generator
     from pagoda.networks.unet import UNetTrunk
 
@@ -256,7 +256,7 @@ def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
             more = (side // spec.resolution).bit_length() - 1
             mult = (spec.channel_mult[0],) * more + tuple(spec.channel_mult)
             trunk = UNetTrunk(dataclasses.replace(spec, resolution=side, channel_mult=mult))
-        network = _network(trunk, teacher.sigma_data)
+        network: nn.Module = EncoderLogit(trunk, teacher.sigma_data)
         if config.spectral_norm:
             for layer in list(network.modules()):
                 if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
@@ -297,6 +297,7 @@ def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str,
     Raises:
         PagodaError: the generator has none, or weights and card do not belong together.
     """
+    from pagoda.networks.encoder_logit import EncoderLogit
     from pagoda.networks.unet import UNetSpec, UNetTrunk
     from pagoda.tensors import read_tensors
     from pagoda.weight_files import fitted, positive
@@ -309,7 +310,8 @@ def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str,
         )
 
     def build(facts: dict[str, Any]) -> nn.Module:
-        return _network(UNetTrunk(UNetSpec.from_card(facts["unet"])), positive(facts, "sigma_data"))
+        trunk = UNetTrunk(UNetSpec.from_card(facts["unet"]))
+        return EncoderLogit(trunk, positive(facts, "sigma_data"))
 
     known = {key: positive(facts, key) for key in ("sigma_low", "sigma_high", "rho")}
     try:
@@ -345,31 +347,3 @@ def _iterate(network: nn.Module) -> None:
                     with torch.no_grad():
                         norm.train()(parametrized[name].original)
                     norm.eval()
-
-
-def _network(trunk: UNetTrunk, sigma_data: float) -> nn.Module:
-    """The encoder and middle of a U-Net, and a head on their mean over the image."""
-    import copy
-
-    from torch import nn
-
-    from pagoda.diffusion.edm import scalings
-    from pagoda.networks.layers import MeanLogit
-
-    class RatioNetwork(nn.Module):
-        """x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.trunk = copy.deepcopy(trunk).requires_grad_(True)
-            self.trunk.decoder = nn.ModuleList()
-            self.sigma_data = sigma_data
-            self.head = MeanLogit(trunk.spec.channels * trunk.spec.channel_mult[-1])
-
-        def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-            s = scalings(sigma, sigma_data)
-            emb = self.trunk.embed(s.c_noise, labels)
-            logits: Tensor = self.head(self.trunk.innermost(s.c_in[:, None, None, None] * x, emb))
-            return logits
-
-    return RatioNetwork()

@@ -171,26 +171,20 @@ def build_critic(config: CriticConfig, given: Given) -> nn.Module:
 
 
 def _critic(teacher: Denoiser, sigma: float) -> nn.Module:
-    """The encoder and middle of the teacher's U-Net, and a head on their mean over the image."""
+    """The teacher's encoder on images as they are: a noise level is told, no noise is added."""
     from torch import nn
 
-    from pagoda.diffusion.edm import scalings
-    from pagoda.networks.layers import MeanLogit, at_least_float32
+    from pagoda.networks.encoder_logit import EncoderLogit
+    from pagoda.networks.layers import at_least_float32
 
     class Critic(nn.Module):
-        """Scores of images as they are: the noise level is told, no noise is added."""
+        """Scores of images x (n, 3, r, r) with labels (n,)."""
 
         def __init__(self) -> None:
             super().__init__()
-            spec = teacher.spec
-            self.trunk = teacher.net.trunk.requires_grad_(True)
-            self.trunk.decoder = nn.ModuleList()
-            self.head = MeanLogit(spec.channels * spec.channel_mult[-1])
+            self.encoder = EncoderLogit(teacher.net.trunk, teacher.sigma_data)
 
         def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-            s = scalings(x.new_full((len(x),), sigma), teacher.sigma_data)
-            emb = self.trunk.embed(s.c_noise, labels)
-            logits = self.head(self.trunk.innermost(s.c_in[:, None, None, None] * x, emb))
-            return at_least_float32(logits)
+            return at_least_float32(self.encoder(x, x.new_full((len(x),), sigma), labels))
 
     return Critic()
