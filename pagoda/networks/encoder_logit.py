@@ -1,4 +1,4 @@
-"""One number for a noisy image, from the inner half of a U-Net: a critic that starts as a teacher."""
+"""One number for a noisy image, from the inner half of a U-Net: a critic may start as a teacher."""
 
 from __future__ import annotations
 
