@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pagoda.training.draw import GlobalDraw
-    from pagoda.training.player import Player
 
 RATIO_FILE = "ratio.safetensors"
 """The ratio network's weights in the folder of the generator; its card has the rest."""
@@ -121,7 +120,7 @@ class ClassRatio(Method):
         self.players = {
             "generator": self.player,
             # R1 differentiates the network twice, which compiled code cannot.
-            "ratio": _kept(self.ratio, optim, given.device, compiled=not r.r1),
+            "ratio": Player(self.ratio, optim, given.device, main=False, compiled=not r.r1),
         }
         _iterate(self.ratio)
         self.period = r.r1_every if r.r1 else 1
@@ -138,6 +137,10 @@ class ClassRatio(Method):
         return {"divergence": c.divergence, "source": "re-derived, after the abstract",
                 "ratio": about}  # fmt: skip
 
+    def beside(self) -> dict[str, dict[str, Tensor]]:
+        """The ratio network, :data:`RATIO_FILE`."""
+        return {RATIO_FILE.removesuffix(".safetensors"): ratio_weights(self.ratio)}
+
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """The ratio network's updates, then the generator's."""
         ratio = self.config.ratio
@@ -146,9 +149,6 @@ class ClassRatio(Method):
                 yield self._ratio_loss(draw, i, progress)
         if progress >= ratio.warm_up:
             yield self._generator_loss(draw, progress)
-        folder = getattr(self.players["ratio"], "folder", None)
-        if folder is not None and i + 1 == self.config.optim.steps:
-            save_ratio(self.ratio, folder)
 
     def _ratio_loss(self, draw: GlobalDraw, i: int, progress: float) -> Loss:
         """E softplus(-l(real)) + E softplus(l(generated)), at independent noise levels."""
@@ -266,25 +266,13 @@ def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def save_ratio(network: nn.Module, folder: Path) -> None:
-    """Write the weights of a ratio network, with spectral norms as they are now, to a folder.
-
-    The first process of a group does. What is there, from a run that was stopped after its last
-    checkpoint, is overwritten with the same values.
-    """
-    from pagoda import distributed
-    from pagoda.outputs import new_file
-    from pagoda.tensors import save_tensors
-
-    if not distributed.is_main_process():
-        return
+def ratio_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Weights of a ratio network by name, each with its spectral norm as it is now."""
     state = {k: v for k, v in network.state_dict().items() if "parametrizations." not in k}
     for name, module in network.named_modules():
         for key in getattr(module, "parametrizations", ()):
             state[f"{name}.{key}"] = getattr(module, key)
-    folder.mkdir(parents=True, exist_ok=True)
-    with new_file(folder / RATIO_FILE) as partial:
-        save_tensors(partial, {k: v.detach().cpu().contiguous() for k, v in state.items()})
+    return state
 
 
 def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -318,19 +306,6 @@ def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str,
         return fitted(build, read_tensors(file), facts), known
     except PagodaError as error:
         raise PagodaError(f"{file}: {error}; train it again") from error
-
-
-def _kept(network: nn.Module, *settings: Any, **more: Any) -> Player:
-    """A player without averages that remembers where its weights are to stay."""
-    from pagoda.training.player import Player
-
-    class Kept(Player):
-        folder: Path | None = None
-
-        def keep_snapshots(self, folder: Path) -> None:
-            self.folder = folder
-
-    return Kept(network, *settings, main=False, **more)
 
 
 def _iterate(network: nn.Module) -> None:

@@ -12,7 +12,7 @@ from pagoda.networks.unet import UNetTrunk
 
 
 class EncoderLogit(nn.Module):
-    """Encoder and middle of a U-Net, and a linear head on their mean over the image.
+    """Encoder and middle of a U-Net, and a small head on their mean over the image.
 
     Args:
         trunk: of which a copy is taken, without its decoder; all of the copy trains.

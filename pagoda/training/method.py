@@ -107,6 +107,12 @@ class Method(ABC):
         """Facts about the method for the card beside the weights."""
         return {}
 
+    def beside(self) -> dict[str, dict[str, Tensor]]:
+        """Other weights to keep beside the trained network's: file ``<key>.safetensors``, tensors
+        by name.
+        """
+        return {}
+
     @abstractmethod
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """Step number ``i``: yields one loss at a time, each after the updates of those before it.

@@ -14,6 +14,8 @@ from torch import Tensor
 from pagoda.errors import PagodaError
 from pagoda.losses.divergences import WEIGHTS
 from pagoda.methods.class_ratio import ClassRatio, load_ratio
+from pagoda.tensors import save_tensors
+from pagoda.training import sharding
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
 from tests.methods.small import (
@@ -118,7 +120,11 @@ def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path)
     """As it was in the last step, with and without spectral norm."""
     method = go(make(what), tmp_path)
     assert isinstance(method, ClassRatio)
-    network, facts = load_ratio(tmp_path / "scratch" / "snapshots", method.card())
+    kept = tmp_path / "gen"
+    kept.mkdir()
+    ((name, weights),) = method.beside().items()
+    save_tensors(kept / f"{name}.safetensors", sharding.full_state_on_main(weights))
+    network, facts = load_ratio(kept, method.card())
     assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.02, 40.0, 7.0)
     side = CASES[what].side
     torch.manual_seed(0)
@@ -130,7 +136,7 @@ def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path)
     wrong = method.card()
     wrong["ratio"]["unet"]["channels"] = 16
     with pytest.raises(PagodaError, match=r"ratio\.safetensors: .*train it again"):
-        load_ratio(tmp_path / "scratch" / "snapshots", wrong)
+        load_ratio(kept, wrong)
 
 
 def test_a_critic_of_another_resolution_is_one_line() -> None:

@@ -27,6 +27,7 @@ from pagoda.networks.generator import Generator
 from pagoda.pipeline.stages.made import identity, kind_of, locate
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.scratch import stage_scratch
+from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.history import HISTORY, History, read_rows
@@ -74,6 +75,7 @@ def train_stage(
         )  # fmt: skip
     average = next(iter(method.players.values())).ema
     weights = sharding.full_state_on_main(average.state_dict())
+    beside = {name: sharding.full_state_on_main(w) for name, w in method.beside().items()}
     if not distributed.is_main_process():
         return
     found = tested(weights)
@@ -86,6 +88,8 @@ def train_stage(
         artifacts.save_weights(partial, weights, card | facts | found)
         for file in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
             shutil.copyfile(file, partial / file.name)
+        for name, others in beside.items():
+            save_tensors(partial / f"{name}.safetensors", others)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,17 +11,27 @@ import pytest
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config, parse
+from pagoda.config import Config, for_its_methods, parse
 from pagoda.config.paths import Paths
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.errors import PagodaError
 from pagoda.evaluation.samplers import Draws, Map, Sampler, one_step
-from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio, save_ratio
+from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio, load_ratio
 from pagoda.methods.mean_flow import average_velocity
 from pagoda.networks.generator import load_generator
-from pagoda.pipeline.stages import downsample, features, reference, steps, verify
+from pagoda.pipeline.stages import (
+    distill,
+    downsample,
+    features,
+    invert,
+    reference,
+    steps,
+    verify,
+)
 from pagoda.pipeline.stages.verify import BestOf, candidate, count_list, random_of
+from pagoda.tensors import save_tensors
+from pagoda.training.sharding import full_state_on_main
 from tests.methods.small import make
 from tests.pipeline.stages.untrained import write_models
 from tests.tiny import tiny_tree
@@ -101,6 +111,18 @@ def test_the_control_takes_any_of_the_candidates_as_often() -> None:
     assert len(counts) == 4 and counts.min() >= 2
 
 
+def test_the_stage_leaves_the_ratio_network_beside_the_generator(config: Config) -> None:
+    settings = {"distill.method": "class_ratio", "distill.optim.images": 16}
+    config = parse(for_its_methods(tiny_tree(target_res=8, **settings)))
+    invert.run(config)
+    distill.run(config)
+    made = artifacts.open_artifact(Paths(config).generator(8), "generator")
+    assert RATIO_FILE in made.manifest["files"]
+    network, _ = load_ratio(made.path, made.card())
+    labels = torch.arange(2)
+    assert network(torch.zeros(2, 3, 8, 8), torch.ones(2), labels).isfinite().all()
+
+
 def test_a_ratio_network_is_measured_from_end_to_end(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,10 +138,9 @@ def test_a_ratio_network_is_measured_from_end_to_end(
     weights, card, identity = old.weights(), old.card(), old.config
 
     def put() -> None:
-        save_ratio(method.ratio, tmp_path)
         with artifacts.create(where, "generator", config=identity) as made:
             artifacts.save_weights(made, weights, card | about)
-            shutil.copyfile(tmp_path / RATIO_FILE, made / RATIO_FILE)
+            save_tensors(made / RATIO_FILE, full_state_on_main(method.beside()["ratio"]))
 
     put()
     verify.run(config, 8, [1, 2], out)
