@@ -13,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,18 @@ class BestOf:
         """Evaluations of the generator an image; the score's come on top."""
         return self.count * self.sampler.nfe
 
+    @cached_property
+    def candidates(self) -> list[Sampler]:
+        """The first candidates of all samples, the second ones, ..."""
+        return [candidate(self.sampler, np.full(len(self), k)) for k in range(self.count)]
+
     def __len__(self) -> int:
         return len(self.sampler)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 images (n, 3, r, r) of samples."""
         kept, best = np.empty(0), np.empty(0)
-        for k in range(self.count):
-            one = candidate(self.sampler, np.full(len(self), k))
+        for k, one in enumerate(self.candidates):
             images = one.read(rows)
             if self.count == 1:
                 return images
