@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -97,16 +98,15 @@ def transferred(
     generator: Generator, teacher: Teacher, given: np.ndarray, label: int, targets: Sequence[int],
     seed: int,
 ) -> Edited:  # fmt: skip
-    """Images (n, 3, r, r) as if they were of each of m classes: n x m answers, inverted together.
+    """Images (n, 3, r, r) as if they were of each of m classes: n x m answers of one inversion.
 
     Raises:
         PagodaError: as of :func:`pagoda.editing.edits.transfer`.
     """
-    n, m = len(given), len(targets)
-    found = edits.transfer(generator, teacher, given.repeat(m, axis=0), label, list(targets) * n,
-                           seed=seed, keys=np.arange(n).repeat(m).tolist())  # fmt: skip
-    images, latents = (t.flatten(0, 1).unflatten(0, (n, m)) for t in (found.images, found.latents))
-    return Edited(images, latents, found.calls)
+    z = edits.inverted(teacher, edits.as_images(given, None, teacher.device), label, seed)
+    with torch.no_grad():
+        images = torch.stack([generator(z, y) for y in targets], dim=1)
+    return Edited(images, z[:, None].expand(-1, len(targets), *z.shape[1:]), 1)
 
 
 def interpolate_files(common: Common, frames: int) -> None:
