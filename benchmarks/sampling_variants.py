@@ -7,6 +7,7 @@ images is compared with them before it is timed.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,17 +23,14 @@ from benchmarks.timing import whole_float32
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.config.paths import Paths
-from pagoda.diffusion.solver import edm_grid, nfe, sample
+from pagoda.diffusion.solver import nfe
 from pagoda.errors import first_line
-from pagoda.evaluation.samplers import untrained
+from pagoda.evaluation.samplers import heun, super_resolve, untrained
 from pagoda.networks.generator import load_generator
-from pagoda.networks.super_resolution import condition
 from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.export import PARITY
 from pagoda.training.player import autocast
 from pagoda.weights import graphs
-
-TOLERANCE = 1e-4
-"""By which a graph may differ from eager, of images in [-1, 1]: as of ``pagoda export``."""
 
 EAGER = "eager, fp32"
 Jobs = dict[str, Callable[[], object]]
@@ -77,22 +75,16 @@ class Models:
         above = [r for r in config.resolutions if config.base_res < r <= resolution]
         cascade = config.studies.cascade
         resolvers = {r: self._ready(networks.resolver(r)) for r in above}
-        grids = [edm_grid(n, schedule.sigma_min, schedule.sigma_max, schedule.rho)
-                 for n in (steps, cascade.steps)]  # fmt: skip
+        levels = dataclasses.asdict(schedule)
+        base = heun(denoiser, levels, steps)
 
         def run(z: Tensor, labels: Tensor) -> Tensor:
-            x = sample(denoiser, z * schedule.sigma_max, grids[0], labels)
+            x = base(z, labels, np.arange(len(z)))
             for side, resolver in resolvers.items():
-                level = x.new_full((len(x),), cascade.noise)
                 noise = torch.randn(len(x), 3, side, side, device=x.device)
                 noise = noise.contiguous(memory_format=torch.channels_last)
-                seen = condition(x.clamp(-1, 1), side, level, noise)
-
-                def call(x: Tensor, sigma: Tensor, y: Tensor | None, network: Any = resolver,
-                         seen: Tensor = seen, level: Tensor = level) -> Tensor:  # fmt: skip
-                    return network(x, sigma, y, seen, level)
-
-                x = sample(call, noise * schedule.sigma_max, grids[1], labels)
+                x = super_resolve(resolver, x, labels, levels, cascade.steps, cascade.noise, noise,
+                                  noise)  # fmt: skip
             return x
 
         count = nfe(steps, "heun") + len(above) * nfe(cascade.steps, "heun")
@@ -230,7 +222,7 @@ class Ways:
             apart = {name: float((way(z, labels).cpu() - wanted).abs().max())
                      for name, way in ways.items() if name != EAGER}  # fmt: skip
         for name, difference in apart.items():
-            if not difference <= TOLERANCE:
+            if not difference <= PARITY:
                 where = f"{self.resolution}x{self.resolution}, batch {len(z)}"
                 raise SystemExit(f"error: {where}: {name} is {difference:.1e} from eager")
         return apart

@@ -24,7 +24,7 @@ from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, build_generator, load_generator
-from pagoda.networks.super_resolution import condition, load_super_resolver
+from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Latents (n, 3, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
@@ -233,7 +233,6 @@ def super_resolved(
     They are enlarged and get noise of level ``noise``; the rest is as of :func:`heun`.
     """
     draws, side = below.draws, 2 * below.side
-    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
 
     def drawn(indices: np.ndarray, stream: str) -> Tensor:
         z = standard_normal(draws.seed, indices, (3, side, side), f"{stream}-{side}")
@@ -247,14 +246,9 @@ def super_resolved(
         )
 
         def make(z: Tensor, labels: Tensor, indices: np.ndarray) -> Tensor:
-            low = lower(z, labels, indices).clamp(-1, 1)
-            level = low.new_full((len(low),), noise)
-            seen = condition(low, side, level, drawn(indices, "condition"))
-
-            def denoiser(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
-                return resolver(x, sigma, y, seen, level)
-
-            return sample(denoiser, drawn(indices, "cascade") * schedule["sigma_max"], grid, labels)
+            added, start = (drawn(indices, stream) for stream in ("condition", "cascade"))
+            low = lower(z, labels, indices)
+            return super_resolve(resolver, low, labels, schedule, steps, noise, added, start)
 
         return make, count + _count(resolver)
 
@@ -262,6 +256,29 @@ def super_resolved(
         below.name, str(artifact.path), opened, side, below.base_res, below.classes,
         below.nfe + nfe(steps, "heun"), draws, artifact.fingerprint, below,
     )  # fmt: skip
+
+
+def super_resolve(
+    resolver: SuperResolver, low: Tensor, labels: Tensor | None, schedule: Mapping[str, float],
+    steps: int, level: float, added: Tensor, start: Tensor,
+) -> Tensor:  # fmt: skip
+    """Enlarge images (n, 3, b, b) to (n, 3, r, r), as :func:`heun` samples.
+
+    Args:
+        resolver: the network.
+        low: clamped to [-1, 1] first.
+        level: of the noise ``added`` (n, 3, r, r) to what the network sees of them.
+        start: (n, 3, r, r), standard normal.
+    """
+    low = low.clamp(-1, 1)
+    at = low.new_full((len(low),), level)
+    seen = condition(low, start.shape[-1], at, added)
+
+    def denoiser(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+        return resolver(x, sigma, y, seen, at)
+
+    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
+    return sample(denoiser, start * schedule["sigma_max"], grid, labels)
 
 
 def upsampled(below: Sampler, side: int, name: str) -> Sampler:
