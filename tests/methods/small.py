@@ -157,6 +157,14 @@ def off(generator: nn.Module, brightness: float) -> float:
     return float((made.mean((0, 2, 3)) - brightness).abs().max())
 
 
+def off_before_and_after(method: Any, brightness: float, steps: int) -> tuple[float, float]:
+    """:func:`off` of a method's generator, and again after steps of equal rates."""
+    before = off(method.generator, brightness)
+    for i in range(steps):
+        loop.run_step(method, GlobalDraw(CPU), i, i / steps)
+    return before, off(method.generator, brightness)
+
+
 def section(case: Case, /, **settings: Any) -> Any:
     """The method's section, read as from a file; dotted keys."""
     tree: dict[str, Any] = {}

@@ -16,17 +16,14 @@ from pagoda.losses.divergences import WEIGHTS
 from pagoda.methods.class_ratio import ClassRatio, load_ratio
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
-from pagoda.training.draw import GlobalDraw
-from pagoda.training.loop import run_step
 from tests.methods.small import (
     CASES,
-    CPU,
     Case,
     flat,
     given,
     go,
     make,
-    off,
+    off_before_and_after,
     once,
     section,
     state,
@@ -109,10 +106,8 @@ def test_a_generator_that_is_off_moves_onto_the_data() -> None:
         "sigma_low": 0.2, "sigma_high": 5.0,
     })  # fmt: skip
     method = ClassRatio(config, dataclasses.replace(own, images=flat(target)))
-    before = off(method.generator, target)
-    for i in range(120):
-        run_step(method, GlobalDraw(CPU), i, i / 120)
-    assert before > 0.3 and off(method.generator, target) < before / 3
+    before, after = off_before_and_after(method, target, 120)
+    assert before > 0.3 and after < before / 3
 
 
 @pytest.mark.parametrize("what", ["class_ratio", "class_ratio, grown"])

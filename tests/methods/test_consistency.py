@@ -10,13 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pagoda.errors import PagodaError
 from pagoda.methods import consistency as module
 from pagoda.methods.consistency import Consistency, earlier
-from pagoda.networks.generator import generator_from_teacher
-from pagoda.training.draw import GlobalDraw
-from pagoda.training.loop import run_step
-from tests.methods.small import CLASSES, CPU, Case, denoiser, flat, given, make, off, section
+from tests.methods.small import (
+    CLASSES,
+    Case,
+    flat,
+    given,
+    make,
+    off_before_and_after,
+    section,
+)
 
 CASE, DOUBLE, SPREAD = Case("consistency", "generator"), torch.float64, 0.5
 
@@ -105,20 +109,5 @@ def test_a_generator_that_is_off_moves_onto_the_data() -> None:
         "p_mean": 1.0, "stages": 3,
     })  # fmt: skip
     method = Consistency(config, dataclasses.replace(own, images=flat(target)))
-    before = off(method.generator, target)
-    for i in range(steps):
-        run_step(method, GlobalDraw(CPU), i, i / steps)
-    assert before > 0.3 and off(method.generator, target) < before / 3
-
-
-def test_what_is_no_consistency_function_is_one_line() -> None:
-    grown = Case("consistency", "grown")
-    with pytest.raises(PagodaError, match=r"no noise level at 16x16.* use it in distill"):
-        Consistency(section(grown), given(grown))
-    raw = generator_from_teacher(denoiser(), sigma_max=80.0, output="raw")
-    with pytest.raises(PagodaError, match=r"set distill\.output: denoiser"):
-        Consistency(section(CASE), dataclasses.replace(given(CASE), network=raw))
-    meta = torch.device("meta")  # where operations are counted, whatever the scale
-    assert Consistency(
-        section(CASE), dataclasses.replace(given(CASE), network=raw.to(meta), device=meta)
-    )
+    before, after = off_before_and_after(method, target, steps)
+    assert before > 0.3 and after < before / 3

@@ -13,6 +13,7 @@ import torch
 
 from pagoda import distributed
 from pagoda.errors import PagodaError
+from pagoda.networks.generator import generator_from_teacher
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import find_method
@@ -21,7 +22,9 @@ from tests.methods.small import (
     BATCH,
     CASES,
     STEPS,
+    Case,
     assert_same,
+    denoiser,
     given,
     go,
     make,
@@ -195,3 +198,17 @@ def test_a_step_runs_on_shapes_alone(what: str) -> None:
         loss.value.backward()
         losses.append(loss)
     assert losses and all(loss.value.device.type == "meta" for loss in losses)
+
+
+@pytest.mark.parametrize(("what", "lacks"), [("consistency", "noise level"), ("mean_flow", "path")])
+def test_what_is_no_denoiser_in_one_step_is_one_line(what: str, lacks: str) -> None:
+    """Of the methods that take the generator for the end of a path."""
+    made, case, grown = find_method(what), CASES[what], Case(what, "grown")
+    with pytest.raises(PagodaError, match=rf"no {lacks} at 16x16.* use it in distill"):
+        made(section(grown), given(grown))
+    raw = generator_from_teacher(denoiser(), sigma_max=80.0, output="raw")
+    with pytest.raises(PagodaError, match=r"set distill\.output: denoiser"):
+        made(section(case), dataclasses.replace(given(case), network=raw))
+    meta = torch.device("meta")  # where operations are counted, whatever the scale
+    own = dataclasses.replace(given(case), network=raw.to(meta), device=meta)
+    assert made(section(case), own)

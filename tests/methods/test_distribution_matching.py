@@ -10,8 +10,17 @@ import torch
 from pagoda.errors import PagodaError
 from pagoda.methods.distribution_matching import DistributionMatching, pull
 from pagoda.training.draw import GlobalDraw
-from pagoda.training.loop import run_step
-from tests.methods.small import CPU, Case, flat, given, make, off, once, section, state
+from tests.methods.small import (
+    CPU,
+    Case,
+    flat,
+    given,
+    make,
+    off_before_and_after,
+    once,
+    section,
+    state,
+)
 
 GENERATOR = Case("distribution_matching", "generator")
 
@@ -60,10 +69,8 @@ def test_a_generator_that_is_off_moves_onto_the_teachers_law(divergence: str) ->
             return torch.full_like(x, target)
 
     method.teacher = Knows()
-    before = off(method.generator, target)
-    for i in range(steps):
-        run_step(method, GlobalDraw(CPU), i, i / steps)
-    assert before > 0.3 and off(method.generator, target) < before / 3
+    before, after = off_before_and_after(method, target, steps)
+    assert before > 0.3 and after < before / 3
 
 
 def test_teacher_and_critic_are_told_apart() -> None:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from pagoda.errors import PagodaError
 from pagoda.methods.relativistic import Relativistic, relativistic
 from pagoda.training.draw import GlobalDraw
-from pagoda.training.loop import run_step
-from tests.methods.small import CPU, Case, flat, given, make, off, once, section
+from tests.methods.small import CPU, Case, flat, given, make, off_before_and_after, once, section
 
 CASE, DOUBLE = Case("relativistic", "generator"), torch.float64
 
@@ -95,10 +94,8 @@ def test_a_generator_that_is_off_moves_onto_the_data(kind: str, gamma: float, lr
         "critic.gamma": gamma, "critic.lr": lr,
     })  # fmt: skip
     method = Relativistic(config, dataclasses.replace(given(CASE), images=flat(target)))
-    before = off(method.generator, target)
-    for i in range(steps):
-        run_step(method, GlobalDraw(CPU), i, i / steps)
-    assert before > 0.3 and off(method.generator, target) < before / 3
+    before, after = off_before_and_after(method, target, steps)
+    assert before > 0.3 and after < before / 3
 
 
 def test_it_trains_a_grown_generator_with_a_critic_of_its_own() -> None:
