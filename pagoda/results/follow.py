@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pagoda.config import Config
 from pagoda.config.paths import Paths
+from pagoda.interrupts import orderly_stop
 from pagoda.results import tracking
 from pagoda.results.experiment import History, parameters_hash, read_history, stage_names
 from pagoda.results.mlflow_store import (
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def follow(config: Config, interval: float, log: Callable[[str], None]) -> None:
-    """Send the curves of running stages to MLflow until Ctrl-C or until the experiment is tracked.
+    """Send running stages' curves to MLflow until Ctrl-C, SIGTERM or the experiment is tracked.
 
     Args:
         config: the experiment that is running.
@@ -47,20 +48,26 @@ def follow(config: Config, interval: float, log: Callable[[str], None]) -> None:
     log(f"live run {parent} of experiment {tracking.experiment_name(config)} in {shown(store.uri)}")
     live = _Live(config, client, where, parent)
     try:
-        with one_line(store.uri):
+        with one_line(store.uri), orderly_stop() as asked:
             # The parent is deleted by the tracking of the finished experiment.
             while client.get_run(parent).info.lifecycle_stage == "active":
                 for stage in [stage for stage in stage_names(config) if live.send(stage)]:
                     log(f"following {stage}")
-                time.sleep(interval)
+                if _asked_within(interval, asked):
+                    return live.end()
         log("the finished experiment is in MLflow now; nothing left to follow")
-    except KeyboardInterrupt:
-        with one_line(store.uri):
-            live.end()
     except Exception:
         with contextlib.suppress(Exception):
             live.end()
         raise
+
+
+def _asked_within(seconds: float, asked: Callable[[], bool]) -> bool:
+    """Wait, and say at once if Ctrl-C or SIGTERM came: never inside a request to the store."""
+    end = time.monotonic() + seconds
+    while not asked() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+    return asked()
 
 
 @dataclass

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from pagoda import distributed
 from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
+from pagoda.interrupts import orderly_stop
 from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.draw import Forecast, GlobalDraw
@@ -211,16 +211,3 @@ def _not_finite(
         f"{folder / NOT_FINITE}); the last checkpoint is kept beside it; lower the learning rate "
         "or use fp32, then run again"
     )
-
-
-@contextlib.contextmanager
-def orderly_stop() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a flag while a loop runs."""
-    caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    old = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in signals}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
