@@ -228,7 +228,7 @@ GOOD: dict[str, Any] = {
     ("where", "value", "words"),
     [
         ("", [1], "the file = [1]; it must be a mapping of keys"),
-        ("size", "huge", "size = 'huge'; it must be one of usual, costly"),
+        ("size", "huge", "size = 'huge'; it must be one of usual, costly, whole"),
         ("tilte", "a", "unknown key tilte"),
         ("axis_log", "yes", "axis_log = 'yes'; it must be true or false"),
         ("metrics", "fd", "metrics = 'fd'; it must be a list"),

@@ -268,6 +268,9 @@ class StudiesConfig:
 
     usual: StudySizeConfig = opt("size of the studies of one training stage")
     costly: StudySizeConfig = opt("size of the studies that train several networks a variant")
+    whole: StudySizeConfig = opt(
+        "size of the studies of the profile's whole length or its generators"
+    )
     samples: int = opt("images a generator in their evaluation", ge=16)
     cascade: CascadeConfig = opt("the cascade that is trained as a baseline")
     edit: EditConfig = opt("edits")

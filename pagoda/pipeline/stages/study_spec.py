@@ -32,7 +32,7 @@ from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
 _TRAINED = ("teacher", "distill", "grow")  # sections whose images a study's size scales
-_SIZES = ("usual", "costly")  # of params.yaml
+_SIZES = ("usual", "costly", "whole")  # of params.yaml
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Study:
     title: str = opt("reader's name")
     question: str = opt("what it asks, one sentence")
     rule: str = opt("what decides, in words, written before the run")
-    size: str = opt("which size of params.yaml it takes", choices=("usual", "costly"))
+    size: str = opt("which size of params.yaml it takes", choices=_SIZES)
     variants: dict[str, Variant] = opt("by name, in the order of tables")
     claims: list[dict[str, Any]] = opt("what it claims, see pagoda/results/claims.py", default=[])
     axis_label: str = opt("what the variants' axis is, with its unit", default="")
