@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pagoda import hub
 from pagoda.artifacts import KINDS as ARTIFACTS
@@ -28,8 +27,10 @@ from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
 from pagoda.errors import PagodaError
+from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
 from pagoda.networks import denoiser, generator
+from pagoda.networks.opened import opened
 from pagoda.provenance import PAPER_INVERSION, class_names, inversion
 
 Array = Tensor | np.ndarray
@@ -180,29 +181,33 @@ class Generator(Model):
     """A one-step generator: latents and classes in, images out, one evaluation of the network."""
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, _opened(artifact, generator.load_generator), device)
+        super().__init__(artifact, opened(artifact, generator.load_generator), device)
 
     def __call__(
         self, latents: Array, labels: int | Sequence[int] | Array,
-        fine: int | Sequence[int] | Array | None = None, above: int = 0,
+        fine: int | Sequence[int] | Array | None = None, above: int = 0, guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
         """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
 
         Images are nominally in [-1, 1], not clamped. Gradients flow to the latents. With ``fine``,
-        blocks above the resolution ``above`` see these classes instead.
+        blocks above the resolution ``above`` see these classes instead. ``guidance`` is the weight
+        that a generator is told that takes one; 1 is none.
 
         Raises:
-            PagodaError: latents of another shape, or an unknown class.
+            PagodaError: latents of another shape, an unknown class, or a weight that the generator
+                does not know.
         """
         z = self._latents(latents)
         y = self._labels(labels, len(z))
         finer = None if fine is None else self._labels(fine, len(z))
-        images: Tensor = self.network(z, y, finer, above)
+        check_weight(str(self.artifact.path), self.network.guidance, guidance)
+        omega = None if guidance == 1 else z.new_full((len(z),), guidance)
+        images: Tensor = self.network(z, y, finer, above, omega)
         return images
 
     def sample(
         self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
-        truncation: float | None = None,
+        truncation: float | None = None, guidance: float = 1.0,
     ) -> np.ndarray:  # fmt: skip
         """Images of every seed in every class, class by class.
 
@@ -211,18 +216,20 @@ class Generator(Model):
             seeds: whole numbers from 0; the same latents in every class.
             truncation: most that the norm of a latent may be, as a multiple of sqrt(d); None: as
                 drawn.
+            guidance: weight that a generator is told that takes one; 1 is none.
 
         Returns:
             (classes * seeds, 3, r, r) uint8.
 
         Raises:
-            PagodaError: an unknown class, a seed that is none.
+            PagodaError: an unknown class, a seed that is none, a weight that is not known.
         """
-        return _read(self.sampler(self.draws(classes, seeds, truncation)))
+        draws = self.draws(classes, seeds, truncation)
+        return _read(self.sampler(draws, guidance=guidance))
 
-    def sampler(self, draws: Draws) -> Sampler:
+    def sampler(self, draws: Draws, *, guidance: float = 1.0) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
-        return one_step(self.artifact, draws, network=lambda: self.network)
+        return one_step(self.artifact, draws, network=lambda: self.network, guidance=guidance)
 
 
 class Teacher(Model):
@@ -234,7 +241,7 @@ class Teacher(Model):
     """
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
+        super().__init__(artifact, opened(artifact, denoiser.load_denoiser), device)
         self.inversion = inversion(artifact)
         self.schedule = self.card["diffusion"]
 
@@ -255,13 +262,14 @@ class Teacher(Model):
                 every class.
         """
         z = self._latents(latents)
-        self._check_guidance(guidance)
+        check_label_dropout(str(self.artifact.path), self.card, guidance)
         solve = heun(self.network, self.schedule, steps or self.inversion["steps"], guidance)
         return solve(z, self._labels(labels, len(z)), np.empty(0))
 
     def sample(
         self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
-        steps: int | None = None, guidance: float = 1.0, truncation: float | None = None,
+        steps: int | None = None, guidance: float | Guidance = 1.0,
+        truncation: float | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Images of every seed in every class, class by class.
 
@@ -269,9 +277,10 @@ class Teacher(Model):
         draws = self.draws(classes, seeds, truncation)
         return _read(self.sampler(draws, steps=steps, guidance=guidance))
 
-    def sampler(self, draws: Draws, *, steps: int | None = None, guidance: float = 1.0) -> Sampler:
+    def sampler(
+        self, draws: Draws, *, steps: int | None = None, guidance: float | Guidance = 1.0
+    ) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
-        self._check_guidance(guidance)
         return teacher(self.artifact, draws, steps or self.inversion["steps"], guidance,
                        network=lambda: self.network)  # fmt: skip
 
@@ -300,7 +309,7 @@ class Teacher(Model):
             known = ", ".join(PAPER_INVERSION)
             raise PagodaError(f"invert knows no {unknown[0]}; it takes {known}")
         how = self.inversion | settings
-        self._check_guidance(how["guidance"])
+        check_label_dropout(str(self.artifact.path), self.card, how["guidance"])
         x, sigma = self._images(images), self.schedule
         y = self._labels(labels, len(x))
         start = how["noise"] or sigma["sigma_min"]
@@ -327,34 +336,6 @@ class Teacher(Model):
                 f"(n, 3, {side}, {side}): cut or shrink them to {side} pixels a side first"
             )
         return as_float(x, self.device)
-
-    def _check_guidance(self, guidance: float) -> None:
-        if guidance != 1 and not self.card.get("label_dropout"):
-            raise PagodaError(
-                f"guidance = {guidance:g}, but {self.artifact.path} was trained with every class "
-                "told; train it with teacher.label_dropout=0.1, or leave guidance at 1"
-            )
-
-
-class _NoRandomValues(TorchFunctionMode):
-    """Layers are made without the random values that those of a file replace at once.
-
-    Drawing them takes seconds for a large network, and on the meta device, where shapes are
-    compared first, it imports torch's compiler, which takes more than a second.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
-def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
-    with _NoRandomValues():
-        return artifact.network(load)
 
 
 def _not_a_model(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pagoda.config.documents import read_yaml
 from pagoda.config.sections import (
+    NO_WEIGHTS,
     DataConfig,
     DistillConfig,
     EvaluateConfig,
@@ -26,7 +27,7 @@ from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
-from pagoda.training.method import ByMethod, file_of, keys_of_others
+from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
 from pagoda.training.settings import DiffusionConfig
 
 BY_METHOD: dict[str, type[ByMethod]] = {"distill": DistillConfig, "grow": GrowConfig}
@@ -93,6 +94,7 @@ class Config:
             regression = self.grow.loss.regression
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
+        yield from self._weights()
         yield from self._independent()
         k, samples = self.evaluate.neighbours, self.evaluate.samples
         sizes = {"reference.manifold_images": self.reference.manifold_images,
@@ -102,6 +104,19 @@ class Config:
         splits = self.evaluate.score_splits
         yield (splits <= samples, "evaluate.score_splits", splits,
                f"at most evaluate.samples = {samples}")  # fmt: skip
+
+    def _weights(self) -> Iterator[Check]:
+        """Latents of many guidance weights are for generators that are told theirs."""
+        trained = [("distill", self.distill.method, self.distill.imported),
+                   ("grow", self.grow.method, self.grow.imported)]  # fmt: skip
+        most = self.invert.guidance_max
+        for key, method, imported in trained if self.growth else trained[:1]:
+            weighted = imported != NO_WEIGHTS or find_method(method).weighted
+            yield (weighted or most is None, f"{key}.method", method,
+                   "guided while invert.guidance_max is not null")  # fmt: skip
+            yield (most is not None or imported != NO_WEIGHTS or not weighted,
+                   "invert.guidance_max", most, f"a number while {key}.method is {method}"
+            )  # fmt: skip
 
     def _independent(self) -> Iterator[Check]:
         """No result is measured in a network that training sees."""

@@ -143,6 +143,12 @@ class InvertConfig:
         "(1 - w) D(x; s); 1 = none; any other needs teacher.label_dropout above 0",
         ge=0,
     )
+    guidance_max: float | None = opt(
+        "largest guidance weight: every image and mirror image is inverted under its own, uniform "
+        "from invert.guidance to it (w = 1 is none), for generators that are told the weight "
+        "(distill.method: guided); null = all under invert.guidance",
+        default=None, ge=0,
+    )  # fmt: skip
     batch: int = opt("images a call of the network", ge=1)
     precision: str = opt("autocast precision of the network", choices=("fp32", "bf16", "fp16"))
     units: str = opt(
@@ -152,6 +158,29 @@ class InvertConfig:
     dtype: str = opt("type that latents are stored in", choices=("fp32", "fp16"))
     shard: int = opt("latents a file; a smaller set is one file", ge=1)
     round_trip_images: int = opt("images whose round-trip error is measured", ge=1)
+
+    @property
+    def guided(self) -> bool:
+        """Whether any weight differs from 1, which is none."""
+        return self.costliest != 1
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """Smallest and largest weight."""
+        most = self.guidance if self.guidance_max is None else self.guidance_max
+        return self.guidance, most
+
+    @property
+    def costliest(self) -> float:
+        """A weight that takes as many network evaluations as any: 1 takes half of the others'."""
+        low, high = self.weight_range
+        return high if low == 1 else low
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """The weights have two ends."""
+        most = self.guidance_max
+        yield (most is None or most >= self.guidance, f"{at}guidance_max", most,
+               f"null, or at least {at}guidance = {self.guidance:g}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,6 +247,10 @@ class EvaluateConfig:
     neighbours: int = opt("k of precision and recall", ge=1)
     score_splits: int = opt("splits of the classifier score", ge=1)
     grid_per_class: int = opt("samples a class kept for the sample grids", ge=1)
+    guidance: float = opt(
+        "guidance weight of the teacher's samples and of generators that are told one; 1 = none",
+        default=1.0, ge=0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,15 @@ def standard_normal(
     return out.reshape(len(indices), *shape)
 
 
+def uniform(
+    seed: int, indices: np.ndarray, low: float, high: float, stream: str
+) -> np.ndarray:  # fmt: skip
+    """Uniform numbers from ``low`` to ``high``, (n,) float32, each a function of seed and index."""
+    normal = standard_normal(seed, indices, (1,), stream)[:, 0]
+    share = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in normal.tolist()])
+    return (low + (high - low) * share).astype(np.float32)
+
+
 def dithered(images: Tensor, size: float, seed: int, keys: np.ndarray) -> Tensor:
     """Images with noise of standard deviation ``size``, that of each a function of seed and key."""
     import torch

@@ -41,29 +41,56 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
 
-def nfe(steps: int, solver: str, *, inverse: bool = False, guidance: float = 1.0) -> int:
+def nfe(
+    steps: int, solver: str, *, inverse: bool = False, guidance: float = 1.0,
+    guided_levels: tuple[float, float] | None = None, grid: Tensor | None = None,
+) -> int:  # fmt: skip
     """Network evaluations of one trajectory.
 
     Down: Heun 2 steps - 1 (the last step, to 0, is Euler), Euler steps. Up, sigma_min to
     sigma_max: one step fewer and no Euler step, Heun 2 (steps - 1), Euler steps - 1. Guidance
-    takes twice as many.
+    takes twice as many, or, down a ``grid`` with ``guided_levels``, one more at each of these.
     """
     per_step = 2 if solver == "heun" else 1
     slopes = per_step * (steps - 1) + (0 if inverse else 1)
-    return slopes if guidance == 1 else 2 * slopes
+    if guidance == 1:
+        return slopes
+    if guided_levels is None or grid is None:
+        return 2 * slopes
+    low, high = guided_levels
+    seen = [grid[0].item(), *(s for s in grid[1:-1].tolist() for _ in range(per_step))]
+    return slopes + sum(low < s <= high for s in seen)
 
 
-def guided(denoiser: Denoiser, weight: float) -> Denoiser:
+def guided(
+    denoiser: Denoiser,
+    weight: float | Tensor,
+    *,
+    guide: Denoiser | None = None,
+    levels: tuple[float, float] | None = None,
+) -> Denoiser:
     """The denoiser of p(x | c)^w p(x)^(1 - w): w D(x; s, c) + (1 - w) D(x; s).
 
     PaGoDA section 4 (there omega); scores are affine in the denoiser, so that theirs is mixed
-    likewise. ``weight`` 1 is the denoiser itself; its network must know images without a class.
+    likewise.
+
+    Args:
+        denoiser: its network must know images without a class, unless there is a ``guide``.
+        weight: w, or one for each image, (n,). The number 1 is the denoiser itself: none.
+        guide: w D(x; s, c) + (1 - w) D_g(x; s, c) with this weaker denoiser D_g of the same class
+            instead (autoguidance, Karras et al. 2024, arXiv 2406.02507).
+        levels: (low, high]: only noise levels that are guided (Kynkaanniemi et al. 2024, arXiv
+            2404.07724); all images of a call have one level then. None: all.
     """
-    if weight == 1:
+    if isinstance(weight, float | int) and weight == 1:
         return denoiser
 
     def mixed(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return weight * denoiser(x, sigma, labels) + (1 - weight) * denoiser(x, sigma, None)
+        if levels is not None and not levels[0] < sigma[0].item() <= levels[1]:
+            return denoiser(x, sigma, labels)
+        w = weight[:, None, None, None].to(x) if isinstance(weight, Tensor) else weight
+        other = denoiser(x, sigma, None) if guide is None else guide(x, sigma, labels)
+        return w * denoiser(x, sigma, labels) + (1 - w) * other
 
     return mixed
 

@@ -22,6 +22,7 @@ from pagoda.artifacts import Artifact
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
+from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, build_generator, load_generator
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
@@ -165,18 +166,38 @@ def one_step(
     name: str = "generator",
     network: Callable[[], Generator] | None = None,
     below: Sampler | None = None,
+    guidance: float = 1.0,
 ) -> Sampler:
     """The generator of an artifact, one evaluation an image.
 
-    ``network`` makes another generator of that shape in its place: a baseline.
+    Args:
+        artifact: of the generator.
+        draws: which samples.
+        name: as result rows have it.
+        network: makes another generator of that shape in its place: a baseline.
+        below: what the same latents give one resolution below.
+        guidance: weight that a generator is told that takes one (w = 1 is none). Others take none
+            but 1.
+
+    Raises:
+        PagodaError: a weight outside the range that the generator was trained for.
     """
     card = artifact.card()
     unet, load = card["unet"], network or (lambda: artifact.network(load_generator))
+    check_weight(str(artifact.path), card.get("guidance"), guidance)
 
     @cache
     def opened() -> tuple[Map, int]:
         generator = _on(draws.device, load())
-        return lambda z, labels, _: generator(z, labels), _count(generator)
+        if generator.guidance is None:
+            return lambda z, labels, _: generator(z, labels), _count(generator)
+
+        def make(z: Tensor, labels: Tensor, _: np.ndarray) -> Tensor:
+            # 1 is the nearest weight to none that the network knows.
+            told = generator.usual_weight if guidance == 1 else guidance
+            return generator(z, labels, omega=z.new_full((len(z),), told))
+
+        return make, _count(generator)
 
     side = unet["resolution"] * 2 ** len(card["levels"])
     return Sampler(name, str(artifact.path), opened, side, unet["resolution"],
@@ -187,42 +208,58 @@ def teacher(
     artifact: Artifact,
     draws: Draws,
     steps: int,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     name: str = "teacher",
     network: Callable[[], Denoiser] | None = None,
 ) -> Sampler:
     """The diffusion teacher of an artifact, by Heun's method on ``steps`` noise levels.
 
     ``network`` gives its denoiser where that is open already.
+
+    Raises:
+        PagodaError: classifier-free guidance of a teacher that was told every class.
     """
+    how = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     card = artifact.card()
     unet, load = card["unet"], network or (lambda: artifact.network(load_denoiser))
+    if how.guide is None:
+        check_label_dropout(str(artifact.path), card, how.weight)
 
     @cache
     def opened() -> tuple[Map, int]:
         denoiser = _on(draws.device, load())
-        return heun(denoiser, card["diffusion"], steps, guidance), _count(denoiser)
+        guide = None if how.guide is None else _on(draws.device, how.guide())
+        made = heun(denoiser, card["diffusion"], steps, how.weight, how.levels, guide)
+        return made, _count(denoiser) + (0 if guide is None else _count(guide))
 
+    calls = nfe(steps, "heun", guidance=how.weight, guided_levels=how.levels,
+                grid=_grid(card["diffusion"], steps))  # fmt: skip
     return Sampler(
         name, str(artifact.path), opened, unet["resolution"], unet["resolution"],
-        unet["num_classes"], nfe(steps, "heun", guidance=guidance), draws, artifact.fingerprint,
+        unet["num_classes"], calls, draws, artifact.fingerprint,
     )  # fmt: skip
 
 
 def heun(
-    denoiser: Denoiser, schedule: Mapping[str, float], steps: int, guidance: float = 1.0
-) -> Map:
+    denoiser: Denoiser, schedule: Mapping[str, float], steps: int, guidance: float = 1.0,
+    levels: tuple[float, float] | None = None, guide: Denoiser | None = None,
+) -> Map:  # fmt: skip
     """Images of standard normal latents by Heun's method.
 
     Args:
         denoiser: the network.
         schedule: ``sigma_min``, ``sigma_max`` and ``rho`` of the grid.
         steps: its noise levels.
-        guidance: weight of the classes.
+        guidance: weight of the classes; 1 is none.
+        levels: noise levels that are guided; None: all.
+        guide: weaker denoiser, for autoguidance.
     """
-    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
-    network = guided(denoiser, guidance)
+    grid, network = _grid(schedule, steps), guided(denoiser, guidance, guide=guide, levels=levels)
     return lambda z, labels, _: sample(network, z * schedule["sigma_max"], grid, labels)
+
+
+def _grid(schedule: Mapping[str, float], steps: int) -> Tensor:
+    return edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
 
 
 def super_resolved(

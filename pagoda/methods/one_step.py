@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -149,7 +149,7 @@ class OneStep(Method):
         self.players = {"generator": self.player}
         self.period, self.turns = d.r1_every if d.r1 else 1, (loss.adversarial_start,)
         if loss.adversarial != "none":
-            self.discriminator = build_discriminator(config.discriminator, given).to(given.device)
+            self.discriminator = self._discriminator(given).to(given.device)
             self.discriminator.to(memory_format=torch.channels_last)
             optim = replace(config.optim, optimizer=d.optimizer, lr=d.lr, beta1=d.beta1,
                             beta2=d.beta2, weight_decay=0.0, clip=None)  # fmt: skip
@@ -164,6 +164,10 @@ class OneStep(Method):
             assert given.teacher_pairs is not None
             self.pairs = given.teacher_pairs()
 
+    def _discriminator(self, given: Given) -> Discriminator:
+        """The network that judges."""
+        return build_discriminator(self.config.discriminator, given)
+
     def card(self) -> dict[str, Any]:
         """The objective."""
         return {"loss": vars(self.config.loss)}
@@ -177,23 +181,24 @@ class OneStep(Method):
 
         loss, n = self.config.loss, self.config.optim.batch
         ramp = loss.ramp(progress)
-        z, x, labels = draw.pairs(self.pairs, n)
+        z, x, told = self._pairs(draw, n)
         if loss.regression == "none":
-            z, x, labels = z[:0], x[:0], labels[:0]
+            z, x, told = z[:0], x[:0], [facts[:0] for facts in told]
         if ramp is not None and loss.fakes != "reconstructions":
             prior = draw.normal(self.config.prior_batch, *z.shape[1:], on=z.device, dtype=z.dtype)
-            prior_labels = draw.labels(self.images, self.config.prior_batch)
-            z, labels = torch.cat([z, prior]), torch.cat([labels, prior_labels])
+            more = self._prior_told(draw, self.config.prior_batch)
+            z = torch.cat([z, prior])
+            told = [torch.cat(both) for both in zip(told, more, strict=True)]
         z = z.contiguous(memory_format=torch.channels_last)
-        images = self._generate(z, labels, len(x))
+        images = self._generate(z, told, len(x))
         rows, sizes = {
             "prior": (slice(len(x), None), (self.config.prior_batch,)),
             "reconstructions": (slice(len(x)), (n,)),
             "both": (slice(None), (n, self.config.prior_batch)),
         }[loss.fakes]
-        fakes, fake_labels = images[rows], labels[rows]
+        fakes, fake_told = images[rows], [facts[rows] for facts in told]
         if ramp is not None:
-            yield self._discriminator_loss(draw, i, fakes.detach(), fake_labels, sizes)
+            yield self._discriminator_loss(draw, i, fakes.detach(), fake_told, sizes)
             self.discriminator.requires_grad_(False)
         value: Tensor | None = None
         stats: dict[str, Tensor | float] = {}
@@ -206,11 +211,9 @@ class OneStep(Method):
             return
         if loss.separate_update:
             with self.player.autocast():
-                fakes = in_parts(
-                    self.generator, self.config.optim.micro_batch, z[rows], fake_labels
-                )
+                fakes = in_parts(self._made, self.config.optim.micro_batch, z[rows], *fake_told)
         with self.player.autocast():
-            logits = self._logits(draw, 2 * i + 1, fakes, fake_labels, sizes)
+            logits = self._logits(draw, 2 * i + 1, fakes, fake_told, sizes)
         adversarial = draw.mean(generator_loss(loss.adversarial, logits), *sizes)
         weight = self._weight(value, adversarial) * ramp
         weighted = weight * adversarial
@@ -218,7 +221,25 @@ class OneStep(Method):
             **stats, "loss_adv": adversarial.detach(), "lambda": draw.mean(weight, n),
         })  # fmt: skip
 
-    def _generate(self, z: Tensor, labels: Tensor, pairs: int) -> Tensor:
+    def _pairs(self, draw: GlobalDraw, n: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Latents, their images, and what both networks are told of each: its class."""
+        z, x, labels = draw.pairs(self.pairs, n)
+        return z, x, [labels]
+
+    def _prior_told(self, draw: GlobalDraw, n: int) -> list[Tensor]:
+        """What both networks are told of prior latents."""
+        return [draw.labels(self.images, n)]
+
+    def _real(self, draw: GlobalDraw, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Real images, and what the discriminator is told of each."""
+        real, labels = draw.images(self.images, n)
+        return real, [labels]
+
+    def _made(self, z: Tensor, *told: Tensor) -> Tensor:
+        """Images of latents (n, 3, b, b) and what the generator is told of each."""
+        return self.generator(z, *told)
+
+    def _generate(self, z: Tensor, told: Sequence[Tensor], pairs: int) -> Tensor:
         """Images of pairs, then of the prior; with separate updates these are fakes alone, and the
         generator's adversarial update makes its own.
         """
@@ -229,29 +250,31 @@ class OneStep(Method):
         most = self.config.optim.micro_batch
         with self.player.autocast():
             if not self.config.loss.separate_update or pairs == len(z):
-                return in_parts(self.generator, most, z, labels)
+                return in_parts(self._made, most, z, *told)
             with torch.no_grad():
-                prior = in_parts(self.generator, most, z[pairs:], labels[pairs:])
-            return torch.cat([in_parts(self.generator, most, z[:pairs], labels[:pairs]), prior])
+                prior = in_parts(self._made, most, z[pairs:], *(t[pairs:] for t in told))
+            first = in_parts(self._made, most, z[:pairs], *(t[:pairs] for t in told))
+            return torch.cat([first, prior])
 
     def _discriminator_loss(
-        self, draw: GlobalDraw, i: int, fakes: Tensor, fake_labels: Tensor, sizes: tuple[int, ...]
-    ) -> Loss:
+        self, draw: GlobalDraw, i: int, fakes: Tensor, fake_told: Sequence[Tensor],
+        sizes: tuple[int, ...],
+    ) -> Loss:  # fmt: skip
         from pagoda.losses.adversarial import discriminator_losses, r1_penalty
 
         d, n = self.config.discriminator, self.config.prior_batch
-        real, labels = draw.images(self.images, n)
+        real, told = self._real(draw, n)
         self.discriminator.requires_grad_(True)
         with self.player.autocast():
-            real_logits = self._logits(draw, 2 * i, real, labels, (n,))
-            fake_logits = self._logits(draw, 2 * i, fakes, fake_labels, sizes)
+            real_logits = self._logits(draw, 2 * i, real, told, (n,))
+            fake_logits = self._logits(draw, 2 * i, fakes, fake_told, sizes)
         on_real, on_fakes = discriminator_losses(
             self.config.loss.adversarial, real_logits, fake_logits
         )
         value = loss = draw.mean(on_real, n) + draw.mean(on_fakes, *sizes)
         if d.r1 and i % d.r1_every == 0:
             real = real.detach().requires_grad_(True)
-            penalty = r1_penalty(self.discriminator(real, labels), real)
+            penalty = r1_penalty(self.discriminator(real, *told), real)
             value = loss + draw.mean(d.r1 / 2 * d.r1_every * penalty, n)
         return Loss("discriminator", value, stats={
             "loss_d": loss.detach(),
@@ -302,21 +325,22 @@ class OneStep(Method):
         return (loss.weight * ratio).clamp(loss.weight_min, loss.weight_max)
 
     def _logits(
-        self, draw: GlobalDraw, key: int, images: Tensor, labels: Tensor, sizes: tuple[int, ...]
-    ) -> Tensor:
+        self, draw: GlobalDraw, key: int, images: Tensor, told: Sequence[Tensor],
+        sizes: tuple[int, ...],
+    ) -> Tensor:  # fmt: skip
         """The discriminator's logits; batches with the same key and sizes are augmented alike."""
         from pagoda.losses.augment import diff_augment
 
         if not self.config.discriminator.augment:
-            return self._discriminate(images, labels)
+            return self._discriminate(images, *told)
         count = self.discriminator.views
         views = [
             diff_augment(images, draw.augmentation(key * count + k, images.shape[-1], *sizes))
             for k in range(count)
         ]
-        return self._discriminate(views if count > 1 else views[0], labels)
+        return self._discriminate(views if count > 1 else views[0], *told)
 
-    def _discriminate(self, images: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+    def _discriminate(self, images: Tensor | list[Tensor], *told: Tensor) -> Tensor:
         """In micro batches the convolutional discriminator computes its features in parts and its
         statistic of the batch on the whole, so that nothing changes but memory. The others
         normalise over the batch in every layer of their heads, and R1 needs second derivatives:
@@ -327,9 +351,9 @@ class OneStep(Method):
 
         d, most = self.discriminator, self.config.optim.micro_batch
         if most is None or not isinstance(d, ConvDiscriminator):
-            return d(images, labels)
+            return d(images, *told)
         assert not isinstance(images, list)  # it has one view
-        return d.classify(in_parts(lambda x: d.features(x)[-1], most, images), labels)
+        return d.classify(in_parts(lambda x: d.features(x)[-1], most, images), *told)
 
 
 def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discriminator:

@@ -117,11 +117,14 @@ class ConvDiscriminator(Discriminator):
             maps.append(h)
         return maps
 
+    def mixed(self, last: Tensor) -> Tensor:
+        """(n, 16 d): activations mixed with their deviation over the batch."""
+        h = torch.cat([last, _minibatch_std(last)], dim=1)
+        return F.leaky_relu(self.mix(h), 0.2).flatten(1)
+
     def classify(self, last: Tensor, labels: Tensor) -> Tensor:
         """Logits (n,) from the 4x4 activations that end :meth:`features`."""
-        h = torch.cat([last, _minibatch_std(last)], dim=1)
-        h = F.leaky_relu(self.mix(h), 0.2)
-        h = F.leaky_relu(self.flat(h.flatten(1)), 0.2)
+        h = F.leaky_relu(self.flat(self.mixed(last)), 0.2)
         projection = (self.label(labels) * h).sum(1) / math.sqrt(h.shape[1])
         logits = self.logit(h).squeeze(1) + projection
         return at_least_float32(logits)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pagoda.diffusion.edm import scalings
+from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.layers import Head, ResBlock, at_least_float32
+from pagoda.networks.layers import Head, ResBlock, WeightEmbedding, at_least_float32
 from pagoda.networks.unet import UNetSpec, UNetTrunk
 from pagoda.weight_files import fitted, positive
 
@@ -52,6 +54,8 @@ class Generator(nn.Module):
         sigma_data: standard deviation of the data, for c_in.
         output_scale: 1 returns the raw network; c_out(sigma_max), about 0.5, starts as the
             teacher's denoiser at sigma_max (up to c_skip z, whose size is below 0.004).
+        guidance: smallest and largest weight of the guidance that the network is told; None: it is
+            told none.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Generator(nn.Module):
         sigma_max: float,
         sigma_data: float,
         output_scale: float,
+        guidance: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.spec, self.sigma_max, self.sigma_data = spec, sigma_max, sigma_data
@@ -75,6 +80,24 @@ class Generator(nn.Module):
             )
             width = channels
         self.head = Head(width, spec.min_group)
+        self.guidance: tuple[float, float] | None = None
+        if guidance is not None:
+            self.take_weights(*guidance)
+
+    def take_weights(self, low: float, high: float) -> None:
+        """Let the network be told weights of guidance from ``low`` to ``high``.
+
+        The embedding starts at zero: whatever the weight, the generator stays what it is.
+        """
+        self.guidance = (float(low), float(high))
+        embedding = WeightEmbedding(self.spec.channels, self.trunk.embedding)
+        self.weight_embedding = embedding.to(self.trunk.time_in.weight.device)
+
+    @property
+    def usual_weight(self) -> float:
+        """The weight that is told where none is given: 1, which is none, or the nearest to it."""
+        low, high = self.guidance or (1.0, 1.0)
+        return max(low, min(1.0, high))
 
     @property
     def base_res(self) -> int:
@@ -87,24 +110,41 @@ class Generator(nn.Module):
         return self.base_res << len(self.levels)
 
     def forward(
-        self, z: Tensor, labels: Tensor | None, fine: Tensor | None = None, above: int = 0
-    ) -> Tensor:
+        self, z: Tensor, labels: Tensor | None, fine: Tensor | None = None, above: int = 0,
+        omega: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """z (n, 3, b, b) ~ N(0, I), labels (n,) -> images (n, 3, r, r), nominally in [-1, 1].
 
-        With ``fine`` (n,), levels above the resolution ``above`` see that class instead.
+        With ``fine`` (n,), levels above the resolution ``above`` see that class instead. ``omega``
+        (n,) are the weights of the guidance; None: :attr:`usual_weight`.
+
+        Raises:
+            PagodaError: weights for a generator that is told none.
         """
         sigma = z.new_full(z.shape[:1], self.sigma_max)
         s = scalings(sigma, self.sigma_data)
-        emb = self.trunk.embed(s.c_noise, labels)
+        weights = self._weights(z, omega)
+        emb = self.trunk.embed(s.c_noise, labels, more=weights)
         h = self.trunk(s.c_in[:, None, None, None] * self.sigma_max * z, emb)
-        finer = emb if fine is None else self.trunk.embed(s.c_noise, fine)
+        finer = emb if fine is None else self.trunk.embed(s.c_noise, fine, more=weights)
         for level in self.levels:
             h = level(h, finer if h.shape[-1] >= above else emb)
         return at_least_float32(self.head(h)) * self.output_scale
 
+    def _weights(self, z: Tensor, omega: Tensor | None) -> Tensor | None:
+        """The embedding (n, 4 channels) of weights of guidance."""
+        if self.guidance is None:
+            if omega is not None:
+                raise PagodaError("the generator is told no weight of guidance; leave omega out")
+            return None
+        told = z.new_full(z.shape[:1], self.usual_weight) if omega is None else omega
+        embedded: Tensor = self.weight_embedding(told)
+        return embedded
+
     def card(self) -> dict[str, Any]:
         """JSON form, from which :func:`build_generator` rebuilds the network."""
-        return {
+        weights = {} if self.guidance is None else {"guidance": list(self.guidance)}
+        return weights | {
             "unet": self.spec.to_card(),
             "levels": [[lv.channels, lv.blocks] for lv in self._levels()],
             "sigma_max": self.sigma_max,
@@ -131,6 +171,8 @@ class Generator(nn.Module):
         """
         self.levels[:-1].requires_grad_(lower_levels)
         self.trunk.requires_grad_(False)
+        if self.guidance is not None:
+            self.weight_embedding.requires_grad_(False)
         decoder = list(self.trunk.decoder)
         for stage in decoder[max(0, len(decoder) - trainable_blocks) :]:
             stage.requires_grad_(True)
@@ -151,7 +193,14 @@ def build_generator(card: dict[str, Any]) -> Generator:
     """A generator with fresh random weights from a card."""
     scalars = {key: positive(card, key) for key in ("sigma_max", "sigma_data", "output_scale")}
     levels = [(channels, blocks) for channels, blocks in card["levels"]]
-    return Generator(UNetSpec.from_card(card["unet"]), levels, **scalars)
+    low_high = card.get("guidance")
+    if low_high is not None:
+        low, high = low_high
+        if not 0 <= low <= high < math.inf:
+            raise PagodaError(f"guidance of its card is {low_high}, expected two rising weights")
+        low_high = (low, high)
+    spec = UNetSpec.from_card(card["unet"])
+    return Generator(spec, levels, guidance=low_high, **scalars)
 
 
 def load_generator(weights: dict[str, Tensor], card: dict[str, Any]) -> Generator:
@@ -190,6 +239,8 @@ def grow(generator: Generator, *, channels: int, blocks: int) -> Generator:
     card = generator.card()
     grown = build_generator({**card, "levels": [*card["levels"], [channels, blocks]]})
     grown.trunk.load_state_dict(generator.trunk.state_dict())
+    if generator.guidance is not None:
+        grown.weight_embedding.load_state_dict(generator.weight_embedding.state_dict())
     for new, old in zip(grown.levels, generator.levels, strict=False):
         new.load_state_dict(old.state_dict())
     old_width = card["levels"][-1][0] if card["levels"] else generator.trunk.out_channels

@@ -174,3 +174,28 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     index = torch.arange(half, dtype=t.dtype, device=t.device)
     angle = t[:, None] * torch.exp(-math.log(max_period) * index / half)
     return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class WeightEmbedding(nn.Module):
+    """The weight of guidance: omega -> W2 silu(W1 wave(100 omega)), as a time step is embedded.
+
+    The factor 100 is PaGoDA's (arXiv 2405.14822, appendix A.2).
+
+    Args:
+        wave: width of the sinusoidal embedding.
+        out: width of what is made.
+        asleep: W2 starts at zero, so that a network that gets it stays what it was.
+    """
+
+    def __init__(self, wave: int, out: int, *, asleep: bool = True) -> None:
+        super().__init__()
+        self.wave = wave
+        self.weight_in = nn.Linear(wave, out)
+        last = nn.Linear(out, out)
+        self.weight_out = zero(last) if asleep else last
+
+    def forward(self, omega: Tensor) -> Tensor:
+        """(n,) -> (n, out)."""
+        waves = timestep_embedding(100 * omega, self.wave).to(self.weight_in.weight.dtype)
+        out: Tensor = self.weight_out(F.silu(self.weight_in(waves)))
+        return out

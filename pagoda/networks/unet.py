@@ -144,13 +144,14 @@ class UNetTrunk(nn.Module):
         return nn.ModuleList(stages)
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None
-    ) -> Tensor:
+        self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None,
+        more: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """(n,), (n,) and (n, augment_labels) -> (n, 4 channels), activated for the blocks.
 
         A label of :data:`NO_CLASS`, or no labels, says nothing of the class: a zero embedding, as
         EDM's label dropout has it. Without ``augment`` the images are not augmented, which labels
-        of zero say too.
+        of zero say too. ``more`` (n, 4 channels) is added as the class is.
         """
         wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
         if augment is not None:
@@ -159,6 +160,8 @@ class UNetTrunk(nn.Module):
         if labels is not None:
             known = (labels != NO_CLASS)[:, None]
             emb = emb + self.label(labels.clamp(min=0)) * known
+        if more is not None:
+            emb = emb + more
         return F.silu(emb)
 
     def innermost(self, x: Tensor, emb: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ for _command in (  # in the order of the help page
     scoring.compare,
     scoring.verify,
     scoring.steps,
+    scoring.guidance,
     using.sample,
     using.serve,
     using.export,

@@ -95,6 +95,8 @@ class PairBatches(Rows):
         flips: (m,) 1 where the image was mirrored before its inversion.
         images: (n, 3, r, r) uint8 at the generator's resolution.
         scale: what brings stored latents to x(sigma_max) / sigma_max.
+        weights: (m,) weight of the guidance that each was inverted under; None: one for all.
+        weight_range: smallest and largest that there may be.
     """
 
     latents: np.ndarray | ShardedArray
@@ -102,6 +104,8 @@ class PairBatches(Rows):
     flips: np.ndarray
     images: Images
     scale: float = 1.0
+    weights: np.ndarray | None = None
+    weight_range: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         read_at_random(self.images)
@@ -116,7 +120,8 @@ class PairBatches(Rows):
             return self
         classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
         rows = np.sort(np.concatenate([c[: max(1, round(fraction * len(c)))] for c in classes]))
-        parts = {k: getattr(self, k)[rows] for k in ("latents", "indices", "flips", "labels")}
+        own = ("latents", "indices", "flips", "labels", *(["weights"] * (self.weights is not None)))
+        parts = {k: getattr(self, k)[rows] for k in own}
         return replace(self, **parts)
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, ...]:
@@ -124,6 +129,11 @@ class PairBatches(Rows):
         latents = self.latents[rows].astype(np.float32)
         pixels = self.images[self.indices[rows]]
         return to_device(latents, self.device), to_device(pixels, self.device)
+
+    def weights_of(self, rows: np.ndarray) -> Tensor:
+        """Weights of the guidance of rows, on the device; 1, which is none, where none is known."""
+        known = np.ones(len(rows)) if self.weights is None else np.asarray(self.weights[rows])
+        return torch.from_numpy(known).to(self.device, self.dtype)
 
     def image_of(self, rows: np.ndarray) -> np.ndarray:
         """Which training image is the one of each latent."""

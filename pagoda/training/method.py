@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from pagoda.artifacts import Artifact
     from pagoda.networks.denoiser import Denoiser
     from pagoda.networks.generator import Generator
     from pagoda.training.batches import ImageBatches, PairBatches
@@ -68,7 +69,8 @@ class Given:
         pairs: inverted latents with their images; stages 2 and 3.
         teacher: loads the denoiser that is distilled; stages 2 and 3.
         teacher_pairs: makes prior latents and the teacher's samples of them, as many as there are
-            pairs; stage 2.
+            pairs, of the same classes and weights of guidance; stage 2.
+        below: the generator that is grown, with what its method left beside it; stage 3.
     """
 
     network: nn.Module
@@ -79,6 +81,7 @@ class Given:
     pairs: PairBatches | None = None
     teacher: Callable[[], Denoiser] | None = None
     teacher_pairs: Callable[[], PairBatches] | None = None
+    below: Artifact | None = None
 
 
 class Method(ABC):
@@ -92,6 +95,7 @@ class Method(ABC):
         modules: further state that a checkpoint must hold.
         period: steps after which the work of a step repeats, for counts.
         turns: fractions of training at which it changes, for counts.
+        weighted: it tells the generator the weight of the guidance (``invert.guidance_max``).
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -99,6 +103,7 @@ class Method(ABC):
     modules: Mapping[str, nn.Module] = {}
     period: int = 1
     turns: tuple[float, ...] = ()
+    weighted: ClassVar[bool] = False
 
     def __init__(self, config: Any, given: Given) -> None:
         raise NotImplementedError

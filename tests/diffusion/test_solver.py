@@ -187,6 +187,58 @@ def test_guidance_mixes_the_scores_of_conditional_and_marginal(weight: float) ->
     assert counted.calls == nfe(5, "heun", inverse=True, guidance=weight)
 
 
+def _gaussian(variance: float) -> Any:
+    """The denoiser of N(c, variance); of N(0, 3 variance) where no class is told."""
+
+    def denoiser(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        mean = 0 if labels is None else labels[:, None, None, None]
+        v, s = variance * (3 if labels is None else 1), sigma[:, None, None, None]
+        return x + s**2 * (mean - x) / (v + s**2)
+
+    return denoiser
+
+
+def test_every_image_has_its_own_weight() -> None:
+    x, labels = torch.randn(3, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 2])
+    weights = torch.tensor([1.0, 0.5, 3.0])
+    together = invert(guided(_gaussian(1.0), weights), x, edm_grid(5, **GRID), labels)
+    for i, w in enumerate(weights.tolist()):
+        row = slice(i, i + 1)
+        alone = invert(guided(_gaussian(1.0), w), x[row], edm_grid(5, **GRID), labels[row])
+        torch.testing.assert_close(together[row], alone)
+
+
+def test_autoguidance_mixes_with_the_weaker_denoiser_of_the_class() -> None:
+    strong, weak = _gaussian(1.0), _gaussian(2.0)
+    x, labels = torch.randn(2, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 1])
+    s = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    mixed = guided(strong, 2.5, guide=weak)(x, s, labels)
+    expected = weak(x, s, labels) + 2.5 * (strong(x, s, labels) - weak(x, s, labels))
+    torch.testing.assert_close(mixed, expected)
+    torch.testing.assert_close(
+        guided(strong, 2.5, guide=strong)(x, s, labels), strong(x, s, labels)
+    )
+
+
+@pytest.mark.parametrize("solver", ["heun", "euler"])
+@pytest.mark.parametrize("levels", [(0.0, 100.0), (0.1, 5.0), (5.0, 80.0), (90.0, 95.0)])
+def test_noise_levels_outside_of_the_interval_are_not_guided(
+    levels: tuple[float, float], solver: str
+) -> None:
+    plain, x, labels = _gaussian(1.0), torch.randn(2, 1, 2, 2, dtype=torch.float64), None
+    labels = torch.tensor([1, 2])
+    for level in (0.01, 1.0, 20.0, 80.0):
+        s = torch.full((2,), level, dtype=torch.float64)
+        inside = levels[0] < level <= levels[1]
+        whole = guided(plain, 3.0)(x, s, labels) if inside else plain(x, s, labels)
+        torch.testing.assert_close(guided(plain, 3.0, levels=levels)(x, s, labels), whole)
+    counted, grid = Counting(plain), edm_grid(7, **GRID)
+    sample(guided(counted, 3.0, levels=levels), x, grid, labels, solver)
+    calls = nfe(7, solver, guidance=3.0, guided_levels=levels, grid=grid)
+    assert counted.calls == calls
+    assert (calls == nfe(7, solver, guidance=3.0)) == (levels == (0.0, 100.0))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"rho": math.inf}, {"rho": 0.0}, {"sigma_min": 0.0}, {"sigma_max": math.inf},

@@ -64,6 +64,7 @@ CASES = {
     "one_step, separate": Case("one_step", "generator", ONE_STEP | {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
+    "guided": Case("guided", "generator", ONE_STEP | {"loss.fakes": "both"}),
     "class_ratio": Case("class_ratio", "generator", {
         "normalise": True, "ratio.r1": 1.0, "ratio.r1_every": 2, "ratio.steps": 2,
     }),
@@ -127,6 +128,7 @@ def pairs(resolution: int, dtype: torch.dtype = torch.float32) -> PairBatches:
         latents=np.random.default_rng(2).standard_normal((16, 3, 8, 8)).astype(np.float32),
         indices=rows // 2, flips=(rows % 2).astype(np.uint8), images=pixels(resolution),
         labels=rows // 2 % CLASSES, device=CPU, dtype=dtype,
+        weights=np.linspace(1, 3, 16, dtype=np.float32), weight_range=(1.0, 3.0),
     )  # fmt: skip
 
 

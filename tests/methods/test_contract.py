@@ -191,7 +191,8 @@ def test_a_step_runs_on_shapes_alone(what: str) -> None:
         f.name: getattr(own.pairs, f.name) for f in dataclasses.fields(own.pairs) if f.init
     } | {"device": meta})  # fmt: skip
     network = network_of(CASES[what].network).to(meta)
-    own = dataclasses.replace(own, network=network, images=images, pairs=pairs, device=meta)
+    own = dataclasses.replace(own, network=network, images=images, pairs=pairs, device=meta,
+                              teacher_pairs=lambda: pairs)  # fmt: skip
     config = section(CASES[what])
     losses = []
     for loss in find_method(CASES[what].method)(config, own).step(GlobalDraw(meta), 0, 0.5):

@@ -205,10 +205,10 @@ def test_each_network_and_each_player_draws_its_own_augmentation() -> None:
         seen.append(images)
         return images[0].flatten(1).mean(1)
 
-    method._discriminate = discriminator  # type: ignore[method-assign]
+    method._discriminate = discriminator  # type: ignore[method-assign, assignment]
     x, y, draw = torch.ones(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), GlobalDraw(CPU)
     for key in (14, 14, 15):
-        method._logits(draw, key, x, y, (4,))
+        method._logits(draw, key, x, [y], (4,))
     real, fake, for_generator = seen
     assert all(torch.equal(a, b) for a, b in zip(real, fake, strict=True))
     views = [*real, *for_generator]
@@ -225,7 +225,7 @@ def test_the_discriminator_sees_the_fakes_it_is_told_to(fakes: str, expected: in
         seen.append((images, labels))
         return plain(images, labels)
 
-    method._discriminate = discriminator  # type: ignore[method-assign]
+    method._discriminate = discriminator  # type: ignore[method-assign, assignment]
     assert {"loss_rec", "loss_adv"} <= once(method).keys()
     assert [len(x) for x, _ in seen] == [3, expected, expected]  # real, fake for D, fake for G
     assert all(len(x) == len(y) for x, y in seen)

@@ -156,6 +156,27 @@ def steps(
     run_shared("steps", parameters(ctx), sigma, out)
 
 
+def guidance(
+    ctx: typer.Context,
+    out: An[Path, option("FILE", "JSON file to write.")],
+    weights: An[str, option("LIST", "Guidance weights; w = 1 is none.")] = "1,1.5,2,3,4",
+    resolution: An[int | None, option("PIXELS", "Otherwise the teacher's.")] = None,
+    interval: An[
+        str | None, option("LOW,HIGH", "Noise levels of the teacher that are guided; else all.")
+    ] = None,
+    guide: An[
+        str | None,
+        option("NAME", "Autoguidance by a snapshot of the teacher, or another one's folder."),
+    ] = None,
+) -> None:
+    """Measure models over the guidance weight (w = 1 is none)."""
+    from pagoda.pipeline.stages.guidance import Request
+
+    config = parameters(ctx)
+    side = config.base_res if resolution is None else known(config, resolution)
+    run_shared("guidance", config, Request(weights, side, out, interval, guide))
+
+
 def _ran_stage(ctx: typer.Context, stage: str, resolution: int | None, images: Path | None) -> bool:
     """Run the experiment's stage of a command that has one, unless images of any kind are named."""
     if (resolution is None) == (images is None):

@@ -24,13 +24,24 @@ def sample(
         float | None, option("SHARE", "Shorten latents to this share of their usual norm.")
     ] = None,
     steps: An[int | None, option("N", "Noise levels of a teacher.", min=2)] = None,
-    guidance: An[float, option("WEIGHT", "Of a teacher.")] = 1.0,
+    guidance: An[
+        float, option("WEIGHT", "Of a teacher, or a generator that is told it; w = 1 is none.")
+    ] = 1.0,
+    interval: An[
+        str | None, option("LOW,HIGH", "Noise levels of a teacher that are guided; else all.")
+    ] = None,
+    guide: An[
+        str | None,
+        option("NAME", "Autoguidance by a snapshot of the teacher, or another one's folder."),
+    ] = None,
     batch: An[int | None, option("N", "Images a call of the network.", min=1)] = None,
 ) -> None:
     """Make images of classes and seeds with a generator or teacher."""
     from pagoda.pipeline.stages.sample import Request
 
-    request = Request(model, out, classes, seeds, steps, guidance, truncation, batch)
+    request = Request(
+        model, out, classes, seeds, steps, guidance, truncation, batch, interval, guide
+    )
     run_shared("sample", request)
 
 

@@ -67,7 +67,7 @@ def make_plan(
     section, extractors = config.invert, config.reference.extractors
     return Plan(
         SCHEMA, config.name, config.resolutions, *images, counted.untrained.pairs,
-        nfe(section.steps, section.solver, inverse=True, guidance=section.guidance), utilisation,
+        nfe(section.steps, section.solver, inverse=True, guidance=section.costliest), utilisation,
         cards, [replace(stage, hours=hours(stage)) for stage in stages], growth, probed_on,
         dict(reached or {}), extractors,
         [text for text in extractors if text != NAME and not feature_flops(text)],
@@ -187,7 +187,7 @@ class _Count:
     def _invert(self) -> Stage:
         section, call = self.config.invert, self.untrained.denoiser_call
         back = min(section.round_trip_images, self.untrained.pairs)
-        calls = nfe(section.steps, section.solver, guidance=section.guidance)
+        calls = nfe(section.steps, section.solver, guidance=section.costliest)
         return Stage(
             "invert", parameters(self.denoiser), 0, None, call,
             self.untrained.inversion() + call * back * calls, section.precision,

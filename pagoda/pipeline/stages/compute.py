@@ -153,7 +153,7 @@ class Untrained:
     def inversion(self) -> float:
         """FLOPs of inverting every image that the configuration asks for."""
         section = self.config.invert
-        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.guidance)
+        calls = nfe(section.steps, section.solver, inverse=True, guidance=section.costliest)
         return self.denoiser_call * self.pairs * calls
 
     def method(self, stage: str, images: int | None = None) -> Method:
@@ -224,7 +224,7 @@ class Untrained:
                 step = (step + often * step_flops(method, 1, progress)) / method.period
             total += step * (stop - start)
         if sampled:
-            distill, guidance = self.config.distill, self.config.invert.guidance
+            distill, guidance = self.config.distill, self.config.invert.costliest
             calls = nfe(distill.teacher_steps, "heun", guidance=guidance)
             total += self.denoiser_call * calls * self.pairs * distill.pair_share
         return total
@@ -257,6 +257,6 @@ def training_compute(
     untrained, above = Untrained(config, classes, images), config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
     stages = {"grow": grown, "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
-              "score_teacher": [], "pair_randomly": []}  # fmt: skip
+              "score_teacher": [], "score_student": [], "pair_randomly": []}  # fmt: skip
     return {stage: untrained.inversion() if stage == "invert" else untrained.training(stage)
             for step in steps for stage in stages.get(step, [step])}  # fmt: skip

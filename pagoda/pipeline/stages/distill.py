@@ -48,12 +48,12 @@ def run(config: Config) -> None:
 
 @torch.inference_mode()
 def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> PairBatches:
-    """As many pairs (prior latent, teacher sample) as ``pairs`` has, with its labels.
+    """As many pairs (prior latent, teacher sample) as ``pairs`` has, with its labels and weights.
 
     The targets of noise-to-data distillation (eq. 1), by Heun on ``distill.teacher_steps`` levels.
     """
     noise, n, device = config.diffusion, len(pairs), pairs.device
-    teacher = guided(denoiser.to(device), config.invert.guidance)
+    denoiser = denoiser.to(device)
     grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
     images = np.empty(pairs.latents.shape, np.uint8)
@@ -62,9 +62,13 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
             rows = slice(i, i + config.invert.batch)
             x = torch.from_numpy(z[rows]).to(device) * noise.sigma_max
             labels = torch.from_numpy(np.array(pairs.labels[rows])).to(device)
+            weights = pairs.weights_of(np.arange(n)[rows])
+            weight = config.invert.guidance if pairs.weights is None else weights
+            teacher = guided(denoiser, weight if config.invert.guided else 1.0)
             images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(
         latents=z, indices=np.arange(n), flips=np.zeros(n, np.uint8), images=images,
-        labels=pairs.labels, device=device, ahead=False,
+        labels=pairs.labels, device=device, ahead=False, weights=pairs.weights,
+        weight_range=pairs.weight_range,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from torch import Tensor
 from pagoda import artifacts, distributed
 from pagoda.config import Config, InvertConfig
 from pagoda.config.paths import Paths
-from pagoda.data.noise import dithered
+from pagoda.data.noise import dithered, uniform
 from pagoda.data.pixels import to_float
 from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import Images, open_images
@@ -41,11 +41,14 @@ _TOLD = ("dtype", "precision", "solver", "steps", "guidance", "noise", "clamp") 
 
 @dataclass(frozen=True)
 class Rows:
-    """What row i of the store is: which image, mirrored or not, and its class."""
+    """What row i of the store is: which image, mirrored or not, its class, and the weight of the
+    guidance where they differ.
+    """
 
     indices: np.ndarray
     flips: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -62,16 +65,17 @@ def run(config: Config) -> None:
         paths, device = Paths(config), pick_device()
         artifacts.check_out(paths.latents, "latents")
         data, teacher = open_made(config, f"data/{config.base_res}"), open_made(config, "teacher")
-        if config.invert.guidance != 1 and not teacher.card().get("label_dropout"):
+        if config.invert.guided and not teacher.card().get("label_dropout"):
+            key = "guidance" if config.invert.guidance != 1 else "guidance_max"
             raise PagodaError(
-                f"invert.guidance = {config.invert.guidance:g}, but {teacher.path} was trained "
+                f"invert.{key} = {config.invert.costliest:g}, but {teacher.path} was trained "
                 "with every class told; train it with teacher.label_dropout=0.1 or set it to 1"
             )
         inputs = {"data": data, "teacher": teacher}
         denoiser = teacher.network(load_denoiser).to(device)
         inverter = Inverter(config, denoiser.to(memory_format=torch.channels_last), device)
         images = open_images(data, "train")
-        rows = _rows(config.invert, data.array("train_labels"))
+        rows = _rows(config.invert, data.array("train_labels"), config.seed)
         sections = {"invert": config.invert, "diffusion": config.diffusion}
         folder = stage_scratch("invert", sections, inputs, seed=config.seed)
         latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:])
@@ -89,11 +93,14 @@ def run(config: Config) -> None:
             shutil.rmtree(folder)
 
 
-def _rows(section: InvertConfig, labels: np.ndarray) -> Rows:
+def _rows(section: InvertConfig, labels: np.ndarray, seed: int) -> Rows:
     count = min(section.images or len(labels), len(labels))
     flips = np.array((0, 1) if section.flips else (0,), np.uint8)
     indices = np.repeat(np.arange(count), len(flips))
-    return Rows(indices, np.tile(flips, count), labels[indices].astype(np.int64))
+    mirrored, weights = np.tile(flips, count), None
+    if section.guidance_max is not None:
+        weights = uniform(seed, indices * 2 + mirrored, *section.weight_range, "guidance")
+    return Rows(indices, mirrored, labels[indices].astype(np.int64), weights)
 
 
 def _open_store(
@@ -144,7 +151,8 @@ def _invert_all(
             index, flips = rows.indices[part], rows.flips[part]
             x = _load(images, index, flips, device)
             y = torch.from_numpy(rows.labels[part]).to(device)
-            z = _stored(inverter(x, y, index * 2 + flips), latents.dtype, index, flips)
+            w = _weights(rows, part, device)
+            z = _stored(inverter(x, y, index * 2 + flips, w), latents.dtype, index, flips)
             latents[part] = z
             latents.flush(part)  # a batch counts as done only when its latents are safe
             done[k] = _checksum(z)
@@ -198,6 +206,8 @@ def _write(
     np.save(out / "indices.npy", rows.indices.astype(np.int64))
     np.save(out / "flips.npy", rows.flips)
     np.save(out / "labels.npy", rows.labels)
+    if rows.weights is not None:
+        np.save(out / "weights.npy", rows.weights)
     artifacts.write_json(out / "card.json", card)
     for name in shard_names("latents", len(rows), section.shard):
         try:
@@ -212,15 +222,22 @@ class Inverter:
     def __init__(self, config: Config, denoiser: Denoiser, device: torch.device) -> None:
         self.config, self.section, self.device = config, config.invert, device
         self.grid = self._grid(config.diffusion.sigma_min)
-        network = guided(denoiser, self.section.guidance)
-        self.denoiser = clamped(network) if self.section.clamp else network
+        self.network = denoiser
 
     def _grid(self, start: float) -> Tensor:
         schedule = self.config.diffusion
         return edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
 
+    def _denoiser(self, weights: Tensor | None) -> Callable[..., Tensor]:
+        """The denoiser under the weights (n,) of images, or under the one weight of all."""
+        weight = self.section.guidance if weights is None else weights
+        network = guided(self.network, weight if self.section.guided else 1.0)
+        return clamped(network) if self.section.clamp else network
+
     @torch.inference_mode()
-    def __call__(self, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
+    def __call__(
+        self, x: Tensor, labels: Tensor, keys: np.ndarray, weights: Tensor | None = None
+    ) -> Tensor:
         """x (n, 3, b, b) in [-1, 1] -> latents in the units of ``invert.units``.
 
         With ``invert.noise`` = s > 0 noise of that size is added first and the ODE starts at s;
@@ -231,15 +248,15 @@ class Inverter:
             grid = self._grid(start)
             x = dithered(x, start, self.config.seed, keys)
         with autocast(self.device, self.section.precision):
-            z = invert(self.denoiser, x, grid, labels, self.section.solver)
+            z = invert(self._denoiser(weights), x, grid, labels, self.section.solver)
         return z if self.section.units == "raw" else z / grid[0].item()
 
     @torch.inference_mode()
-    def round_trip(self, z: Tensor, labels: Tensor) -> Tensor:
+    def round_trip(self, z: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Normalised latents back to images, by the same solver and grid."""
         x = z * self.grid[0].item()
         with autocast(self.device, self.section.precision):
-            return sample(self.denoiser, x, self.grid, labels, self.section.solver)
+            return sample(self._denoiser(weights), x, self.grid, labels, self.section.solver)
 
     def card(self, latents: ShardedArray, images: Images, of: Rows) -> dict[str, Any]:
         """Round-trip error (pixels in [-1, 1]) and the moments of the normalised latents.
@@ -256,7 +273,8 @@ class Inverter:
             x = _load(images, of.indices[rows], of.flips[rows], self.device)
             z = torch.from_numpy(latents[rows].astype(np.float32)).to(self.device) * scale
             y = torch.from_numpy(of.labels[rows]).to(self.device)
-            errors.append((self.round_trip(z, y) - x).square().flatten(1).mean(1))
+            back = self.round_trip(z, y, _weights(of, rows, self.device))
+            errors.append((back - x).square().flatten(1).mean(1))
         sample_of = latents[:4096].astype(np.float64) * scale
         mean, std = float(sample_of.mean()), float(sample_of.std())
         kurtosis = float((((sample_of - mean) / std) ** 4).mean())
@@ -264,13 +282,18 @@ class Inverter:
             "units": "x(sigma_max)" if raw else "x(sigma_max) / sigma_max",
             "to_normalised": scale,
             **{key: getattr(section, key) for key in _TOLD},
-            "nfe": nfe(section.steps, section.solver, inverse=True, guidance=section.guidance),
+            **({} if of.weights is None else {"guidance_max": section.guidance_max}),
+            "nfe": nfe(section.steps, section.solver, inverse=True, guidance=section.costliest),
             "round_trip_images": n,
             "round_trip_mse": float(torch.cat(errors).double().mean()),
             "latent_mean": mean,
             "latent_std": std,
             "latent_kurtosis": kurtosis,
         }
+
+
+def _weights(rows: Rows, part: slice, device: torch.device) -> Tensor | None:
+    return None if rows.weights is None else torch.from_numpy(rows.weights[part]).to(device)
 
 
 def _load(images: Images, indices: np.ndarray, flips: np.ndarray, device: torch.device) -> Tensor:

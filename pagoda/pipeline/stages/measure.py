@@ -89,15 +89,18 @@ def variant_samplers(
     section = config.evaluate
     draws = Draws(section.seed, config.studies.samples, section.batch, device)
     found = []
+    weight = section.guidance  # 1, none, unless the variant says otherwise
     if {"teacher", "score_teacher"} & set(steps):
-        found.append(teacher(open_made(config, "teacher"), draws, section.teacher_steps))
-    if "distill" in steps:
-        found.append(one_step(open_made(config, f"gen/{config.base_res}"), draws, "student"))
+        found.append(teacher(open_made(config, "teacher"), draws, section.teacher_steps, weight))
+    if {"distill", "score_student"} & set(steps):
+        student = open_made(config, f"gen/{config.base_res}")
+        found.append(one_step(student, draws, "student", guidance=weight))
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
-            below = one_step(open_made(lower, f"gen/{to // 2}"), draws)
-            found.append(one_step(open_made(config, f"gen/{to}"), draws, "grown", below=below))
+            below = one_step(open_made(lower, f"gen/{to // 2}"), draws, guidance=weight)
+            grown = open_made(config, f"gen/{to}")
+            found.append(one_step(grown, draws, "grown", below=below, guidance=weight))
     if "cascade" in steps:
         found += cascade(config, draws)
     return found

@@ -26,20 +26,21 @@ def pipeline_samplers(
 ) -> dict[str, Sampler]:
     """Generators and baselines at one resolution by name, the main generator first."""
     section, base = config.evaluate, inputs["base"]
+    weight = section.guidance  # 1, none, unless the profile says otherwise
     draws = Draws(section.seed, section.samples, even_batch(section.batch), device)
     if resolution == config.base_res:
         card, source = base.card(), inputs["teacher"]
         start = partial(teacher_weights, source, card)
         found = [
-            one_step(base, draws, "student"),
-            teacher(source, draws, section.teacher_steps),
+            one_step(base, draws, "student", guidance=weight),
+            teacher(source, draws, section.teacher_steps, weight),
             one_step(base, draws, "untrained_teacher_weights", start),
             one_step(base, draws, "untrained", lambda: untrained(card, section.seed)),
         ]
     else:
         found = [
-            one_step(inputs["generator"], draws, "grown"),
-            upsampled(one_step(base, draws), resolution, "upsampled_base"),
+            one_step(inputs["generator"], draws, "grown", guidance=weight),
+            upsampled(one_step(base, draws, guidance=weight), resolution, "upsampled_base"),
         ]
     return {sampler.name: sampler for sampler in found}
 

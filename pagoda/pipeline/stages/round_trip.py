@@ -9,7 +9,7 @@ from pagoda.config import Config
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
-from pagoda.diffusion.solver import edm_grid, guided, sample
+from pagoda.diffusion.solver import clamped, edm_grid, guided, sample
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.pipeline.stages.device import pick_device
@@ -26,14 +26,10 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
     """
     schedule, section, device = config.diffusion, config.invert, pick_device()
     data, latents = open_made(config, f"data/{config.base_res}"), open_made(config, "latents")
-    net = guided(open_made(config, "teacher").network(load_denoiser).to(device), section.guidance)
+    teacher = open_made(config, "teacher").network(load_denoiser).to(device)
     grid = edm_grid(section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho)
-
-    def denoiser(x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        out = net(x, sigma, y)
-        return out.clamp(-1, 1) if section.clamp else out
-
     stored, card = open_rows(latents, "latents"), latents.card()
+    weights = None if card.get("guidance_max") is None else latents.array("weights")
     n = min(section.round_trip_images, len(stored))
     images = np.array(open_images(data, "train")[latents.array("indices")[:n]])
     mirrored = latents.array("flips")[:n] > 0
@@ -44,6 +40,9 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
         part = slice(i, min(i + section.batch, n))
         z = torch.from_numpy(stored[part].astype(np.float32) * card["to_normalised"])
         x = z.to(device) * schedule.sigma_max
+        weight = None if weights is None else torch.from_numpy(np.array(weights[part])).to(device)
+        net = guided(teacher, section.guidance if weight is None else weight)
+        denoiser = clamped(net) if section.clamp else net
         parts.append(to_uint8(sample(denoiser, x, grid, labels[part].to(device), section.solver)))
     back = torch.cat(parts).cpu().numpy()
     mse = float(np.square((back.astype(np.float32) - images) / 127.5).mean())

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from pagoda import distributed, outputs
 from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
+from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
 from pagoda.evaluation.samplers import Sampler
 from pagoda.models import Generator, Teacher, load
 from pagoda.pipeline.stages.device import pick_device
@@ -46,6 +47,8 @@ class Request:
     guidance: float = 1.0
     truncation: float | None = None
     batch: int | None = None
+    interval: str | None = None
+    guide: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,15 @@ def _made(
         raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or classes")
     draws = model.draws(chosen, seeds, request.truncation)
     if isinstance(model, Teacher):
-        sampler = model.sampler(draws, steps=request.steps, guidance=request.guidance)
-    elif request.steps is None and request.guidance == 1:
-        sampler = model.sampler(draws)
+        guide = None if request.guide is None else weaker(model.artifact, request.guide)
+        how = Guidance(request.guidance, parse_levels(request.interval), guide)
+        sampler = model.sampler(draws, steps=request.steps, guidance=how)
+    elif not any(v is not None for v in (request.steps, request.interval, request.guide)):
+        sampler = model.sampler(draws, guidance=request.guidance)
     else:
         raise PagodaError(
-            f"{request.source} is a generator, which makes images in one step without guidance; "
-            "--steps and --guidance are of a teacher"
+            f"{request.source} is a generator, which makes images in one step; --steps, --interval "
+            "and --guide are of a teacher"
         )
     if request.out.suffix == ".png":
         from pagoda.results import grids
@@ -172,6 +177,8 @@ def _made(
         "classes": dict(zip(map(str, chosen), names, strict=True)), "seeds": request.seeds,
         "truncation": request.truncation, "guidance": request.guidance,
     }  # fmt: skip
+    extra = {"interval": request.interval, "guide": request.guide}
+    about |= {key: value for key, value in extra.items() if value is not None}
     return Made(sampler, chosen, names, seeds, about)
 
 

@@ -62,10 +62,12 @@ def run(config: Config, study: Study) -> None:
 
 
 def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[Row]:
-    """Rows of one run, with the teacher that it read: rules pair values by variant and seed."""
+    """Rows of one run, with the teacher that it read, unless it measured that itself: rules pair
+    values by variant and seed.
+    """
     variant = study.variants[name]
     rows = _read(measured[name, seed])
-    if variant.of is not None:
+    if variant.of is not None and not any(row.generator == "teacher" for row in rows):
         first = min(s for other, s in measured if other == variant.of)
         above = measured[variant.of, seed if (variant.of, seed) in measured else first]
         rows += [row for row in _read(above) if row.generator == "teacher"]

@@ -59,6 +59,7 @@ STEPS = {
     "distill": Step(
         ("diffusion", "invert", "distill"), ("data/base", "teacher", "latents"), ("gen/base",)
     ),
+    "score_student": Step(("diffusion",), ("gen/base",)),
     "grow": Step(("diffusion", "distill", "grow"), _GROWTH, ("gen/above",)),
     "grow_each": Step(
         ("diffusion", "distill", "grow"), (*_GROWTH, "gen/above"), ("gen/above",)
@@ -68,9 +69,9 @@ STEPS = {
     ),
     **dict.fromkeys(EDITS, _EDIT),
 }  # fmt: skip
-"""``score_teacher`` measures a teacher that another made. ``grow_each`` grows the main pipeline's
-generators, each by one doubling; ``grow`` grows the variant's own, doubling by doubling.
-:data:`EDITS` train nothing and make nothing that others read (:mod:`.measure_edits`)."""
+"""``score_teacher`` and ``score_student`` measure what another variant made. ``grow_each`` grows
+the main pipeline's generators, each by one doubling; ``grow`` grows the variant's own, doubling by
+doubling. :data:`EDITS` train nothing and make nothing that others read (:mod:`.measure_edits`)."""
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def train_generator(
     given = Given(
         generator, image_batches(device, inputs["data"]), device, config.seed, config.diffusion,
         pairs, lambda: inputs["teacher"].network(load_denoiser), teacher_pairs,
+        inputs.get("below"),
     )  # fmt: skip
     method = find_method(section.method)(section, given)
     trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
@@ -211,10 +212,26 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
     rows, pixels = open_rows(latents, "latents"), open_images(images, "train")
     limits = {"indices": len(pixels), "flips": 2, "labels": len(images.card()["classes"])}
     of = {name: _below(limit, latents, name, len(rows)) for name, limit in limits.items()}
+    card = latents.card()
+    weight = card.get("guidance", 1.0)
     return PairBatches(
         latents=rows, images=pixels, indices=of["indices"], flips=of["flips"], labels=of["labels"],
-        device=device, scale=latents.card()["to_normalised"],
+        device=device, scale=card["to_normalised"], weights=_weights(latents, len(rows)),
+        weight_range=(weight, card.get("guidance_max", weight)),
     )  # fmt: skip
+
+
+def _weights(latents: Artifact, count: int) -> np.ndarray | None:
+    """The weight of the guidance of each latent, where they differ."""
+    if latents.card().get("guidance_max") is None:
+        return None
+    found = latents.array("weights")
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise PagodaError(
+            f"{latents.path} has {count} latents and weights of shape {found.shape}, or some are "
+            "not finite; invert again"
+        )
+    return np.asarray(found, np.float32)
 
 
 def _below(limit: int, latents: Artifact, name: str, count: int) -> np.ndarray:

@@ -84,6 +84,7 @@ def _nothing(config: Config) -> None:
 _STEPS = {
     "teacher": teacher.run,
     "score_teacher": _nothing,
+    "score_student": _nothing,
     "invert": invert.run,
     "pair_randomly": pair_randomly,
     "distill": distill.run,

@@ -29,15 +29,16 @@ from pagoda.data.pixels import to_float
 from pagoda.diffusion.edm import ramp
 from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import evaluate
+from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.results import check_out, write_results
 from pagoda.evaluation.samplers import Draws, Sampler, one_step
 from pagoda.evaluation.streaming import even_batch
 from pagoda.methods.class_ratio import load_ratio
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, open_inputs, settings_of
-from pagoda.pipeline.stages.extractors import open_extractors
+from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
 from pagoda.pipeline.stages.progress import track
-from pagoda.rows import to_json
+from pagoda.rows import Row, to_json
 
 METRICS = ("fd", "precision", "recall")
 LEVELS = 8  # noise levels of a mean log-ratio, in the middle of equal parts of the ramp
@@ -176,28 +177,42 @@ def draws_of(config: Config) -> Draws:
 
 def measure(
     config: Config, resolution: int, inputs: dict[str, Artifact], sets: dict[str, Any], out: Path,
-    about: dict[str, Any],
-) -> None:  # fmt: skip
+    about: dict[str, Any], *, metrics: Sequence[str] = METRICS, intervals: bool = False,
+) -> list[Row]:  # fmt: skip
     """Distance, precision and recall of sets of images, shown and written to ``out`` as JSON.
 
     Args:
         inputs: what :func:`pagoda.pipeline.stages.evaluate.open_inputs` found.
         about: facts beside the rows.
+        metrics: keys of what is measured, in the networks that have it.
+        intervals: with 95 % intervals over the images, where there are.
+
+    Returns:
+        The rows, to the first process.
     """
     section, device = config.evaluate, pick_device()
     extractors = open_extractors(config, inputs["features"], device, section.batch)
-    evaluators = [dataclasses.replace(e, metrics=METRICS)
+    evaluators = [dataclasses.replace(e, metrics=_of(e.extractor, metrics))
                   for e in open_evaluators(config, resolution, inputs, extractors)]  # fmt: skip
     facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
              "revision": code_revision(), "device": device_name(device)}  # fmt: skip
     with track(sum(map(len, sets.values())), f"measure {resolution}") as bar:
         rows = evaluate(sets, evaluators, settings_of(section, evaluators, sets), facts,
-                        device=metric_device(device), advance=bar.advance)  # fmt: skip
+                        intervals=intervals, device=metric_device(device),
+                        advance=bar.advance)  # fmt: skip
     if not distributed.is_main_process():
-        return
+        return []
     for row in rows:
-        sys.stdout.write(f"{row.generator:<14} {row.protocol:<32} {row.number:.6g}\n")
+        over = "" if row.low is None else f"  [{row.low:.6g}, {row.high:.6g}]"
+        sys.stdout.write(f"{row.generator:<14} {row.protocol:<32} {row.number:.6g}{over}\n")
     write_results(out, {"rows": to_json(rows), **about})
+    return rows
+
+
+def _of(extractor: Extractor, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Of what is wanted, what a network has; distance, precision and recall are of every one."""
+    has = {*METRICS, *metrics_of(extractor)}
+    return tuple(key for key in wanted if key in has)
 
 
 def count_list(text: str) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import pagoda
 from pagoda import artifacts
 from pagoda.config import Config
 from pagoda.config.paths import Paths
@@ -146,6 +147,42 @@ def test_a_guided_teacher_needs_to_know_images_without_a_class(tiny_config: Make
     plain = artifacts.open_artifact(Paths(config).latents, "latents")
     assert evaluations == 2 * plain.card()["nfe"]
     assert not np.array_equal(strong, plain.array("latents"))
+
+
+GUIDED = SMALL | {"invert.guidance_max": 3.0, "distill.method": "guided", "grow.method": "guided",
+                  "teacher.label_dropout": 0.2}  # fmt: skip
+
+
+def test_generators_that_are_told_the_weight_end_to_end(tiny_config: Make) -> None:
+    config = tiny_config(**GUIDED)
+    run_all(config)
+    latents = artifacts.open_artifact(Paths(config).latents, "latents")
+    weights, told = latents.array("weights"), latents.array("latents")
+    assert (
+        weights.min() >= 1
+        and weights.max() <= 3
+        and weights.std() == pytest.approx(2 / np.sqrt(12), abs=0.1)
+    )
+    for res, stage in ((8, "distill"), (16, "grow-16")):
+        folder = Paths(config).generator(res)
+        assert (folder / "estimator.safetensors").is_file()
+        generator = pagoda.load(folder, "cpu")
+        assert generator.card["guidance"] == [1.0, 3.0]
+        assert all(np.isfinite(losses(config, stage, "loss_rec")))
+        plain, strong = (generator.sample([0], range(4), guidance=w) for w in (1.0, 3.0))
+        assert plain.shape == (4, 3, res, res) and not np.array_equal(plain, strong)
+        with pytest.raises(PagodaError, match=r"guidance = 5; .* weights from 1 to 3 \(1 is none"):
+            generator.sample([0], range(4), guidance=5.0)
+    assert len(losses(config, "distill", "loss_omega")) == len(losses(config, "distill", "loss"))
+    assert not losses(config, "grow-16", "loss_omega")
+    one_weight = GUIDED | {"invert.guidance": 3.0, "grow.method": "guided"}
+    invert.run(tiny_config(**one_weight))
+    strong = artifacts.open_artifact(Paths(config).latents, "latents").array("latents")
+    one = {"invert.guidance": 3.0, "teacher.label_dropout": 0.2}
+    invert.run(tiny_config(**SMALL | one))
+    alone = artifacts.open_artifact(Paths(config).latents, "latents").array("latents")
+    np.testing.assert_allclose(strong, alone, rtol=1e-4, atol=1e-5)
+    assert np.abs(told - alone).max() > 0.01
 
 
 def test_images_of_another_recipe_are_refused(tiny_config: Make) -> None:

@@ -1,0 +1,188 @@
+"""PaGoDA's objective under classifier-free guidance (arXiv 2405.14822, section 4).
+
+Generator and discriminator are told the weight omega of p(x | c, omega) ~ p(x | c)^omega
+p(x)^(1 - omega); omega = 1 is no guidance. For L_rec a latent is one of the guided inversion,
+E(x, c, omega), and the generator is told that omega; for L_adv omega ~ pi, the law of the
+inversion's weights. A real pair (x, c) gets omega_phi(x, c) by an estimator that learns from the
+teacher's samples of known weights,
+
+    min_phi E || omega - omega_phi(x_teacher(z, c, omega), c) ||^2,
+
+so that the discriminator compares p(x | c, omega) with the generator's. In stage 3 the estimator
+is the one that distillation left beside the generator, and sees real images at the base resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from pagoda.errors import PagodaError
+from pagoda.fields import Check, opt
+from pagoda.methods.one_step import OneStep, OneStepConfig
+from pagoda.training.method import Given, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pagoda.artifacts import Artifact
+    from pagoda.networks.discriminators import Discriminator
+    from pagoda.networks.guidance import WeightEstimator
+    from pagoda.training.draw import GlobalDraw
+
+ESTIMATOR = "estimator"
+"""The estimator's weights beside the generator are ``estimator.safetensors``."""
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """The estimator of the guidance weight of real images."""
+
+    channels: int = opt("width at the teacher's resolution", default=16, ge=1)
+    lr: float = opt("learning rate", default=1e-3, gt=0)
+    init: str = opt(
+        "in growth: what distillation left beside the generator, or random weights, which are to "
+        "be counted only",
+        default="below", choices=("below", "random"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GuidedConfig(OneStepConfig):
+    """The objective of stages 2 and 3 for generators that are told the weight."""
+
+    estimator: EstimatorConfig = opt("estimator of the weight", default=EstimatorConfig())
+
+    def untrained(self) -> Self:
+        """Backbones and the estimator with random weights."""
+        return replace(super().untrained(), estimator=replace(self.estimator, init="random"))
+
+    def checks(self, at: str) -> Iterator[Check]:
+        """A discriminator that is told the weight."""
+        kind = self.discriminator.kind
+        yield (kind == "conv", f"{at}discriminator.kind", kind,
+               "conv, the one that is told the weight of the guidance")  # fmt: skip
+
+
+class Guided(OneStep):
+    """:class:`~pagoda.methods.one_step.OneStep` with omega as an input of both networks."""
+
+    Config = GuidedConfig
+    config: GuidedConfig
+    weighted = True
+
+    def __init__(self, config: GuidedConfig, given: Given) -> None:
+        import torch
+
+        from pagoda.networks.generator import Generator
+        from pagoda.training.player import Player
+
+        assert isinstance(given.network, Generator) and given.pairs is not None
+        self.low, self.high = given.pairs.weight_range
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(given.seed + 1)
+            if given.network.guidance is None:
+                given.network.take_weights(self.low, self.high)
+            self.estimator = self._estimator(config.estimator, given)
+        super().__init__(config, given)
+        self.estimator.to(given.device).to(memory_format=torch.channels_last)
+        if given.teacher_pairs is not None:
+            self.samples = self.pairs if config.loss.regression == "noise_to_data" else (
+                given.teacher_pairs()
+            )  # fmt: skip
+            optim = replace(config.optim, optimizer="adamw", lr=config.estimator.lr,
+                            weight_decay=0.0, clip=None)  # fmt: skip
+            self.players[ESTIMATOR] = Player(self.estimator, optim, given.device, main=False)
+        else:
+            self.estimator.requires_grad_(False)
+            self.modules = {**self.modules, ESTIMATOR: self.estimator}
+
+    def _estimator(self, config: EstimatorConfig, given: Given) -> WeightEstimator:
+        from pagoda.networks.generator import Generator
+        from pagoda.networks.guidance import WeightEstimator
+
+        if given.teacher_pairs is None and config.init == "below":
+            return load_estimator(given.below)
+        assert isinstance(given.network, Generator)
+        spec = given.network.spec
+        return WeightEstimator(
+            spec.resolution, config.channels, spec.num_classes, self.low, self.high
+        )
+
+    def _discriminator(self, given: Given) -> Discriminator:
+        from pagoda.networks.generator import Generator
+        from pagoda.networks.guidance import GuidedDiscriminator
+
+        assert isinstance(given.network, Generator)
+        d = self.config.discriminator
+        return GuidedDiscriminator(
+            given.network.resolution, d.channels, d.max_channels, given.network.spec.num_classes
+        )
+
+    def card(self) -> dict[str, Any]:
+        """The objective, and what the estimator's weights belong to."""
+        return {**super().card(), ESTIMATOR: self.estimator.card()}
+
+    def beside(self) -> dict[str, dict[str, Tensor]]:
+        """The estimator."""
+        return {ESTIMATOR: dict(self.estimator.state_dict())}
+
+    def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
+        """The estimator's update on samples of the teacher, then those of the objective."""
+        if ESTIMATOR in self.players:
+            yield self._estimator_loss(draw)
+        yield from super().step(draw, i, progress)
+
+    def _estimator_loss(self, draw: GlobalDraw) -> Loss:
+        n = self.config.optim.batch
+        _, x, labels, omega = draw.guided_pairs(self.samples, n)
+        with self.player.autocast():
+            guess = self.estimator(x, labels)
+        loss = (guess - omega).square().mean()
+        stats = {"loss_omega": draw.mean(loss.detach(), n)}
+        return Loss(ESTIMATOR, draw.mean(loss, n), stats=stats)
+
+    def _pairs(self, draw: GlobalDraw, n: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        z, x, labels, omega = draw.guided_pairs(self.pairs, n)
+        return z, x, [labels, omega]
+
+    def _prior_told(self, draw: GlobalDraw, n: int) -> list[Tensor]:
+        return [draw.labels(self.images, n), draw.weights(self.pairs, n).to(self.images.dtype)]
+
+    def _real(self, draw: GlobalDraw, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Real images with their classes and the weights that they look like."""
+        import torch
+
+        real, labels = draw.images(self.images, n)
+        with torch.no_grad(), self.player.autocast():
+            omega = self.estimator(real, labels)
+        return real, [labels, omega.to(real.dtype)]
+
+    def _made(self, z: Tensor, *told: Tensor) -> Tensor:
+        labels, omega = told
+        return self.generator(z, labels, omega=omega)
+
+
+def load_estimator(below: Artifact | None) -> WeightEstimator:
+    """The estimator beside a generator, in eval mode.
+
+    Raises:
+        PagodaError: it has none, or weights and card do not belong together.
+    """
+    from pagoda.networks.guidance import build_estimator
+    from pagoda.tensors import read_tensors
+    from pagoda.weight_files import fitted
+
+    facts = None if below is None else below.card().get(ESTIMATOR)
+    if below is None or facts is None:
+        where = "the generator" if below is None else str(below.path)
+        raise PagodaError(
+            f"{where} has no estimator of the guidance weight, which distill.method: guided leaves "
+            "there; distil by it first"
+        )
+    file = below.path / f"{ESTIMATOR}.safetensors"
+    try:
+        return fitted(build_estimator, read_tensors(file), facts)
+    except PagodaError as error:
+        raise PagodaError(f"{file}: {error}; distil again") from error
