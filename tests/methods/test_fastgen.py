@@ -102,13 +102,17 @@ def test_consistency_distillations_teacher_has_their_slope(monkeypatch: pytest.M
     known = recorded("distilled")
     x, t, r, out = (known[key] for key in ("x", "t", "r", "out"))
     slope = (x - out) / (t - r)[:, None, None, None]
-    seen = []
+    seen: list[Tensor] = []
+
+    def record(_: object, at: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        seen.append(at)
+        return at
 
     class Straight(nn.Module):
         def forward(self, at: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
             return at - sigma[:, None, None, None] * slope
 
-    monkeypatch.setattr(consistency, "consistency", lambda _, at, s, y: seen.append(at) or at)
+    monkeypatch.setattr(consistency, "consistency", record)
     method = small("consistency")
     assert isinstance(method, Consistency)
     method.teacher = Straight()
