@@ -18,6 +18,7 @@ tell good samples from bad ones (:func:`load_ratio`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +33,15 @@ from pagoda.training.settings import MethodConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pagoda.networks.generator import Generator
     from pagoda.training.draw import GlobalDraw
 
 RATIO_FILE = "ratio.safetensors"
 """The ratio network's weights in the folder of the generator; its card has the rest."""
+STARTS = ("teacher", "shuffled", "encoder", "features", "random", "map")
+_ENCODER = ("trunk.time", "trunk.label", "trunk.augment", "trunk.stem", "trunk.encoder",
+            "trunk.middle")  # fmt: skip
+_ENDS = ("trunk.stem", "head")
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class RatioConfig:
     """The ratio network, and how it is trained."""
 
     init: str = opt(
-        "where its encoder comes from: the teacher's weights, or random ones",
-        default="teacher", choices=("teacher", "random"),
+        "where its encoder comes from: the teacher's weights, the same in random order within each "
+        "tensor, or random ones",
+        default="teacher", choices=("teacher", "shuffled", "random"),
     )  # fmt: skip
     lr: float = opt("learning rate", default=1e-3, gt=0)
     beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
@@ -88,6 +95,16 @@ class ClassRatioConfig(MethodConfig):
         "fraction of training over which the smallest noise level in use falls from the largest",
         default=0.0, ge=0, le=1,
     )  # fmt: skip
+    start: str = opt(
+        "the generator's weights at the beginning: the teacher's; the same in random order within "
+        "each tensor; the teacher's encoder alone; all but its first and last layers (features); "
+        "random; or random, learning the teacher's one-step images at first (map)",
+        default="teacher", choices=STARTS,
+    )  # fmt: skip
+    mapping: float = opt(
+        "start: map: fraction of training, at the beginning, in which the generator learns these "
+        "images", default=0.5, gt=0, lt=1,
+    )  # fmt: skip
     ratio: RatioConfig = opt("the ratio network", default=RatioConfig())
 
     def checks(self, at: str) -> Iterator[Check]:
@@ -114,6 +131,10 @@ class ClassRatio(Method):
         self.config, self.images, self.rho = config, given.images, given.diffusion.rho
         self.generator, r = given.network, config.ratio
         self.ratio: Any = build_ratio(config.ratio, given).to(given.device)
+        self.mapped = config.mapping if config.start == "map" else 0.0
+        if self.mapped:
+            self.origin: Any = copy.deepcopy(given.network).eval().requires_grad_(False)
+        restart(given.network, config.start, given.seed)
         optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
                         weight_decay=0.0, clip=None)  # fmt: skip
         self.player = Player(self.generator, config.optim, given.device)
@@ -124,7 +145,7 @@ class ClassRatio(Method):
         }
         _iterate(self.ratio)
         self.period = r.r1_every if r.r1 else 1
-        self.turns = tuple(t for t in (r.warm_up, r.freeze_after) if t)
+        self.turns = tuple(t for t in (r.warm_up, r.freeze_after, self.mapped) if t)
         if config.normalise:
             self.means = WeightMean().to(given.device)
             self.modules = {"means": self.means}
@@ -134,8 +155,9 @@ class ClassRatio(Method):
         c = self.config
         about = {"unet": self.ratio.trunk.spec.to_card(), "sigma_data": self.ratio.sigma_data,
                  "sigma_low": c.sigma_low, "sigma_high": c.sigma_high, "rho": self.rho}  # fmt: skip
-        return {"divergence": c.divergence, "source": "re-derived, after the abstract",
-                "ratio": about}  # fmt: skip
+        return {"needs": ["data", "ratio network", "teacher's weights"], "nfe": [1], "ratio": about,
+                "divergence": c.divergence, "start": c.start,
+                "source": "re-derived, after the abstract"}  # fmt: skip
 
     def beside(self) -> dict[str, dict[str, Tensor]]:
         """The ratio network, :data:`RATIO_FILE`."""
@@ -148,7 +170,8 @@ class ClassRatio(Method):
             for _ in range(ratio.steps):
                 yield self._ratio_loss(draw, i, progress)
         if progress >= ratio.warm_up:
-            yield self._generator_loss(draw, progress)
+            done = progress >= self.mapped
+            yield self._generator_loss(draw, progress) if done else self._map_loss(draw)
 
     def _ratio_loss(self, draw: GlobalDraw, i: int, progress: float) -> Loss:
         """E softplus(-l(real)) + E softplus(l(generated)), at independent noise levels."""
@@ -190,18 +213,35 @@ class ClassRatio(Method):
         if self.config.normalise:
             weights = self.means(weights, at, draw.total)
         w = self._sigma(at).square() if self.config.noise_weight == "square" else 1.0
-        loss = -(w * weights * logits).mean()
-        return Loss("generator", draw.mean(loss, n), stats={
-            "loss": draw.mean(loss.detach(), n), "weight": draw.mean(weights.mean(), n),
-        })  # fmt: skip
+        loss = draw.mean(-(w * weights * logits).mean(), n)
+        stats = {"loss": loss.detach(), "weight": draw.mean(weights.mean(), n)}
+        return Loss("generator", loss, stats=stats)
+
+    def _map_loss(self, draw: GlobalDraw) -> Loss:
+        """Mean square to what the teacher's weights make of the same latents in one step."""
+        import torch
+        from torch.nn import functional as F
+
+        z, labels = self._prior(draw)
+        with torch.no_grad():
+            wanted = self._images(self.origin, z, labels)
+        loss = F.mse_loss(self._images(self.generator, z, labels), wanted)
+        loss = draw.mean(loss, self.config.optim.batch)
+        return Loss("generator", loss, stats={"loss": loss.detach()})
 
     def _made(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
         """Images of prior latents and of random images' classes."""
+        z, labels = self._prior(draw)
+        return self._images(self.generator, z, labels), labels
+
+    def _prior(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
+        return draw.prior(self.images, self.config.optim.batch, self.generator.spec.resolution)
+
+    def _images(self, generator: nn.Module, z: Tensor, labels: Tensor) -> Tensor:
         from pagoda.training.micro_batch import in_parts
 
-        z, labels = draw.prior(self.images, self.config.optim.batch, self.generator.spec.resolution)
         with self.player.autocast():
-            return in_parts(self.generator, self.config.optim.micro_batch, z, labels), labels
+            return in_parts(generator, self.config.optim.micro_batch, z, labels)
 
     def _logits(
         self, draw: GlobalDraw, progress: float, images: Tensor, labels: Tensor,
@@ -225,14 +265,48 @@ class ClassRatio(Method):
         return ramp(at, self.config.sigma_high, self.config.sigma_low, self.rho)
 
 
+def restart(generator: Generator, start: str, seed: int) -> None:
+    """Put other weights in the place of the teacher's, as one of :data:`STARTS` says.
+
+    Raises:
+        PagodaError: the generator was grown, or its weights are spread over processes.
+    """
+    import torch
+
+    from pagoda.networks.generator import build_generator
+    from pagoda.training import sharding
+
+    if start == "teacher":
+        return
+    if generator.levels or sharding.wanted():
+        why = "grown" if generator.levels else f"sharded ({sharding.SHARD}=1)"
+        raise PagodaError(f"start = {start!r}: the generator is {why}; set start: teacher")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        fresh = build_generator(generator.card()).state_dict()
+        for name, weights in generator.named_parameters():
+            kept = {"encoder": name.startswith(_ENCODER), "features": not name.startswith(_ENDS)}
+            if not kept.get(start, start == "shuffled"):
+                weights.copy_(fresh[name])
+        if start == "shuffled":
+            shuffle(generator)
+
+
+def shuffle(network: nn.Module) -> None:
+    """Put the numbers of each tensor in random order: every layer keeps its law, and no feature."""
+    import torch
+
+    for weights in network.parameters():
+        order = torch.randperm(weights.numel(), device="cpu").to(weights.device)
+        weights.data.copy_(weights.data.flatten()[order].reshape(weights.shape))
+
+
 def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
     """The ratio network for images of the generator's resolution.
 
     Raises:
         PagodaError: the teacher's encoder is of another resolution.
     """
-    import dataclasses
-
     import torch
     from torch.nn.utils.parametrizations import spectral_norm
 
@@ -243,20 +317,22 @@ def build_ratio(config: RatioConfig, given: Given) -> nn.Module:
     assert isinstance(given.network, Generator) and given.teacher is not None
     teacher, side = given.teacher(), given.network.resolution
     spec = teacher.spec
-    if config.init == "teacher" and spec.resolution != side:
+    if config.init != "random" and spec.resolution != side:
         raise PagodaError(
-            f"ratio.init = 'teacher': its encoder is of {spec.resolution}x{spec.resolution}, the "
-            f"images are {side}x{side}; set ratio.init: random"
+            f"ratio.init = {config.init!r}: its encoder is of {spec.resolution}x{spec.resolution}, "
+            f"the images are {side}x{side}; set ratio.init: random"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(given.seed)
-        if config.init == "teacher":
+        if config.init != "random":
             trunk = teacher.net.trunk
         else:
             more = (side // spec.resolution).bit_length() - 1
             mult = (spec.channel_mult[0],) * more + tuple(spec.channel_mult)
-            trunk = UNetTrunk(dataclasses.replace(spec, resolution=side, channel_mult=mult))
-        network: nn.Module = EncoderLogit(trunk, teacher.sigma_data)
+            trunk = UNetTrunk(replace(spec, resolution=side, channel_mult=mult))
+        network = EncoderLogit(trunk, teacher.sigma_data)
+        if config.init == "shuffled":
+            shuffle(network.trunk)
         if config.spectral_norm:
             for layer in list(network.modules()):
                 if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
@@ -298,8 +374,8 @@ def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str,
         )
 
     def build(facts: dict[str, Any]) -> nn.Module:
-        trunk = UNetTrunk(UNetSpec.from_card(facts["unet"]))
-        return EncoderLogit(trunk, positive(facts, "sigma_data"))
+        spec = UNetSpec.from_card(facts["unet"])
+        return EncoderLogit(UNetTrunk(spec), positive(facts, "sigma_data"))
 
     known = {key: positive(facts, key) for key in ("sigma_low", "sigma_high", "rho")}
     try:

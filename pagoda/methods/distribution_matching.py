@@ -113,8 +113,9 @@ class DistributionMatching(Method):
             self.modules = {"means": self.means}
 
     def card(self) -> dict[str, Any]:
-        """What was minimised."""
-        return {"divergence": self.config.divergence}
+        """What it needed, and what was minimised."""
+        return {"needs": ["data", "teacher", "critic"], "divergence": self.config.divergence,
+                "nfe": [1]}  # fmt: skip
 
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """The critic's updates, then the generator's."""

@@ -25,6 +25,8 @@ Effects, one number a training seed, averaged over pairs of variants and over re
 - ``difference``: value − against;
 - ``slope``: exponent b of y = a·x^b over the variants, y the generator's metric and x the
   teacher's, least squares in logarithms, ``value`` minus ``against``: how closely students follow;
+- ``order``: Spearman's rank correlation over the variants (three or more) of the generator's metric
+  and ``against_generator``'s at the base: 1 where both put the variants in one order;
 - ``value``: the value itself, no ``against``.
 
 The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms.
@@ -57,7 +59,7 @@ from pagoda.rows import Row, grouped
 FOLDER = Path("experiments")
 FILE = "experiments/<study>/study.yaml"
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
-EFFECTS = ("ratio", "difference", "slope", "value")
+EFFECTS = ("ratio", "difference", "slope", "order", "value")
 MIN_SEEDS = 3
 _OTHER = "on the other side of the limit"
 _JOINED = {"ratio": "over", "difference": "minus", "slope": "minus that of"}
@@ -134,7 +136,9 @@ class Claim:
         who = "" if self.generator == "none" else f", {self.generator}"
         where = _PLACES.get(self.resolution, f"at {self.resolution}×{self.resolution}")
         told = ", ".join(f"`{variant}`" for variant in self.value)
-        if self.effect != "value":
+        if self.effect == "order":
+            told += f" as the {self.against_generator} at the base"
+        elif self.effect != "value":
             theirs = ", ".join(f"`{variant}`" for variant in self.against or self.value)
             told += f" {_JOINED[self.effect]} {theirs}"
             told += f" ({self.against_generator})" if self.against_generator else ""
@@ -253,6 +257,8 @@ def _effects(claim: Claim, rows: Sequence[Row]) -> dict[int, float]:
         if claim.effect == "slope":
             ours, theirs = (_slope(claim, v, own, rows) for v in (claim.value, claim.against))
             effect = None if ours is None or theirs is None else ours - theirs
+        elif claim.effect == "order":
+            effect = _order(claim, own)
         else:
             effect = _paired(claim, own)
         if effect is not None:
@@ -276,6 +282,22 @@ def _paired(claim: Claim, rows: Sequence[Row]) -> float | None:
             else:
                 effects.append(a.number - (b.number if claim.effect == "difference" else 0.0))
     return math.fsum(effects) / len(effects)
+
+
+def _order(claim: Claim, own: Sequence[Row]) -> float | None:
+    """Rank correlation of one seed's variants: the generator here, the other one at the base."""
+    from scipy.stats import rankdata
+
+    at_base = dataclasses.replace(claim, resolution="base")
+    points = []
+    for variant in claim.value:
+        ours = list(_values(claim, own, variant, claim.generator).values())
+        theirs = list(_values(at_base, own, variant, claim.against_generator).values())
+        if len(ours) != 1 or len(theirs) != 1:
+            return None
+        points.append((ours[0].number, theirs[0].number))
+    x, y = (rankdata(values) for values in zip(*points, strict=True))
+    return None if np.ptp(x) == 0 or np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1])
 
 
 def _slope(
@@ -353,6 +375,9 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     yield pairs, "against must name one variant, or as many as value"
     alone = c.effect == "value" or bool(c.against or c.against_generator)
     yield alone, "a comparison needs against or against_generator"
+    ordered = len(c.value) > 2 and bool(c.against_generator) and c.resolution != "grown"
+    yield (c.effect != "order" or ordered,
+           "an order needs three variants, against_generator and one resolution")  # fmt: skip
     known = c.resolution in ("base", "target", "grown") or isinstance(c.resolution, int)
     yield known, "resolution must be base, target, grown or pixels"
     yield c.smallest is None or type(c.smallest) in (int, float), "smallest must be a number"

@@ -99,6 +99,8 @@ _OTHERS = {
     "train_seconds": Quantity("Training time of the variant ↓", COST, "s"),
     "stage_flops": Quantity("Compute", STAGES, "TFLOP", 1e-12),
     "stage_seconds": Quantity("Time", STAGES, "s"),
+    "held_networks": Quantity("Networks held", STAGES),
+    "held_parameters": Quantity("Their parameters", STAGES, "M", 1e-6),
     "part_seconds": Quantity("Time an image", PARTS, "ms", 1e3),
     "part_flops": Quantity("Compute an image", PARTS, "GFLOP", 1e-9),
 }

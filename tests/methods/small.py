@@ -71,6 +71,9 @@ CASES = {
     "class_ratio, grown": Case("class_ratio", "grown", {
         "ratio.init": "random", "ratio.spectral_norm": True, "curriculum": 0.5,
     }),
+    "class_ratio, map": Case("class_ratio", "generator", {
+        "start": "map", "mapping": 0.6, "ratio.init": "shuffled",
+    }),
     "distribution_matching": Case("distribution_matching", "generator", {
         "divergence": "js", "normalise": True, "critic.steps": 2,
     }),

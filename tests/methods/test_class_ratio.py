@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.losses.divergences import WEIGHTS
-from pagoda.methods.class_ratio import ClassRatio, load_ratio
+from pagoda.methods.class_ratio import STARTS, ClassRatio, load_ratio
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
+from pagoda.training.draw import GlobalDraw
 from tests.methods.small import (
     CASES,
+    CPU,
     Case,
     flat,
     given,
@@ -132,6 +134,43 @@ def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path)
     wrong["ratio"]["unet"]["channels"] = 16
     with pytest.raises(PagodaError, match=r"ratio\.safetensors: .*train it again"):
         load_ratio(kept, wrong)
+
+
+def test_where_the_generator_starts() -> None:
+    """What each start keeps of the teacher, tensor by tensor; ends are the stem and the head."""
+    teacher = dict(given(CASES["class_ratio"]).network.named_parameters())
+    ends, encoder = ("trunk.stem", "head"), ("trunk.decoder", "head")
+    for start in STARTS:
+        method = make("class_ratio", start=start)
+        for name, now in method.players["generator"].network.named_parameters():
+            same, before = torch.equal(now, teacher[name]), teacher[name]
+            if start == "shuffled":
+                assert torch.equal(now.flatten().sort()[0], before.flatten().sort()[0])
+                assert same == (now.numel() == 1)
+            else:
+                gone = {"encoder": encoder, "features": ends, "teacher": ()}.get(start, ("",))
+                assert same != name.startswith(gone), (start, name)
+
+
+def test_a_map_is_learned_before_the_ratio_leads() -> None:
+    """The generator's loss is then its distance from what the teacher's weights make."""
+    method = make("class_ratio, map")
+    assert isinstance(method, ClassRatio)
+    losses = {p: list(method.step(GlobalDraw(CPU), 0, p)) for p in (0.1, 0.9)}
+    assert [loss.player for loss in losses[0.1]] == [loss.player for loss in losses[0.9]]
+    assert "weight" in losses[0.9][-1].stats and "weight" not in losses[0.1][-1].stats
+    with torch.no_grad():
+        for own, wanted in zip(method.generator.parameters(), method.origin.parameters(),
+                               strict=True):  # fmt: skip
+            own.copy_(wanted)
+    assert float(losses[0.1][-1].value.detach()) > 0.01
+    assert float(list(method.step(GlobalDraw(CPU), 0, 0.1))[-1].value.detach()) == 0.0
+
+
+def test_a_grown_generator_starts_as_it_is() -> None:
+    case = Case("class_ratio", "grown", {"ratio.init": "random", "start": "random"})
+    with pytest.raises(PagodaError, match="generator is grown; set start: teacher"):
+        ClassRatio(section(case), given(case))
 
 
 def test_a_critic_of_another_resolution_is_one_line() -> None:

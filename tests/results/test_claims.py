@@ -181,6 +181,27 @@ def test_the_slope_says_who_follows_the_teacher(tmp_path: Path) -> None:
     assert robust.effect.mean == pytest.approx(-0.8)
 
 
+def test_an_order_is_the_rank_correlation_with_the_base(tmp_path: Path) -> None:
+    """Of three variants with two in the wrong order: 1/2. Distances are of different references."""
+    claim = make_claim(tmp_path, effect="order", generator="grown", resolution="target", against=[],
+                       value=["a", "b", "c"], against_generator="student",
+                       holds={"above": 0.4})  # fmt: skip
+    rows = []
+    for seed in range(3):
+        for variant, student, grown in (("a", 1.0, 30.0), ("b", 2.0, 50.0), ("c", 90.0, 40.0)):
+            rows += [make_row(variant, seed, student), make_row(variant, seed, student + 1,
+                     generator="grown", resolution=16, reference="cc" * 32),
+                     make_row(variant, seed, grown, generator="grown", resolution=32,
+                              reference="dd" * 32)]  # fmt: skip
+    (found,) = verdicts_of(claim, results(rows))
+    assert found.effect is not None and found.effect.mean == pytest.approx(0.5)
+    assert found.outcome == SUPPORTED
+    (some,) = verdicts_of(claim, results([r for r in rows if r.variant != "c"]))
+    assert some.outcome == OPEN
+    with pytest.raises(PagodaError, match="an order needs three variants"):
+        make_claim(tmp_path, effect="order", value=["a", "b"], against_generator="student")
+
+
 def test_students_may_share_a_teacher_of_one_seed(tmp_path: Path) -> None:
     rows = [
         dataclasses.replace(r, axis=float(r.variant[-1]),
@@ -305,6 +326,15 @@ def _followed(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     return rows
 
 
+def _ordered(claim: Claim, seed: int, *, right: bool) -> list[Row]:
+    """Generators in the order of others at the base, or in the opposite one, however far apart."""
+    rows, at_base = [], dataclasses.replace(claim, resolution="base")
+    for place, variant in enumerate(claim.value):
+        rows += _at(at_base, variant, seed, 2.0**place, claim.against_generator)
+        rows += _at(claim, variant, seed, 5.0 + (place if right else -place) * 0.1, claim.generator)
+    return [row for row in rows if row.generator == claim.against_generator or row.size > 8]
+
+
 def _at(claim: Claim, variant: str, seed: int, value: float, generator: str) -> list[Row]:
     """A value of a variant where its claim looks: in a row, a column or a sum over stages."""
     sizes = {"base": [8], "target": [8, 32], "grown": [16, 32]}[str(claim.resolution)]
@@ -323,7 +353,7 @@ def _at(claim: Claim, variant: str, seed: int, value: float, generator: str) -> 
 
 @pytest.mark.parametrize("claim", read_claims(ROOT / FOLDER), ids=lambda c: c.id)
 def test_each_claim_of_the_project_can_come_out_either_way(claim: Claim) -> None:
-    make = _followed if claim.effect == "slope" else _held
+    make = {"slope": _followed, "order": _ordered}.get(claim.effect, _held)
     variants = dict.fromkeys([*claim.value, *claim.against], "")
     for right, expected in ((True, SUPPORTED), (False, REFUTED)):
         seeds = claim.seeds

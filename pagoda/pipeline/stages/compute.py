@@ -35,6 +35,7 @@ from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import Given, Method, find_method
+from pagoda.training.player import Player
 from pagoda.training.settings import MethodConfig
 
 META = torch.device("meta")
@@ -230,6 +231,24 @@ class Untrained:
         return total
 
 
+def held(method: Method) -> tuple[int, int]:
+    """Networks that a method keeps in memory to train, frozen ones too, and their parameters.
+
+    Averages, gradients and optimisers are not in it; a network that shares its weights with another
+    counts once.
+    """
+    own = [player.network for player in method.players.values()]
+    others = [v for v in vars(method).values() if isinstance(v, nn.Module)]
+    seen, networks, total = set[int](), 0, 0
+    for network in (*own, *others):
+        if isinstance(network, Player):
+            continue
+        new = {id(p): p.numel() for p in network.parameters() if id(p) not in seen}
+        seen |= set(new)
+        networks, total = networks + bool(new), total + sum(new.values())
+    return networks, total
+
+
 def step_flops(method: Method, i: int, progress: float) -> float:
     """FLOPs of step number ``i`` of a method on the meta device, without optimisers.
 
@@ -254,9 +273,24 @@ def training_compute(
         classes: number of classes.
         images: training images there are.
     """
-    untrained, above = Untrained(config, classes, images), config.resolutions[1:]
+    untrained = Untrained(config, classes, images)
+    return {stage: untrained.inversion() if stage == "invert" else untrained.training(stage)
+            for stage in stages_of(config, steps)}  # fmt: skip
+
+
+def training_networks(
+    config: Config, steps: tuple[str, ...], classes: int, images: int
+) -> dict[str, tuple[int, int]]:
+    """Networks and parameters that each training step of a variant holds, as :func:`held`."""
+    untrained = Untrained(config, classes, images)
+    return {stage: held(untrained.method(stage)) for stage in stages_of(config, steps)
+            if stage != "invert"}  # fmt: skip
+
+
+def stages_of(config: Config, steps: tuple[str, ...]) -> list[str]:
+    """What the steps of a variant train, or invert."""
+    above = config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
     stages = {"grow": grown, "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
               "score_teacher": [], "score_student": [], "pair_randomly": []}  # fmt: skip
-    return {stage: untrained.inversion() if stage == "invert" else untrained.training(stage)
-            for step in steps for stage in stages.get(step, [step])}  # fmt: skip
+    return [stage for step in steps for stage in stages.get(step, [step])]

@@ -23,9 +23,16 @@ from pagoda.evaluation.metrics.drift import drift
 from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
 from pagoda.evaluation.metrics.normality import normality
-from pagoda.evaluation.samplers import Draws, Sampler, one_step, super_resolved, teacher
+from pagoda.evaluation.samplers import (
+    Draws,
+    Sampler,
+    one_step,
+    super_resolved,
+    teacher,
+    upsampled,
+)
 from pagoda.evaluation.streaming import StoredImages, open_split
-from pagoda.pipeline.stages.compute import training_compute
+from pagoda.pipeline.stages.compute import training_compute, training_networks
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
@@ -54,8 +61,10 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     classes = len(features.card()["classes"])
     data = open_made(config, f"data/{config.base_res}")
     images = config.data.train_images or data.card()["n"]["train"]
-    counted = training_compute(config, variant.steps or variant.counts, classes, images)
-    curves = Curves(config, counted, trained=bool(variant.steps))
+    steps = variant.steps or variant.counts
+    counted = training_compute(config, steps, classes, images)
+    networks = training_networks(config, steps, classes, images)
+    curves = Curves(config, counted, networks, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
     rows, grids = _latent_rows(config, variant), {}
@@ -101,6 +110,9 @@ def variant_samplers(
             below = one_step(open_made(lower, f"gen/{to // 2}"), draws, guidance=weight)
             grown = open_made(config, f"gen/{to}")
             found.append(one_step(grown, draws, "grown", below=below, guidance=weight))
+    if {"distill", "grow"} <= set(steps) and config.growth:  # what growth has to be better than
+        base = one_step(open_made(config, f"gen/{config.base_res}"), draws, guidance=weight)
+        found.append(upsampled(base, config.target_res, "upsampled_base"))
     if "cascade" in steps:
         found += cascade(config, draws)
     return found
@@ -182,13 +194,15 @@ class Curves:
 
     Args:
         flops: of each step.
+        networks: that each holds, with their parameters.
         trained: there are curves; steps that are only counted have none.
     """
 
     def __init__(
-        self, config: VariantConfig, flops: dict[str, float], trained: bool = True
-    ) -> None:
-        self.flops = flops
+        self, config: VariantConfig, flops: dict[str, float],
+        networks: dict[str, tuple[int, int]] | None = None, trained: bool = True,
+    ) -> None:  # fmt: skip
+        self.flops, self.networks = flops, networks or {}
         self.at = {stage: int(stage.partition("-")[2] or config.base_res) for stage in flops}
         files = {stage: Paths(config).history(stage) for stage in flops if trained}
         self.curves = {stage: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
@@ -209,6 +223,10 @@ class Curves:
         for stage, flops in self.flops.items():
             kind, curve = stage.partition("-")[0], self.curves.get(stage, [])
             values = {"stage_flops": (f"stage_flops_{kind}", flops)}
+            if stage in self.networks:
+                held, parameters = self.networks[stage]
+                values |= {"held_networks": (f"held_networks_{kind}", held),
+                           "held_parameters": (f"held_parameters_{kind}", parameters)}  # fmt: skip
             if curve:
                 values["stage_seconds"] = (f"stage_seconds_{kind}", curve[-1]["seconds"])
             if curve and kind == "grow":
