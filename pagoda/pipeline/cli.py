@@ -18,7 +18,7 @@ import typer
 import pagoda
 from pagoda import distributed
 from pagoda.errors import PagodaError, first_line
-from pagoda.pipeline.commands import editing, pipeline, scoring, tools, using
+from pagoda.pipeline.commands import editing, pipeline, preferring, scoring, tools, using
 from pagoda.pipeline.commands.running import terminable
 
 _HELP = (
@@ -170,3 +170,8 @@ _edit = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 for _command in (editing.inpaint, editing.super_resolve, editing.transfer, editing.interpolate):
     _edit.command(_command.__name__.replace("_", "-"))(_guarded(_command))
 app.add_typer(_edit, name="edit", help="Edit images with a generator.")
+
+_prefer = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+for _command in (preferring.make, preferring.serve, preferring.report):
+    _prefer.command(_command.__name__)(_guarded(_command))
+app.add_typer(_prefer, name="prefer", help="Ask people which of two images is better.")

@@ -86,7 +86,7 @@ def run(request: Request) -> None:
     """
     check_out(request.out)
     seeds = numbers(request.seeds, "--seeds")
-    classes = None if request.classes is None else _classes(request.classes)
+    classes = None if request.classes is None else class_list(request.classes)
     with distributed.group():
         model = load(request.source, pick_device())
         made = _made(request, model, classes, seeds)
@@ -136,8 +136,12 @@ def numbers(text: str, option: str) -> list[int]:
     return found
 
 
-def _classes(text: str) -> list[int | str]:
-    """Numbers, ranges and names, as in ``0,3-5,ring``."""
+def class_list(text: str) -> list[int | str]:
+    """Numbers, ranges and names, as in ``0,3-5,ring``.
+
+    Raises:
+        PagodaError: for a range that is none, or a number twice.
+    """
     found: list[int | str] = []
     for part in text.split(","):
         spelled = part.strip()

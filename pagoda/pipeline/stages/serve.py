@@ -7,7 +7,6 @@ pictures lie in a folder of their own, which goes when the server ends.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.errors import PagodaError
+from pagoda.pipeline.stages.address import is_loopback, listen, url
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.pipeline.stages.served import Served, open_all
 
@@ -64,22 +64,6 @@ def check_gradio() -> None:
         raise PagodaError("the page needs the package gradio: 'uv sync --extra serve'")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; 0 is any free port.
-
-    Raises:
-        PagodaError: one line: the port is in use or not allowed, or the host is not this machine.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise PagodaError(
-            f"cannot serve at port {port} of {host}: {(error.strerror or str(error)).lower()}; "
-            "choose another with --port (0: any that is free) or --host"
-        ) from error
-
-
 def _serve(served: Served, door: socket.socket, request: Request) -> None:
     import uvicorn
 
@@ -88,10 +72,10 @@ def _serve(served: Served, door: socket.socket, request: Request) -> None:
         timeout_graceful_shutdown=_PATIENCE,
     )  # fmt: skip
     sides = ", ".join(f"{r} x {r}" for r in served.folders)
-    port, host = door.getsockname()[1], request.host
-    if not _is_loopback(door.getsockname()[0]):
+    if not is_loopback(door):
+        port = door.getsockname()[1]
         log_line(f"whoever reaches port {port} of this machine can use it; there is no password")
-    log_line(f"http://{f'[{host}]' if ':' in host else host}:{port} makes {sides}; Ctrl-C ends it")
+    log_line(f"{url(door, request.host)} makes {sides}; Ctrl-C ends it")
     try:
         uvicorn.Server(config).run(sockets=[door])
     except KeyboardInterrupt:
@@ -128,7 +112,3 @@ def _told(app: Callable[..., Any]) -> Callable[..., Any]:
         await app(scope, receive, answer)
 
     return wrapped
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
