@@ -16,21 +16,33 @@ Model = An[
 
 
 def sample(
-    model: Model,
+    model: An[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of a generator or teacher; hub's OWNER/NAME; diffusers:FOLDER.",
+        ),
+    ],
     out: An[Path, option("PATH", "A folder, a sheet (.png) or an array (.npz).")],
     classes: An[str | None, option("LIST", "By number or name: 0,3-5,ring; otherwise all.")] = None,
     seeds: An[str, option("LIST", "Whole numbers: 0-63,70.")] = "0-7",
     truncation: An[
         float | None, option("SHARE", "Shorten latents to this share of their usual norm.")
     ] = None,
-    steps: An[int | None, option("N", "Noise levels of a teacher.", min=2)] = None,
-    guidance: An[float, option("WEIGHT", "Of a teacher.")] = 1.0,
+    steps: An[int | None, option("N", "Noise levels of a teacher.", min=1)] = None,
+    guidance: An[
+        float | None,
+        option("WEIGHT", "Of a teacher; 1 is none, the default (a consistency model: 8.5)."),
+    ] = None,
     batch: An[int | None, option("N", "Images a call of the network.", min=1)] = None,
+    prompts: An[
+        str | None, option("TEXT", "Of diffusers:FOLDER: a text, or a .txt file, one a line.")
+    ] = None,
 ) -> None:
-    """Make images of classes and seeds with a generator or teacher."""
+    """Make images of classes and seeds with a generator or teacher, or of prompts and seeds."""
     from pagoda.pipeline.stages.sample import Request
 
-    request = Request(model, out, classes, seeds, steps, guidance, truncation, batch)
+    request = Request(model, out, classes, seeds, steps, guidance, truncation, batch, prompts)
     run_shared("sample", request)
 
 
