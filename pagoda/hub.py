@@ -8,6 +8,7 @@ numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,37 @@ def fetch(name: str, kinds: tuple[str, ...]) -> Path:
     Raises:
         PagodaError: one line: it cannot be got, or is no exported model.
     """
+
+    def files(manifest: Path) -> list[str]:
+        return [MANIFEST, *peek(manifest.parent, *kinds).manifest["files"]]
+
+    return _fetched(name, MANIFEST, files, ())
+
+
+def fetch_files(name: str, marker: str, wanted: list[str], but: list[str]) -> Path:
+    """The folder of a repository of the hub, some of its files fetched unless they are there.
+
+    Args:
+        name: ``owner/name``.
+        marker: the file without which it is not what is looked for.
+        wanted: files, as patterns.
+        but: of these not.
+
+    Raises:
+        PagodaError: one line: it cannot be got, or is without ``marker``.
+    """
+    return _fetched(name, marker, lambda _: wanted, but)
+
+
+def _fetched(
+    name: str, marker: str, files: Callable[[Path], list[str]], but: Sequence[str]
+) -> Path:
     hub = _library()
     try:
-        cached = not _in_reach(hub, name)
-        manifest = Path(hub.hf_hub_download(name, MANIFEST, local_files_only=cached))
-        files = list(peek(manifest.parent, *kinds).manifest["files"])
-        wanted = [MANIFEST, *files]
-        return Path(hub.snapshot_download(name, allow_patterns=wanted, local_files_only=cached))
+        cached = not _in_reach(hub, name, marker)
+        first = Path(hub.hf_hub_download(name, marker, local_files_only=cached))
+        wanted = {"allow_patterns": files(first), "ignore_patterns": list(but)}
+        return Path(hub.snapshot_download(name, **wanted, local_files_only=cached))
     except PagodaError:
         raise
     except hub.errors.LocalEntryNotFoundError as error:
@@ -55,18 +80,17 @@ def fetch(name: str, kinds: tuple[str, ...]) -> Path:
         ) from error
 
 
-def _in_reach(hub: Any, name: str) -> bool:
+def _in_reach(hub: Any, name: str, marker: str) -> bool:
     """Whether the hub answers for a model; the library itself would try for half a minute.
 
     Raises:
-        PagodaError: it answers that this is no model of pagoda's.
+        PagodaError: it answers that this is no such model.
     """
     try:
-        hub.get_hf_file_metadata(hub.hf_hub_url(name, MANIFEST))
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, marker))
     except hub.errors.RemoteEntryNotFoundError as error:
-        raise PagodaError(
-            f"{name} of the hub is no model that pagoda exported: it has no {MANIFEST}"
-        ) from error
+        what = "model that pagoda exported" if marker == MANIFEST else "pipeline of diffusers"
+        raise PagodaError(f"{name} of the hub is no {what}: it has no {marker}") from error
     except hub.errors.HFValidationError:
         raise  # no such name can be
     except hub.errors.HfHubHTTPError as error:

@@ -10,9 +10,8 @@ A sample is a function of its seed and its class. Seed s is latent s of run seed
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from pagoda import hub
 from pagoda.artifacts import KINDS as ARTIFACTS
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
+from pagoda.calls import in_calls, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
@@ -130,7 +130,7 @@ class Model(ABC):
             seeds: whole numbers from 0.
             truncation: most that the norm of a latent may be, as a multiple of sqrt(d).
         """
-        indices = np.array(_whole(seeds), np.int64)
+        indices = np.array(whole(seeds), np.int64)
         z = standard_normal(0, indices, (3, self.base_res, self.base_res))
         z = z if truncation is None else truncated(z, truncation)
         return torch.from_numpy(z).to(self.device)
@@ -145,7 +145,7 @@ class Model(ABC):
         """
         if truncation is not None and not truncation > 0:
             raise PagodaError(f"truncation = {truncation}; it must be more than 0")
-        wanted, numbers = _whole(seeds), self.numbers(classes)
+        wanted, numbers = whole(seeds), self.numbers(classes)
         if not wanted or not numbers:
             raise PagodaError("no seed or no class is given, so there is nothing to make")
         return choose(numbers, wanted, self.batch, self.device, truncation)
@@ -156,7 +156,7 @@ class Model(ABC):
 
     def _latents(self, latents: Array) -> Tensor:
         """Latents as the network takes them."""
-        z = _tensor(latents).to(self.device, torch.float32)
+        z = tensor(latents).to(self.device, torch.float32)
         if z.ndim != 4 or tuple(z.shape[1:]) != (3, self.base_res, self.base_res):
             raise PagodaError(
                 f"latents are of shape {tuple(z.shape)}; {self.artifact.path} takes "
@@ -166,7 +166,7 @@ class Model(ABC):
 
     def _labels(self, labels: int | Sequence[int] | Array, n: int) -> Tensor:
         """(n,) class numbers on the device; one number is the class of all."""
-        y = _tensor(labels).cpu()
+        y = tensor(labels).cpu()
         if y.is_floating_point() or y.ndim > 1 or (y.ndim == 1 and len(y) != n):
             raise PagodaError(
                 f"labels are {y.dtype} of shape {tuple(y.shape)}; {n} whole numbers are needed, "
@@ -324,11 +324,11 @@ class Teacher(Model):
             x = x.contiguous(memory_format=torch.channels_last)
             return invert(solve, x, grid, y, how["solver"])
 
-        return _in_calls(call, self.batch, x, y) / grid[0].item()
+        return in_calls(call, self.batch, x, y) / grid[0].item()
 
     def _images(self, images: Array) -> Tensor:
         """Images in [-1, 1] on the device."""
-        x = _tensor(images)
+        x = tensor(images)
         side = self.base_res
         if x.ndim != 4 or tuple(x.shape[1:]) != (3, side, side):
             raise PagodaError(
@@ -347,34 +347,5 @@ def _not_a_model(path: Path) -> str:
     return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"
 
 
-def _whole(seeds: int | Iterable[int]) -> list[int]:
-    """Seeds as a list.
-
-    Raises:
-        PagodaError: one is no whole number from 0 that 63 bits hold.
-    """
-    try:
-        found = [operator.index(s) for s in ([seeds] if isinstance(seeds, int) else seeds)]
-    except TypeError as error:
-        raise PagodaError(f"seeds = {seeds!r}; they are whole numbers from 0") from error
-    if wrong := [s for s in found if not 0 <= s < 1 << 63]:
-        raise PagodaError(f"there is no seed {wrong[0]}; seeds are whole numbers from 0")
-    return found
-
-
-def _tensor(values: Any) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
-
-
 def _read(sampler: Sampler) -> np.ndarray:
     return sampler.read(np.arange(len(sampler)))
-
-
-def _in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
-    """``call`` of rows of tensors, always of ``batch`` rows: a row has the same bits anywhere."""
-    n, parts = len(tensors[0]), []
-    for start in range(0, n, batch):
-        rows = np.arange(start, min(start + batch, n))
-        padded = torch.from_numpy(np.resize(rows, batch))
-        parts.append(call(*(t[padded.to(t.device)] for t in tensors))[: len(rows)])
-    return torch.cat(parts)

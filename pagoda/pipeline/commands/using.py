@@ -16,17 +16,28 @@ Model = An[
 
 
 def sample(
-    model: Model,
+    model: An[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of a generator or teacher; hub's OWNER/NAME; diffusers:FOLDER.",
+        ),
+    ],
     out: An[Path, option("PATH", "A folder, a sheet (.png) or an array (.npz).")],
     classes: An[str | None, option("LIST", "By number or name: 0,3-5,ring; otherwise all.")] = None,
     seeds: An[str, option("LIST", "Whole numbers: 0-63,70.")] = "0-7",
     truncation: An[
         float | None, option("SHARE", "Shorten latents to this share of their usual norm.")
     ] = None,
-    steps: An[int | None, option("N", "Noise levels of a teacher.", min=2)] = None,
+    steps: An[int | None, option("N", "Noise levels of a teacher.", min=1)] = None,
     guidance: An[
-        float, option("WEIGHT", "Of a teacher, or a generator that is told it; w = 1 is none.")
-    ] = 1.0,
+        float | None,
+        option(
+            "WEIGHT",
+            "Of a teacher, or a generator that is told it; w = 1 is none, the default (a "
+            "consistency model: 8.5).",
+        ),
+    ] = None,
     interval: An[
         str | None, option("LOW,HIGH", "Noise levels of a teacher that are guided; else all.")
     ] = None,
@@ -35,12 +46,15 @@ def sample(
         option("NAME", "Autoguidance by a snapshot of the teacher, or another one's folder."),
     ] = None,
     batch: An[int | None, option("N", "Images a call of the network.", min=1)] = None,
+    prompts: An[
+        str | None, option("TEXT", "Of diffusers:FOLDER: a text, or a .txt file, one a line.")
+    ] = None,
 ) -> None:
-    """Make images of classes and seeds with a generator or teacher."""
+    """Make images of classes and seeds with a generator or teacher, or of prompts and seeds."""
     from pagoda.pipeline.stages.sample import Request
 
     request = Request(
-        model, out, classes, seeds, steps, guidance, truncation, batch, interval, guide
+        model, out, classes, seeds, steps, guidance, truncation, batch, interval, guide, prompts
     )
     run_shared("sample", request)
 

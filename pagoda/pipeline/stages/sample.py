@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pagoda import distributed, outputs
 from pagoda.artifacts import write_json
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
 from pagoda.evaluation.samplers import Sampler
 from pagoda.models import Generator, Teacher, load
@@ -29,6 +29,7 @@ from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line, track
 
 LIST = "samples.json"  # in a folder of samples: what pagoda wrote there
+DIFFUSERS = "diffusers:"  # what says that a model is a pipeline of that library
 ABOUT = "pagoda"  # under which a .png and an .npz say what they hold
 _BLOCK = 256  # images that a process makes at a time, about
 _MOST = 10_000_000  # images
@@ -37,23 +38,24 @@ _NO_FOLDER = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".zip", ".tar", ".npy", 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of ``pagoda sample``; ``classes`` and ``seeds`` as they were typed."""
+    """The options of ``pagoda sample``; ``classes``, ``seeds``, ``prompts`` as they were typed."""
 
     source: str
     out: Path
     classes: str | None = None
     seeds: str = "0-7"
     steps: int | None = None
-    guidance: float = 1.0
+    guidance: float | None = None
     truncation: float | None = None
     batch: int | None = None
     interval: str | None = None
     guide: str | None = None
+    prompts: str | None = None
 
 
 @dataclass(frozen=True)
 class Made:
-    """Samples to be written: every seed in every class, class by class."""
+    """Samples to be written: every seed in every class or of every prompt, one by one."""
 
     sampler: Sampler
     classes: list[int]
@@ -88,8 +90,12 @@ def run(request: Request) -> None:
     seeds = numbers(request.seeds, "--seeds")
     classes = None if request.classes is None else class_list(request.classes)
     with distributed.group():
-        model = load(request.source, pick_device())
-        made = _made(request, model, classes, seeds)
+        if request.source.startswith(DIFFUSERS):
+            made = _of_prompts(request, seeds)
+        elif request.prompts is not None:
+            raise PagodaError(f"--prompts are of {DIFFUSERS}FOLDER; {request.source} has classes")
+        else:
+            made = _made(request, load(request.source, pick_device()), classes, seeds)
         write = {".png": _write_sheet, ".npz": _write_npz}.get(request.out.suffix, _write_folder)
         if distributed.is_main_process():
             write(request.out, made)
@@ -154,6 +160,7 @@ def _made(
     request: Request, model: Generator | Teacher, classes: list[int | str] | None, seeds: list[int]
 ) -> Made:
     model.batch = request.batch or model.batch
+    guidance = 1.0 if request.guidance is None else request.guidance
     chosen = model.numbers(classes)
     if len(set(chosen)) < len(chosen):
         raise PagodaError(f"--classes {request.classes} names one twice")
@@ -162,10 +169,10 @@ def _made(
     draws = model.draws(chosen, seeds, request.truncation)
     if isinstance(model, Teacher):
         guide = None if request.guide is None else weaker(model.artifact, request.guide)
-        how = Guidance(request.guidance, parse_levels(request.interval), guide)
+        how = Guidance(guidance, parse_levels(request.interval), guide)
         sampler = model.sampler(draws, steps=request.steps, guidance=how)
     elif not any(v is not None for v in (request.steps, request.interval, request.guide)):
-        sampler = model.sampler(draws, guidance=request.guidance)
+        sampler = model.sampler(draws, guidance=guidance)
     else:
         raise PagodaError(
             f"{request.source} is a generator, which makes images in one step; --steps, --interval "
@@ -179,11 +186,53 @@ def _made(
     about = {
         "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
         "classes": dict(zip(map(str, chosen), names, strict=True)), "seeds": request.seeds,
-        "truncation": request.truncation, "guidance": request.guidance,
+        "truncation": request.truncation, "guidance": guidance,
     }  # fmt: skip
     extra = {"interval": request.interval, "guide": request.guide}
     about |= {key: value for key, value in extra.items() if value is not None}
     return Made(sampler, chosen, names, seeds, about)
+
+
+def _of_prompts(request: Request, seeds: list[int]) -> Made:
+    """Of a text-to-image pipeline of diffusers; says where a prompt had to be cut."""
+    from pagoda.text_to_image.model import load_diffusers
+
+    foreign = (request.classes, request.truncation, request.interval, request.guide)
+    if any(value is not None for value in foreign):
+        raise PagodaError(
+            "--classes, --truncation, --interval and --guide are of a run's generators and teachers"
+        )
+    prompts = _prompts(request.prompts)
+    model = load_diffusers(request.source.removeprefix(DIFFUSERS), pick_device())
+    model.batch = request.batch or model.batch
+    told = model.read(prompts)
+    for line in told.cut:
+        log_line(line)
+    how = {"steps": request.steps, "guidance": request.guidance}
+    sampler = model.sampler(model.draws(len(prompts), seeds), told, **how)
+    about = {
+        "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
+        "classes": {str(i): prompt for i, prompt in enumerate(prompts)}, "seeds": request.seeds,
+        "guidance": model.weight(**how),
+    }  # fmt: skip
+    return Made(sampler, list(range(len(prompts))), prompts, seeds, about)
+
+
+def _prompts(text: str | None) -> list[str]:
+    """The lines of a .txt file, or the text itself.
+
+    Raises:
+        PagodaError: there is none, or the file cannot be read.
+    """
+    if text is None:
+        raise PagodaError("a text-to-image pipeline needs --prompts: a text, or a .txt file")
+    if not text.endswith(".txt"):
+        return [text]
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise PagodaError(f"cannot read {text} ({first_line(error)})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _write_sheet(out: Path, made: Made) -> None:
