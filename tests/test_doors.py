@@ -33,6 +33,7 @@ from pagoda.losses.distances import LpipsDistance
 from pagoda.networks.backbones import Backbone
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
+from pagoda.text_to_image.model import load_diffusers
 from pagoda.weight_files import LPIPS
 from pagoda.weights.converted import Options
 from pagoda.weights.read import read_weights
@@ -150,6 +151,23 @@ def in_an_artifact(kind: str, name: str, door: Callable[[Any], Any]) -> Callable
     return opened
 
 
+def in_a_pipeline(name: str) -> Callable[[Path], Any]:
+    """Of diffusers, as the weights of its U-Net under a name."""
+
+    def opened(file: Path) -> Any:
+        pytest.importorskip("diffusers")
+        index = {"_class_name": "IFPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
+                 "scheduler": ["diffusers", "DDPMScheduler"]}  # fmt: skip
+        for place, tree in (("model_index", index), ("scheduler/scheduler_config", {}),
+                            ("unet/config", {"cross_attention_dim": 8})):  # fmt: skip
+            Path("pipe", place).parent.mkdir(parents=True, exist_ok=True)
+            artifacts.write_json(Path("pipe", f"{place}.json"), tree)
+        file.rename(Path("pipe/unet") / name)
+        return load_diffusers("pipe", "cpu")
+
+    return opened
+
+
 DOORS: dict[str, Callable[[Path], Any]] = {
     **{f"inception {mode}": weights_given(f"inception:{mode}") for mode in MODES},
     **{
@@ -182,6 +200,8 @@ DOORS: dict[str, Callable[[Path], Any]] = {
         "generator", "model.safetensors", lambda held: held.network(load_generator)
     ),
     "reference": in_an_artifact("reference", "manifold.npy", lambda held: from_artifact(held)),
+    "diffusers": in_a_pipeline("diffusion_pytorch_model.safetensors"),
+    "diffusers, a pickle": in_a_pipeline("diffusion_pytorch_model.bin"),
     "statistics": lambda file: read_statistics(file, None),
     "pickled statistics": lambda file: refuse_pickle(file.with_suffix(".pkl")),
     "images": lambda file: open_images(file.rename(file.with_suffix(".npz")), None, None, None),

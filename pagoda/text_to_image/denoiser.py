@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,10 @@ class DiscreteDenoiser(nn.Module):
         empty: (1, l, d), what stands for no text; None until somebody sets it.
     """
 
-    def __init__(self, unet: nn.Module, schedule: NoiseSchedule, prediction: str) -> None:
+    def __init__(self, unet: Any, schedule: NoiseSchedule, prediction: str) -> None:
         super().__init__()
-        self.unet: Any = unet
-        self.config = cast("Any", unet).config
+        self.unet = unet
+        self.config = unet.config
         self.schedule, self.prediction = schedule, prediction
         self.empty: Tensor | None = None
         self.channels = int(self.config.in_channels)
