@@ -71,6 +71,10 @@ ui: .venv/.synced ## Browse the tracked runs
 	*) MLFLOW_DISABLE_TELEMETRY=$${MLFLOW_DISABLE_TELEMETRY-true} $(RUN) mlflow ui \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" ;; esac
 
+.PHONY: docs
+docs: .venv/.synced ## Build the documentation in site/, and check its links
+	$(RUN) mkdocs build --strict --quiet
+
 .PHONY: smoke-profile
 smoke-profile: .venv/.synced ## Publish params.yaml, tuned by hand, as the profile smoke
 	$(RUN) python -c 'import pathlib, pagoda.pipeline.derive as d; d.save("params.yaml", "smoke", pathlib.Path())'

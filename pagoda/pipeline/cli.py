@@ -161,10 +161,11 @@ for _command in (  # in the order of the help page
     tools.ema,
     tools.plan,
     tools.import_,
+    tools.new_profile,
     tools.derive,
     tools.doctor,
 ):
-    app.command(_command.__name__.rstrip("_"))(_guarded(_command))
+    app.command(_command.__name__.rstrip("_").replace("_", "-"))(_guarded(_command))
 
 _edit = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 for _command in (editing.inpaint, editing.super_resolve, editing.transfer, editing.interpolate):

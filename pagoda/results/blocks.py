@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,76 @@ class Figure:
     width: int  # CSS pixels at which its text is readable
 
 
-Block = str | Table | Figure
+@dataclass(frozen=True)
+class Pair:
+    """A picture without text whose left half is real images and whose right half generated ones."""
+
+    title: str  # above it
+    file: str  # relative to the report's folder
+    alt: str
+    rows: tuple[str, ...]  # what each line of it shows
+    halves: tuple[str, ...]  # what its halves show; one: it has no halves
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side, and one below the other on a phone."""
+
+    pairs: tuple[Pair, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing that the page makes from data, which can be zoomed."""
+
+    title: str
+    spec: Mapping[str, Any]  # Vega-Lite
+    alt: str
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts of one kind. Text and CSV say the same elsewhere: only the page has them."""
+
+    charts: tuple[Chart, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A line of a :class:`Forest`: places in percent of the width, and what they say."""
+
+    text: str
+    outcome: str
+    mark: str  # of the outcome: a sign and its class
+    effect: str
+    low: float
+    middle: float
+    high: float
+    title: str  # on hover
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Lines of a :class:`Forest` with one scale."""
+
+    title: str
+    limit: float  # where the effect turns, in percent of the width
+    ticks: tuple[tuple[float, str], ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Effects with their intervals, one below the other. Only the page has it, beside a table."""
+
+    axes: tuple[Axis, ...]
+    counts: tuple[tuple[str, int], ...]  # how many lines have each outcome
+    caption: str
+
+
+Block = str | Table | Figure | Gallery | Charts | Forest
 _RIGHT = ("NFE", "n", "Seed", "Seeds")  # leading columns of a grid that are numbers
 
 
@@ -56,6 +126,8 @@ class Section:
 
     title: str
     blocks: tuple[Block, ...]
+    folded: str = ""  # what the page shows while the section is folded; empty: it is not folded
+    group: str = ""  # folded sections of one group stand under one head
 
 
 @dataclass(frozen=True)
@@ -65,6 +137,8 @@ class Document:
     title: str
     summary: str
     sections: tuple[Section, ...]
+    lead: tuple[Block, ...] = ()  # what the first screen shows
+    more: str = ""  # after the summary, smaller
 
     @property
     def figures(self) -> list[Figure]:
@@ -147,15 +221,21 @@ class Grid:
 
 def to_markdown(document: Document) -> str:
     """The whole document; pictures are links to files."""
-    parts = [f"# {document.title}", document.summary]
+    parts = [f"# {document.title}", document.summary, document.more]
+    parts += [block_text(block) for block in document.lead]
     for section in document.sections:
         parts += [f"## {section.title}", *(block_text(block) for block in section.blocks)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def block_text(block: Block) -> str:
-    """One block as Markdown, without an empty line at its end."""
+    """One block as Markdown, without an empty line at its end; empty for what only a page has."""
     match block:
+        case Charts() | Forest():
+            return ""
+        case Gallery():
+            pictures = "\n".join(f"![{pair.alt}]({pair.file})" for pair in block.pairs)
+            return f"{pictures}\n\n*{block.caption}*"
         case Figure():
             return f"![{block.alt}]({block.file})\n\n*{block.caption}*"
         case Table():

@@ -26,7 +26,8 @@ _MIN_CELL, _MAX_CELL = 56, 128  # displayed size of an image, pixels
 _GAP, _GROUP_GAP, _MARGIN = 3, 26, 14
 _TYPE = 22
 _SCALE = 1.6  # pixels of the file a CSS pixel
-_INK = (34, 34, 34)
+_INK, _GREY = (34, 34, 34), (122, 122, 122)
+_PAPER, _CLEAR = (255, 255, 255), (255, 255, 255, 0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw(groups: Sequence[Group], classes: Sequence[str], path: Path) -> Shown:
     room = _MAX_WIDTH - _left(names) - _MARGIN - (len(groups) - 1) * _GROUP_GAP
     fit = (room // len(groups) + _GAP) // (cell + _GAP)
     columns = max(1, min(fit, *(g.images.shape[1] for g in groups)))
-    canvas = _painted(groups, names, columns, cell)
+    canvas = _painted(groups, names, columns, cell, clear=True)
     canvas.save(path, optimize=True)
     return Shown(round(canvas.width / _SCALE), len(names), columns)
 
@@ -72,9 +73,29 @@ def beside(groups: Sequence[Group], path: Path) -> Shown:
     fit = (_MAX_WIDTH // len(groups) - _GROUP_GAP) // columns - _GAP
     cell = max(1, min(_MAX_CELL, _whole_cell(groups[0].images.shape[-1]), fit))
     rows = len(groups[0].images)
-    canvas = _painted(groups, [""] * rows, columns, cell)
+    canvas = _painted(groups, [""] * rows, columns, cell, clear=True)
     canvas.save(path, optimize=True)
     return Shown(round(canvas.width / _SCALE), rows, columns)
+
+
+def tiles(sides: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Blocks of images (rows, columns, 3, R, R) beside each other, pixel for pixel, without text.
+
+    Between images it is transparent; images above 128 pixels a side are made smaller.
+    """
+    side = sides[0].shape[-1]
+    cell = side * max(1, 64 // side) if side <= _MAX_CELL else _MAX_CELL
+    gap, group = cell // 16 + 1, cell // 3
+    widths = [images.shape[1] * (cell + gap) - gap for images in sides]
+    size = (sum(widths) + group * (len(sides) - 1), len(sides[0]) * (cell + gap) - gap)
+    canvas, x = Image.new("RGBA", size), 0
+    for images, width in zip(sides, widths, strict=True):
+        for row, line in enumerate(images):
+            for column, pixels in enumerate(line):
+                place = (x + column * (cell + gap), row * (cell + gap))
+                canvas.paste(_displayed(pixels, cell), place)
+        x += width + group
+    canvas.save(path, optimize=True)
 
 
 def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
@@ -122,8 +143,13 @@ def _left(names: Sequence[str]) -> int:
     return _MARGIN + max(int(body.getlength(name)) for name in names) + 10
 
 
-def _painted(groups: Sequence[Group], names: Sequence[str], columns: int, cell: int) -> Image.Image:
-    """The first ``columns`` of every group, ``cell`` pixels a side, with a row a name."""
+def _painted(
+    groups: Sequence[Group], names: Sequence[str], columns: int, cell: int, *, clear: bool = False
+) -> Image.Image:
+    """The first ``columns`` of every group, ``cell`` pixels a side, with a row a name.
+
+    ``clear``: transparent between images, with letters that are read on white and on black.
+    """
     head, body = _font("DejaVuSans-Bold.ttf"), _font("DejaVuSans.ttf")
     left = _left(names)
     starts = [left]
@@ -135,13 +161,16 @@ def _painted(groups: Sequence[Group], names: Sequence[str], columns: int, cell: 
         starts[-1] - _GROUP_GAP + _MARGIN,
         top + len(names) * (cell + _GAP) - _GAP + _MARGIN,
     )
-    canvas = Image.new("RGB", size, "white")
+    canvas = (
+        Image.new("RGBA", size, (255, 255, 255, 0)) if clear else Image.new("RGB", size, "white")
+    )
+    ink = _GREY if clear else _INK
     pen = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):
         y = top + row * (cell + _GAP) + cell // 2
-        pen.text((left - 10, y), name, _INK, body, anchor="rm")
+        pen.text((left - 10, y), name, ink, body, anchor="rm")
     for group, x in zip(groups, starts, strict=False):
-        pen.text((x, _MARGIN), group.title, _INK, head, anchor="lt")
+        pen.text((x, _MARGIN), group.title, ink, head, anchor="lt")
         for row, line in enumerate(group.images[: len(names), :columns]):
             for column, pixels in enumerate(line):
                 place = (x + column * (cell + _GAP), top + row * (cell + _GAP))

@@ -45,8 +45,8 @@ _METHODS = {
         "50,000 images."
     ),
     "one-step": (
-        "**One-step generators on ImageNet {0}×{0}**, published, full size, ordered by guidance "
-        "and FID; FD-DINOv2 and precision where a source has them. Not all are comparable: some "
+        "**One-step generators on ImageNet {0}×{0}**, published, full size, ordered by FID; "
+        "FD-DINOv2 and precision where a source has them. Not all are comparable: some "
         "use guidance, some train on the features they are measured in."
     ),
 }
@@ -191,7 +191,8 @@ class Paper:
             if p.params_millions is not None:
                 line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
         lines = _without_doubles(list(made.lines.values()), told[0])
-        made.lines = {line.head: line for line in sorted(lines, key=lambda v: _rank(v, told[0]))}
+        rank = _by_value if name == "one-step" else _rank
+        made.lines = {line.head: line for line in sorted(lines, key=lambda v: rank(v, told[0]))}
         name_of = _column_names(runs)
         for run in runs:
             main = run.main(size)
@@ -209,6 +210,10 @@ def _fid(size: int | None) -> str:
 def _shown(line: Line, column: str) -> set[str]:
     """Numbers of a column, without marks."""
     return {c.text.rstrip(_GRADES) for c in line.cells.get(column, [])}
+
+
+def _by_value(line: Line, best: str) -> tuple[float, str]:
+    return _rank(line, best)[1:]
 
 
 def _rank(line: Line, best: str) -> tuple[int, float, str]:

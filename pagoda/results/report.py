@@ -12,8 +12,20 @@ from numpy.typing import NDArray
 from pagoda import artifacts, outputs
 from pagoda import rows as files
 from pagoda.config import NO_WEIGHTS
-from pagoda.results import curves, grids
-from pagoda.results.blocks import Block, Document, Figure, Grid, Section, Table, table, to_markdown
+from pagoda.results import curves, front, grids
+from pagoda.results.blocks import (
+    Block,
+    Document,
+    Figure,
+    Gallery,
+    Grid,
+    Section,
+    Table,
+    table,
+    to_markdown,
+)
+from pagoda.results.charts import curve_charts
+from pagoda.results.classes import class_label
 from pagoda.results.curve_table import CURVES, curve_table
 from pagoda.results.experiment import Evaluation, Experiment
 from pagoda.results.grids import Group
@@ -27,13 +39,13 @@ from pagoda.results.labels import (
 from pagoda.results.numbers import SPREAD, listed, number, provenance, short, value_cell
 from pagoda.results.page import to_html
 from pagoda.results.runs import FACTS, RESULTS, Facts
-from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdict_table, verdicts
+from pagoda.results.verdicts import distance_protocols, verdict_table
 from pagoda.rows import Row
 
 _FILES = (
     "report.md", "index.html", RESULTS, FACTS, CURVES, "samples.png", "uncurated.png",
-    "neighbours.png", "teacher_vs_student.png", "generators-*.png", "distances-*.png",
-    "curves-*.png",
+    "neighbours.png", "teacher_vs_student.png", "beside-*.png", "generators-*.png",
+    "distances-*.png", "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
 
@@ -69,7 +81,8 @@ def write_report(
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         document = compose(experiment, partial, others, uncurated)
         seed, seconds = experiment.config.seed, round(experiment.seconds, 1)
-        facts = Facts(seed, _data(experiment), seconds, tuple(document.figures))
+        (beside,) = (block for block in document.lead if isinstance(block, Gallery))
+        facts = Facts(seed, _data(experiment), seconds, tuple(document.figures), beside)
         artifacts.write_json(partial / FACTS, dataclasses.asdict(facts))
         (partial / "report.md").write_text(to_markdown(document), "utf-8")
         (partial / "index.html").write_text(to_html(document, partial), "utf-8")
@@ -84,18 +97,41 @@ def compose(
 ) -> Document:  # fmt: skip
     """Draw the pictures into ``folder`` and put the document together."""
     config = experiment.config
-    shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),)),) if uncurated else ()
+    shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),),
+                     "every one of the first latents"),) if uncurated else ()  # fmt: skip
+    charts = curve_charts({config.name: curve_table(experiment.histories.values())})
     return Document(
         title=f"{config.name}: {' → '.join(f'{r}×{r}' for r in config.resolutions)}",
-        summary=_summary(experiment),
+        summary=front.sentence(experiment),
+        more=front.size(experiment),
+        lead=(front.gallery(experiment, folder), front.headline(experiment)),
         sections=(
-            Section("What to look for", (verdict_table(experiment),)),
-            Section("What was run", (_run_table(experiment), _time_table(experiment))),
-            Section("Results", _results(experiment, folder) + ((others,) if others else ())),
-            Section("Samples", _samples(experiment, folder)),
+            Section(
+                "How to read the numbers", _reading(experiment), "protocols, floor, fingerprints"
+            ),
+            Section("Rules", (verdict_table(experiment),), front.rules(experiment)),
+            *([Section("Learning curves", (charts,))] if charts else []),
+            Section(
+                "Samples",
+                _samples(experiment, folder),
+                "grids of the same latents, every generator, nearest real images",
+            ),
             *shown,
-            Section("Training", _training(experiment, folder)),
-            Section("How to read the numbers", _reading(experiment)),
+            Section(
+                "Every measurement",
+                _results(experiment, folder) + ((others,) if others else ()),
+                "every generator, metric and resolution, with provenance",
+            ),
+            Section(
+                "Training",
+                _training(experiment, folder),
+                "gradient norms, schedules and logits of every stage",
+            ),
+            Section(
+                "What was run",
+                (_run_table(experiment), _time_table(experiment)),
+                "data, seeds, budgets, seconds, code",
+            ),
         ),
     )
 
@@ -143,21 +179,6 @@ def metrics_tree(experiment: Experiment) -> dict[str, Any]:
         "student": main[f"{config.base_res:04d}"],
         "resolution": main,
     }
-
-
-def _summary(experiment: Experiment) -> str:
-    config = experiment.config
-    outcomes = [v.outcome for v in verdicts(experiment)]
-    held, measured = outcomes.count(HOLDS), outcomes.count(HOLDS) + outcomes.count(FAILS)
-    grown = " → ".join(f"{r}×{r}" for r in config.resolutions[1:])
-    made = f"then grown to {grown}" if grown else "with no growth: the base is the target"
-    minutes, seconds = divmod(round(experiment.seconds), 60)
-    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    return (
-        f"Profile `{config.name}`: a diffusion teacher at {config.base_res}×{config.base_res}, "
-        f"distilled into a one-step generator, {made}. **{held} of {measured} rules hold.** "
-        f"The training stages took {time}."
-    )
 
 
 def _data(experiment: Experiment) -> str:
@@ -232,7 +253,7 @@ def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     blocks: list[Block] = []
 
     def draw(file: str, groups: list[Group], text: str, alt: str, columns: int = 0) -> None:
-        shown = grids.draw(groups, classes, folder / file)
+        shown = grids.draw(groups, [class_label(name) for name in classes], folder / file)
         more = "" if shown.classes == len(classes) else f" of the first {shown.classes}"
         how = (
             f"The first {columns or shown.columns} latents of each class{more} "
@@ -279,9 +300,10 @@ def _uncurated(made: Uncurated, folder: Path) -> Figure:
     (k, n), side = made.images.shape[:2], made.images.shape[-1]
     square = round(n**0.5)
     squares = made.images.reshape(k, square, square, *made.images.shape[2:])
-    groups = [Group(name, images) for name, images in zip(made.classes, squares, strict=True)]
+    words = [class_label(name) for name in made.classes]
+    groups = [Group(name, images) for name, images in zip(words, squares, strict=True)]
     shown = grids.beside(groups, folder / "uncurated.png")
-    names = listed(made.classes)
+    names = listed(words)
     caption = (
         f"**Every one of the first {n} latents** (seeds 0 to {n - 1} of `pagoda sample`, row by "
         f"row, the same for both) in the classes {names} at {side}×{side}, the first classes of "

@@ -19,7 +19,7 @@ from typing import Any
 
 from pagoda import rows as files
 from pagoda.errors import PagodaError
-from pagoda.results.blocks import Figure
+from pagoda.results.blocks import Figure, Gallery, Pair
 from pagoda.results.evaluations import read_evaluation
 from pagoda.results.labels import FULL_SIZE
 from pagoda.rows import Row
@@ -36,6 +36,7 @@ class Facts:
     data: str = ""  # the images, one phrase
     train_seconds: float | None = None  # wall time of all training stages
     figures: tuple[Figure, ...] = ()  # in the report's folder
+    beside: Gallery | None = None  # real images beside generated ones
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,20 @@ def make_run(profile: str, results: str, facts: str, origin: str, where: str) ->
         raise PagodaError(f"{where} mixes base resolutions {sorted(bases)}")
     try:
         tree: dict[str, Any] = json.loads(facts) if facts else {}
-        known = Facts(**tree | {"figures": tuple(Figure(**f) for f in tree.get("figures", ()))})
-    except (ValueError, TypeError, AttributeError) as error:
+        figures = tuple(Figure(**f) for f in tree.get("figures", ()))
+        known = Facts(**tree | {"figures": figures, "beside": _gallery(tree.get("beside"))})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PagodaError(
             f"{FACTS} beside {where} is damaged ({error}); 'pagoda report' makes it again"
         ) from error
     return Run(profile, bases.pop(), known, origin, tuple(rows))
+
+
+def _gallery(tree: dict[str, Any] | None) -> Gallery | None:
+    if not tree:
+        return None
+    pairs = (p | {"rows": tuple(p["rows"]), "halves": tuple(p["halves"])} for p in tree["pairs"])
+    return Gallery(tuple(Pair(**p) for p in pairs), tree["caption"])
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:

@@ -13,7 +13,10 @@ from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
 from pagoda.results import blocks, ledger
 from pagoda.results.blocks import Block, Document, Figure, Section, Table, table
+from pagoda.results.charts import curve_charts, published_charts
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
+from pagoda.results.curve_table import CURVES
+from pagoda.results.forest import forest
 from pagoda.results.labels import GROUPS, in_a_sentence
 from pagoda.results.numbers import listed
 from pagoda.results.page import to_html
@@ -25,8 +28,10 @@ from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_ru
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_figures import draw_study
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
+from pagoda.results.suite_front import front_sentence, suite_front
 
 FOLDER, CLAIMS, RANKS = "suite", "claims.md", "rank-agreement"
+_PAPER = "The paper"  # a group of sections
 _FILES = ("report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex")
 _THRESHOLDS = (
     f"Blur: less than {BLUR:g} of real images' high-frequency energy. Lost detail: less than "
@@ -164,37 +169,61 @@ def compose(
     )
     records = Paper(material.published).records()
     runs = f"Experiments, one run each: {'. '.join(lines)}."
+    scatter, curves = published_charts(material.published), curve_charts(_curve_files(material))
     sections = [
-        Section("Claims", ledger.ledger_blocks(verdicts, material.revision, folder)),
-        Section("Measured here", (runs if material.runs else _NOTHING, *tables("measured-"))),
-        Section("Base resolution and growth", tuple(named[name] for name in ways)),
-        *([Section("How the feature networks agree", tables(RANKS))] if RANKS in named else []),
-    ]
+        Section("How to read the numbers", (*_READING, _MADE.format(material.revision)),
+                "protocols, provenance, empty cells"),
+        Section("Claims", forest(verdicts)),
+        Section("Rules and evidence of every claim",
+                ledger.ledger_blocks(verdicts, material.revision, folder),
+                "how verdicts are reached, limits, and what would refute each"),
+        *([Section("Published one-step generators", (scatter,))] if scatter else []),
+        Section("Tables of one-step generators", (*records, *tables("one-step-")),
+                "ordered by FID, with sources; which are below PaGoDA's"),
+        *([Section("Learning curves", (curves,))] if curves else []),
+    ]  # fmt: skip
     for study in (study.with_derived() for study in material.studies):
-        title = f"Study: {study.card.title.lower()} ({study.card.profile})"
-        sections.append(Section(title, study_blocks(study, verdicts, named, folder)))
+        title = f"{study.card.title} ({study.card.profile})"
+        blocks_ = study_blocks(study, verdicts, named, folder)
+        sections.append(Section(title, blocks_, study.card.question, "Studies"))
+    sections.append(Section("All runs", (runs if material.runs else _NOTHING, *tables("measured-")),
+                            "every generator, metric and resolution", "Runs"))  # fmt: skip
     for run in material.runs:
         if (home := run.folder) and run.facts.figures:
             told = f"Profile {run.label}; as in the report of this run, {run.origin}."
             there = [f for f in run.facts.figures if (home / f.file).is_file()]
             pictures = (replace(f, file=os.path.relpath(home / f.file, folder)) for f in there)
             title = f"Pictures: {run.profile}, base {run.base_res}"
-            sections.append(Section(title, (told, *pictures)))
+            sections.append(Section(title, (told, *pictures), run.facts.data.split(",")[0], "Runs"))
+    if RANKS in named:
+        sections.append(Section("How the feature networks agree", tables(RANKS),
+                                "the same generators in two networks", "Runs"))  # fmt: skip
     sections += [
-        Section("The paper's tables", tables("imagenet-", "fd-dinov2-")),
-        Section("One-step generators since", (*records, *tables("one-step-"))),
-        *([Section("What the paper's size would take", tables("plan-"))] if material.plans else []),
-        Section("Sources", (named["sources"],)),
-        Section("How to read the numbers", (*_READING, _MADE.format(material.revision))),
-    ]
+        Section("Base resolution and growth", tuple(named[name] for name in ways),
+                "the paper's tables 2 and 3, figures 4 and 7, and what was measured here", _PAPER),
+        Section("The paper's tables", tables("imagenet-", "fd-dinov2-"),
+                "ImageNet from 64×64 to 512×512", _PAPER),
+        *([Section("What the paper's size would take", tables("plan-"),
+                   "compute, memory and disk, counted", _PAPER)] if material.plans else []),
+        Section("Sources", (named["sources"],), "of every published figure", _PAPER),
+    ]  # fmt: skip
     full = sum(run.full_size for run in material.runs)
     size = f"{full} of them at the paper's full size." if full else _SMALL
     named_profiles = listed(f"`{profile}`" for profile in profiles) or "none"
-    summary = (
+    more = (
         f"Experiments: {len(material.runs)} (profiles {named_profiles}); studies: "
-        f"{len(material.studies)}. {size} {ledger.counted(verdicts)}"
+        f"{len(material.studies)}. {size}"
     )
-    return Document("The reproduction so far", summary, tuple(sections))
+    lead = suite_front(material.runs, material.studies, folder)
+    return Document("PaGoDA, reproduced at small sizes", front_sentence(verdicts),
+                    tuple(sections), lead, more)  # fmt: skip
+
+
+def _curve_files(material: Material) -> dict[str, str]:
+    """Learning curves of the runs that keep them, by profile and base resolution."""
+    files = {f"{run.profile}, base {run.base_res}": run.folder / CURVES
+             for run in material.runs if run.folder}  # fmt: skip
+    return {name: file.read_text("utf-8") for name, file in files.items() if file.is_file()}
 
 
 def study_blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from pagoda.results.report import Uncurated, write_report
 from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
 
 PNGS = {
+    "beside-8.png", "beside-16.png", "beside-32.png",
     "samples.png", "teacher_vs_student.png", "generators-16.png", "generators-32.png",
     "neighbours.png", "distances-fd_classifier_2k.png", "curves-features.png",
     "curves-teacher.png", "curves-distill.png", "curves-grow-16.png", "curves-grow-32.png",
@@ -44,8 +46,9 @@ def test_markdown_links_only_what_is_there(finished: tuple[Config, Path]) -> Non
     text = (folder / "report.md").read_text()
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
     assert sorted(linked) == sorted(PNGS)
-    assert text.count("not selected") == 5
+    assert text.count("not selected") == 6
     assert "4 of 6 rules hold" in text
+    assert "distance of **37.4** from the data (80.6 without growth, 0.288 for real" in text
     assert "seed 7" in text
 
 
@@ -61,7 +64,36 @@ def test_the_page_needs_nothing_else(finished: tuple[Config, Path]) -> None:
     anchors = [link for link in parser.links if not link.startswith("data:")]
     assert all(link.startswith("#") and f'id="{link[1:]}"' in html for link in anchors)
     assert "http" not in re.sub(r"base64,[^\"]+", "", html)
+    (packed,) = re.findall(r'id="library">([^<]+)<', html)
+    library = gzip.decompress(base64.b64decode(packed)).decode()
+    assert "vegaLite" in library
     assert "prefers-color-scheme: dark" in html
+
+
+def test_charts_hold_every_point_of_the_losses(finished: tuple[Config, Path]) -> None:
+    """The specifications on the page are the curves table, a chart a stage and kind of loss."""
+    _, folder = finished
+    html = (folder / "index.html").read_text()
+    specs = [json.loads(text) for text in
+             re.findall(r'<script type="application/json">(.+?)</script>', html, re.S)]  # fmt: skip
+    drawn = [line.split("\t")[2:] for spec in specs
+             for line in spec["data"]["values"].splitlines()[1:]]  # fmt: skip
+    told = [line.split("\t")[1:] for line in (folder / "curves.tsv").read_text().splitlines()[1:]]
+    assert sorted(drawn) == sorted(told) and len(specs) > 5
+    assert all(spec["encoding"]["x"]["field"] == "images" for spec in specs)
+
+
+def test_real_images_of_a_class_stand_left_of_its_samples(finished: tuple[Config, Path]) -> None:
+    """Transparent between images; a class without held-out images has none, not another's."""
+    _, folder = finished
+    shown = np.asarray(Image.open(folder / "beside-32.png"))
+    samples, real = pictures((2, 10, 8), 32, 1)[0], pictures((2,), 32, 0)
+    big = [x.transpose(1, 2, 0).repeat(2, 0).repeat(2, 1) for x in (real[1], samples[1, 2])]
+    y = 64 + 5
+    assert (shown[y : y + 64, :64, :3] == big[0]).all()
+    assert (shown[y : y + 64, -64:, :3] == big[1]).all()
+    assert (shown[:, 64 * 3 + 15 : 64 * 3 + 25, 3] == 0).all()
+    assert (shown[2 * y : 2 * y + 64, :64] == 255).all()  # no image of that class
 
 
 def test_text_is_escaped_before_it_is_marked_up() -> None:
@@ -116,7 +148,7 @@ def test_uncurated_samples_are_all_there_in_order(
     folder = Paths(experiment.config).report
     write_report(experiment, folder, tmp_path / "metrics.json",
                  uncurated=Uncurated("gen", ("disc", "ring"), images))  # fmt: skip
-    shown, corners = np.asarray(Image.open(folder / "uncurated.png")), []
+    shown, corners = np.asarray(Image.open(folder / "uncurated.png").convert("RGB")), []
     for colour in colours.reshape(-1, 3):
         where = np.argwhere((shown == colour).all(-1))
         assert len(where) == 56 * 56 and (np.ptp(where, axis=0) == 55).all()

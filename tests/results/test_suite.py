@@ -223,6 +223,13 @@ def test_equal_protocols_of_different_references_get_columns_of_their_own() -> N
             assert len(runs) == 1
 
 
+def test_one_step_generators_have_one_order() -> None:
+    for size in (64, 128, 256, 512):
+        table = Paper(PUBLISHED).tables()[f"one-step-{size}"]
+        fids = [float(re.split(r"[†‡ ]", text)[0]) for text in column(table, "FID ↓") if text]
+        assert fids == sorted(fids) and len(fids) > 1
+
+
 def test_records_name_every_one_step_figure_below_the_papers_and_no_other(
     tmp_path: Path,
 ) -> None:

@@ -97,6 +97,34 @@ def derive(
     typer.echo(f"{ctx.obj}: {what} {' -> '.join(map(str, found))}")
 
 
+def new_profile(
+    images: An[str, option("PATH", "Folder or archive (zip, tar, npz) of your images.")],
+    name: An[str, option("NAME", "Of the profile, and of its folders of results.")] = "mine",
+    base: An[int | None, option("PIXELS", "Side of the teacher's images; else what fits.")] = None,
+    target: An[int | None, option("PIXELS", "Side of the largest; else what fits.")] = None,
+    device: An[Text, option("KIND", "cpu or gpu; else what this machine has.")] = None,
+    replace: An[bool, option(None, "Replace a profile of that name.", "--replace")] = False,
+    probe: An[
+        bool, option(None, "Time a few steps here, for the hours.", "--probe/--no-probe")
+    ] = True,
+) -> None:
+    """Write a profile for images of your own, and say what they need.
+
+    Classes, sizes, held-out part, resolutions that fit, cost on this machine.
+    """
+    from pagoda.config.root import project_root
+    from pagoda.pipeline.new_profile import write
+
+    if device not in (None, "cpu", "gpu"):
+        raise PagodaError(f"--device {device}; it is cpu or gpu")
+    with interruptible_after():
+        import torch
+    kind = device or ("gpu" if torch.cuda.is_available() else "cpu")
+    told = write(images, name, project_root(), kind, base=base, target=target, replace=replace,
+                 probed=probe)  # fmt: skip
+    typer.echo("\n".join(told))
+
+
 def doctor(ctx: typer.Context) -> None:
     """Say what is wrong with this machine or configuration."""
     from pagoda.pipeline.doctor import examine, show

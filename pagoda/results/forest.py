@@ -1,0 +1,104 @@
+"""The verdicts on all claims as one drawing: an interval a line, one below the other.
+
+Every effect is drawn as its distance from the limit of its rule, turned so that the claim's side is
+on the left: ratios on one logarithmic axis, differences on one linear axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from pagoda.results.blocks import Axis, Block, Forest, Span
+from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.numbers import CONFIDENCE, number
+
+_MARKS = {SUPPORTED: "✓ good", REFUTED: "✗ bad", OPEN: "– open"}
+_ROOM = 0.06  # of the width, at both ends
+_Scale = Callable[[float], float]
+_Ticks = Callable[[float, float], list[tuple[float, str]]]
+
+
+def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
+    """The drawing, and in words which claims no run has tested."""
+    tested = [v for v in verdicts if v.effect is not None]
+    idle = [v for v in verdicts if v.effect is None]
+    ratios = [v for v in tested if v.claim.effect == "ratio"]
+    others = [v for v in tested if v.claim.effect != "ratio"]
+    axes = [
+        *([_axis("Ratios, over the limit", ratios, _log_ticks)] if ratios else []),
+        *([_axis("Differences, from the limit", others, _linear_ticks)] if others else []),
+    ]
+    made: list[Block] = []
+    if axes:
+        counts = Counter(v.outcome for v in tested)
+        caption = (
+            f"**Effects with their {CONFIDENCE:.0%} intervals over training seeds**, as distances "
+            "from the limit of the rule (the line). Left of it is what the claim says. A dot "
+            "without an interval is a count, which no seed changes. Hover for the rule."
+        )
+        shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
+        made.append(Forest(tuple(axes), shown, caption))
+    if idle:
+        studies = ", ".join(dict.fromkeys(v.claim.study for v in idle))
+        made.append(f"No run has tested {len(idle)} more claims (studies: {studies}).")
+    return tuple(made)
+
+
+def _away(verdict: Verdict, value: float) -> float:
+    """Distance from the limit, negative on the claim's side; logarithms of ratios."""
+    claim = verdict.claim
+    sign = 1.0 if claim.below else -1.0
+    return sign * (claim.on_scale(value) - claim.on_scale(claim.limit))
+
+
+def _axis(
+    title: str,
+    verdicts: Sequence[Verdict],
+    ticks: _Ticks,
+) -> Axis:
+    ends = [0.0, *(_away(v, e) for v in verdicts if v.effect for e in v.effect[:3]
+                   if math.isfinite(e) and (v.claim.effect != "ratio" or e > 0))]  # fmt: skip
+    low, high = min(ends), max(ends)
+    width = (high - low) or 1.0
+    low, high = low - _ROOM * width, high + _ROOM * width
+
+    def place(away: float) -> float:
+        return round(100 * min(1.0, max(0.0, (away - low) / (high - low))), 2)
+
+    spans = tuple(_span(v, place) for v in verdicts)
+    places = tuple((place(where), text) for where, text in ticks(low, high))
+    return Axis(title, place(0.0), places, spans)
+
+
+def _span(verdict: Verdict, place: _Scale) -> Span:
+    claim, effect = verdict.claim, verdict.effect
+    assert effect is not None
+    ends = sorted(
+        (place(_away(verdict, e)) for e in (effect.low, effect.high))
+        if math.isfinite(effect.low)
+        else [place(_away(verdict, effect.mean))] * 2
+    )
+    times = "×" * (claim.effect == "ratio")
+    told = f"{times}{number(effect.mean)}"
+    if effect.low != effect.high and math.isfinite(effect.low):
+        told += f" ({number(effect.low)} to {number(effect.high)})"
+    title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
+    middle, mark = place(_away(verdict, effect.mean)), _MARKS[verdict.outcome]
+    return Span(
+        claim.claim, verdict.outcome, mark, told, ends[0], middle, ends[1], title.replace("`", "")
+    )
+
+
+def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    powers = range(math.ceil(low / math.log(10)), math.floor(high / math.log(10)) + 1)
+    return [(p * math.log(10), "limit" if p == 0 else f"÷{10**-p:,}" if p < 0 else f"×{10**p:,}")
+            for p in powers]  # fmt: skip
+
+
+def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    step = 10 ** math.floor(math.log10(max(high, -low)))
+    steps = range(math.ceil(low / step), math.floor(high / step) + 1)
+    return [(i * step, "limit" if i == 0 else f"{'+' if i > 0 else '−'}{abs(i) * step:g}")
+            for i in steps if i % max(1, len(steps) // 5) == 0]  # fmt: skip

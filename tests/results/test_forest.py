@@ -1,0 +1,96 @@
+"""The drawing of verdicts and of published figures: places in closed form, nothing left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from pagoda.results.blocks import Forest
+from pagoda.results.charts import evaluations, published_charts
+from pagoda.results.claims import FOLDER as STUDIES
+from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Claim, Verdict, read_claims
+from pagoda.results.classes import class_label
+from pagoda.results.forest import forest
+from pagoda.results.numbers import Interval
+from pagoda.results.published import FOLDER, read_published
+from tests.tiny import ROOT
+
+
+@pytest.fixture(scope="module")
+def claim() -> Claim:
+    claims = read_claims(ROOT / STUDIES)
+    return next(c for c in claims if c.effect == "ratio" and c.below and not c.exact)
+
+
+def verdict(claim: Claim, outcome: str, low: float, mean: float, high: float) -> Verdict:
+    return Verdict(claim, outcome, "r", "p", "fd", Interval(mean, low, high, 5))
+
+
+def drawn(*verdicts: Verdict) -> Forest:
+    block = forest(verdicts)[0]
+    assert isinstance(block, Forest)
+    return block
+
+
+def test_a_ratio_stands_as_far_from_the_limit_as_its_logarithm(claim: Claim) -> None:
+    limit = claim.limit
+    block = drawn(
+        verdict(claim, SUPPORTED, 0.1 * limit, 0.2 * limit, 0.4 * limit),
+        verdict(claim, REFUTED, limit, 2 * limit, 4 * limit),
+    )
+    (axis,) = block.axes
+    unit = (axis.spans[1].middle - axis.limit) / math.log(2)
+    first = axis.spans[0]
+    for place, ratio in ((first.low, 0.1), (first.middle, 0.2), (first.high, 0.4)):
+        assert place == pytest.approx(axis.limit + unit * math.log(ratio), abs=0.05)
+    assert block.counts == ((SUPPORTED, 1), (REFUTED, 1))
+
+
+def test_the_side_of_the_claim_is_left_for_both_directions(claim: Claim) -> None:
+    above = dataclasses.replace(claim, holds={"above": claim.limit})
+    low, mean, high = (claim.limit * k for k in (1.5, 2.0, 2.5))
+    block = drawn(
+        verdict(above, SUPPORTED, low, mean, high), verdict(claim, REFUTED, low, mean, high)
+    )
+    supported, refuted = block.axes[0].spans
+    assert supported.low < supported.middle < supported.high < block.axes[0].limit
+    assert block.axes[0].limit < refuted.low < refuted.middle < refuted.high
+
+
+def test_differences_have_an_axis_of_their_own_and_claims_without_runs_a_sentence(
+    claim: Claim,
+) -> None:
+    other = dataclasses.replace(claim, effect="difference", holds={"below": 0.0})
+    blocks = forest([
+        verdict(claim, OPEN, 0.5, 1.0, 2.0), verdict(other, SUPPORTED, -3.0, -2.0, -1.0),
+        Verdict(claim, OPEN, "the study was not run"),
+    ])  # fmt: skip
+    assert isinstance(blocks[0], Forest) and [len(a.spans) for a in blocks[0].axes] == [1, 1]
+    assert "1 more claims" in str(blocks[1])
+    assert forest([]) == ()
+
+
+def test_every_published_fid_with_evaluations_is_in_one_chart() -> None:
+    published = read_published(ROOT / FOLDER)
+    charts = published_charts(published)
+    assert charts is not None and len(charts.charts) == 4
+    points = [v for chart in charts.charts for v in chart.spec["data"]["values"]]
+    told = [p for p in published if (p.dataset, p.metric) == ("ImageNet", "FID")
+            and p.resolution in (64, 128, 256, 512) and evaluations(p.nfe)]  # fmt: skip
+    assert sorted((v["method"], v["fid"]) for v in points) == sorted(
+        (p.method, p.value) for p in told
+    )
+    assert published_charts([]) is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("250x2", 500), ("multi", 0), ("", 0)])
+def test_guidance_doubles_evaluations(text: str, number: int) -> None:
+    assert evaluations(text) == number
+
+
+def test_synsets_are_named_in_words() -> None:
+    assert class_label("n01440764") == "tench"
+    assert class_label("n00000000") == "n00000000"
+    assert class_label("fire_truck") == "fire truck"
