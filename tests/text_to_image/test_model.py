@@ -17,6 +17,8 @@ import pagoda
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import sample
 from pagoda.pipeline.stages.sample import Request
+from tests.hub_server import local_hub
+from tests.test_hub import TRY, program
 from tests.text_to_image.pipelines import LENGTH, WORDS
 
 Pipelines = dict[str, tuple[Path, Any]]
@@ -259,6 +261,24 @@ def test_the_command_samples_prompts(
     with pytest.raises(PagodaError, match="--prompts are of diffusers:FOLDER"):
         sample.run(Request("runs/x", Path("y.npz"), prompts="a"))
     assert not Path("y.npz").exists()
+
+
+def test_only_what_is_read_comes_from_the_hub(tmp_path: Path) -> None:
+    files = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+             "tokenizer/merges.txt", "text_encoder/model.safetensors.index.json"}  # fmt: skip
+    more = {"v1-5.ckpt", "v1-5.safetensors", "unet/diffusion_pytorch_model.bin", "unet/evil.py",
+            "vae/diffusion_pytorch_model.fp16.safetensors", "else/a.safetensors"}  # fmt: skip
+    code = "from pagoda.text_to_image.folder import find\n" + TRY
+    listing = "print(*sorted(str(f.relative_to(p)) for f in p.rglob('*') if f.is_file()))\n"
+    with local_hub() as hub:
+        hub.files["me/sd"] = {name: name.encode() for name in files | more}
+        hub.files["me/other"] = {"a.json": b"{}"}
+        made = program(tmp_path, hub, f'{code}p = find("me/sd")\n{listing}tried(find, "me/other")')
+    listed, line = made.splitlines()
+    assert set(listed.split()) == files
+    assert "me/other of the hub is no pipeline of diffusers: it has no model_index.json" in line
+    made = program(tmp_path, hub, f'{code}p = find("me/sd")\n{listing}')  # out of reach now
+    assert set(made.split()) == files
 
 
 def test_without_the_packages_it_is_one_line(
