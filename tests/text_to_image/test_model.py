@@ -254,10 +254,7 @@ def test_the_command_samples_prompts(
     for said, options in (
         ("needs --prompts", {}),
         ("cannot read none.txt", {"prompts": "none.txt"}),
-        (
-            "--classes, --truncation, --interval and --guide are of",
-            {"prompts": "a", "classes": "0"},
-        ),
+        ("--interval and --guide are of", {"prompts": "a", "classes": "0"}),
     ):
         with pytest.raises(PagodaError, match=said):
             sample.run(Request(source, Path("y.npz"), **options))  # type: ignore[arg-type]
@@ -270,7 +267,7 @@ def test_only_what_is_read_comes_from_the_hub(tmp_path: Path) -> None:
     files = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
              "tokenizer/merges.txt", "text_encoder/model.safetensors.index.json"}  # fmt: skip
     more = {"v1-5.ckpt", "v1-5.safetensors", "unet/diffusion_pytorch_model.bin", "unet/evil.py",
-            "unet/diffusion_pytorch_model.fp16.safetensors", "checker/model.safetensors"}  # fmt: skip
+            "vae/diffusion_pytorch_model.fp16.safetensors", "else/a.safetensors"}  # fmt: skip
     code = "from pagoda.text_to_image.folder import find\n" + TRY
     listing = "print(*sorted(str(f.relative_to(p)) for f in p.rglob('*') if f.is_file()))\n"
     with local_hub() as hub:
@@ -280,8 +277,6 @@ def test_only_what_is_read_comes_from_the_hub(tmp_path: Path) -> None:
     listed, line = made.splitlines()
     assert set(listed.split()) == files
     assert "me/other of the hub is no pipeline of diffusers: it has no model_index.json" in line
-    made = program(tmp_path, hub, f'{code}p = find("me/sd")\n{listing}')  # out of reach now
-    assert set(made.split()) == files
 
 
 def test_without_the_packages_it_is_one_line(
