@@ -135,8 +135,9 @@ def judgements(
 class Strengths:
     """Bradley-Terry's strengths (generators,) and the ends of their intervals.
 
-    P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)); their mean is 0. NaN: none of its votes, or
-    none that compare it with all others, directly or through others.
+    P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)); their mean is 0. NaN: votes do not compare
+    every generator with every other, directly or through others. The ends alone are NaN where some
+    generators won every vote against the rest: no resample knows how far apart they are.
     """
 
     values: np.ndarray
@@ -156,7 +157,7 @@ def strengths(
     """
     nothing = np.full(generators, np.nan)
     pairs = sorted({(j.first, j.second) for j in found})
-    if not _connected(pairs, generators):
+    if not _connected(pairs + [pair[::-1] for pair in pairs], generators):
         return Strengths(nothing, nothing, nothing)
     kinds, counts = _counted(found, pairs)
 
@@ -165,9 +166,20 @@ def strengths(
 
     rng, units = np.random.default_rng(seed), len(counts)
     drawn = rng.multinomial(units, np.full(units, 1 / units), size=resamples)
+    values = fitted(np.ones(units))
+    if _separated(found, generators):
+        return Strengths(values, nothing, nothing)
     made = np.stack([fitted(weight) for weight in drawn])
     low, high = np.quantile(made, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Strengths(fitted(np.ones(units)), low, high)
+    return Strengths(values, low, high)
+
+
+def _separated(found: Sequence[Judgement], generators: int) -> bool:
+    """Whether the likelihood has no finite maximum (Ford 1957): some won every vote on the rest."""
+    won = {(j.first, j.second) for j in found if j.score > 0}
+    won |= {(j.second, j.first) for j in found if j.score < 1}
+    back = {(b, a) for a, b in won}
+    return not (_connected(won, generators) and _connected(back, generators))
 
 
 _Kind = tuple[int, int, float]
@@ -201,14 +213,11 @@ def _fit(kinds: Sequence[_Kind], counts: np.ndarray, generators: int) -> np.ndar
     return np.asarray(logs - logs.mean())
 
 
-def _connected(pairs: Iterable[tuple[int, int]], generators: int) -> bool:
-    """Whether every generator is compared with every other, directly or through others."""
-    reached, waiting = {0}, [0]
-    neighbours = [{b if a == g else a for a, b in pairs if g in (a, b)} for g in range(generators)]
-    while waiting:
-        new = neighbours[waiting.pop()] - reached
-        reached |= new
-        waiting += new
+def _connected(steps: Iterable[tuple[int, int]], generators: int) -> bool:
+    """Whether every generator is reached from the first one."""
+    steps, reached = set(steps), {0}
+    for _ in range(generators):
+        reached |= {b for a, b in steps if a in reached}
     return len(reached) == generators
 
 

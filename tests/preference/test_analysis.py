@@ -36,6 +36,15 @@ def test_strengths_of_two_are_the_empirical_logit() -> None:
 def test_one_that_always_wins_has_a_finite_strength() -> None:
     found = strengths(judged(0, 1, 12, 0, 0), 2, resamples=20)
     np.testing.assert_allclose(found.values[0] - found.values[1], math.log(12.5 / 0.5), atol=1e-6)
+    assert np.isnan(found.low).all()  # every resample says the same, which is no certainty
+
+
+def test_no_interval_where_some_won_every_vote_on_the_rest() -> None:
+    """Of three, two share wins and the third lost all; one tie of it is enough to compare them."""
+    found = [*judged(0, 1, 5, 0, 5), *judged(0, 2, 9, 0, 0, 50)]
+    assert np.isnan(strengths(found, 3, resamples=20).high).all()
+    tied = [*found, *judged(1, 2, 8, 1, 0, 90)]
+    assert np.isfinite(strengths(tied, 3, resamples=20).high).all()
 
 
 def test_strengths_of_three_solve_the_likelihood_equations() -> None:
@@ -76,6 +85,7 @@ def test_the_bootstrap_draws_prompts_not_votes() -> None:
     assert width == pytest.approx(by_delta, rel=0.15)
 
 
+@pytest.mark.slow
 def test_ninety_five_intervals_of_a_hundred_hold_the_truth() -> None:
     rng, held = np.random.default_rng(5), 0
     for k in range(100):

@@ -70,7 +70,7 @@ def test_what_a_crash_cut_off_is_passed_over_and_kept(file: Path, lost: int) -> 
 def test_many_voters_at_once(file: Path) -> None:
     store = Store(file, study())
     threads = [
-        threading.Thread(target=lambda v=v: [store.add(f"v{v}", i, BOTH, 1.0) for i in range(20)])  # type: ignore[misc]
+        threading.Thread(target=lambda v=v: [store.add(f"v{v}", i, BOTH, 1.0) for i in range(20)])
         for v in range(8)
     ]
     for thread in threads:

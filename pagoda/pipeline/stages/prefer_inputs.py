@@ -202,6 +202,9 @@ def matched(candidates: Sequence[Candidate], wanted: Wanted) -> list[Match]:
         PagodaError: one line: prompts differ, or how many images there are of one.
     """
     chosen = None if wanted.classes is None else {str(c) for c in class_list(wanted.classes)}
+    made = {p for c in candidates if isinstance(c.images, Sampler) for p in c.prompts}
+    if chosen and made:  # generators know what the numbers of their classes are called
+        chosen = made
     of = [_by_prompt(c, chosen) for c in candidates]
     first = candidates[0]
     for candidate, own in zip(candidates[1:], of[1:], strict=True):
@@ -230,7 +233,7 @@ def matched(candidates: Sequence[Candidate], wanted: Wanted) -> list[Match]:
 def _by_prompt(candidate: Candidate, chosen: set[str] | None) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for i, prompt in enumerate(candidate.prompts):
-        if chosen is None or prompt in chosen or isinstance(candidate.images, Sampler):
+        if chosen is None or prompt in chosen:
             found.setdefault(prompt, []).append(i)
     if not found:
         there = ", ".join(list(Counter(candidate.prompts))[:_TOLD])
