@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,27 @@ def matched(candidates: Sequence[Candidate], wanted: Wanted) -> list[Match]:
                 )
         found += [Match(prompt, tuple(own[prompt][k] for own in of)) for k in range(least)]
     return found
+
+
+def named(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Generators that do not know what their classes are called, told by one of as many classes."""
+    known: dict[int, dict[int, str]] = {}
+    for c in candidates:
+        if isinstance(c.images, Sampler) and c.prompts != _as_numbers(c.images):
+            own = dict(zip(c.images.labels.tolist(), c.prompts, strict=True))
+            known.setdefault(c.images.classes, own)
+    found = []
+    for c in candidates:
+        if isinstance(c.images, Sampler) and c.prompts == _as_numbers(c.images):
+            told = known.get(c.images.classes, {})
+            prompts = [told.get(y, str(y)) for y in c.images.labels.tolist()]
+            c = replace(c, prompts=prompts)
+        found.append(c)
+    return found
+
+
+def _as_numbers(sampler: Sampler) -> list[str]:
+    return [str(y) for y in sampler.labels.tolist()]
 
 
 def _by_prompt(candidate: Candidate, chosen: set[str] | None) -> dict[str, list[int]]:

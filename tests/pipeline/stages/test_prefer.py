@@ -160,7 +160,7 @@ def test_the_page_names_no_generator_and_nothing_from_elsewhere(made: Path) -> N
             page, policy = answer.read().decode(), answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; img-src 'self' data:")
         now = post(address, "/next", {"voter": "ann"})
-        assert not re.search(r"low\b|high\b|scrambled", page)
+        assert not re.search(r"\b(low|high|scrambled)\b", page)
         assert now.keys() == {"trial", "of", "prompt", "left", "right", "ahead"}
         assert not re.search("low|high|scrambled|attention|repeat|pair", json.dumps(now))
         assert not re.search(r"https?://", page)
