@@ -135,8 +135,9 @@ def judgements(
 class Strengths:
     """Bradley-Terry's strengths (generators,) and the ends of their intervals.
 
-    P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)); their mean is 0. NaN: none of its votes, or
-    none that compare it with all others, directly or through others.
+    P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)); their mean is 0. NaN: votes do not compare
+    every generator with every other, directly or through others. The ends alone are NaN where some
+    generators won every vote against the rest: no resample knows how far apart they are.
     """
 
     values: np.ndarray
@@ -156,52 +157,67 @@ def strengths(
     """
     nothing = np.full(generators, np.nan)
     pairs = sorted({(j.first, j.second) for j in found})
-    if not _connected(pairs, generators):
+    if not _connected(pairs + [pair[::-1] for pair in pairs], generators):
         return Strengths(nothing, nothing, nothing)
-    counts, units = _counted(found)
-    prior = pd.DataFrame([(a, b, 0.5, 1.0) for a, b in pairs], columns=["x", "y", "score", "n"])
+    kinds, counts = _counted(found, pairs)
 
     def fitted(weight: np.ndarray) -> np.ndarray:
-        table = counts.assign(n=counts["n"] * weight[counts["unit"]])
-        return _fit(pd.concat([table[table["n"] > 0], prior]), generators)
+        return _fit(kinds, weight @ counts, generators)
 
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
+    rng, units = np.random.default_rng(seed), len(counts)
+    drawn = rng.multinomial(units, np.full(units, 1 / units), size=resamples)
+    values = fitted(np.ones(units))
+    if _separated(found, generators):
+        return Strengths(values, nothing, nothing)
     made = np.stack([fitted(weight) for weight in drawn])
     low, high = np.quantile(made, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Strengths(fitted(np.ones(len(units))), low, high)
+    return Strengths(values, low, high)
 
 
-def _counted(found: Sequence[Judgement]) -> tuple[pd.DataFrame, list[int]]:
-    """Equal judgements of a unit once, with their number; and the units, which get numbers."""
-    units = sorted({j.unit for j in found})
-    number = {unit: i for i, unit in enumerate(units)}
-    rows = [(number[j.unit], j.first, j.second, j.score) for j in found]
-    table = pd.DataFrame(rows, columns=["unit", "x", "y", "score"])
-    counts = table.groupby(list(table.columns), sort=True).size()
-    return counts.rename("n").astype(float).reset_index(), units
+def _separated(found: Sequence[Judgement], generators: int) -> bool:
+    """Whether the likelihood has no finite maximum (Ford 1957): some won every vote on the rest."""
+    won = {(j.first, j.second) for j in found if j.score > 0}
+    won |= {(j.second, j.first) for j in found if j.score < 1}
+    back = {(b, a) for a, b in won}
+    return not (_connected(won, generators) and _connected(back, generators))
 
 
-def _fit(table: pd.DataFrame, generators: int) -> np.ndarray:
+_Kind = tuple[int, int, float]
+"""Two generators, and the score of the first."""
+
+
+def _counted(
+    found: Sequence[Judgement], pairs: Sequence[tuple[int, int]]
+) -> tuple[list[_Kind], np.ndarray]:
+    """What votes there can be on these pairs, and how many of each a unit has, (units, kinds)."""
+    kinds: list[_Kind] = [(a, b, score) for a, b in pairs for score in _SCORES.values()]
+    column = {kind: i for i, kind in enumerate(kinds)}
+    row = {unit: i for i, unit in enumerate(sorted({j.unit for j in found}))}
+    counts = np.zeros((len(row), len(kinds)))
+    for j in found:
+        counts[row[j.unit], column[j.first, j.second, j.score]] += 1
+    return kinds, counts
+
+
+def _fit(kinds: Sequence[_Kind], counts: np.ndarray, generators: int) -> np.ndarray:
+    """Logarithms of the strengths (generators,) with mean 0; every tie is counted once more."""
     from evalica import Winner, bradley_terry
 
     winner = {1.0: Winner.X, 0.0: Winner.Y, 0.5: Winner.Draw}
-    fitted = bradley_terry(
-        table["x"].tolist(), table["y"].tolist(), [winner[s] for s in table["score"]],
-        weights=table["n"].tolist(), tolerance=1e-9, limit=10_000,
-    )  # fmt: skip
+    more = counts + [score == 0.5 for *_, score in kinds]
+    given = [(*kind, n) for kind, n in zip(kinds, more.tolist(), strict=True) if n]
+    first, second, scores, n = zip(*given, strict=True)
+    fitted = bradley_terry(first, second, [winner[s] for s in scores], weights=list(n),
+                           tolerance=1e-9, limit=10_000)  # fmt: skip
     logs = np.log(fitted.scores.reindex(range(generators)).to_numpy(float))
-    return logs - logs.mean()
+    return np.asarray(logs - logs.mean())
 
 
-def _connected(pairs: Iterable[tuple[int, int]], generators: int) -> bool:
-    """Whether every generator is compared with every other, directly or through others."""
-    reached, waiting = {0}, [0]
-    neighbours = [{b if a == g else a for a, b in pairs if g in (a, b)} for g in range(generators)]
-    while waiting:
-        new = neighbours[waiting.pop()] - reached
-        reached |= new
-        waiting += new
+def _connected(steps: Iterable[tuple[int, int]], generators: int) -> bool:
+    """Whether every generator is reached from the first one."""
+    steps, reached = set(steps), {0}
+    for _ in range(generators):
+        reached |= {b for a, b in steps if a in reached}
     return len(reached) == generators
 
 

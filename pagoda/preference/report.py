@@ -158,10 +158,12 @@ def _row(
     found: Findings, generator: int, name: str, protocol: str, metric: str, n: int,
     ends: tuple[float, float, float], interval: str,
 ) -> Row:  # fmt: skip
-    value, low, high = (float(end) for end in ends)
+    value = float(ends[0])
+    low, high = (float(end) if math.isfinite(end) else None for end in ends[1:])
     return Row(
         metric=metric, protocol=protocol, value=value, n=n, generator=name, seed=found.study.seed,
-        resolution=found.study.sides[generator][0], low=low, high=high, interval=interval,
+        resolution=found.study.sides[generator][0], low=low, high=high,
+        interval=None if low is None else interval,
         reference=found.study.fingerprint, revision=found.revision,
     )  # fmt: skip
 
@@ -190,14 +192,16 @@ def _strengths_table(found: Findings, key: str) -> Table:
                  f"{_origin(found)}")  # fmt: skip
         lines.append([
             study.generators[g], Cell(_signed(s.values[g]), title),
-            f"{_signed(s.low[g])} to {_signed(s.high[g])}",
+            f"{_signed(s.low[g])} to {_signed(s.high[g])}" if math.isfinite(s.low[g]) else _NONE,
         ])  # fmt: skip
     caption = (
         f"**Strength** by Bradley-Terry, {answers.n:,} votes, best first; the mean is 0. A "
         "difference d of two strengths says that the stronger one is preferred with probability "
         f"1 / (1 + exp(-d)). {LEVEL:.0%} interval: percentiles of {RESAMPLES:,} resamples of "
         f"{_units(study)}. Every two generators that were compared get one tie more, which keeps "
-        "strengths finite."
+        "strengths finite; "
+        "where some won every vote on the rest, the votes do not say how far apart they are, and "
+        "there is no interval."
     )
     return table(caption, ("Generator", "Strength", f"{LEVEL:.0%} interval"), lines)
 
@@ -224,7 +228,7 @@ def _rates_table(found: Findings, key: str) -> Table:
         "**Win rate** of the one named first, a tie being half a win, with Wilson's "
         f"{LEVEL:.0%} interval, which takes votes for independent; intervals are not adjusted for "
         "the number of lines. Least shown: the smallest win rate that so many votes tell from 0.5 "
-        f"with probability {POWER:g}, votes on one of {_units(study)} counted as the fewer "
+        f"with probability {POWER:g}; votes on the same {study.over[:-1]} count as the fewer "
         "independent ones that they are worth. “Not enough evidence” does not mean equal: a "
         "smaller difference would not have shown."
     )

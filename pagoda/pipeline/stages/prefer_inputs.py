@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,9 @@ def matched(candidates: Sequence[Candidate], wanted: Wanted) -> list[Match]:
         PagodaError: one line: prompts differ, or how many images there are of one.
     """
     chosen = None if wanted.classes is None else {str(c) for c in class_list(wanted.classes)}
+    made = {p for c in candidates if isinstance(c.images, Sampler) for p in c.prompts}
+    if chosen and made:  # generators know what the numbers of their classes are called
+        chosen = made
     of = [_by_prompt(c, chosen) for c in candidates]
     first = candidates[0]
     for candidate, own in zip(candidates[1:], of[1:], strict=True):
@@ -227,10 +230,31 @@ def matched(candidates: Sequence[Candidate], wanted: Wanted) -> list[Match]:
     return found
 
 
+def named(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Generators that do not know what their classes are called, told by one of as many classes."""
+    known: dict[int, dict[int, str]] = {}
+    for c in candidates:
+        if isinstance(c.images, Sampler) and c.prompts != _as_numbers(c.images):
+            own = dict(zip(c.images.labels.tolist(), c.prompts, strict=True))
+            known.setdefault(c.images.classes, own)
+    found = []
+    for c in candidates:
+        if isinstance(c.images, Sampler) and c.prompts == _as_numbers(c.images):
+            told = known.get(c.images.classes, {})
+            prompts = [told.get(y, str(y)) for y in c.images.labels.tolist()]
+            c = replace(c, prompts=prompts)
+        found.append(c)
+    return found
+
+
+def _as_numbers(sampler: Sampler) -> list[str]:
+    return [str(y) for y in sampler.labels.tolist()]
+
+
 def _by_prompt(candidate: Candidate, chosen: set[str] | None) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for i, prompt in enumerate(candidate.prompts):
-        if chosen is None or prompt in chosen or isinstance(candidate.images, Sampler):
+        if chosen is None or prompt in chosen:
             found.setdefault(prompt, []).append(i)
     if not found:
         there = ", ".join(list(Counter(candidate.prompts))[:_TOLD])

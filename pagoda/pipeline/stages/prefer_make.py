@@ -18,6 +18,7 @@ from pagoda.pipeline.stages.prefer_inputs import (
     Match,
     Wanted,
     matched,
+    named,
     open_candidate,
     read,
     renamed,
@@ -89,8 +90,8 @@ def make(
     outputs.check_folder(out, stranger)
     called = renamed(names, sources)
     check_names(called)
-    candidates = [open_candidate(source, name, wanted)
-                  for source, name in zip(sources, called, strict=True)]  # fmt: skip
+    opened = (open_candidate(*one, wanted) for one in zip(sources, called, strict=True))
+    candidates = named(list(opened))
     matches = matched(candidates, wanted)
     if (count := len(matches) * len(candidates)) > _MOST:
         raise PagodaError(

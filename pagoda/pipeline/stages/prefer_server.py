@@ -24,8 +24,9 @@ from pagoda.preference.study import Study
 from pagoda.preference.votes import LONGEST_NAME, Store, check_answers, check_voter
 
 _POLICY = (
-    "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _LARGEST = 1 << 16  # bytes of a request
 _CRISP = 256  # pixels a side below which pictures are enlarged without smoothing
