@@ -155,5 +155,16 @@ def test_weights_and_methods_belong_together(changes: dict[str, Any], line: str)
 
 
 def test_only_the_discriminator_that_is_told_the_weight() -> None:
-    with pytest.raises(PagodaError, match=r"discriminator\.kind = 'encoder'; it must be conv"):
+    with pytest.raises(PagodaError, match=r"discriminator\.kind = 'encoder'; it must be conv or"):
         section(CASES["guided"], **{"discriminator.kind": "encoder"})
+
+
+def test_a_discriminator_of_tokens_is_told_the_weight() -> None:
+    tokens = {"kind": "tokens", "backbones": ["test_efficientnet"], "weights": "random",
+              "input_side": 64, "r1": 0.0}  # fmt: skip
+    method = guided(**{f"discriminator.{key}": value for key, value in tokens.items()})
+    key = "caption.token.weight"
+    before = method.discriminator.state_dict()[key].clone()
+    stats = once(method)
+    assert np.isfinite(stats["loss_d"]) and np.isfinite(stats["loss_adv"])
+    assert not torch.equal(method.discriminator.state_dict()[key], before)
