@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from pagoda import artifacts
-from pagoda.config import parse
+from pagoda.config import parse, with_derived
+from pagoda.diffusion.solver import nfe
 from pagoda.errors import PagodaError
 from pagoda.methods.guided import ESTIMATOR, Guided, load_estimator
 from pagoda.methods.one_step import OneStep
+from pagoda.pipeline.stages.compute import Untrained
 from pagoda.tensors import save_tensors
 from pagoda.training.batches import PairBatches
 from pagoda.training.draw import GlobalDraw
@@ -168,3 +170,17 @@ def test_a_discriminator_of_tokens_is_told_the_weight() -> None:
     stats = once(method)
     assert np.isfinite(stats["loss_d"]) and np.isfinite(stats["loss_adv"])
     assert not torch.equal(method.discriminator.state_dict()[key], before)
+
+
+def test_what_it_costs_is_the_estimator_and_the_teachers_samples() -> None:
+    """Growth samples no teacher and trains no estimator: it only runs it on real images."""
+    own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0}
+    plain, told = (
+        Untrained(parse(with_derived(tiny_tree(**changes))), 10, 200) for changes in ({}, own)
+    )
+    grown = [u.training("grow-16") for u in (plain, told)]
+    assert grown[0] < grown[1] < 1.2 * grown[0]
+    calls = nfe(told.config.distill.teacher_steps, "heun", guidance=4.0)
+    samples = told.denoiser_call * calls * told.pairs
+    assert told.training("distill") > plain.training("distill") + samples
+    assert told.inversion() == 2 * plain.inversion()
