@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagoda.data.scenes import CLASSES, Floats, Scenes, captions, scenes
+from pagoda.data.captions import captions
+from pagoda.data.scenes import CLASSES, Floats, Scenes, scenes
 from pagoda.data.shapes import PERIOD, SHAPES, Field, edge, wave
 from pagoda.errors import PagodaError
 

@@ -1,4 +1,4 @@
-"""What is in each picture of the embedded set: parameters, colours and captions.
+"""What is in each picture of the embedded set: parameters and colours.
 
 A scene is a pure function of (seed, split, index). Its random numbers come from a counter-based
 generator (SplitMix64, Steele et al. 2014), so a scene does not depend on which others are asked
@@ -8,7 +8,6 @@ for with it, nor on the resolution it is drawn at.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +26,12 @@ LUMA = np.array([0.299, 0.587, 0.114])
 """Rec. 601 weights of red, green and blue."""
 
 # Largest tilt a class, degrees: none may turn into another class (a square into a rhombus).
-_MAX_TILT = np.array([30.0, 22, 25, 30, 22, 34, 30, 22, 35, 40])
+TILT = np.array([30.0, 22, 25, 30, 22, 34, 30, 22, 35, 40])
 # Radius a class, as a fraction of the image width: bold patterns need room to be read at 8x8.
-_RADIUS = np.array([(0.22, 0.36), (0.23, 0.38), (0.25, 0.4), (0.25, 0.38), (0.25, 0.4),
+RADIUS = np.array([(0.22, 0.36), (0.23, 0.38), (0.25, 0.4), (0.25, 0.38), (0.25, 0.4),
                     (0.27, 0.4), (0.3, 0.4), (0.3, 0.4), (0.26, 0.38), (0.29, 0.4)])  # fmt: skip
 _LIGHT_FROM, _RAMP_FROM = 0.625, 0.25  # turns: without variety light comes from the upper left
-_NOUNS = ("disc", "square", "triangle", "ring", "plus sign", "star", "striped tile",
-          "checkered tile", "crescent", "dumbbell")  # fmt: skip
-_ROUND = (CLASSES.index("disc"), CLASSES.index("ring"))
-# Upper ends of the hue sectors in degrees; the last sector wraps round to red.
-_HUE_ENDS = np.array([15.0, 45, 70, 160, 195, 255, 290, 345])
-_LIGHT = ("salmon", "orange", "yellow", "green", "turquoise", "sky-blue", "lilac", "pink")
-_DARK = ("red", "brown", "olive", "dark-green", "teal", "blue", "purple", "magenta")
-_GROUND = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+ROUND = (CLASSES.index("disc"), CLASSES.index("ring"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ def scenes(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -
     u = uniforms(index, columns=17, seed=seed, split=split)
     calm = _around(0.5, u, variety)
     label = index % len(CLASSES)
-    low, high = _RADIUS[label].T
+    low, high = RADIUS[label].T
     radius = low + (high - low) * _around(1.0, u[:, 0], variety)
     room = np.minimum(0.1, 0.48 - radius)
     light = 2 * np.pi * _around(_LIGHT_FROM, u[:, 4], variety)
@@ -91,42 +83,12 @@ def scenes(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -
         mirror=np.where(u[:, 16] < 0.5, -1.0, 1.0),
         centre=(2 * calm[:, 1:3] - 1) * room[:, None],
         radius=radius,
-        tilt=np.radians(_MAX_TILT[label]) * (2 * calm[:, 3] - 1),
+        tilt=np.radians(TILT[label]) * (2 * calm[:, 3] - 1),
         light=np.stack([np.cos(light), np.sin(light)], axis=1),
         shading=0.16 + 0.14 * calm[:, 15],
         gradient=_gradients(u[:, 13:15], variety),
         **_colours(u[:, 5:13], variety),
     )
-
-
-def captions(indices: ArrayLike, *, seed: int, split: str, variety: float = 1.0) -> list[str]:
-    """One English caption an image, true to the scene's parameters.
-
-    For example "a large orange star, tilted left, on a dark blue background, lit from above".
-    """
-    s = scenes(indices, seed=seed, split=split, variety=variety)
-    low, high = _RADIUS.min(), _RADIUS.max()
-    third = (high - low) / 3
-    sizes = _pick(("small", "medium-sized", "large"), ((s.radius - low) / third).astype(int))
-    light, sector = s.is_light, _sector(s.hue)
-    colours = [(_LIGHT if a else _DARK)[b] for a, b in zip(light, sector, strict=True)]
-    grounds = _pick(_GROUND, _sector(s.ground_hue))
-    depths = _pick(("pale", "dark"), light.astype(int))
-    turn = s.tilt * s.mirror
-    tilts = _pick(("tilted left", "upright", "tilted right"), np.digitize(turn, (-0.12, 0.12)))
-    side, rise = s.light[:, 0] * s.mirror, s.light[:, 1]
-    across = np.where(side < 0, 0, 1)
-    updown = np.where(rise < 0, 2, 3)
-    lights = _pick(("the left", "the right", "above", "below"),
-                   np.where(abs(side) > abs(rise), across, updown))  # fmt: skip
-    lines = []
-    for i, label in enumerate(s.label):
-        pose = "" if label in _ROUND else f" {tilts[i]},"
-        lines.append(
-            f"a {sizes[i]} {colours[i]} {_NOUNS[label]},{pose} on a {depths[i]} "
-            f"{grounds[i]} background, lit from {lights[i]}"
-        )
-    return lines
 
 
 def uniforms(index: NDArray[np.int64], *, columns: int, seed: int, split: str) -> Floats:
@@ -196,12 +158,3 @@ def _rgb(hue: Floats, saturation: Floats, luma: Floats) -> Floats:
     lighter = rgb + (1 - rgb) * ((want - have) / np.maximum(1 - have, 1e-9))
     mixed: Floats = np.where(want < have, darker, lighter)
     return mixed
-
-
-def _sector(hue: Floats) -> NDArray[np.int64]:
-    sector: NDArray[np.int64] = np.digitize(hue * 360, _HUE_ENDS) % len(_HUE_ENDS)
-    return sector
-
-
-def _pick(words: Sequence[str], which: NDArray[np.int64]) -> list[str]:
-    return [words[min(int(i), len(words) - 1)] for i in which]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
-from pagoda.methods.one_step import OneStep, OneStepConfig
+from pagoda.methods.one_step import OneStep, OneStepConfig, build_discriminator
 from pagoda.training.method import Given, Loss
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class GuidedConfig(OneStepConfig):
     def checks(self, at: str) -> Iterator[Check]:
         """A discriminator that is told the weight."""
         kind = self.discriminator.kind
-        yield (kind == "conv", f"{at}discriminator.kind", kind,
-               "conv, the one that is told the weight of the guidance")  # fmt: skip
+        yield (kind in ("conv", "tokens"), f"{at}discriminator.kind", kind,
+               "conv or tokens, which are told the weight of the guidance")  # fmt: skip
 
 
 class Guided(OneStep):
@@ -116,6 +116,8 @@ class Guided(OneStep):
 
         assert isinstance(given.network, Generator)
         d = self.config.discriminator
+        if d.kind == "tokens":
+            return build_discriminator(d, given, weighted=True)
         return GuidedDiscriminator(
             given.network.resolution, d.channels, d.max_channels, given.network.spec.num_classes
         )

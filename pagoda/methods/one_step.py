@@ -115,7 +115,7 @@ class OneStepConfig(MethodConfig):
     def published(self) -> Iterator[tuple[str, str]]:
         """Backbones of the discriminator and of the distance, or LPIPS."""
         loss, discriminator = self.loss, self.discriminator
-        if loss.adversarial != "none" and discriminator.kind == "projected":
+        if loss.adversarial != "none" and discriminator.kind in ("projected", "tokens"):
             yield from ((name, discriminator.weights) for name in discriminator.backbones)
         if loss.regression != "none" and loss.distance == "projected":
             yield from ((name, loss.weights) for name in loss.backbones)
@@ -165,7 +165,6 @@ class OneStep(Method):
             self.pairs = given.teacher_pairs()
 
     def _discriminator(self, given: Given) -> Discriminator:
-        """The network that judges."""
         return build_discriminator(self.config.discriminator, given)
 
     def card(self) -> dict[str, Any]:
@@ -356,7 +355,9 @@ class OneStep(Method):
         return d.classify(in_parts(lambda x: d.features(x)[-1], most, images), *told)
 
 
-def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discriminator:
+def build_discriminator(
+    config: DiscriminatorConfig, given: Given, *, weighted: bool = False
+) -> Discriminator:
     """The discriminator of ``config.kind`` for images of the generator's resolution."""
     import numpy as np
     import torch
@@ -383,7 +384,7 @@ def build_discriminator(config: DiscriminatorConfig, given: Given) -> Discrimina
         config.kind, given.network.resolution, classes, channels=config.channels,
         max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
         input_side=config.input_side, sigma=config.sigma, seed=given.seed, teacher=given.teacher,
-        class_embedding=table,
+        class_embedding=table, weighted=weighted,
     )  # fmt: skip
 
 

@@ -50,8 +50,9 @@ def build_discriminator(
     kind: str, resolution: int, classes: int, *, channels: int, max_channels: int,
     backbones: list[str], weights: str, input_side: int, sigma: float, seed: int,
     teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None,
+    weighted: bool = False,
 ) -> Discriminator:  # fmt: skip
-    """The discriminator of a kind, ``conv``, ``projected`` or ``encoder``.
+    """The discriminator of a kind, ``conv``, ``projected``, ``encoder`` or ``tokens``.
 
     Args:
         resolution: side of the images.
@@ -60,13 +61,19 @@ def build_discriminator(
         max_channels: largest width, of the convolutional one or of a head on the encoder.
         backbones, weights, input_side, seed, class_embedding: of :class:`ProjectedDiscriminator`.
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
+        weighted: one of tokens is told the weight of the guidance.
     """
+    from pagoda.networks.token_discriminator import TokenDiscriminator  # built on this module
+
     makers: dict[str, Callable[[], Discriminator]] = {
         "conv": lambda: ConvDiscriminator(resolution, channels, max_channels, classes),
         "projected": lambda: ProjectedDiscriminator(
             backbones, weights, classes, seed, input_side, class_embedding
         ),
         "encoder": lambda: EncoderDiscriminator(teacher(), sigma, classes, max_channels),
+        "tokens": lambda: TokenDiscriminator(
+            backbones, weights, classes, input_side, weighted=weighted
+        ),
     }
     return makers[kind]()
 

@@ -150,6 +150,8 @@ for _command in (  # in the order of the help page
     scoring.verify,
     scoring.steps,
     scoring.guidance,
+    scoring.captions,
+    scoring.align,
     using.sample,
     using.serve,
     using.export,

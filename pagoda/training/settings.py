@@ -117,18 +117,20 @@ class DiscriminatorConfig:
 
     kind: str = opt(
         "conv: trained from scratch; projected: heads on frozen timm networks (StyleGAN-XL); "
-        "encoder: heads on the teacher's frozen encoder",
-        default="conv", choices=("conv", "projected", "encoder"),
+        "encoder: heads on the teacher's frozen encoder; tokens: a logit a token of frozen timm "
+        "networks (StyleGAN-T, the paper's for text), told the weight of the guidance by guided",
+        default="conv", choices=("conv", "projected", "encoder", "tokens"),
     )  # fmt: skip
     channels: int = opt("conv: width at the input resolution", default=32, ge=4)
     max_channels: int = opt("conv and encoder: largest width", default=128, ge=4)
-    backbones: list[str] = opt("projected: timm networks", default=BACKBONES)
+    backbones: list[str] = opt("projected and tokens: timm networks", default=BACKBONES)
     weights: str = opt(
-        "projected: pretrained, random, or the folder that holds the weights", default="pretrained"
+        "projected and tokens: pretrained, random, or the folder that holds the weights",
+        default="pretrained",
     )
     input_side: int = opt(
-        "projected, and the distance projected: side that smaller images are resized to, a "
-        "multiple of 32; 224 as published, 64 to 128 for small images and CPUs",
+        "projected and tokens, and the distance projected: side that smaller images are resized "
+        "to, a multiple of 32; 224 as published, 64 to 128 for small images and CPUs",
         default=224, ge=32,
     )  # fmt: skip
     class_embedding: str | None = opt(

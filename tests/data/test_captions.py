@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
+from typing import Any
 
 import numpy as np
+import pytest
 
 from pagoda.data import scenes
+from pagoda.data.captions import Words, agreement, parse, shares, words
 from pagoda.data.embedded import captions, render
+from pagoda.data.reading import read
+from pagoda.errors import PagodaError
 
 # Hue range in degrees of each colour word; one entry for light and one for dark objects.
 HUES = {
@@ -105,3 +111,74 @@ def test_tilt_words_follow_the_axis_of_the_object() -> None:
             assert turn < -0.05, line
         else:
             assert "upright" in line and abs(turn) < 0.2
+
+
+def own(n: int, resolution: int = 32, variety: float = 1.0) -> tuple[np.ndarray, list[Words]]:
+    indices = np.arange(n)
+    how: dict[str, Any] = {"seed": 0, "split": "test", "variety": variety}
+    images, _ = render(indices, resolution=resolution, **how)
+    return images, words(scenes.scenes(indices, **how))
+
+
+def test_every_caption_is_read_back_at_both_lengths() -> None:
+    said = own(400)[1]
+    for w in said:
+        assert parse(w.text("long")) == w
+        assert parse(w.text("short")) == Words(w.colour, w.noun)
+    assert {w.text("short").split()[0] for w in said} == {"a", "an"}
+    assert captions(np.arange(400), seed=0, split="test", length="short") == [
+        w.text("short") for w in said
+    ]
+
+
+def test_a_picture_says_what_its_own_caption_says() -> None:
+    """Of short captions every one, whatever the size of the picture; of long ones nearly every."""
+    for resolution, variety in ((32, 1.0), (64, 0.4)):
+        images, said = own(40, resolution, variety)
+        seen = read(images)
+        short = [parse(w.text("short")) for w in said]
+        assert shares(agreement(seen, short), short)["all"].all()
+        found = shares(agreement(seen, said), said)
+        assert found["all"].mean() >= 0.9 and found["noun"].all() and found["depth"].all()
+        other = said[3:] + said[:3]  # other classes: classes come in turn
+        assert not shares(agreement(seen, other), other)["noun"].any()
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [("colour", ("pink", "teal")), ("noun", ("star", "ring")), ("depth", ("pale", "dark")),
+     ("ground", ("cyan", "red")), ("light", ("the left", "the right")),
+     ("tilt", ("tilted left", "tilted right"))],
+)  # fmt: skip
+def test_words_that_exclude_each_other_are_not_both_seen(word: str, wrong: tuple[str, str]) -> None:
+    images, said = own(20)
+    seen = read(images)
+    changed = [[dataclasses.replace(w, **{word: other}) for w in said] for other in wrong]
+    first, second = (agreement(seen, c)[word] for c in changed)
+    assert not (first & second).any() and not first.all() and not second.all()
+
+
+def test_noise_says_nothing_in_particular() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    images, said = own(20)
+    seen = read(noise)
+    assert shares(agreement(seen, said), said)["all"].mean() < 0.2
+    assert seen.error.min() > 10 * read(images).error.mean()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", "empty caption"), ("  ", "empty caption"), ("a blue cat", "'a blue cat' is no caption"),
+     ("a large orange star", "is no caption"), ("an orange star " * 50, "is no caption")],
+)  # fmt: skip
+def test_what_is_no_caption_is_one_line(text: str, line: str) -> None:
+    with pytest.raises(PagodaError, match=line) as error:
+        parse(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_pictures_too_small_to_be_read() -> None:
+    with pytest.raises(PagodaError, match="images are 16x16; they are read at 32 or a multiple"):
+        read(np.zeros((1, 3, 16, 16), np.uint8))
+    with pytest.raises(PagodaError, match="length = 'medium'; it must be one of short, long"):
+        captions([0], seed=0, split="test", length="medium")

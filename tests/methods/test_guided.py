@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from pagoda import artifacts
-from pagoda.config import parse
+from pagoda.config import parse, with_derived
+from pagoda.diffusion.solver import nfe
 from pagoda.errors import PagodaError
 from pagoda.methods.guided import ESTIMATOR, Guided, load_estimator
 from pagoda.methods.one_step import OneStep
+from pagoda.pipeline.stages.compute import Untrained
 from pagoda.tensors import save_tensors
 from pagoda.training.batches import PairBatches
 from pagoda.training.draw import GlobalDraw
@@ -155,5 +157,30 @@ def test_weights_and_methods_belong_together(changes: dict[str, Any], line: str)
 
 
 def test_only_the_discriminator_that_is_told_the_weight() -> None:
-    with pytest.raises(PagodaError, match=r"discriminator\.kind = 'encoder'; it must be conv"):
+    with pytest.raises(PagodaError, match=r"discriminator\.kind = 'encoder'; it must be conv or"):
         section(CASES["guided"], **{"discriminator.kind": "encoder"})
+
+
+def test_a_discriminator_of_tokens_is_told_the_weight() -> None:
+    tokens = {"kind": "tokens", "backbones": ["test_efficientnet"], "weights": "random",
+              "input_side": 64, "r1": 0.0}  # fmt: skip
+    method = guided(**{f"discriminator.{key}": value for key, value in tokens.items()})
+    key = "caption.token.weight"
+    before = method.discriminator.state_dict()[key].clone()
+    stats = once(method)
+    assert np.isfinite(stats["loss_d"]) and np.isfinite(stats["loss_adv"])
+    assert not torch.equal(method.discriminator.state_dict()[key], before)
+
+
+def test_what_it_costs_is_the_estimator_and_the_teachers_samples() -> None:
+    """Growth samples no teacher and trains no estimator: it only runs it on real images."""
+    own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0}
+    plain, told = (
+        Untrained(parse(with_derived(tiny_tree(**changes))), 10, 200) for changes in ({}, own)
+    )
+    grown = [u.training("grow-16") for u in (plain, told)]
+    assert grown[0] < grown[1] < 1.2 * grown[0]
+    calls = nfe(told.config.distill.teacher_steps, "heun", guidance=4.0)
+    samples = told.denoiser_call * calls * told.pairs
+    assert told.training("distill") > plain.training("distill") + samples
+    assert told.inversion() == 2 * plain.inversion()

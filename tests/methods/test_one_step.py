@@ -76,13 +76,14 @@ def colour_error(method: OneStep) -> float:
     [
         ("conv", "non_saturating", 40, 1 / 3),
         ("encoder", "hinge", 40, 1 / 3),
+        pytest.param("tokens", "hinge", 25, 0.6, marks=pytest.mark.slow),
         pytest.param("projected", "hinge", 25, 0.6, marks=pytest.mark.slow),
     ],
 )
 def test_the_adversarial_loss_alone_trains_the_generator(
     kind: str, loss: str, steps: int, fraction: float
 ) -> None:
-    slow = {"prior_batch": 4, "discriminator.lr": 2e-3} if kind == "projected" else {}
+    slow = {"prior_batch": 4, "discriminator.lr": 2e-3} if kind in ("projected", "tokens") else {}
     method = coloured(**{"discriminator.kind": kind, "loss.adversarial": loss}, **slow)
     before = colour_error(method)
     for i in range(steps):

@@ -156,6 +156,28 @@ def steps(
     run_shared("steps", parameters(ctx), sigma, out)
 
 
+def captions(
+    ctx: typer.Context,
+    n: An[int, option("N", "The first images.", min=1)] = 100,
+    split: An[str, option("NAME", "train or test.")] = "test",
+    length: An[str, option("NAME", "short or long.")] = "short",
+    out: An[Path | None, option("FILE", "New text file; otherwise shown.")] = None,
+) -> None:
+    """Write captions of the embedded set's images."""
+    run("align", parameters(ctx), split, n, length, out, function="write")
+
+
+def align(
+    images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz, in the captions' order.")],
+    captions: An[Path, option("FILE", "Captions of the embedded set's grammar, a line an image.")],
+    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
+) -> None:
+    """Count the pictures that show what their captions say."""
+    from pagoda.pipeline.stages.score import Source
+
+    run("align", Source(images, None, None, None, False), captions, out)
+
+
 def guidance(
     ctx: typer.Context,
     out: An[Path, option("FILE", "JSON file to write.")],

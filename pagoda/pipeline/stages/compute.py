@@ -204,7 +204,7 @@ class Untrained:
         images = ImageBatches(stores=stores, labels=labels, device=self.device)
         return Given(
             network, images, self.device, self.config.seed, self.config.diffusion, pairs,
-            self.denoiser, teacher_pairs,
+            self.denoiser, teacher_pairs if kind == "distill" else None,
         )  # fmt: skip
 
     def training(self, stage: str) -> float:
