@@ -62,6 +62,14 @@ KINDS: dict[str, dict[str, FileSpec]] = {
            {"images.npy": _PIXELS, "labels.npy": _LABELS, "names.txt": _NAMES}.items()},
         CARD_FILE: FileSpec("class names, recipe, source and its fingerprint"),
     },
+    "codes": {
+        "train_images.npy": FileSpec(
+            "normalised codes of each training image and of its mirror image, N2CHW", 5,
+            ("float32", "float16")),
+        "train_labels.npy": _LABELS,
+        "autoencoder.safetensors": FileSpec("weights of the autoencoder"),
+        CARD_FILE: FileSpec("classes and recipe of the images, the autoencoder's card"),
+    },
     "reference": {
         "mean.npy": FileSpec("mean of features", 1, ("float64",)),
         "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
@@ -77,7 +85,9 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "labels.npy": _LABELS,
         CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
-    **dict.fromkeys(("features", "teacher", "generator", "super_resolution"), _MODEL),
+    **dict.fromkeys(
+        ("features", "autoencoder", "teacher", "generator", "super_resolution"), _MODEL
+    ),
     "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
     "evaluation": {
         "results.json": FileSpec("one row a value, with its protocol"),
@@ -127,11 +137,11 @@ class Artifact:
             raise _damaged(self.path / CARD_FILE, "no names in it")
         return card
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Read the safetensors weights, on the CPU."""
+    def weights(self, name: str = MODEL_FILE) -> dict[str, torch.Tensor]:
+        """Read the safetensors weights, on the CPU; ``name``: of another file than the model's."""
         from pagoda.tensors import read_tensors
 
-        return read_tensors(self.path / MODEL_FILE)
+        return read_tensors(self.path / name)
 
     def network(self, load: Callable[[dict[str, torch.Tensor], dict[str, Any]], _M]) -> _M:
         """The network of a model, which ``load`` makes from its weights and its card.

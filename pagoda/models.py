@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pagoda import hub
 from pagoda.artifacts import KINDS as ARTIFACTS
@@ -28,9 +27,12 @@ from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
 from pagoda.errors import PagodaError
+from pagoda.evaluation import samplers
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
 from pagoda.networks import denoiser, generator
+from pagoda.networks.autoencoder import Decoded, autoencoder_beside
 from pagoda.provenance import PAPER_INVERSION, class_names, inversion
+from pagoda.weight_files import NoRandomValues
 
 Array = Tensor | np.ndarray
 Classes = int | str | Iterable[int | str] | None
@@ -81,7 +83,9 @@ class Model(ABC):
         batch: images a call of :meth:`sample` and ``invert``, :data:`CALL`.
         card: architecture and training facts.
         num_classes: number of classes.
-        base_res: side of the latents.
+        base_res: side of the teacher's images.
+        latent_shape: of a latent; of a model of codes smaller than its images.
+        autoencoder: whose codes it models, if it does.
         resolution: side of the images.
     """
 
@@ -91,8 +95,9 @@ class Model(ABC):
         self.network: Any = network.eval().requires_grad_(False)
         self.batch = images_a_call(device)
         self.card = artifact.card()
-        unet = self.card["unet"]
-        self.num_classes, self.base_res = int(unet["num_classes"]), int(unet["resolution"])
+        self.num_classes = int(self.card["unet"]["num_classes"])
+        self.base_res, self.latent_shape = samplers.base_of(self.card)
+        self.autoencoder = autoencoder_beside(artifact, device)
         self.resolution = self.base_res << len(self.card.get("levels", []))
         self._names = class_names(artifact)
 
@@ -123,14 +128,14 @@ class Model(ABC):
         return [int(y) for y in found]
 
     def latents(self, seeds: int | Iterable[int], truncation: float | None = None) -> Tensor:
-        """Latents (n, 3, b, b) ~ N(0, I) of seeds, on the device.
+        """Latents (n, c, b, b) ~ N(0, I) of seeds, on the device.
 
         Args:
             seeds: whole numbers from 0.
             truncation: most that the norm of a latent may be, as a multiple of sqrt(d).
         """
         indices = np.array(_whole(seeds), np.int64)
-        z = standard_normal(0, indices, (3, self.base_res, self.base_res))
+        z = standard_normal(0, indices, self.latent_shape)
         z = z if truncation is None else truncated(z, truncation)
         return torch.from_numpy(z).to(self.device)
 
@@ -156,10 +161,10 @@ class Model(ABC):
     def _latents(self, latents: Array) -> Tensor:
         """Latents as the network takes them."""
         z = _tensor(latents).to(self.device, torch.float32)
-        if z.ndim != 4 or tuple(z.shape[1:]) != (3, self.base_res, self.base_res):
+        if z.ndim != 4 or tuple(z.shape[1:]) != self.latent_shape:
             raise PagodaError(
                 f"latents are of shape {tuple(z.shape)}; {self.artifact.path} takes "
-                f"(n, 3, {self.base_res}, {self.base_res})"
+                f"(n, {', '.join(map(str, self.latent_shape))})"
             )
         return z.contiguous(memory_format=torch.channels_last)
 
@@ -181,12 +186,14 @@ class Generator(Model):
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__(artifact, _opened(artifact, generator.load_generator), device)
+        if self.autoencoder is not None:
+            self.network = Decoded(self.network, self.autoencoder).eval()
 
     def __call__(
         self, latents: Array, labels: int | Sequence[int] | Array,
         fine: int | Sequence[int] | Array | None = None, above: int = 0,
     ) -> Tensor:  # fmt: skip
-        """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
+        """Latents (n, c, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
 
         Images are nominally in [-1, 1], not clamped. Gradients flow to the latents. With ``fine``,
         blocks above the resolution ``above`` see these classes instead.
@@ -222,7 +229,8 @@ class Generator(Model):
 
     def sampler(self, draws: Draws) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
-        return one_step(self.artifact, draws, network=lambda: self.network)
+        codes = getattr(self.network, "generator", self.network)  # the sampler decodes
+        return one_step(self.artifact, draws, network=lambda: codes)
 
 
 class Teacher(Model):
@@ -242,7 +250,7 @@ class Teacher(Model):
         self, latents: Array, labels: int | Sequence[int] | Array, *, steps: int | None = None,
         guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Latents (n, 3, b, b), standard normal, and class numbers -> images (n, 3, b, b), float.
+        """Latents (n, c, h, w), standard normal, and class numbers -> images (n, 3, b, b), float.
 
         Args:
             latents: standard normal, not times sigma_max.
@@ -257,7 +265,8 @@ class Teacher(Model):
         z = self._latents(latents)
         self._check_guidance(guidance)
         solve = heun(self.network, self.schedule, steps or self.inversion["steps"], guidance)
-        return solve(z, self._labels(labels, len(z)), np.empty(0))
+        made = solve(z, self._labels(labels, len(z)), np.empty(0))
+        return made if self.autoencoder is None else self.autoencoder.decode(made)
 
     def sample(
         self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
@@ -280,7 +289,7 @@ class Teacher(Model):
         self, images: Array, labels: int | Sequence[int] | Array, *,
         keys: Sequence[int] | None = None, run_seed: int = 0, **settings: Any,
     ) -> Tensor:  # fmt: skip
-        """Images -> their latents (n, 3, b, b), in the units of :meth:`latents`.
+        """Images -> their latents (n, c, h, w), in the units of :meth:`latents`.
 
         The probability-flow ODE upwards (section 3.1). The latents are those that generators of
         the same run were distilled from: ``generator(teacher.invert(x, y), y)`` is nearly ``x``.
@@ -303,6 +312,8 @@ class Teacher(Model):
         self._check_guidance(how["guidance"])
         x, sigma = self._images(images), self.schedule
         y = self._labels(labels, len(x))
+        if self.autoencoder is not None:
+            x = _in_calls(self.autoencoder.encode, self.batch, x)
         start = how["noise"] or sigma["sigma_min"]
         if how["noise"]:
             of = np.arange(len(x)) if keys is None else np.asarray(keys)
@@ -336,24 +347,8 @@ class Teacher(Model):
             )
 
 
-class _NoRandomValues(TorchFunctionMode):
-    """Layers are made without the random values that those of a file replace at once.
-
-    Drawing them takes seconds for a large network, and on the meta device, where shapes are
-    compared first, it imports torch's compiler, which takes more than a second.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
 def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
-    with _NoRandomValues():
+    with NoRandomValues():
         return artifact.network(load)
 
 

@@ -49,7 +49,7 @@ class Discriminator(nn.Module, ABC):
 def build_discriminator(
     kind: str, resolution: int, classes: int, *, channels: int, max_channels: int,
     backbones: list[str], weights: str, input_side: int, sigma: float, seed: int,
-    teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None,
+    teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None, image_channels: int = 3,
 ) -> Discriminator:  # fmt: skip
     """The discriminator of a kind, ``conv``, ``projected`` or ``encoder``.
 
@@ -60,9 +60,12 @@ def build_discriminator(
         max_channels: largest width, of the convolutional one or of a head on the encoder.
         backbones, weights, input_side, seed, class_embedding: of :class:`ProjectedDiscriminator`.
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
+        image_channels: of the images.
     """
     makers: dict[str, Callable[[], Discriminator]] = {
-        "conv": lambda: ConvDiscriminator(resolution, channels, max_channels, classes),
+        "conv": lambda: ConvDiscriminator(
+            resolution, channels, max_channels, classes, image_channels
+        ),
         "projected": lambda: ProjectedDiscriminator(
             backbones, weights, classes, seed, input_side, class_embedding
         ),
@@ -94,10 +97,13 @@ class ConvDiscriminator(Discriminator):
     Weights start with He's variance for a leaky slope of 0.2.
     """
 
-    def __init__(self, resolution: int, channels: int, max_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, resolution: int, channels: int, max_channels: int, num_classes: int,
+        image_channels: int = 3,
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [min(channels << i, max_channels) for i in range(int(math.log2(resolution)) - 1)]
-        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         pairs = itertools.pairwise(widths)
         self.downs = nn.ModuleList([_Down(a, b) for a, b in pairs])
         last = widths[-1]

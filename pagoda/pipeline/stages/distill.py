@@ -26,7 +26,7 @@ def run(config: Config) -> None:
     An imported one needs neither teacher nor latents.
     """
     section, res = config.distill, config.base_res
-    data = open_made(config, f"data/{res}")
+    data = open_made(config, config.modelled(res))
     if section.imported != NO_WEIGHTS:
         folder, card = Path(section.imported), {"trainable": 0}
         take_network(config, "distill", folder, load_generator, f"gen/{res}", card, data)
@@ -56,13 +56,14 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
     teacher = guided(denoiser.to(device), config.invert.guidance)
     grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
-    images = np.empty(pairs.latents.shape, np.uint8)
+    images = np.empty(pairs.latents.shape, np.float32 if config.latent else np.uint8)
     with track(n, "teacher samples") as bar:
         for i in range(0, n, config.invert.batch):
             rows = slice(i, i + config.invert.batch)
             x = torch.from_numpy(z[rows]).to(device) * noise.sigma_max
             labels = torch.from_numpy(np.array(pairs.labels[rows])).to(device)
-            images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
+            made = sample(teacher, x, grid, labels)
+            images[rows] = (made if config.latent else to_uint8(made)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(
         latents=z, indices=np.arange(n), flips=np.zeros(n, np.uint8), images=images,

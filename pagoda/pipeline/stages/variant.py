@@ -9,6 +9,7 @@ from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.pipeline.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.pipeline.stages.decoder import behind
 from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.study_spec import Study, Variant, variant_config
@@ -56,14 +57,15 @@ def pair_randomly(config: Config) -> None:
     """
     if not distributed.is_main_process():
         return
-    section, data = config.invert, open_made(config, f"data/{config.base_res}")
+    section, data = config.invert, open_made(config, config.modelled(config.base_res))
     labels = data.array("train_labels")
     count = min(section.images or len(labels), len(labels))
     indices = np.arange(count)
-    shape = (count, 3, config.base_res, config.base_res)
+    side = config.base_res // config.factor
+    shape = (count, config.image_channels, side, side)
     card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
             "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
-            "recipe": data.card()["recipe"]}  # fmt: skip
+            "recipe": data.card()["recipe"], **behind(data).card}  # fmt: skip
     where, of = locate(config, "latents"), identity(config, "latents")
     with artifacts.create(where, "latents", config=of, inputs={"data": data}) as out:
         latents = create_shards(out, "latents", "float32", shape, section.shard)

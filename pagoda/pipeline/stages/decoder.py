@@ -1,0 +1,53 @@
+"""The autoencoder that lies beside codes and every model of them, and what belongs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from pagoda.artifacts import Artifact
+from pagoda.errors import PagodaError
+from pagoda.networks.autoencoder import BESIDE
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What codes and their models keep beside their own: nothing, of images.
+
+    Attributes:
+        card: ``autoencoder``: its card, with its fingerprint.
+        weights: its tensors, by the stem of their file.
+    """
+
+    card: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def behind(images: Artifact) -> Behind:
+    """The autoencoder that codes are of; nothing of images."""
+    card = images.card().get(BESIDE)
+    if card is None:
+        return Behind()
+    return Behind({BESIDE: card}, {BESIDE: images.weights(f"{BESIDE}.safetensors")})
+
+
+def fingerprint(artifact: Artifact) -> str | None:
+    """Of the autoencoder whose codes an artifact is made of; None: it is made of images."""
+    return (artifact.card().get(BESIDE) or {}).get("fingerprint")
+
+
+def check_codes(images: Artifact, made: Artifact) -> None:
+    """Latents, a teacher or a generator are of these codes, or of these images.
+
+    Raises:
+        PagodaError: they are of another autoencoder's; both fingerprints are named.
+    """
+    own, other = fingerprint(images), fingerprint(made)
+    if own != other:
+        words = [f"codes of the autoencoder {f[:12]}" if f else "images" for f in (own, other)]
+        raise PagodaError(
+            f"{images.path} holds {words[0]}, {made.path} was made from {words[1]}; 'dvc repro' "
+            "makes it again from the experiment's"
+        )
