@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -293,9 +293,12 @@ def training_compute(
     """
     untrained, above = Untrained(config, classes, images), config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
-    stages = {"grow": grown, "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
-              "score_teacher": [], "pair_randomly": []}  # fmt: skip
-    flops = {"invert": untrained.inversion,
-             "encode": lambda: sum(map(untrained.encoded, config.resolutions))}  # fmt: skip
+    codes = [f"encode-{r}" for r in config.resolutions]
+    stages = {"encode": codes, "grow": grown, "grow_each": grown,
+              "cascade": [f"cascade-{r}" for r in above], "score_teacher": [], "pair_randomly": []}  # fmt: skip
+    flops = {"invert": untrained.inversion, **{
+        stage: partial(untrained.encoded, r)
+        for stage, r in zip(codes, config.resolutions, strict=True)
+    }}  # fmt: skip
     return {stage: flops[stage]() if stage in flops else untrained.training(stage)
             for step in steps for stage in stages.get(step, [step])}  # fmt: skip

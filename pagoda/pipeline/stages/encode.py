@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track
 from pagoda.tensors import save_tensors
+from pagoda.training.history import History
 
 _TESTED = 512  # images that codes are decoded of
 
@@ -44,6 +46,7 @@ def run(config: Config, resolution: int) -> None:
     side = resolution // network.factor
     shape = len(images), 2, network.channels, side, side
     inputs = {**data, "autoencoder": autoencoder}
+    begun = time.monotonic()
     sums = np.zeros((2, network.channels))
     with artifacts.create(out, "codes", config=identity(config, f"codes/{resolution}"),
                           inputs=inputs) as folder:  # fmt: skip
@@ -70,6 +73,8 @@ def run(config: Config, resolution: int) -> None:
         }  # fmt: skip
         save_tensors(folder / f"{BESIDE}.safetensors", autoencoder.weights())
         artifacts.write_json(folder / CARD_FILE, card)
+    with History(Paths(config).history(f"encode-{resolution}")) as history:
+        history.write(images=2 * len(images), step=0, seconds=time.monotonic() - begun)
 
 
 def _codes(

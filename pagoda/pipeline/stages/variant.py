@@ -8,7 +8,16 @@ from pagoda import artifacts, distributed
 from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
-from pagoda.pipeline.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.pipeline.stages import (
+    autoencoder,
+    distill,
+    encode,
+    grow,
+    invert,
+    measure,
+    super_resolution,
+    teacher,
+)
 from pagoda.pipeline.stages.decoder import behind
 from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.models import without
@@ -83,7 +92,15 @@ def _nothing(config: Config) -> None:
     """A step that trains nothing; what it names is measured."""
 
 
+def _encode(config: VariantConfig) -> None:
+    """Codes of every resolution."""
+    for resolution in config.resolutions:
+        encode.run(config, resolution)
+
+
 _STEPS = {
+    "autoencoder": autoencoder.run,
+    "encode": _encode,
     "teacher": teacher.run,
     "score_teacher": _nothing,
     "invert": invert.run,
