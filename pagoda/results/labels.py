@@ -115,17 +115,8 @@ TOTALS = {"stage_flops": "total_flops", "stage_seconds": "total_seconds"}
 """Sums over stages, by the metric of one stage."""
 
 ALL_STAGES = "all stages"
-_ITEMS = (
-    "autoencoder",
-    "encode",
-    "teacher",
-    "invert",
-    "distill",
-    "grow",
-    "cascade",
-    ALL_STAGES,
-    "trunk",
-)
+_ITEMS = ("autoencoder", "encode", "teacher", "invert", "distill", "grow", "cascade", ALL_STAGES,
+          "trunk")  # fmt: skip
 
 
 @cache

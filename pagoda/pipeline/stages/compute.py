@@ -295,7 +295,8 @@ def training_compute(
     grown = [f"grow-{r}" for r in above]
     codes = [f"encode-{r}" for r in config.resolutions]
     stages = {"encode": codes, "grow": grown, "grow_each": grown,
-              "cascade": [f"cascade-{r}" for r in above], "score_teacher": [], "pair_randomly": []}  # fmt: skip
+              "cascade": [f"cascade-{r}" for r in above],
+              "score_teacher": [], "pair_randomly": []}  # fmt: skip
     flops = {"invert": untrained.inversion, **{
         stage: partial(untrained.encoded, r)
         for stage, r in zip(codes, config.resolutions, strict=True)

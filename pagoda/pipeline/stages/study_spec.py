@@ -31,12 +31,8 @@ from pagoda.config import (
 from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
-_TRAINED = (
-    "autoencoder",
-    "teacher",
-    "distill",
-    "grow",
-)  # sections whose images a study's size scales
+_TRAINED = ("autoencoder", "teacher", "distill", "grow")
+"""Sections whose images a study's size scales."""
 _SIZES = ("usual", "costly")  # of params.yaml
 
 
