@@ -15,7 +15,6 @@ from pagoda.artifacts import MANIFEST, Artifact
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.config.paths import Paths
 from pagoda.config.revision import package_revision
-from pagoda.data.pixels import to_float
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.methods.autoencoder import Autoencoder as Training
@@ -27,6 +26,7 @@ from pagoda.networks.autoencoder import (
     conv_autoencoder,
     load_autoencoder,
 )
+from pagoda.pipeline.stages.decoder import CALL, encoded
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.train import check_device, image_batches, train_stage
@@ -34,9 +34,6 @@ from pagoda.training.history import History
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
 from pagoda.weights.autoencoders import read_diffusers
-
-CALL = 64
-"""Images a call of the encoder; always so many, so that an image's codes have the same bits."""
 
 _MOMENTS = 2048  # images of each resolution that mean and deviation are taken over
 
@@ -102,19 +99,6 @@ def statistics(
             "with a lower autoencoder.optim.lr, or with fewer autoencoder.latent_channels"
         )
     return {"mean": mean.tolist(), "std": std.tolist()}
-
-
-@torch.inference_mode()
-def encoded(network: Autoencoder, pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Codes, on the CPU, of at most :data:`CALL` images (n, 3, r, r) uint8.
-
-    The network is always called with :data:`CALL` images: an image's codes have the same bits
-    whatever is encoded beside it.
-    """
-    padded = np.resize(np.arange(len(pixels)), CALL)
-    x = to_float(torch.from_numpy(pixels[padded]).to(device))
-    x = x.contiguous(memory_format=torch.channels_last)
-    return network.encode(x)[: len(pixels)].float().cpu()
 
 
 def _take(config: Config, data: dict[str, Artifact], tested: Any) -> None:

@@ -1,15 +1,21 @@
-"""The autoencoder that lies beside codes and every model of them, and what belongs together."""
+"""Codes of images, the autoencoder beside them and their models, and what belongs together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pagoda.artifacts import Artifact
+from pagoda.data.pixels import to_float
 from pagoda.errors import PagodaError
-from pagoda.networks.autoencoder import BESIDE
+from pagoda.networks.autoencoder import BESIDE, Autoencoder
+
+CALL = 64
+"""Images a call of the encoder; always so many, so that an image's codes have the same bits."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,16 @@ def check_codes(images: Artifact, made: Artifact) -> None:
             f"{images.path} holds {words[0]}, {made.path} was made from {words[1]}; 'dvc repro' "
             "makes it again from the experiment's"
         )
+
+
+@torch.inference_mode()
+def encoded(network: Autoencoder, pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Codes, on the CPU, of at most :data:`CALL` images (n, 3, r, r) uint8.
+
+    The network is always called with :data:`CALL` images: an image's codes have the same bits
+    whatever is encoded beside it.
+    """
+    padded = np.resize(np.arange(len(pixels)), CALL)
+    x = to_float(torch.from_numpy(pixels[padded]).to(device))
+    x = x.contiguous(memory_format=torch.channels_last)
+    return network.encode(x)[: len(pixels)].float().cpu()

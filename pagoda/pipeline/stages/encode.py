@@ -17,7 +17,7 @@ from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import create_shards
 from pagoda.data.store import SHARD_BYTES, Images, open_images
 from pagoda.networks.autoencoder import BESIDE, Autoencoder, load_autoencoder
-from pagoda.pipeline.stages.autoencoder import CALL, encoded
+from pagoda.pipeline.stages.decoder import CALL, encoded
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track

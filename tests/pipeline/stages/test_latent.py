@@ -31,8 +31,8 @@ from pagoda.pipeline.stages import (
     reference,
     teacher,
 )
-from pagoda.pipeline.stages.autoencoder import CALL, encoded
 from pagoda.pipeline.stages.compute import META, Untrained
+from pagoda.pipeline.stages.decoder import CALL, encoded
 from tests.tiny import tiny_tree
 
 LATENT: dict[str, Any] = {
