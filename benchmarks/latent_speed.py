@@ -19,6 +19,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def parts(
     yield PIXELS, GROWTH, growth
     yield EQUAL, BASE, lambda: codes(z[CODES], labels)
     for name, decode in decoders(channels, device).items():
-        yield name, DECODER, lambda decode=decode: decode(z[CODES])
+        yield name, DECODER, partial(decode, z[CODES])
 
 
 def counted(size: int, channels: int) -> dict[tuple[str, str], float]:

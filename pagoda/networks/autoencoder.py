@@ -307,6 +307,8 @@ class PatchDiscriminator(nn.Sequential):
 class Decoded(nn.Module):
     """A generator of codes with the decoder behind it: latents and classes in, images out."""
 
+    autoencoder: Autoencoder
+
     def __init__(self, generator: nn.Module, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.generator, self.autoencoder = generator, autoencoder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -47,7 +49,7 @@ def test_l1_alone_is_the_mean_absolute_difference_over_resolutions() -> None:
 def test_the_divergence_is_that_of_diagonal_normals() -> None:
     """Against torch.distributions, for the batch of one step."""
     method = make("autoencoder, kl", feature_weight=0.0, adversarial_weight=0.0)
-    network = method.players["autoencoder"].network
+    network: Any = method.players["autoencoder"].network
     torch.manual_seed(0)
     x = GlobalDraw(CPU).images(method.images, BATCH)[0]  # type: ignore[attr-defined]
     with torch.no_grad():

@@ -297,7 +297,7 @@ def training_compute(
     stages = {"encode": codes, "grow": grown, "grow_each": grown,
               "cascade": [f"cascade-{r}" for r in above],
               "score_teacher": [], "pair_randomly": []}  # fmt: skip
-    flops = {"invert": untrained.inversion, **{
+    flops: dict[str, Callable[[], float]] = {"invert": untrained.inversion, **{
         stage: partial(untrained.encoded, r)
         for stage, r in zip(codes, config.resolutions, strict=True)
     }}  # fmt: skip

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pagoda.config import VariantConfig
 from pagoda.diffusion.solver import nfe
@@ -41,15 +41,14 @@ def sampling_costs(
     for resolution in config.resolutions:
         generator = untrained.generator(resolution).eval()
         name = "student" if resolution == config.base_res else "grown"
-        network: nn.Module = generator
-        if config.latent:
-            network = Decoded(generator, untrained.autoencoder().eval())
+        autoencoder = untrained.autoencoder().eval()
+        network = Decoded(generator, autoencoder) if config.latent else generator
         values = _call(config, network, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
         if parts and config.latent:
             n, side = config.evaluate.batch, resolution // config.factor
             codes = torch.randn(n, config.image_channels, side, side, device=device)
-            parts |= _part("decoder", network.autoencoder.decode, [codes], n)
+            parts |= _part("decoder", autoencoder.decode, [codes], n)
         found.append((name, resolution, 1, values | parts))
     return found
 
