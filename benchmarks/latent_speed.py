@@ -9,7 +9,7 @@ Diffusion's (AutoencoderKL). Parts take turns, eager, in float32, warm; times ar
 95 % interval of the median. Beside each stand the operations of an image, counted on shapes alone,
 and those of the published sizes: the generator of the profile ``imagenet`` at 512, and LCM's one
 step (the U-Net and decoder of Stable Diffusion 1.5). Weights are random; no time depends on them.
-FOLDER (``reports/latent_speed``) gets ``latent_speed.md``, ``.csv``, ``.png`` and ``.json``, from
+FOLDER (``reports/speed/codes``) gets ``latent_speed.md``, ``.csv``, ``.png`` and ``.json``, from
 which the same command goes on where it stopped.
 """
 
@@ -304,7 +304,7 @@ def arguments() -> argparse.Namespace:
                              "one image, or as many pixels of a batch; counted always")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="of torch; all cores")
-    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "latent_speed")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "speed" / "codes")
     return parser.parse_args()
 
 

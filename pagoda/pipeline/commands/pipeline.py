@@ -37,7 +37,7 @@ def features(ctx: typer.Context) -> None:
 
 
 def autoencoder(ctx: typer.Context) -> None:
-    """Train the autoencoder whose codes are modelled where data.space is latent."""
+    """Train the autoencoder of data.space: latent."""
     config = parameters(ctx)
     _check_latent(config)
     run_shared("autoencoder", config)
@@ -47,7 +47,7 @@ def encode(
     ctx: typer.Context,
     resolution: An[int, option("PIXELS", "One of the experiment's.")],
 ) -> None:
-    """Encode the training images of one resolution where data.space is latent."""
+    """Encode training images for data.space: latent."""
     config = parameters(ctx)
     _check_latent(config)
     run_first("encode", config, known(config, resolution))
