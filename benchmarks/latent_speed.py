@@ -239,32 +239,43 @@ def write(results: Results, given: argparse.Namespace, folder: Path) -> str:
 
 
 def draw(results: Results, given: argparse.Namespace, path: Path) -> None:
-    """Stacked bars: milliseconds an image, a panel a batch, a group of bars a size."""
+    """Stacked bars, a panel a batch: each part's time over that of one step in pixels, grown.
+
+    A bar that is longer than the axis ends there, with its length in figures.
+    """
     from pagoda.results import style
 
-    ways = (PIXELS, EQUAL, TAESD, KL)
+    ways = {PIXELS: "", EQUAL: "", TAESD: "///", KL: "xxx"}
     colours = {BASE: style.BLACK, GROWTH: style.BLUE, DECODER: style.VERMILION}
+    longest = 2.6
     with style.applied():
-        figure, axes = style.panels(len(given.batches), len(given.batches), (3.2, 2.8))
-        for axis, batch in zip(axes, given.batches, strict=True):
+        figure, axes = style.panels(len(given.batches) + 1, len(given.batches) + 1, (3.0, 2.8))
+        for axis, batch in zip(axes, given.batches, strict=False):
             for i, size in enumerate(given.sizes):
                 shown = bars(results, size, batch)
+                unit = sum(statistics.median(r["wall_s"]) for r in shown[PIXELS].values())
                 for k, way in enumerate(w for w in ways if w in shown):
-                    bottom = 0.0
+                    bottom, x = 0.0, i + 0.2 * k - 0.3
                     for part, row in shown[way].items():
-                        height = 1e3 * statistics.median(row["wall_s"]) / batch
-                        axis.bar(i + 0.2 * k - 0.3, height, 0.18, bottom, color=colours[part],
-                                 hatch="./x\\"[k] * 2 if part == DECODER else "",
-                                 edgecolor="white", linewidth=0.3)  # fmt: skip
+                        height = statistics.median(row["wall_s"]) / unit
+                        axis.bar(x, height, 0.18, bottom, color=colours[part], edgecolor="white",
+                                 hatch=ways[way] if part == DECODER else "",
+                                 linewidth=0.3)  # fmt: skip
                         bottom += height
-            axis.set_yscale("log")
+                    if bottom > longest:
+                        axis.text(x, longest, f"{bottom:.0f}", ha="center", va="bottom", size=6)
+            axis.set_ylim(0, longest)
             axis.set_xticks(range(len(given.sizes)), [str(s) for s in given.sizes])
             axis.set_xlabel("pixels a side")
-            axis.set_title(f"batch {batch}")
-        axes[0].set_ylabel("ms an image")
-        for part, colour in colours.items():
-            axes[0].bar([0], [0], color=colour, label=part)
-        axes[0].legend()
+            axis.set_title(f"batch {batch}", pad=12)
+        axes[0].set_ylabel("time over pixels, grown")
+        marks = [(BASE, colours[BASE], ""), (GROWTH, colours[GROWTH], ""),
+                 *((f"{DECODER}: {text}", colours[DECODER], ways[way]) for way, text in (
+                     (EQUAL, "as wide"), (TAESD, "TAESD"), (KL, "Stable Diffusion")))]  # fmt: skip
+        for text, colour, hatch in marks:
+            axes[-1].bar([0], [0], color=colour, hatch=hatch, edgecolor="white", label=text)
+        axes[-1].axis("off")
+        axes[-1].legend(loc="center left", bbox_to_anchor=(-0.2, 0.5))
         style.save(figure, path)
 
 
