@@ -1,8 +1,8 @@
 """Every file that passes between stages: its name, shape, dtype, units and checksum.
 
-An artifact is a folder with the files of its kind (:data:`KINDS`) and a ``manifest.json``: their
-SHA-256 sums, the configuration they belong to and the fingerprints of what they were made from.
-Folders appear whole or not at all, and take the place of an artifact of their own kind only
+An artifact is a folder with the files of its kind (:data:`~pagoda.kinds.KINDS`) and a
+``manifest.json``: their SHA-256 sums, the configuration they belong to and the fingerprints of
+what they were made from. Folders appear whole or not at all, and take the place of an artifact of their own kind only
 (:mod:`pagoda.outputs`). Nothing that varies between equal runs is stored: equal runs, equal bytes.
 
 A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
@@ -28,64 +28,15 @@ import numpy as np
 
 from pagoda import outputs
 from pagoda.errors import PagodaError
+from pagoda.kinds import CARD_FILE, KINDS, MODEL_FILE
 
 if TYPE_CHECKING:
     import torch
 
 _M = TypeVar("_M")
-MANIFEST, MODEL_FILE, CARD_FILE = "manifest.json", "model.safetensors", "card.json"
+MANIFEST = "manifest.json"
 FORMAT = 1  # of manifests and of the files of each kind; manifests without one are of format 1
 _LARGE = 1 << 26  # bytes from which a checksum, once compared, is trusted while nothing changes
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """What one file of an artifact holds; ``ndim`` and ``dtypes`` are those of ``.npy``."""
-
-    units: str
-    ndim: int = 0
-    dtypes: tuple[str, ...] = ()
-
-
-_BYTES = ("uint8",)
-_LABELS = FileSpec("class index", 1, ("int64",))
-_PIXELS = FileSpec("pixels 0..255, NCHW, RGB", 4, _BYTES)
-_NAMES = FileSpec("name of each image in its source, a line each, escaped")
-_MODEL = {
-    MODEL_FILE: FileSpec("weights of the exponential moving average"),
-    CARD_FILE: FileSpec("architecture and training facts"),
-}
-
-KINDS: dict[str, dict[str, FileSpec]] = {
-    "images": {
-        **{f"{split}_{name}": spec for split in ("train", "test") for name, spec in
-           {"images.npy": _PIXELS, "labels.npy": _LABELS, "names.txt": _NAMES}.items()},
-        CARD_FILE: FileSpec("class names, recipe, source and its fingerprint"),
-    },
-    "reference": {
-        "mean.npy": FileSpec("mean of features", 1, ("float64",)),
-        "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
-        "manifold.npy": FileSpec("features of real images for precision and recall", 2,
-                                 ("float32", "float64")),
-        CARD_FILE: FileSpec("split, n, extractor and data fingerprints"),
-    },
-    "latents": {
-        "latents.npy": FileSpec("latents in the units of card.json, NCHW", 4,
-                                ("float32", "float16")),
-        "indices.npy": FileSpec("row of train_images", 1, ("int64",)),
-        "flips.npy": FileSpec("1 where the image was mirrored first", 1, _BYTES),
-        "labels.npy": _LABELS,
-        CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
-    },
-    **dict.fromkeys(("features", "teacher", "generator", "super_resolution"), _MODEL),
-    "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
-    "evaluation": {
-        "results.json": FileSpec("one row a value, with its protocol"),
-        "samples.npy": FileSpec("sample grid (generators, classes, columns, C, H, W)", 6, _BYTES),
-        "neighbours.npy": FileSpec("nearest training images of one sample grid", 6, _BYTES),
-    },
-}  # fmt: skip
-"""The files of each kind of artifact."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +78,11 @@ class Artifact:
             raise _damaged(self.path / CARD_FILE, "no names in it")
         return card
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Read the safetensors weights, on the CPU."""
+    def weights(self, name: str = MODEL_FILE) -> dict[str, torch.Tensor]:
+        """Read the safetensors weights, on the CPU; ``name``: of another file than the model's."""
         from pagoda.tensors import read_tensors
 
-        return read_tensors(self.path / MODEL_FILE)
+        return read_tensors(self.path / name)
 
     def network(self, load: Callable[[dict[str, torch.Tensor], dict[str, Any]], _M]) -> _M:
         """The network of a model, which ``load`` makes from its weights and its card.
@@ -162,7 +113,7 @@ def create(
 
     Args:
         path: where it goes; an older artifact of the same kind there is replaced.
-        kind: a key of :data:`KINDS`; all its files must have been written.
+        kind: a key of :data:`~pagoda.kinds.KINDS`; all its files must have been written.
         config: what identifies the configuration, e.g. ``{"name": ..., "resolution": ...}``.
         inputs: artifacts this one was made from; their fingerprints are recorded.
         revision: of the code, for networks; no part of the fingerprint.

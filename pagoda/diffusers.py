@@ -135,7 +135,7 @@ class PagodaPipeline(DiffusionPipeline):  # type: ignore[misc]
         if latents is None and generator is None:
             pixels = _of_seeds(model, labels, seeds, truncation)
         else:
-            shape = len(labels), 3, model.base_res, model.base_res
+            shape = len(labels), *model.latent_shape
             z = randn_tensor(shape, generator, model.device) if latents is None else latents
             y = torch.tensor(_as_many(labels, len(z)))
             calls = zip(z.split(model.batch), y.split(model.batch), strict=True)

@@ -20,16 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import hub
-from pagoda.artifacts import KINDS as ARTIFACTS
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
 from pagoda.calls import in_calls, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
 from pagoda.errors import PagodaError
+from pagoda.evaluation import samplers
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
+from pagoda.kinds import KINDS as ARTIFACTS
 from pagoda.networks import denoiser, generator
+from pagoda.networks.autoencoder import Decoded, autoencoder_beside
 from pagoda.networks.opened import opened
 from pagoda.provenance import PAPER_INVERSION, class_names, inversion
 
@@ -82,7 +84,9 @@ class Model(ABC):
         batch: images a call of :meth:`sample` and ``invert``, :data:`CALL`.
         card: architecture and training facts.
         num_classes: number of classes.
-        base_res: side of the latents.
+        base_res: side of the teacher's images.
+        latent_shape: of a latent; of a model of codes smaller than its images.
+        autoencoder: whose codes it models, if it does.
         resolution: side of the images.
     """
 
@@ -92,8 +96,9 @@ class Model(ABC):
         self.network: Any = network.eval().requires_grad_(False)
         self.batch = images_a_call(device)
         self.card = artifact.card()
-        unet = self.card["unet"]
-        self.num_classes, self.base_res = int(unet["num_classes"]), int(unet["resolution"])
+        self.num_classes = int(self.card["unet"]["num_classes"])
+        self.base_res, self.latent_shape = samplers.base_of(self.card)
+        self.autoencoder = autoencoder_beside(artifact, device)
         self.resolution = self.base_res << len(self.card.get("levels", []))
         self._names = class_names(artifact)
 
@@ -124,14 +129,14 @@ class Model(ABC):
         return [int(y) for y in found]
 
     def latents(self, seeds: int | Iterable[int], truncation: float | None = None) -> Tensor:
-        """Latents (n, 3, b, b) ~ N(0, I) of seeds, on the device.
+        """Latents (n, c, b, b) ~ N(0, I) of seeds, on the device.
 
         Args:
             seeds: whole numbers from 0.
             truncation: most that the norm of a latent may be, as a multiple of sqrt(d).
         """
         indices = np.array(whole(seeds), np.int64)
-        z = standard_normal(0, indices, (3, self.base_res, self.base_res))
+        z = standard_normal(0, indices, self.latent_shape)
         z = z if truncation is None else truncated(z, truncation)
         return torch.from_numpy(z).to(self.device)
 
@@ -157,10 +162,10 @@ class Model(ABC):
     def _latents(self, latents: Array) -> Tensor:
         """Latents as the network takes them."""
         z = tensor(latents).to(self.device, torch.float32)
-        if z.ndim != 4 or tuple(z.shape[1:]) != (3, self.base_res, self.base_res):
+        if z.ndim != 4 or tuple(z.shape[1:]) != self.latent_shape:
             raise PagodaError(
                 f"latents are of shape {tuple(z.shape)}; {self.artifact.path} takes "
-                f"(n, 3, {self.base_res}, {self.base_res})"
+                f"(n, {', '.join(map(str, self.latent_shape))})"
             )
         return z.contiguous(memory_format=torch.channels_last)
 
@@ -182,12 +187,14 @@ class Generator(Model):
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__(artifact, opened(artifact, generator.load_generator), device)
+        if self.autoencoder is not None:
+            self.network = Decoded(self.network, self.autoencoder).eval()
 
     def __call__(
         self, latents: Array, labels: int | Sequence[int] | Array,
         fine: int | Sequence[int] | Array | None = None, above: int = 0, guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Latents (n, 3, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
+        """Latents (n, c, b, b) and class numbers (n,), or one -> images (n, 3, r, r), float.
 
         Images are nominally in [-1, 1], not clamped. Gradients flow to the latents. With ``fine``,
         blocks above the resolution ``above`` see these classes instead. ``guidance`` is the weight
@@ -229,7 +236,8 @@ class Generator(Model):
 
     def sampler(self, draws: Draws, *, guidance: float = 1.0) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
-        return one_step(self.artifact, draws, network=lambda: self.network, guidance=guidance)
+        codes = getattr(self.network, "generator", self.network)  # the sampler decodes
+        return one_step(self.artifact, draws, network=lambda: codes, guidance=guidance)
 
 
 class Teacher(Model):
@@ -249,7 +257,7 @@ class Teacher(Model):
         self, latents: Array, labels: int | Sequence[int] | Array, *, steps: int | None = None,
         guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Latents (n, 3, b, b), standard normal, and class numbers -> images (n, 3, b, b), float.
+        """Latents (n, c, h, w), standard normal, and class numbers -> images (n, 3, b, b), float.
 
         Args:
             latents: standard normal, not times sigma_max.
@@ -264,7 +272,8 @@ class Teacher(Model):
         z = self._latents(latents)
         check_label_dropout(str(self.artifact.path), self.card, guidance)
         solve = heun(self.network, self.schedule, steps or self.inversion["steps"], guidance)
-        return solve(z, self._labels(labels, len(z)), np.empty(0))
+        made = solve(z, self._labels(labels, len(z)), np.empty(0))
+        return made if self.autoencoder is None else self.autoencoder.decode(made)
 
     def sample(
         self, classes: Classes = None, seeds: int | Iterable[int] = range(8), *,
@@ -289,7 +298,7 @@ class Teacher(Model):
         self, images: Array, labels: int | Sequence[int] | Array, *,
         keys: Sequence[int] | None = None, run_seed: int = 0, **settings: Any,
     ) -> Tensor:  # fmt: skip
-        """Images -> their latents (n, 3, b, b), in the units of :meth:`latents`.
+        """Images -> their latents (n, c, h, w), in the units of :meth:`latents`.
 
         The probability-flow ODE upwards (section 3.1). The latents are those that generators of
         the same run were distilled from: ``generator(teacher.invert(x, y), y)`` is nearly ``x``.
@@ -312,6 +321,8 @@ class Teacher(Model):
         check_label_dropout(str(self.artifact.path), self.card, how["guidance"])
         x, sigma = self._images(images), self.schedule
         y = self._labels(labels, len(x))
+        if self.autoencoder is not None:
+            x = in_calls(self.autoencoder.encode, self.batch, x)
         start = how["noise"] or sigma["sigma_min"]
         if how["noise"]:
             of = np.arange(len(x)) if keys is None else np.asarray(keys)

@@ -24,11 +24,12 @@ PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "
 
 
 def trained_on(artifact: Artifact) -> Artifact | None:
-    """The images that a model of a run was trained on, of which the manifest alone was read.
+    """The images, or codes, that a model of a run was trained on; only the manifest was read.
 
     None where they are not in the run's folder any more, or it belongs to no run.
     """
-    return _input(artifact, "data", "data/*", "images")
+    images = _input(artifact, "data", "data/*", "images")
+    return images or _input(artifact, "data", "codes/*", "codes")
 
 
 def class_names(artifact: Artifact) -> list[str] | None:
@@ -85,6 +86,7 @@ def _measured(artifact: Artifact) -> list[dict[str, Any]]:
     card, kind = artifact.card(), artifact.manifest["kind"]
     name = {"teacher": "teacher"}.get(kind, "grown" if card.get("levels") else "student")
     side = card["unet"]["resolution"] << len(card.get("levels", []))
+    side *= (card.get("autoencoder") or {}).get("factor", 1)
     for evaluation in _of_the_run(artifact, "evaluate/*", "evaluation"):
         if artifact.fingerprint in evaluation.manifest["inputs"].values():
             rows = evaluation.json("results")["rows"]

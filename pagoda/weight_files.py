@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pagoda.artifacts import sha256
 from pagoda.errors import PagodaError
@@ -214,6 +215,22 @@ def fitted(
     module = build(card)
     module.load_state_dict(weights)
     return module.eval()
+
+
+class NoRandomValues(TorchFunctionMode):
+    """Layers are made without the random values that those of a file replace at once.
+
+    Drawing them takes seconds for a large network, and on the meta device, where shapes are
+    compared first, it imports torch's compiler, which takes more than a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def positive(card: Mapping[str, Any], key: str) -> float:

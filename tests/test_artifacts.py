@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from pagoda import artifacts
-from pagoda.artifacts import KINDS, Artifact
+from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
+from pagoda.kinds import KINDS
 
 CONFIG = {"name": "tiny", "base_res": 8}
 

@@ -295,7 +295,10 @@ def test_a_profile_composes_whatever_was_there_and_takes_another_base(
     assert tree == profile_tree(profile, ROOT)
     top = tree["resolutions"][-1]
     other = compose(tmp_path, tree, f"base_res={top}")
-    assert parse(other) and other == tree | {"base_res": top, "resolutions": [top], "growth": {}}
+    changed = {"base_res": top, "resolutions": [top], "growth": {}}
+    if tree["data"]["space"] == "latent":
+        changed["space"] = {"modelled": f"b{top}/codes", "autoencoder": [top], "encode": [top]}
+    assert parse(other) and other == tree | changed
 
 
 def keys(tree: dict[str, Any], prefix: str = "") -> set[str]:

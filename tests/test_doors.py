@@ -20,7 +20,6 @@ import pytest
 import torch
 
 from pagoda import artifacts
-from pagoda.artifacts import KINDS
 from pagoda.errors import PagodaError
 from pagoda.evaluation.features.base import open_extractor
 from pagoda.evaluation.features.dinov2 import weight_file as dinov2_file
@@ -29,6 +28,7 @@ from pagoda.evaluation.files import open_images
 from pagoda.evaluation.metrics.lpips import Lpips
 from pagoda.evaluation.reference import from_artifact
 from pagoda.evaluation.statistics_files import read_statistics, refuse_pickle
+from pagoda.kinds import KINDS
 from pagoda.losses.distances import LpipsDistance
 from pagoda.networks.backbones import Backbone
 from pagoda.networks.denoiser import load_denoiser

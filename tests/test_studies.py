@@ -240,7 +240,11 @@ GOOD: dict[str, Any] = {
         ("variants.x.step", ["grow"], "unknown key variants.x.step"),
         ("variants.x.name", "z", "unknown key variants.x.name"),
         ("variants.x.steps", "distill", "variants.x.steps = 'distill'; it must be a list"),
-        ("variants.x.steps", ["fly"], "variants.x.steps[0] = 'fly'; it must be one of teacher,"),
+        (
+            "variants.x.steps",
+            ["fly"],
+            "variants.x.steps[0] = 'fly'; it must be one of autoenc",
+        ),
         ("variants.x.counts", [1], "variants.x.counts[0] = 1; it must be text"),
         ("variants.x.of", "z", "variants.x.of = 'z'; it must be another variant"),
         ("variants.x.of", "y", "variants.x.of = 'y'; it must be another variant"),

@@ -25,14 +25,15 @@ from pagoda.config.sections import (
 from pagoda.data import registry
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
+from pagoda.methods.autoencoder import AutoencoderConfig
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
 from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
-from pagoda.training.settings import DiffusionConfig
+from pagoda.training.settings import DiffusionConfig, MethodConfig
 
 BY_METHOD: dict[str, type[ByMethod]] = {"distill": DistillConfig, "grow": GrowConfig}
 """Sections that name their method."""
-DERIVED = ("resolutions", "growth", "code")
+DERIVED = ("resolutions", "growth", "code", "space")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class Config:
     resolutions: list[int] = opt("derived: base_res, doubled up to target_res")
     growth: dict[str, dict[str, int]] = opt("derived: one doubling an entry")
     code: dict[str, str] = opt("derived: file of each stage's method, run 'pagoda derive'")
+    space: dict[str, Any] = opt("derived: where what is modelled lies, and what makes it")
     data: DataConfig = opt("data")
     features: FeaturesConfig = opt("embedded feature network")
     reference: ReferenceConfig = opt("reference statistics")
     diffusion: DiffusionConfig = opt("noise schedule and grid")
+    autoencoder: AutoencoderConfig = opt("autoencoder of data.space: latent")
     teacher: TeacherConfig = opt("stage 1")
     invert: InvertConfig = opt("stage 2, inversion")
     distill: DistillConfig = opt("stage 2, distillation")
@@ -57,6 +60,25 @@ class Config:
     evaluate: EvaluateConfig = opt("evaluation")
     report: ReportConfig = opt("report")
     studies: StudiesConfig = opt("studies")
+
+    @property
+    def latent(self) -> bool:
+        """Whether codes of images are modelled instead of images."""
+        return self.data.space == "latent"
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side of one number of what is modelled: 1 of images."""
+        return self.autoencoder.factor if self.latent else 1
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of what is modelled."""
+        return self.autoencoder.latent_channels if self.latent else 3
+
+    def modelled(self, resolution: int) -> str:
+        """The artifact of what is modelled at a resolution of images."""
+        return f"{'codes' if self.latent else 'data'}/{resolution}"
 
     def checks(self, _: str) -> Iterator[Check]:
         """What sections demand of each other."""
@@ -74,6 +96,10 @@ class Config:
         yield (self.code == wanted, "code", self.code,
                f"{wanted}, as distill.method and grow.method say; it is derived: run "
                "'pagoda derive' to rewrite it")  # fmt: skip
+        wanted = derive_space(vars(self) | {"data": vars(self.data)})
+        yield (self.space == wanted, "space", self.space,
+               f"{wanted}, as data.space says; it is derived: run 'pagoda derive' to rewrite "
+               "it")  # fmt: skip
         rendered = self.data.render_res
         drawn = registry.find(self.data.source).drawn
         yield (not drawn or rendered >= target, "data.render_res", rendered,
@@ -81,14 +107,19 @@ class Config:
         sigma_max, noise = self.diffusion.sigma_max, self.invert.noise
         yield noise < sigma_max, "invert.noise", noise, f"below diffusion.sigma_max = {sigma_max:g}"
         net = self.teacher.network
-        levels = (base // net.lowest_res).bit_length()
-        yield (net.lowest_res <= base, "teacher.network.lowest_res", net.lowest_res,
-               f"at most base_res = {base}")  # fmt: skip
+        yield (base % self.factor == 0 and base >= 4 * self.factor, "base_res", base,
+               f"a multiple of autoencoder.factor = {self.factor} that leaves 4 numbers a side or "
+               "more")  # fmt: skip
+        side = base // self.factor
+        of = f"base_res = {base}" + f" over autoencoder.factor = {self.factor}" * self.latent
+        levels = (side // net.lowest_res).bit_length()
+        yield (net.lowest_res <= side, "teacher.network.lowest_res", net.lowest_res,
+               f"at most {side}, {of}" if self.latent else f"at most {of}")  # fmt: skip
         yield (
             len(net.channel_mult) >= levels and all(m >= 1 for m in net.channel_mult),
             "teacher.network.channel_mult", net.channel_mult,
-            f"{levels} or more whole numbers >= 1, a level each from base_res {base} down to "
-            f"lowest_res {net.lowest_res}"
+            f"{levels} or more whole numbers >= 1, a level each from base_res {base}"
+            f"{f' over factor {self.factor}' * self.latent} down to lowest_res {net.lowest_res}"
         )  # fmt: skip
         if isinstance(self.grow, OneStepConfig):
             regression = self.grow.loss.regression
@@ -96,6 +127,8 @@ class Config:
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         yield from self._weights()
         yield from self._independent()
+        if self.latent:
+            yield from self._of_codes()
         k, samples = self.evaluate.neighbours, self.evaluate.samples
         sizes = {"reference.manifold_images": self.reference.manifold_images,
                  "evaluate.samples": samples, "studies.samples": self.studies.samples}  # fmt: skip
@@ -120,8 +153,9 @@ class Config:
 
     def _independent(self) -> Iterator[Check]:
         """No result is measured in a network that training sees."""
-        stages = [self.distill, *([self.grow] if self.growth else [])]
-        seen = {name.partition(".")[0]: stage.method for stage in stages
+        stages: list[MethodConfig] = [self.distill, *([self.grow] if self.growth else [])]
+        stages += [self.autoencoder] if self.latent else []
+        seen = {name.partition(".")[0] for stage in stages
                 for name, weights in stage.published() if weights != "random"}  # fmt: skip
         if not seen or len(self.reference.extractors) == 1:
             return
@@ -132,6 +166,27 @@ class Config:
             yield (family.backbone(name) not in seen, "reference.extractors", text,
                    "a network that no discriminator and no distance of training sees; take "
                    "another, e.g. efficientnet:lite1")  # fmt: skip
+
+    def _of_codes(self) -> Iterator[Check]:
+        """What knows images only is not asked of codes."""
+        yield self.teacher.augment == 0, "teacher.augment", self.teacher.augment, f"0 {_CODES}"
+        yield not self.invert.clamp, "invert.clamp", self.invert.clamp, f"false {_CODES}"
+        for key in ("teacher", "distill", "grow"):
+            there = getattr(self, key).imported
+            yield there == NO_WEIGHTS, f"{key}.imported", there, f"{NO_WEIGHTS} {_CODES}"
+        for key in BY_METHOD:
+            section = getattr(self, key)
+            if isinstance(section, OneStepConfig):
+                loss, judge = section.loss, section.discriminator
+                yield (judge.kind != "projected", f"{key}.discriminator.kind", judge.kind,
+                       f"conv or encoder {_CODES}")  # fmt: skip
+                yield (not judge.augment, f"{key}.discriminator.augment", judge.augment,
+                       f"false {_CODES}")  # fmt: skip
+                yield (loss.distance in ("l2", "l1"), f"{key}.loss.distance", loss.distance,
+                       f"l2 or l1 {_CODES}")  # fmt: skip
+
+
+_CODES = "while data.space is latent: codes are no images"
 
 
 @dataclass(frozen=True)
@@ -218,6 +273,20 @@ def derive_code(tree: Mapping[str, Any]) -> dict[str, str]:
     return {key: file_of(s.get("method", ByMethod.default())) for key, s in sections.items()}
 
 
+def derive_space(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Where what is modelled lies below ``runs/<name>/``, and the stages that make it.
+
+    Of images nothing is made: ``autoencoder`` and ``encode`` name no resolution, and DVC has no
+    such stages.
+    """
+    data = tree.get("data")
+    latent = isinstance(data, Mapping) and data.get("space") == "latent"
+    if not latent:
+        return {"modelled": "data", "autoencoder": [], "encode": []}
+    ladder = derive_resolutions(tree["base_res"], tree["target_res"])
+    return {"modelled": f"b{ladder[0]}/codes", "autoencoder": [ladder[-1]], "encode": ladder}
+
+
 def for_its_methods(tree: dict[str, Any]) -> dict[str, Any]:
     """A copy of a parameter tree without the keys of methods that it does not choose.
 
@@ -250,7 +319,7 @@ def with_methods(tree: dict[str, Any], methods: Mapping[str, Any], where: str) -
 
 
 def with_derived(tree: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a parameter tree with what follows from it: resolutions, growth, code.
+    """A copy of a parameter tree with what follows from it: resolutions, growth, code, space.
 
     Raises:
         PagodaError: if one of the ends is missing or impossible.
@@ -260,4 +329,4 @@ def with_derived(tree: dict[str, Any]) -> dict[str, Any]:
             raise PagodaError(f"missing key {key}")
     ends = tree["base_res"], tree["target_res"]
     lists = {"resolutions": derive_resolutions(*ends), "growth": derive_growth(*ends)}
-    return tree | lists | {"code": derive_code(tree)}
+    return tree | lists | {"code": derive_code(tree), "space": derive_space(tree)}

@@ -47,6 +47,15 @@ class Paths:
         return self.shared / "reference" / str(resolution) / extractor
 
     @property
+    def autoencoder(self) -> Path:
+        """The autoencoder of a latent-space experiment."""
+        return self._place("autoencoder", self.base / "autoencoder")
+
+    def codes(self, resolution: int) -> Path:
+        """Its codes of the images at one resolution."""
+        return self._place(f"codes/{resolution}", self.base / "codes" / str(resolution))
+
+    @property
     def teacher(self) -> Path:
         """The diffusion teacher."""
         return self._place("teacher", self.base / "teacher")

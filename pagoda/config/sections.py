@@ -19,6 +19,11 @@ NO_WEIGHTS = "weights/none"
 class DataConfig:
     """Where images come from and how they are cut."""
 
+    space: str = opt(
+        "what the diffusion and the generators model: images, or an autoencoder's codes of them; "
+        "resolutions are the images' in both",
+        default="pixel", choices=("pixel", "latent"),
+    )  # fmt: skip
     source: str = opt("kind of source: the name of a file of pagoda/data/sources")
     path: str | None = opt(
         "file or folder of the source; null for embedded and for hub sets; a relative one that is "

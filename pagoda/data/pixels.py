@@ -13,6 +13,19 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
+def seen(stored: Tensor, mirror: Tensor) -> Tensor:
+    """Rows of a store (:mod:`pagoda.data.store`) as networks see them: (n, c, h, w), float.
+
+    Pixels in [-1, 1], codes as they are; in their mirror image where ``mirror`` (n,) says so. Codes
+    are stored of both, (n, 2, c, h, w): an autoencoder's answer to a mirror image is not the mirror
+    image of its answer.
+    """
+    if stored.ndim == 5:
+        return stored[torch.arange(len(stored), device=stored.device), mirror.long()].float()
+    x = to_float(stored) if stored.dtype == torch.uint8 else stored
+    return torch.where(mirror[:, None, None, None], x.flip(3), x)
+
+
 def as_float(images: Tensor, device: torch.device) -> Tensor:
     """uint8 images, or float ones already, as float32 in [-1, 1] on a device.
 

@@ -249,7 +249,7 @@ def solve(
     how, n, each = search or Search(), len(seen), answers * restarts
     of = each * np.arange(n)[:, None] if keys is None else each * np.array(keys)[:, None]
     of = (of + np.arange(each)).ravel()
-    shape = 3, generator.base_res, generator.base_res
+    shape = generator.latent_shape
     z = torch.from_numpy(standard_normal(seed, of, shape, "start")).to(seen.device)
     if start is not None:
         z[::each] = start

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pagoda.artifacts import KINDS, MANIFEST, digest, open_artifact, peek
+from pagoda.artifacts import MANIFEST, digest, open_artifact, peek
 from pagoda.data import registry, store
 from pagoda.data.base import Arrays, Files, Pictures, decoded
 from pagoda.data.resize import cut
 from pagoda.data.trees import ENDINGS, digests
 from pagoda.errors import PagodaError
 from pagoda.evaluation.streaming import Images
+from pagoda.kinds import KINDS
 
 _THREADS = min(8, os.cpu_count() or 1)
 _READ = 1 << 24  # bytes of pixels hashed at once

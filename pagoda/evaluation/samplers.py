@@ -23,12 +23,13 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
+from pagoda.networks.autoencoder import BESIDE, autoencoder_beside
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator, build_generator, load_generator
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
-"""Latents (n, 3, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
+"""Latents (n, c, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,13 @@ class Sampler:
         where: what messages call it.
         open: loads its networks; gives the map from latents to images and their parameters.
         side: of its images.
-        base_res: side of its latents.
+        base_res: side of its base images: the teacher's.
         classes: number of classes.
         nfe: network evaluations an image.
         draws: which samples.
         fingerprint: of the weights.
         below: what the same latents give one resolution below, if anything does.
+        shape: of a latent; None: that of the base images.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Sampler:
     draws: Draws
     fingerprint: str = ""
     below: Sampler | None = None
+    shape: tuple[int, ...] | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -124,9 +127,10 @@ class Sampler:
         return self.draws.chosen[rows, 0], self.draws.chosen[rows, 1]
 
     def latents(self, rows: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Standard normal latents (n, 3, b, b) and classes (n,) of samples, and their indices."""
+        """Standard normal latents (n, c, b, b) and classes (n,) of samples, and their indices."""
         (indices, labels), draws = self.which(rows), self.draws
-        z = standard_normal(draws.seed, indices, (3, self.base_res, self.base_res))
+        shape = self.shape or (3, self.base_res, self.base_res)
+        z = standard_normal(draws.seed, indices, shape)
         if draws.truncation is not None:
             z = truncated(z, draws.truncation)
         on_device = torch.from_numpy(z).to(draws.device)
@@ -185,23 +189,43 @@ def one_step(
     card = artifact.card()
     unet, load = card["unet"], network or (lambda: artifact.network(load_generator))
     check_weight(str(artifact.path), card.get("guidance"), guidance)
+    base, shape = base_of(card)
 
     @cache
     def opened() -> tuple[Map, int]:
         generator = _on(draws.device, load())
+        decode, size = decoding(artifact, draws.device)
         if generator.guidance is None:
-            return lambda z, labels, _: generator(z, labels), _count(generator)
+            return lambda z, labels, _: decode(generator(z, labels)), _count(generator) + size
 
         def make(z: Tensor, labels: Tensor, _: np.ndarray) -> Tensor:
             # 1 is the nearest weight to none that the network knows.
             told = generator.usual_weight if guidance == 1 else guidance
-            return generator(z, labels, omega=z.new_full((len(z),), told))
+            return decode(generator(z, labels, omega=z.new_full((len(z),), told)))
 
-        return make, _count(generator)
+        return make, _count(generator) + size
 
-    side = unet["resolution"] * 2 ** len(card["levels"])
-    return Sampler(name, str(artifact.path), opened, side, unet["resolution"],
-                   unet["num_classes"], 1, draws, artifact.fingerprint, below)  # fmt: skip
+    return Sampler(name, str(artifact.path), opened, base * 2 ** len(card["levels"]), base,
+                   unet["num_classes"], 1, draws, artifact.fingerprint, below, shape)  # fmt: skip
+
+
+def base_of(card: Mapping[str, Any]) -> tuple[int, tuple[int, int, int]]:
+    """Side of a model's base images, from its card, and the shape of its latents.
+
+    Models of an autoencoder's codes have latents that are smaller than the images by its factor.
+    """
+    unet, factor = card["unet"], (card.get(BESIDE) or {}).get("factor", 1)
+    side = unet["resolution"]
+    return side * factor, (unet.get("image_channels", 3), side, side)
+
+
+def decoding(artifact: Artifact, device: torch.device) -> tuple[Callable[[Tensor], Tensor], int]:
+    """What makes images of the network's answers, and its parameters; nothing of a pixel model."""
+    autoencoder = autoencoder_beside(artifact)
+    if autoencoder is None:
+        return lambda x: x, 0
+    on_device = _on(device, autoencoder)
+    return on_device.decode, _count(on_device.decoder)
 
 
 def teacher(
@@ -225,18 +249,22 @@ def teacher(
     if how.guide is None:
         check_label_dropout(str(artifact.path), card, how.weight)
 
+    base, shape = base_of(card)
+
     @cache
     def opened() -> tuple[Map, int]:
         denoiser = _on(draws.device, load())
+        decode, size = decoding(artifact, draws.device)
         guide = None if how.guide is None else _on(draws.device, how.guide())
-        made = heun(denoiser, card["diffusion"], steps, how.weight, how.levels, guide)
-        return made, _count(denoiser) + (0 if guide is None else _count(guide))
+        solve = heun(denoiser, card["diffusion"], steps, how.weight, how.levels, guide)
+        size += _count(denoiser) + (0 if guide is None else _count(guide))
+        return lambda *drawn: decode(solve(*drawn)), size
 
     calls = nfe(steps, "heun", guidance=how.weight, guided_levels=how.levels,
                 grid=_grid(card["diffusion"], steps))  # fmt: skip
     return Sampler(
-        name, str(artifact.path), opened, unet["resolution"], unet["resolution"],
-        unet["num_classes"], calls, draws, artifact.fingerprint,
+        name, str(artifact.path), opened, base, base, unet["num_classes"], calls, draws,
+        artifact.fingerprint, shape=shape,
     )  # fmt: skip
 
 
@@ -291,7 +319,7 @@ def super_resolved(
 
     return Sampler(
         below.name, str(artifact.path), opened, side, below.base_res, below.classes,
-        below.nfe + nfe(steps, "heun"), draws, artifact.fingerprint, below,
+        below.nfe + nfe(steps, "heun"), draws, artifact.fingerprint, below, below.shape,
     )  # fmt: skip
 
 
@@ -326,7 +354,7 @@ def upsampled(below: Sampler, side: int, name: str) -> Sampler:
         return lambda *drawn: upsample(to_uint8(lower(*drawn), below.where), side), count
 
     return Sampler(name, below.where, opened, side, below.base_res, below.classes, below.nfe,
-                   below.draws, below.fingerprint, below)  # fmt: skip
+                   below.draws, below.fingerprint, below, below.shape)  # fmt: skip
 
 
 def upsample(images: Tensor, side: int) -> Tensor:

@@ -235,7 +235,7 @@ class ClassRatio(Method):
         return self._images(self.generator, z, labels), labels
 
     def _prior(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
-        return draw.prior(self.images, self.config.optim.batch, self.generator.spec.resolution)
+        return draw.prior(self.images, self.config.optim.batch, self.generator.spec.shape)
 
     def _images(self, generator: nn.Module, z: Tensor, labels: Tensor) -> Tensor:
         from pagoda.training.micro_batch import in_parts

@@ -196,7 +196,7 @@ class DistributionMatching(Method):
         """Images of prior latents and of random images' classes."""
         from pagoda.training.micro_batch import in_parts
 
-        z, labels = draw.prior(self.images, self.config.optim.batch, self.generator.spec.resolution)
+        z, labels = draw.prior(self.images, self.config.optim.batch, self.generator.spec.shape)
         with self.player.autocast():
             return in_parts(self.generator, self.config.optim.micro_batch, z, labels), labels
 

@@ -121,9 +121,8 @@ class Drifting(Method):
         from pagoda.training.micro_batch import in_parts
 
         n, most = self.config.optim.batch, self.config.optim.micro_batch
-        side = self.generator.spec.resolution
         real, labels = draw.images(self.images, n)
-        z = draw.normal(n, 3, side, side, on=real.device, dtype=real.dtype)
+        z = draw.normal(n, *self.generator.spec.shape, on=real.device, dtype=real.dtype)
         draw.own_stream()
         with self.player.autocast():
             made = in_parts(self.generator, most, z, labels)

@@ -384,7 +384,7 @@ def build_discriminator(
         config.kind, given.network.resolution, classes, channels=config.channels,
         max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
         input_side=config.input_side, sigma=config.sigma, seed=given.seed, teacher=given.teacher,
-        class_embedding=table, weighted=weighted,
+        class_embedding=table, weighted=weighted, image_channels=given.network.spec.image_channels,
     )  # fmt: skip
 
 

@@ -100,9 +100,9 @@ class Relativistic(Method):
         """The critic's update, then the generator's."""
         from pagoda.training.micro_batch import in_parts
 
-        n, side = self.config.optim.batch, self.generator.spec.resolution
+        n = self.config.optim.batch
         real, labels = draw.images(self.images, n)
-        z = draw.normal(n, 3, side, side, on=real.device, dtype=real.dtype)
+        z = draw.normal(n, *self.generator.spec.shape, on=real.device, dtype=real.dtype)
         draw.own_stream()
         with self.player.autocast():
             made = in_parts(self.generator, self.config.optim.micro_batch, z, labels)
@@ -154,11 +154,12 @@ def build_critic(config: CriticConfig, given: Given) -> nn.Module:
     from pagoda.networks.generator import Generator
 
     assert isinstance(given.network, Generator) and given.teacher is not None
-    side, classes = given.network.resolution, given.network.spec.num_classes
+    side, spec = given.network.resolution, given.network.spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(given.seed)
         if config.kind == "conv":
-            made = ConvDiscriminator(side, config.channels, config.max_channels, classes)
+            widths = config.channels, config.max_channels
+            made = ConvDiscriminator(side, *widths, spec.num_classes, spec.image_channels)
             return made.to(memory_format=torch.channels_last)
         teacher = given.teacher()
         known = teacher.spec.resolution

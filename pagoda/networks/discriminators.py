@@ -50,7 +50,7 @@ def build_discriminator(
     kind: str, resolution: int, classes: int, *, channels: int, max_channels: int,
     backbones: list[str], weights: str, input_side: int, sigma: float, seed: int,
     teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None,
-    weighted: bool = False,
+    weighted: bool = False, image_channels: int = 3,
 ) -> Discriminator:  # fmt: skip
     """The discriminator of a kind, ``conv``, ``projected``, ``encoder`` or ``tokens``.
 
@@ -62,11 +62,14 @@ def build_discriminator(
         backbones, weights, input_side, seed, class_embedding: of :class:`ProjectedDiscriminator`.
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
         weighted: one of tokens is told the weight of the guidance.
+        image_channels: of the images.
     """
     from pagoda.networks.token_discriminator import TokenDiscriminator  # built on this module
 
     makers: dict[str, Callable[[], Discriminator]] = {
-        "conv": lambda: ConvDiscriminator(resolution, channels, max_channels, classes),
+        "conv": lambda: ConvDiscriminator(
+            resolution, channels, max_channels, classes, image_channels
+        ),
         "projected": lambda: ProjectedDiscriminator(
             backbones, weights, classes, seed, input_side, class_embedding
         ),
@@ -101,10 +104,13 @@ class ConvDiscriminator(Discriminator):
     Weights start with He's variance for a leaky slope of 0.2.
     """
 
-    def __init__(self, resolution: int, channels: int, max_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, resolution: int, channels: int, max_channels: int, num_classes: int,
+        image_channels: int = 3,
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [min(channels << i, max_channels) for i in range(int(math.log2(resolution)) - 1)]
-        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         pairs = itertools.pairwise(widths)
         self.downs = nn.ModuleList([_Down(a, b) for a, b in pairs])
         last = widths[-1]

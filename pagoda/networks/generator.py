@@ -79,7 +79,7 @@ class Generator(nn.Module):
                 GrowthLevel(width, channels, self.trunk.embedding, blocks, spec.min_group)
             )
             width = channels
-        self.head = Head(width, spec.min_group)
+        self.head = Head(width, spec.min_group, spec.image_channels)
         self.guidance: tuple[float, float] | None = None
         if guidance is not None:
             self.take_weights(*guidance)
@@ -106,7 +106,7 @@ class Generator(nn.Module):
 
     @property
     def resolution(self) -> int:
-        """Side of the images."""
+        """Side of the images, or of their codes."""
         return self.base_res << len(self.levels)
 
     def forward(

@@ -147,11 +147,11 @@ class Attention(nn.Module):
 
 
 class Head(nn.Sequential):
-    """norm -> SiLU -> 3x3 convolution to RGB, which starts at zero."""
+    """norm -> SiLU -> 3x3 convolution to an image's channels, which starts at zero."""
 
-    def __init__(self, channels: int, min_group: int = 4) -> None:
-        to_rgb = zero(nn.Conv2d(channels, 3, 3, padding=1))
-        super().__init__(GroupNorm(channels, min_group), nn.SiLU(), to_rgb)
+    def __init__(self, channels: int, min_group: int = 4, image_channels: int = 3) -> None:
+        to_image = zero(nn.Conv2d(channels, image_channels, 3, padding=1))
+        super().__init__(GroupNorm(channels, min_group), nn.SiLU(), to_image)
 
 
 class MeanLogit(nn.Sequential):

@@ -33,6 +33,8 @@ class UNetSpec:
         time_scale: the sinusoidal embedding sees time_scale * c_noise; ADM uses 1000.
         augment_labels: numbers that describe an augmented image to the network; 0 for none.
         min_group: fewest channels a group of the normalisations: EDM's 4, or 1 as ADM.
+        image_channels: channels of what it sees and makes: 3 of images, others of an autoencoder's
+            codes.
     """
 
     resolution: int
@@ -46,6 +48,12 @@ class UNetSpec:
     time_scale: float = 1000.0
     augment_labels: int = 0
     min_group: int = 4
+    image_channels: int = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what it sees and makes."""
+        return self.image_channels, self.resolution, self.resolution
 
     @staticmethod
     def from_card(tree: dict[str, Any]) -> UNetSpec:
@@ -57,7 +65,8 @@ class UNetSpec:
         lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
         spec = UNetSpec(**{**tree, **lists})
         card = spec.to_card()
-        whole(card, "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group")
+        counts = "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group"
+        whole(asdict(spec), *counts, "image_channels")
         whole(card, "augment_labels", least=0)
         if not 0 <= spec.dropout < 1:
             raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a fraction")
@@ -68,8 +77,11 @@ class UNetSpec:
         return spec
 
     def to_card(self) -> dict[str, Any]:
-        """JSON form of the spec."""
-        return asdict(self)
+        """JSON form of the spec; it says nothing of the channels of images."""
+        card = asdict(self)
+        if self.image_channels == 3:
+            del card["image_channels"]
+        return card
 
 
 class _Stage(nn.Module):
@@ -86,7 +98,7 @@ class _Stage(nn.Module):
 
 
 class UNetTrunk(nn.Module):
-    """The U-Net without its RGB head: (x, c_noise, labels) -> features at full resolution."""
+    """The U-Net without its head: (x, c_noise, labels) -> features at full resolution."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -98,7 +110,7 @@ class UNetTrunk(nn.Module):
         if spec.augment_labels:
             self.augment = nn.Linear(spec.augment_labels, spec.channels, bias=False)
             nn.init.zeros_(self.augment.weight)
-        self.stem = nn.Conv2d(3, spec.channels, 3, padding=1)
+        self.stem = nn.Conv2d(spec.image_channels, spec.channels, 3, padding=1)
         widths = [spec.channels * m for m in spec.channel_mult]
         self.encoder, skips = self._encoder(widths)
         self.middle = nn.ModuleList([
@@ -193,7 +205,7 @@ class UNet(nn.Module):
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
         self.trunk = UNetTrunk(spec)
-        self.head = Head(self.trunk.out_channels, spec.min_group)
+        self.head = Head(self.trunk.out_channels, spec.min_group, spec.image_channels)
 
     def forward(
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None

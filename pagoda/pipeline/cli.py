@@ -141,6 +141,8 @@ for _command in (  # in the order of the help page
     pipeline.downsample,
     pipeline.features,
     scoring.reference,
+    pipeline.autoencoder,
+    pipeline.encode,
     pipeline.teacher,
     pipeline.invert,
     pipeline.distill,

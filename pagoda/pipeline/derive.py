@@ -22,7 +22,7 @@ from pagoda.errors import PagodaError
 
 
 def rewrite(path: str | Path) -> list[int]:
-    """Put the right ``resolutions``, ``growth`` and ``code`` into a parameters file.
+    """Put the right ``resolutions``, ``growth``, ``code`` and ``space`` into a parameters file.
 
     Only their text is replaced: comments, order and layout stay as they are. Returns the
     resolutions.
@@ -48,11 +48,12 @@ def rewrite(path: str | Path) -> list[int]:
         steps = [f"\n  '{s['to']}': {{from: {s['from']}, to: {s['to']}}}" for s in growth]
         text = _replace(text, "resolutions", f" {wanted['resolutions']}")
         text = _replace(text, "growth", "".join(steps) or " {}")
-        code = "".join(f"\n  {stage}: {file}" for stage, file in wanted["code"].items())
-        if "code" in tree:
-            text = _replace(text, "code", code or " {}")
-        else:
-            text = text.rstrip("\n") + f"\ncode:{code or ' {}'}\n"
+        for key in ("code", "space"):
+            lines = "".join(f"\n  {name}: {value}" for name, value in wanted[key].items())
+            if key in tree:
+                text = _replace(text, key, lines or " {}")
+            else:
+                text = text.rstrip("\n") + f"\n{key}:{lines or ' {}'}\n"
         if parse_yaml(text, str(path)) != wanted:
             raise PagodaError(f"{path}: write each key at the beginning of a line of its own")
         _write(path, text)

@@ -113,7 +113,9 @@ class Experiment:
 
 def stage_names(config: Config) -> list[str]:
     """Stages that write a history, in the order of the pipeline."""
-    return ["features", "teacher", "invert", "distill", *(f"grow-{r}" for r in config.growth)]
+    codes = ["autoencoder", *(f"encode-{r}" for r in config.resolutions)] if config.latent else []
+    grown = [f"grow-{r}" for r in config.growth]
+    return ["features", *codes, "teacher", "invert", "distill", *grown]
 
 
 def parameters_hash(config: Config) -> str:

@@ -17,6 +17,7 @@ GENERATORS = {
     "upsampled_base": "Student, bilinear upsampling",
     "untrained_teacher_weights": "Teacher's weights in one step",
     "untrained": "Untrained generator",
+    "autoencoder": "Real images, held out, after the autoencoder (its floor)",
     "real": "Real images, held out (floor)",
 }
 DISTANCES = ("fd", "fid")
@@ -28,12 +29,14 @@ OWN = frozenset({"student", "grown", "cascade", "none"})
 FULL_SIZE = frozenset({"imagenet", "official"})
 """Profiles of the paper's own data and networks."""
 
-QUALITY, GROWTH, ROUND_TRIP, LATENTS, RESTORED, TRANSFERRED, PATHS, COST, STAGES, PARTS = (
-    "quality", "growth", "round-trip", "latents", "restored", "transferred", "paths", "cost",
-    "stages", "parts",
+(QUALITY, RECONSTRUCTION, GROWTH, ROUND_TRIP, LATENTS, RESTORED, TRANSFERRED, PATHS, COST, STAGES,
+ PARTS) = (
+    "quality", "reconstruction", "growth", "round-trip", "latents", "restored", "transferred",
+    "paths", "cost", "stages", "parts",
 )  # fmt: skip
 GROUPS = {
     QUALITY: "distances and diversity",
+    RECONSTRUCTION: "the autoencoder",
     GROWTH: "growth checks",
     ROUND_TRIP: "round trip of the inversion",
     LATENTS: "inverted latents against the prior",
@@ -60,6 +63,10 @@ class Quantity:
 _MSE = "MSE, pixels in [-1, 1]"
 _OTHERS = {
     "high_frequency": Quantity("High-frequency energy (real: 1)"),
+    "psnr": Quantity("PSNR ↑", RECONSTRUCTION, "dB"),
+    "ssim": Quantity("SSIM ↑", RECONSTRUCTION),
+    "fd_reconstruction": Quantity("Distance to the originals ↓", RECONSTRUCTION),
+    "feature_distance": Quantity("Feature distance to the originals ↓", RECONSTRUCTION),
     "drift": Quantity("Drift ↓", GROWTH, "px of the lower resolution"),
     "drift_mse": Quantity("Change of the lower picture ↓", GROWTH, _MSE),
     "gradient_spread": Quantity("Gradient norm, largest over median", GROWTH),
@@ -110,7 +117,8 @@ TOTALS = {"stage_flops": "total_flops", "stage_seconds": "total_seconds"}
 """Sums over stages, by the metric of one stage."""
 
 ALL_STAGES = "all stages"
-_ITEMS = ("teacher", "invert", "distill", "grow", "cascade", ALL_STAGES, "trunk")
+_ITEMS = ("autoencoder", "encode", "teacher", "invert", "distill", "grow", "cascade", ALL_STAGES,
+          "trunk")  # fmt: skip
 
 
 @cache

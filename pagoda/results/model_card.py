@@ -12,6 +12,7 @@ from pagoda.results.labels import metric_label
 
 _FILES = {
     "model.safetensors": "weights, of the exponential moving average",
+    "autoencoder.safetensors": "weights of the autoencoder whose codes it models; it decodes them",
     "card.json": "configuration: architecture, training, provenance",
     "manifest.json": "checksums of the files above and of the graphs, which `pagoda.load` compares",
     "model.pt2": "the network as a graph of `torch.export`, any batch size",
@@ -38,7 +39,7 @@ def model_card(
         files: of the folder.
     """
     told, levels = card["provenance"], len(card.get("levels", []))
-    base = card["unet"]["resolution"]
+    base = card["unet"]["resolution"] * (card.get("autoencoder") or {}).get("factor", 1)
     measured = {row["metric"]: row for row in told["metrics"]}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,

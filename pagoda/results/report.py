@@ -51,6 +51,7 @@ _FILES = (
 
 _STAGES = {
     "features": "Feature network (evaluation only)",
+    "autoencoder": "Autoencoder, whose codes are modelled",
     "teacher": "Stage 1, diffusion teacher",
     "invert": "Stage 2, inversion",
     "distill": "Stage 2, one-step student",
@@ -356,8 +357,9 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
 
 def _stage_label(stage: str) -> str:
     """Reader's name of a stage: ``grow-16`` -> ``Stage 3, growth to 16×16``."""
-    size = stage.removeprefix("grow-")
-    return _STAGES.get(stage, f"Stage 3, growth to {size}×{size}")
+    kind, _, size = stage.partition("-")
+    what = "Codes of" if kind == "encode" else "Stage 3, growth to"
+    return _STAGES.get(stage, f"{what} {size}×{size}")
 
 
 def _seeds(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pagoda import distributed
-from pagoda.data.pixels import to_float
+from pagoda.data.pixels import seen
 from pagoda.losses.augment import Augmentation
 from pagoda.training.batches import ImageBatches, PairBatches
 
@@ -67,11 +67,14 @@ class GlobalDraw:
         return total
 
     def images(self, source: ImageBatches, n: int) -> tuple[Tensor, ...]:
-        """Images in [-1, 1] at each of the source's resolutions, and labels; half are mirrored."""
+        """Images in [-1, 1] at each of the source's resolutions, and labels; half are mirrored.
+
+        Codes are taken as they are stored.
+        """
         rows = self._rows(source, n)
         pixels = source.take(rows)
         mirror = self.local(torch.rand(n) < 0.5, n).to(self.device)
-        seen = (_mirrored(to_float(p).to(source.dtype), mirror) for p in pixels)
+        seen = (_seen(p, mirror, source.dtype) for p in pixels)
         return *seen, source.labels_of(rows)
 
     def pairs(self, source: PairBatches, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,19 +93,19 @@ class GlobalDraw:
 
     def _pairs(self, source: PairBatches, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         z, pixels = source.take(rows)
-        z, x = z.to(source.dtype), to_float(pixels).to(source.dtype)
         mirror = torch.from_numpy(source.flips[rows] > 0).to(self.device)
-        return z * source.scale, _mirrored(x, mirror), source.labels_of(rows)
+        x = _seen(pixels, mirror, source.dtype)
+        return z.to(source.dtype) * source.scale, x, source.labels_of(rows)
 
     def labels(self, source: ImageBatches, n: int) -> Tensor:
         """Labels of random images."""
         self._other()
         return source.labels_of(self.local(torch.randint(len(source.labels), (n,)), n).numpy())
 
-    def prior(self, source: ImageBatches, n: int, side: int) -> tuple[Tensor, Tensor]:
-        """Prior latents (n, 3, side, side), and labels of random images."""
+    def prior(self, source: ImageBatches, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Prior latents (n, *shape), and labels of random images."""
         labels = self.labels(source, n)
-        z = self.normal(n, 3, side, side, on=self.device, dtype=source.dtype)
+        z = self.normal(n, *shape, on=self.device, dtype=source.dtype)
         return z.contiguous(memory_format=torch.channels_last), labels
 
     def uniform(self, n: int, *shape: int) -> Tensor:
@@ -149,6 +152,5 @@ class GlobalDraw:
             raise Forecast(None, np.arange(0))
 
 
-def _mirrored(x: Tensor, mirror: Tensor) -> Tensor:
-    x = torch.where(mirror[:, None, None, None], x.flip(3), x)
-    return x.contiguous(memory_format=torch.channels_last)
+def _seen(stored: Tensor, mirror: Tensor, dtype: torch.dtype) -> Tensor:
+    return seen(stored, mirror).to(dtype).contiguous(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from pagoda.errors import PagodaError, first_line
+from pagoda.networks.autoencoder import Decoded
 from pagoda.networks.generator import Generator
 
 _MOST = 1 << 16  # images a call
@@ -28,9 +29,9 @@ _MOST = 1 << 16  # images a call
 def example(network: Any, n: int) -> dict[str, Tensor]:
     """Inputs of a generator or a denoiser by name, ``n`` of each, drawn with torch's generator."""
     spec = network.spec
-    images = torch.randn(n, 3, spec.resolution, spec.resolution)
+    images = torch.randn(n, *spec.shape)
     labels = torch.arange(n) % spec.num_classes
-    if isinstance(network, Generator):
+    if isinstance(network, Generator | Decoded):
         return {"latents": images, "labels": labels}
     return {"x": images, "sigma": torch.linspace(0.1, 10, n), "labels": labels}
 

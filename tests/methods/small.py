@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda.fields import build
+from pagoda.networks.autoencoder import AutoencoderSpec, conv_autoencoder
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import generator_from_teacher, grow
@@ -37,7 +38,9 @@ OPTIM = {
 
 @dataclass(frozen=True)
 class Case:
-    """A method with the network it trains: denoiser, generator, grown, resolver or classifier."""
+    """A method with the network it trains: denoiser, generator, grown, resolver, classifier or
+    autoencoder.
+    """
 
     method: str
     network: str
@@ -54,6 +57,10 @@ ONE_STEP = {
     "discriminator.r1": 1.0, "discriminator.r1_every": 2, "discriminator.augment": True,
     "loss.adversarial": "hinge", "loss.weighting": "adaptive", "loss.weight": 0.3,
     "loss.feature_weight": 0.1, "loss.adversarial_ramp": 0.5,
+}  # fmt: skip
+AUTOENCODER = {
+    "backbones": ["tf_efficientnet_lite0"], "weights": "random", "input_side": 32,
+    "adversarial_start": 0.3, "discriminator_channels": 4, "latent_channels": 2,
 }  # fmt: skip
 CASES = {
     "teacher": Case("teacher", "denoiser", {"label_dropout": 0.4}),
@@ -81,6 +88,8 @@ CASES = {
     "consistency, distilled": Case("consistency", "generator", {"neighbours": "teacher"}),
     "cascade": Case("cascade", "resolver"),
     "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
+    "autoencoder": Case("autoencoder", "autoencoder", AUTOENCODER),
+    "autoencoder, kl": Case("autoencoder", "kl autoencoder", AUTOENCODER | {"bottleneck": "kl"}),
 }  # fmt: skip
 _NAMED = {case.method for case in CASES.values()}
 # In order: workers of one run must find the same tests at the same places.
@@ -113,6 +122,8 @@ def network_of(kind: str, dropout: float = 0.0) -> nn.Module:
         return denoiser(dropout)
     if kind == "classifier":
         return FeatureNetwork(CLASSES, 16, channels=4, dim=8, degradations=2)
+    if kind.endswith("autoencoder"):
+        return conv_autoencoder(AutoencoderSpec(2, 2, 4, 1, kl=kind.startswith("kl")))
     if kind == "resolver":
         spec = UNetSpec(16, 8, (1, 2, 2), 1, (4,), 8, dropout, CLASSES, 1.0)
         return _awake(SuperResolver(spec, 0.5))

@@ -257,6 +257,10 @@ growth:{growth}
 # Data.
 data: {{path: null, odd:   [ 1,2 ]}}
 code: {{}}
+space:
+  modelled: data
+  autoencoder: []
+  encode: []
 """
 
 

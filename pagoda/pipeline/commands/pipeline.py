@@ -7,6 +7,7 @@ from typing import Annotated as An
 
 import typer
 
+from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.pipeline.commands.running import (
     known,
@@ -33,6 +34,31 @@ def downsample(
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
     run_shared("features", parameters(ctx))
+
+
+def autoencoder(ctx: typer.Context) -> None:
+    """Train the autoencoder of data.space: latent."""
+    config = parameters(ctx)
+    _check_latent(config)
+    run_shared("autoencoder", config)
+
+
+def encode(
+    ctx: typer.Context,
+    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+) -> None:
+    """Encode training images for data.space: latent."""
+    config = parameters(ctx)
+    _check_latent(config)
+    run_first("encode", config, known(config, resolution))
+
+
+def _check_latent(config: Config) -> None:
+    if not config.latent:
+        raise PagodaError(
+            "this experiment models images and has no autoencoder: data.space = 'pixel'; "
+            "'dvc exp run -S profile=latent' models codes"
+        )
 
 
 def teacher(ctx: typer.Context) -> None:

@@ -91,7 +91,7 @@ def derive(
         typer.echo(f"written: {', '.join(write_stages()) or 'nothing, all is up to date'}")
         return
     if profile is None:
-        found, what = rewrite(ctx.obj), "resolutions, growth and code now follow"
+        found, what = rewrite(ctx.obj), "resolutions, growth, code and space now follow"
     else:
         found, what = choose(ctx.obj, profile, project_root(), reset), f"now profile {profile},"
     typer.echo(f"{ctx.obj}: {what} {' -> '.join(map(str, found))}")

@@ -73,7 +73,7 @@ def serve(
     ),
     port: An[int, option("N", "0: any that is free.", min=0, max=65535)] = 7860,
 ) -> None:
-    """Open a page to try a generator: samples, interpolation, edits."""
+    """Open a page to try a generator: samples, paths, edits."""
     from pagoda.pipeline.stages.serve import Request
 
     run("serve", Request(models, teacher, host, port))

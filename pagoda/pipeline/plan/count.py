@@ -102,8 +102,8 @@ def image_bytes(config: Config, resolution: int, count: int) -> int:
 
 def latent_bytes(config: Config, count: int) -> int:
     """Bytes of ``count`` latents with index, mirror flag and label."""
-    value = 2 if config.invert.dtype == "fp16" else 4
-    return count * (3 * config.base_res**2 * value + 8 + 1 + _LABEL_BYTES)
+    value, side = 2 if config.invert.dtype == "fp16" else 4, config.base_res // config.factor
+    return count * (config.image_channels * side**2 * value + 8 + 1 + _LABEL_BYTES)
 
 
 class _Count:
@@ -129,6 +129,7 @@ class _Count:
             *(Stage(f"downsample@{r}", data_bytes=image_bytes(c, r, count)) for r in resolutions),
             self._trained("features", self.features, self.features_call),
             *map(self._reference, resolutions),
+            *self._codes(),
             self._trained("teacher", self.denoiser, self.untrained.denoiser_call),
             self._invert(),
             self._trained("distill", self.generators[c.base_res], self.calls[c.base_res]),
@@ -137,11 +138,26 @@ class _Count:
             *map(self._evaluate, resolutions),
         ]  # fmt: skip
 
+    def _codes(self) -> list[Stage]:
+        """What comes before the teacher in latent space: nothing in the space of pixels."""
+        c, at = self.config, self.untrained
+        if not c.latent:
+            return []
+        network, call = at.autoencoder(), at.encoding(c.target_res) + at.decoding(c.target_res)
+        codes = [4 * c.image_channels * (r // c.factor) ** 2 for r in c.resolutions]
+        return [
+            self._trained("autoencoder", network, call),
+            *(Stage(f"encode@{r}", parameters(network), 0, None, at.encoding(r), at.encoded(r),
+                    "fp32", data_bytes=self.train * (2 * size + _LABEL_BYTES))
+              for r, size in zip(c.resolutions, codes, strict=True)),
+        ]  # fmt: skip
+
     def growth(self, flops: Mapping[str, float]) -> list[Direct]:
         """Diffusion at every resolution beside growing to it, from the stages' FLOPs."""
         teacher, images = self.config.teacher, self.config.teacher.optim.images
         steps = [flops[f"grow@{r}"] for r in self.config.resolutions[1:]]
-        start = flops["teacher"] + flops["invert"] + flops["distill"]
+        before = [flops[s] for s in flops if s.partition("@")[0] in ("autoencoder", "encode")]
+        start = flops["teacher"] + flops["invert"] + flops["distill"] + sum(before)
         reached = list(itertools.accumulate(steps, initial=start))
         found: list[Direct] = []
         for i, resolution in enumerate(self.config.resolutions):
@@ -203,10 +219,12 @@ class _Count:
             made, generators = 3 * base + calls * self.untrained.denoiser_call, 4
         else:
             made, generators = self.calls[resolution] + base, 2
+        decoding = self.untrained.decoding(resolution)
+        made, call = made + generators * decoding, self.calls[resolution] + decoding
         seen = generators * section.samples + min(section.samples, real)
         return Stage(
             f"evaluate@{resolution}", parameters(self.generators[resolution]), 0, None,
-            self.calls[resolution], made * section.samples + self.seen_call * seen, "fp32",
+            call, made * section.samples + self.seen_call * seen, "fp32",
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,12 @@ from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
 from pagoda.methods.cascade import CascadeTraining
 from pagoda.methods.classifier import ClassifierConfig
+from pagoda.networks.autoencoder import Autoencoder
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.super_resolution import SuperResolver
+from pagoda.pipeline.stages import autoencoder
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.super_resolution import cascade_spec
@@ -81,9 +83,9 @@ def parameters(network: nn.Module, *, trained: bool = False) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
 
 
-def _empty(dtype: type, side: int) -> np.ndarray:
-    """Zeros (n, 3, side, side) that take the memory of one number."""
-    return np.broadcast_to(np.zeros((), dtype), (_STORED, 3, side, side))
+def _empty(dtype: type, side: int, channels: int = 3) -> np.ndarray:
+    """Zeros (n, channels, side, side) that take the memory of one number."""
+    return np.broadcast_to(np.zeros((), dtype), (_STORED, channels, side, side))
 
 
 class Untrained:
@@ -102,6 +104,7 @@ class Untrained:
         self, config: Config, classes: int, images: int, device: torch.device = META
     ) -> None:
         self.config, self.classes, self.device = config, classes, device
+        self.images = images
         wanted = config.invert.images or images
         self.pairs = min(wanted, images) * (2 if config.invert.flips else 1)
         self._sampled = False  # whether a method asked for the teacher's samples
@@ -139,12 +142,41 @@ class Untrained:
         return generator
 
     def call(self, network: nn.Module, resolution: int) -> float:
-        """FLOPs of one image through a denoiser or, from its latent, a generator."""
+        """FLOPs of one image, or of its codes, through a denoiser or, from its latent, a generator.
+
+        ``resolution``: of the images that the input belongs to.
+        """
         n = _BATCH
-        x = torch.zeros(n, 3, resolution, resolution, device=self.device)
+        shape = self.config.image_channels, *[resolution // self.config.factor] * 2
+        x = torch.zeros(n, *shape, device=self.device)
         labels = torch.zeros(n, dtype=torch.int64, device=self.device)
         sigma = [torch.ones(n, device=self.device)] if isinstance(network, Denoiser) else []
         return forward_flops(network, x, *sigma, labels) / n
+
+    def autoencoder(self) -> Autoencoder:
+        """The autoencoder that the configuration trains."""
+        with self.device:
+            return autoencoder.untrained(self.config.autoencoder)
+
+    def encoding(self, resolution: int) -> float:
+        """FLOPs of the codes of one image; 0 where images themselves are modelled."""
+        if not self.config.latent:
+            return 0.0
+        x = torch.zeros(_BATCH, 3, resolution, resolution, device=self.device)
+        return forward_flops(self.autoencoder().encode, x) / _BATCH
+
+    def decoding(self, resolution: int) -> float:
+        """FLOPs of one image from its codes; 0 where images themselves are modelled."""
+        if not self.config.latent:
+            return 0.0
+        shape = self.config.image_channels, *[resolution // self.config.factor] * 2
+        z = torch.zeros(_BATCH, *shape, device=self.device)
+        return forward_flops(self.autoencoder().decode, z) / _BATCH
+
+    def encoded(self, resolution: int) -> float:
+        """FLOPs of encoding every training image and its mirror image."""
+        means = self.config.autoencoder.pyramid == "codes"
+        return 2 * self.images * self.encoding(self.config.target_res if means else resolution)
 
     @cached_property
     def denoiser_call(self) -> float:
@@ -158,7 +190,7 @@ class Untrained:
         return self.denoiser_call * self.pairs * calls
 
     def method(self, stage: str, images: int | None = None) -> Method:
-        """The method of ``features``, ``teacher``, ``distill``, ``grow-16`` or ``cascade-16``.
+        """The method of a stage: ``teacher``, ``autoencoder``, ``grow-16``, ``cascade-16`` ...
 
         Args:
             images: of a step, instead of the configuration's.
@@ -173,6 +205,8 @@ class Untrained:
         elif kind == "features":
             section, name = ClassifierConfig(config.features.optim), "classifier"
             network, resolution = self.features(), config.target_res
+        elif kind == "autoencoder":
+            section, name, network = config.autoencoder, "autoencoder", self.autoencoder()
         elif kind == "teacher":
             section, name, network = config.teacher, "teacher", self.denoiser()
         else:
@@ -187,11 +221,14 @@ class Untrained:
             return find_method(name)(section.untrained(), self._given(network, kind, resolution))
 
     def _given(self, network: nn.Module, kind: str, resolution: int) -> Given:
-        sizes = [resolution // 2, resolution] if kind == "cascade" else [resolution]
-        stores = [_empty(np.uint8, side) for side in sizes]
-        labels = np.arange(_STORED) % self.classes
+        c, labels = self.config, np.arange(_STORED) % self.classes
+        sizes = {"cascade": [resolution // 2, resolution], "autoencoder": c.resolutions}
+        stores = [_empty(np.uint8, side) for side in sizes.get(kind, [resolution])]
+        if c.latent and kind not in ("features", "autoencoder"):
+            stores = [_empty(np.float32, resolution // c.factor, c.image_channels)]
         pairs = PairBatches(
-            latents=_empty(np.float32, self.config.base_res), indices=np.arange(_STORED),
+            latents=_empty(np.float32, c.base_res // c.factor, c.image_channels),
+            indices=np.arange(_STORED),
             flips=np.zeros(_STORED, np.uint8), images=stores[-1], labels=labels, device=self.device,
         )  # fmt: skip
 
@@ -274,7 +311,11 @@ def training_compute(
         images: training images there are.
     """
     untrained = Untrained(config, classes, images)
-    return {stage: untrained.inversion() if stage == "invert" else untrained.training(stage)
+    other: dict[str, Callable[[], float]] = {
+        "invert": untrained.inversion,
+        **{f"encode-{r}": partial(untrained.encoded, r) for r in config.resolutions},
+    }
+    return {stage: other[stage]() if stage in other else untrained.training(stage)
             for stage in stages_of(config, steps)}  # fmt: skip
 
 
@@ -284,13 +325,14 @@ def training_networks(
     """Networks and parameters that each training step of a variant holds, as :func:`held`."""
     untrained = Untrained(config, classes, images)
     return {stage: held(untrained.method(stage)) for stage in stages_of(config, steps)
-            if stage != "invert"}  # fmt: skip
+            if stage != "invert" and not stage.startswith("encode-")}  # fmt: skip
 
 
 def stages_of(config: Config, steps: tuple[str, ...]) -> list[str]:
-    """What the steps of a variant train, or invert."""
+    """What the steps of a variant train, encode or invert."""
     above = config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
-    stages = {"grow": grown, "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
+    stages = {"encode": [f"encode-{r}" for r in config.resolutions], "grow": grown,
+              "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
               "score_teacher": [], "score_student": [], "pair_randomly": []}  # fmt: skip
     return [stage for step in steps for stage in stages.get(step, [step])]

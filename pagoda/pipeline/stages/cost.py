@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pagoda.config import VariantConfig
 from pagoda.diffusion.solver import nfe
+from pagoda.networks.autoencoder import Decoded
 from pagoda.networks.generator import Generator
 from pagoda.pipeline.stages.compute import Untrained, forward_flops, parameters
 
@@ -40,8 +41,14 @@ def sampling_costs(
     for resolution in config.resolutions:
         generator = untrained.generator(resolution).eval()
         name = "student" if resolution == config.base_res else "grown"
-        values = _call(config, generator, resolution, device)
+        autoencoder = untrained.autoencoder().eval()
+        network = Decoded(generator, autoencoder) if config.latent else generator
+        values = _call(config, network, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
+        if parts and config.latent:
+            n, side = config.evaluate.batch, resolution // config.factor
+            codes = torch.randn(n, config.image_channels, side, side, device=device)
+            parts |= _part("decoder", autoencoder.decode, [codes], n)
         found.append((name, resolution, 1, values | parts))
     return found
 
@@ -81,10 +88,10 @@ def _call(
         extra: 0 for a generator, 1 for a denoiser (sigma), 2 for a super-resolver (condition too).
     """
     batch = config.evaluate.batch
-    side = config.base_res if extra == 0 else resolution
+    side = (config.base_res if extra == 0 else resolution) // config.factor
 
     def inputs(n: int) -> list[Tensor]:
-        x = torch.randn(n, 3, side, side, device=device)
+        x = torch.randn(n, config.image_channels, side, side, device=device)
         labels = torch.zeros(n, dtype=torch.int64, device=device)
         level = torch.ones(n, device=device)
         return [[x, labels], [x, level, labels], [x, level, labels, x, level]][extra]
@@ -113,7 +120,7 @@ def _parts(config: VariantConfig, generator: Generator, device: torch.device) ->
     """Seconds and FLOPs an image of the trunk, every level and the head."""
     n = config.evaluate.batch
     emb = torch.zeros(n, generator.trunk.embedding, device=device)
-    h = torch.zeros(n, 3, config.base_res, config.base_res, device=device)
+    h = torch.zeros(n, *generator.spec.shape, device=device)
     values: Values = {}
     levels = zip(config.resolutions[1:], generator.levels, strict=True)
     named = [("trunk", generator.trunk), *((f"level-{r}", level) for r, level in levels)]

@@ -26,7 +26,7 @@ def run(config: Config) -> None:
     An imported one needs neither teacher nor latents.
     """
     section, res = config.distill, config.base_res
-    data = open_made(config, f"data/{res}")
+    data = open_made(config, config.modelled(res))
     if section.imported != NO_WEIGHTS:
         folder, card = Path(section.imported), {"trainable": 0}
         take_network(config, "distill", folder, load_generator, f"gen/{res}", card, data)
@@ -56,7 +56,7 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
     denoiser = denoiser.to(device)
     grid = edm_grid(config.distill.teacher_steps, noise.sigma_min, noise.sigma_max, noise.rho)
     z = standard_normal(config.seed, np.arange(n), pairs.latents.shape[1:], "noise_to_data")
-    images = np.empty(pairs.latents.shape, np.uint8)
+    images = np.empty(pairs.latents.shape, np.float32 if config.latent else np.uint8)
     with track(n, "teacher samples") as bar:
         for i in range(0, n, config.invert.batch):
             rows = slice(i, i + config.invert.batch)
@@ -65,7 +65,8 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
             weights = pairs.weights_of(np.arange(n)[rows])
             weight = config.invert.guidance if pairs.weights is None else weights
             teacher = guided(denoiser, weight if config.invert.guided else 1.0)
-            images[rows] = to_uint8(sample(teacher, x, grid, labels)).cpu().numpy()
+            made = sample(teacher, x, grid, labels)
+            images[rows] = (made if config.latent else to_uint8(made)).cpu().numpy()
             bar.advance(len(x))
     return PairBatches(
         latents=z, indices=np.arange(n), flips=np.zeros(n, np.uint8), images=images,

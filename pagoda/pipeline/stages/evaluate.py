@@ -20,8 +20,10 @@ from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.metrics.base import Settings, size
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energies
+from pagoda.evaluation.reconstruction import AUTOENCODER, Reconstructed, reconstruction_rows
 from pagoda.evaluation.reference import check_extractor, from_artifact
 from pagoda.evaluation.streaming import Images, open_split
+from pagoda.networks.autoencoder import autoencoder_beside
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
 from pagoda.pipeline.stages.made import identity, open_made
@@ -39,7 +41,8 @@ def run(config: Config, resolution: int) -> None:
 
     Every generator sees the same latents: sample i has class ``i % classes`` and the latent of
     (``evaluate.seed``, i). Its images are made once and pass through every feature network. Real
-    images of the split that the reference does not describe are the floor of every distance.
+    images of the split that the reference does not describe are the floor of every distance; in
+    latent space what the autoencoder gives back of them is a second floor.
     """
     where, section, device = Paths(config).evaluation(resolution), config.evaluate, pick_device()
     artifacts.check_out(where, "evaluation")
@@ -50,7 +53,12 @@ def run(config: Config, resolution: int) -> None:
     evaluators = open_evaluators(config, resolution, inputs, extractors)
     samplers = pipeline_samplers(config, resolution, inputs, device)
     unseen = "train" if inputs["reference"].card()["split"] == "test" else "test"
-    sets: dict[str, Images] = {**samplers, "real": open_split(data, unseen, section.samples)}
+    real = open_split(data, unseen, section.samples)
+    autoencoder = autoencoder_beside(inputs["base"])
+    back = {} if autoencoder is None else {
+        AUTOENCODER: Reconstructed(real, autoencoder, device, section.batch)
+    }  # fmt: skip
+    sets: dict[str, Images] = {**samplers, **back, "real": real}
     cells = grid_cells(section, len(data.card()["classes"]))
     grids = {name: np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
              for name in samplers}  # fmt: skip
@@ -73,17 +81,19 @@ def run(config: Config, resolution: int) -> None:
             sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
             advance=bar.advance, seen=seen,
         )  # fmt: skip
+    for images in back.values():
+        rows += reconstruction_rows(real, images, extractors[0], facts)
     distributed.all_reduce_(map(torch.from_numpy, energies.values()))
     # Each cell was filled by the process whose block it is in, and is black in the others.
     filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]
     if not distributed.is_main_process():
         return
-    real = max(energies["real"].mean(), 1e-12)
+    fine = max(energies["real"].mean(), 1e-12)
     rows += [
         Row(metric="high_frequency", protocol=f"high_frequency_ratio_{size(len(sampler))}",
-            value=float(energies[name].mean() / real), n=len(sampler), generator=name,
+            value=float(energies[name].mean() / fine), n=len(sampler), generator=name,
             nfe=getattr(sampler, "nfe", None), reference=data.fingerprint,
-            reference_n=len(sets["real"]), **facts)
+            reference_n=len(real), **facts)
         for name, sampler in samplers.items()
     ]  # fmt: skip
     first = filled[0][:, :_NEIGHBOUR_COLUMNS]

@@ -18,7 +18,7 @@ def run(config: Config, from_res: int, to_res: int) -> None:
 
     Writes the ``generator`` artifact of ``to_res``.
     """
-    section, data = config.grow, open_made(config, f"data/{to_res}")
+    section, data = config.grow, open_made(config, config.modelled(to_res))
     if section.imported != NO_WEIGHTS:
         folder, key, card = Path(section.imported, str(to_res)), f"gen/{to_res}", {"trainable": 0}
         take_network(config, f"grow-{to_res}", folder, load_generator, key, card, data)

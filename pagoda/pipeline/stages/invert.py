@@ -20,13 +20,14 @@ from pagoda import artifacts, distributed
 from pagoda.config import Config, InvertConfig
 from pagoda.config.paths import Paths
 from pagoda.data.noise import dithered, uniform
-from pagoda.data.pixels import to_float
+from pagoda.data.pixels import seen
 from pagoda.data.shards import ShardedArray, create_shards, shard_names
 from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert, nfe, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.outputs import new_file
+from pagoda.pipeline.stages.decoder import behind, check_codes
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track
@@ -64,7 +65,10 @@ def run(config: Config) -> None:
     with distributed.group():
         paths, device = Paths(config), pick_device()
         artifacts.check_out(paths.latents, "latents")
-        data, teacher = open_made(config, f"data/{config.base_res}"), open_made(config, "teacher")
+        data, teacher = (
+            open_made(config, key) for key in (config.modelled(config.base_res), "teacher")
+        )
+        check_codes(data, teacher)
         if config.invert.guided and not teacher.card().get("label_dropout"):
             key = "guidance" if config.invert.guidance != 1 else "guidance_max"
             raise PagodaError(
@@ -78,12 +82,13 @@ def run(config: Config) -> None:
         rows = _rows(config.invert, data.array("train_labels"), config.seed)
         sections = {"invert": config.invert, "diffusion": config.diffusion}
         folder = stage_scratch("invert", sections, inputs, seed=config.seed)
-        latents, done = _open_store(folder, config.invert, len(rows), images.shape[1:])
+        latents, done = _open_store(folder, config.invert, len(rows), images.shape[-3:])
         with _history(paths, folder, done, config.invert.batch) as history:
             _invert_all(inverter, images, rows, latents, done, history)
             distributed.barrier()
             if distributed.is_main_process():
                 card = inverter.card(latents, images, rows) | {"recipe": data.card()["recipe"]}
+                card |= behind(data).card
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
         if distributed.is_main_process():
@@ -297,6 +302,6 @@ def _weights(rows: Rows, part: slice, device: torch.device) -> Tensor | None:
 
 
 def _load(images: Images, indices: np.ndarray, flips: np.ndarray, device: torch.device) -> Tensor:
-    x = to_float(torch.from_numpy(np.asarray(images[indices])).to(device))
-    mirror = torch.from_numpy(flips > 0).to(device)[:, None, None, None]
-    return torch.where(mirror, x.flip(3), x).contiguous(memory_format=torch.channels_last)
+    stored = torch.from_numpy(np.asarray(images[indices])).to(device)
+    mirror = torch.from_numpy(flips > 0).to(device)
+    return seen(stored, mirror).contiguous(memory_format=torch.channels_last)

@@ -37,6 +37,7 @@ from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
 from pagoda.pipeline.stages.extractors import open_extractors
+from pagoda.pipeline.stages.floor import floor_rows
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.models import without
@@ -83,6 +84,8 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:
                 grids[f"below-{lower}"] = below[:_GRID]
+    if "autoencoder" in variant.steps:
+        rows += floor_rows(config, extractors, device)
     rows += curves.rows()
     if variant.counts:
         for name, at, calls, costs in sampling_costs(config, variant.counts, classes, device):

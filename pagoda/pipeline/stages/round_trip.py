@@ -11,6 +11,7 @@ from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
 from pagoda.diffusion.solver import clamped, edm_grid, guided, sample
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
+from pagoda.evaluation.samplers import decoding
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import open_made
@@ -22,11 +23,14 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
 
     ``round_trip``: mean squared error, pixels in [-1, 1]. ``round_trip_hf``: its part above half
     the Nyquist frequency, of luminance. ``round_trip_hf_ratio``: high-frequency energy of the
-    returned images over that of the originals; 1 if no detail is lost or added.
+    returned images over that of the originals; 1 if no detail is lost or added. Of a model of codes
+    the autoencoder's own errors are in them.
     """
     schedule, section, device = config.diffusion, config.invert, pick_device()
     data, latents = open_made(config, f"data/{config.base_res}"), open_made(config, "latents")
-    teacher = open_made(config, "teacher").network(load_denoiser).to(device)
+    teacher = open_made(config, "teacher")
+    denoising = teacher.network(load_denoiser).to(device)
+    decode, _ = decoding(teacher, device)
     grid = edm_grid(section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho)
     stored, card = open_rows(latents, "latents"), latents.card()
     weights = None if card.get("guidance_max") is None else latents.array("weights")
@@ -41,9 +45,10 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
         z = torch.from_numpy(stored[part].astype(np.float32) * card["to_normalised"])
         x = z.to(device) * schedule.sigma_max
         weight = None if weights is None else torch.from_numpy(np.array(weights[part])).to(device)
-        net = guided(teacher, section.guidance if weight is None else weight)
+        net = guided(denoising, section.guidance if weight is None else weight)
         denoiser = clamped(net) if section.clamp else net
-        parts.append(to_uint8(sample(denoiser, x, grid, labels[part].to(device), section.solver)))
+        made = sample(denoiser, x, grid, labels[part].to(device), section.solver)
+        parts.append(to_uint8(decode(made)))
     back = torch.cat(parts).cpu().numpy()
     mse = float(np.square((back.astype(np.float32) - images) / 127.5).mean())
     ratio = high_frequency_energy(back) / max(high_frequency_energy(images), 1e-12)

@@ -24,6 +24,7 @@ from pagoda.editing.edits import Edited
 from pagoda.editing.latents import slerp
 from pagoda.editing.observations import averaged
 from pagoda.errors import PagodaError
+from pagoda.evaluation.samplers import base_of
 from pagoda.models import Generator, Teacher
 from pagoda.pipeline.stages.edit import transferred
 from pagoda.pipeline.stages.edit_inputs import (
@@ -218,8 +219,8 @@ def _beside(generator: Generator) -> dict[int, str]:
             card = peek(folder, "generator").card()
         except PagodaError:  # something else, or damaged
             continue
-        unet, side = card["unet"], card["unet"]["resolution"] << len(card.get("levels", []))
-        same = (unet["resolution"], unet["num_classes"])
+        base = base_of(card)[0]
+        side, same = base << len(card.get("levels", [])), (base, card["unet"]["num_classes"])
         if folder.name == str(side) and same == (generator.base_res, generator.num_classes):
             found[side] = str(folder)
     return found

@@ -27,7 +27,7 @@ from pagoda.config import Config
 from pagoda.data.noise import standard_normal
 from pagoda.errors import PagodaError
 from pagoda.evaluation.results import check_out
-from pagoda.evaluation.samplers import Draws, Map, Sampler, one_step
+from pagoda.evaluation.samplers import Draws, Map, Sampler, decoding, one_step
 from pagoda.methods.consistency import consistency
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.stages.evaluate import open_inputs
@@ -70,15 +70,16 @@ def two_steps(artifact: Artifact, draws: Draws, sigma: float, sigma_min: float) 
     @cache
     def opened() -> tuple[Map, int]:
         generator = artifact.network(load_generator).to(draws.device)
+        decode, size = decoding(artifact, draws.device)
 
         def make(z: Tensor, labels: Tensor, indices: np.ndarray) -> Tensor:
             drawn = standard_normal(draws.seed, indices, tuple(z.shape[1:]), "second-step")
             levels = (z.new_full((len(z),), level) for level in (generator.sigma_max, sigma))
             x = consistency(generator, generator.sigma_max * z, next(levels), labels)
             noisy = x + added * torch.from_numpy(drawn).to(x)
-            return consistency(generator, noisy, next(levels), labels)
+            return decode(consistency(generator, noisy, next(levels), labels))
 
-        return make, sum(p.numel() for p in generator.parameters())
+        return make, sum(p.numel() for p in generator.parameters()) + size
 
     plain = one_step(artifact, draws)
     return dataclasses.replace(plain, name="two steps", nfe=2, open=opened)

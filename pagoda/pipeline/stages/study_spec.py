@@ -31,7 +31,8 @@ from pagoda.config import (
 from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
-_TRAINED = ("teacher", "distill", "grow")  # sections whose images a study's size scales
+_TRAINED = ("autoencoder", "teacher", "distill", "grow")
+"""Sections whose images a study's size scales."""
 _SIZES = ("usual", "costly", "whole")  # of params.yaml
 
 
@@ -52,6 +53,12 @@ EDITS = ("inpaint", "super_resolve", "transfer", "interpolate")
 _EDIT = Step(("studies.edit",), ("teacher", "latents", "gen/base", "gen/above", "data/above"))
 _GROWTH = ("latents", "gen/base", "data/above")
 STEPS = {
+    "autoencoder": Step(
+        ("diffusion", "autoencoder"), ("data/base", "data/above"), ("autoencoder",)
+    ),
+    "encode": Step(
+        ("autoencoder",), ("autoencoder", "data/base", "data/above"), ("codes/base", "codes/above")
+    ),
     "teacher": Step(("diffusion", "teacher"), ("data/base",), ("teacher",)),
     "score_teacher": Step(("diffusion",), ("teacher",)),
     "invert": Step(("diffusion", "invert"), ("data/base", "teacher"), ("latents",)),

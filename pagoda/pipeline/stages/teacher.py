@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from pagoda.losses.edm_augment import LABELS
 from pagoda.methods.teacher import Teacher
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
+from pagoda.pipeline.stages.decoder import behind
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.progress import log_line
@@ -29,8 +31,8 @@ def run(config: Config) -> None:
         )
     if section.imported == NO_WEIGHTS:
         check_device("teacher", section.optim, device)
-    data = open_made(config, f"data/{config.base_res}")
-    facts = {"data": data.fingerprint, "diffusion": vars(config.diffusion)}
+    data = open_made(config, config.modelled(config.base_res))
+    facts: dict[str, Any] = {"data": data.fingerprint, "diffusion": vars(config.diffusion)}
     if section.imported != NO_WEIGHTS:
         folder = Path(section.imported)
         take_network(config, "teacher", folder, load_denoiser, "teacher", facts, data)
@@ -40,20 +42,22 @@ def run(config: Config) -> None:
     denoiser = place(Denoiser(spec, config.diffusion.sigma_data), device)
     images = image_batches(device, data)
     method = Teacher(section, Given(denoiser, images, device, config.seed, config.diffusion))
-    card = denoiser.card() | {"label_dropout": section.label_dropout} | facts
+    beside = behind(data)
+    card = denoiser.card() | {"label_dropout": section.label_dropout} | facts | beside.card
     train_stage(
         config, "teacher", method, section.optim, "teacher", card, device=device,
         inputs={"data": data}, sections={"teacher": section, "diffusion": config.diffusion},
-        code="teacher",
+        code="teacher", beside=beside.weights,
     )  # fmt: skip
 
 
 def unet_spec(config: Config, num_classes: int) -> UNetSpec:
     """The teacher's network at the base resolution: levels down to ``lowest_res``."""
     net = config.teacher.network
-    levels = (config.base_res // net.lowest_res).bit_length()
+    side = config.base_res // config.factor
+    levels = (side // net.lowest_res).bit_length()
     return UNetSpec(
-        resolution=config.base_res,
+        resolution=side,
         channels=net.channels,
         channel_mult=tuple(net.channel_mult[:levels]),
         blocks=net.blocks,
@@ -64,4 +68,5 @@ def unet_spec(config: Config, num_classes: int) -> UNetSpec:
         time_scale=net.time_scale,
         min_group=net.min_group,
         augment_labels=LABELS if config.teacher.augment else 0,
+        image_channels=config.image_channels,
     )

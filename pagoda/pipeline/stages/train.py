@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator
+from pagoda.pipeline.stages.decoder import behind, check_codes
 from pagoda.pipeline.stages.made import identity, kind_of, locate
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.scratch import stage_scratch
@@ -52,6 +53,7 @@ def train_stage(
     sections: dict[str, Any],
     code: str,
     tested: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda weights: {},
+    beside: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
     """Train to the end, from scratch or from where it stopped, and write the first average.
 
@@ -64,6 +66,7 @@ def train_stage(
         sections: configuration sections that the result depends on.
         code: name of the method.
         tested: facts about the trained weights for the card.
+        beside: other weights to keep beside them, as those of ``Method.beside``.
     """
     out, kind = locate(config, key), kind_of(key)
     artifacts.check_out(out, kind)
@@ -75,7 +78,7 @@ def train_stage(
         )  # fmt: skip
     average = next(iter(method.players.values())).ema
     weights = sharding.full_state_on_main(average.state_dict())
-    beside = {name: sharding.full_state_on_main(w) for name, w in method.beside().items()}
+    others = {name: sharding.full_state_on_main(w) for name, w in method.beside().items()}
     if not distributed.is_main_process():
         return
     found = tested(weights)
@@ -88,8 +91,8 @@ def train_stage(
         artifacts.save_weights(partial, weights, card | facts | found)
         for file in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
             shutil.copyfile(file, partial / file.name)
-        for name, others in beside.items():
-            save_tensors(partial / f"{name}.safetensors", others)
+        for name, tensors in (others | dict(beside or {})).items():
+            save_tensors(partial / f"{name}.safetensors", tensors)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -111,6 +114,8 @@ def train_generator(
         teacher_pairs: as :class:`pagoda.training.method.Given` has them.
     """
     device = pairs.device
+    check_codes(inputs["data"], inputs["teacher"])
+    beside = behind(inputs["data"])
     check_device(stage.partition("-")[0], section.optim, device)
     torch.manual_seed(config.seed)
     generator = place(generator, device)
@@ -121,10 +126,11 @@ def train_generator(
     )  # fmt: skip
     method = find_method(section.method)(section, given)
     trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)
-    card = {**generator.card(), "trainable": trainable, **method.card()}
+    card = {**generator.card(), "trainable": trainable, **method.card(), **beside.card}
+    key = f"gen/{generator.resolution * config.factor}"
     train_stage(
-        config, stage, method, section.optim, f"gen/{generator.resolution}", card, device=device,
-        inputs=inputs, sections=sections, code=section.method,
+        config, stage, method, section.optim, key, card, device=device, inputs=inputs,
+        sections=sections, code=section.method, beside=beside.weights,
     )  # fmt: skip
 
 
@@ -200,9 +206,10 @@ def pair_batches(latents: Artifact, images: Artifact, device: torch.device) -> P
     """Inverted latents and their real images, at the images' resolution.
 
     Raises:
-        PagodaError: the latents are of images that were cut by another recipe, or that are not
-            there, or of classes that are not.
+        PagodaError: the latents are of images that were cut by another recipe, of another
+            autoencoder's codes, of images that are not there, or of classes that are not.
     """
+    check_codes(images, latents)
     recipe, of_latents = (a.card().get("recipe") for a in (images, latents))
     if recipe != of_latents:
         raise PagodaError(

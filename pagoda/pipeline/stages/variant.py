@@ -8,7 +8,17 @@ from pagoda import artifacts, distributed
 from pagoda.config import Config, VariantConfig
 from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
-from pagoda.pipeline.stages import distill, grow, invert, measure, super_resolution, teacher
+from pagoda.pipeline.stages import (
+    autoencoder,
+    distill,
+    encode,
+    grow,
+    invert,
+    measure,
+    super_resolution,
+    teacher,
+)
+from pagoda.pipeline.stages.decoder import behind
 from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.study_spec import Study, Variant, variant_config
@@ -56,14 +66,15 @@ def pair_randomly(config: Config) -> None:
     """
     if not distributed.is_main_process():
         return
-    section, data = config.invert, open_made(config, f"data/{config.base_res}")
+    section, data = config.invert, open_made(config, config.modelled(config.base_res))
     labels = data.array("train_labels")
     count = min(section.images or len(labels), len(labels))
     indices = np.arange(count)
-    shape = (count, 3, config.base_res, config.base_res)
+    side = config.base_res // config.factor
+    shape = (count, config.image_channels, side, side)
     card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
             "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
-            "recipe": data.card()["recipe"]}  # fmt: skip
+            "recipe": data.card()["recipe"], **behind(data).card}  # fmt: skip
     where, of = locate(config, "latents"), identity(config, "latents")
     with artifacts.create(where, "latents", config=of, inputs={"data": data}) as out:
         latents = create_shards(out, "latents", "float32", shape, section.shard)
@@ -81,7 +92,15 @@ def _nothing(config: Config) -> None:
     """A step that trains nothing; what it names is measured."""
 
 
+def _encode(config: VariantConfig) -> None:
+    """Codes of every resolution."""
+    for resolution in config.resolutions:
+        encode.run(config, resolution)
+
+
 _STEPS = {
+    "autoencoder": autoencoder.run,
+    "encode": _encode,
     "teacher": teacher.run,
     "score_teacher": _nothing,
     "score_student": _nothing,

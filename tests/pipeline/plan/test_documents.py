@@ -9,7 +9,7 @@ import pytest
 from pagoda.pipeline.plan.request import plan_json
 from tests.pipeline.plan.documents import PAGE, PLANS, plan_of, profiles, rendered
 
-_SHOWN = ["imagenet", "imagenette"]
+_SHOWN = ["imagenet", "imagenet_1024", "latent", "imagenette"]
 
 
 def test_page_and_plans_are_of_the_same_profiles() -> None:
