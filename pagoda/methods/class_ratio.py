@@ -56,7 +56,7 @@ class RatioConfig:
     lr: float = opt("learning rate", default=1e-3, gt=0)
     beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
     beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
-    steps: int = opt("its updates before each of the generator's", default=1, ge=1)
+    steps: int = opt("its updates before each of the generator's", default=2, ge=1)
     warm_up: float = opt(
         "fraction of training, at the beginning, in which it trains alone", default=0.0, ge=0, lt=1
     )
@@ -79,7 +79,9 @@ class RatioConfig:
 class ClassRatioConfig(MethodConfig):
     """The generator against an estimated density ratio."""
 
-    divergence: str = opt("what the generator minimises", default="js", choices=tuple(WEIGHTS))
+    divergence: str = opt(
+        "what the generator minimises", default="reverse_kl", choices=tuple(WEIGHTS)
+    )
     alpha: float = opt("skew_js: weight of the data in the mixture", default=0.5, gt=0, lt=1)
     clamp: float = opt("largest |log r| that weights a gradient", default=10.0, gt=0)
     normalise: bool = opt(
@@ -87,10 +89,10 @@ class ClassRatioConfig(MethodConfig):
     )
     noise_weight: str = opt(
         "w of a noise level: 1, or its square, as in units of the denoised image",
-        default="constant", choices=("constant", "square"),
+        default="square", choices=("constant", "square"),
     )  # fmt: skip
-    sigma_low: float = opt("smallest noise level", default=0.02, gt=0)
-    sigma_high: float = opt("largest noise level", default=40.0, gt=0)
+    sigma_low: float = opt("smallest noise level", default=0.1, gt=0)
+    sigma_high: float = opt("largest noise level", default=5.0, gt=0)
     curriculum: float = opt(
         "fraction of training over which the smallest noise level in use falls from the largest",
         default=0.0, ge=0, le=1,

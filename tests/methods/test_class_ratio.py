@@ -124,7 +124,7 @@ def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path)
     ((name, weights),) = method.beside().items()
     save_tensors(kept / f"{name}.safetensors", sharding.full_state_on_main(weights))
     network, facts = load_ratio(kept, method.card())
-    assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.02, 40.0, 7.0)
+    assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.1, 5.0, 7.0)
     side = CASES[what].side
     torch.manual_seed(0)
     x, sigma, labels = torch.randn(3, 3, side, side), torch.tensor([0.1, 1.0, 9.0]), torch.arange(3)
