@@ -13,15 +13,15 @@ since E_q grad log q = 0: the gradient passes through the classifier's input, we
 (:mod:`pagoda.losses.divergences`), and no score network is needed.
 
 The ratio network stays beside the generator that it trained, in :data:`RATIO_FILE`, since it can
-tell good samples from bad ones (:func:`load_ratio`).
+tell good samples from bad ones (:mod:`pagoda.pipeline.stages.verify`).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
@@ -56,7 +56,7 @@ class RatioConfig:
     lr: float = opt("learning rate", default=1e-3, gt=0)
     beta1: float = opt("Adam beta 1", default=0.0, ge=0, lt=1)
     beta2: float = opt("Adam beta 2", default=0.99, ge=0, lt=1)
-    steps: int = opt("its updates before each of the generator's", default=1, ge=1)
+    steps: int = opt("its updates before each of the generator's", default=2, ge=1)
     warm_up: float = opt(
         "fraction of training, at the beginning, in which it trains alone", default=0.0, ge=0, lt=1
     )
@@ -79,7 +79,9 @@ class RatioConfig:
 class ClassRatioConfig(MethodConfig):
     """The generator against an estimated density ratio."""
 
-    divergence: str = opt("what the generator minimises", default="js", choices=tuple(WEIGHTS))
+    divergence: str = opt(
+        "what the generator minimises", default="reverse_kl", choices=tuple(WEIGHTS)
+    )
     alpha: float = opt("skew_js: weight of the data in the mixture", default=0.5, gt=0, lt=1)
     clamp: float = opt("largest |log r| that weights a gradient", default=10.0, gt=0)
     normalise: bool = opt(
@@ -87,10 +89,10 @@ class ClassRatioConfig(MethodConfig):
     )
     noise_weight: str = opt(
         "w of a noise level: 1, or its square, as in units of the denoised image",
-        default="constant", choices=("constant", "square"),
+        default="square", choices=("constant", "square"),
     )  # fmt: skip
-    sigma_low: float = opt("smallest noise level", default=0.02, gt=0)
-    sigma_high: float = opt("largest noise level", default=40.0, gt=0)
+    sigma_low: float = opt("smallest noise level", default=0.1, gt=0)
+    sigma_high: float = opt("largest noise level", default=5.0, gt=0)
     curriculum: float = opt(
         "fraction of training over which the smallest noise level in use falls from the largest",
         default=0.0, ge=0, le=1,
@@ -102,8 +104,11 @@ class ClassRatioConfig(MethodConfig):
         default="teacher", choices=STARTS,
     )  # fmt: skip
     mapping: float = opt(
-        "start: map: fraction of training, at the beginning, in which the generator learns these "
-        "images", default=0.5, gt=0, lt=1,
+        "start: map: fraction of training in which it first learns these", default=0.5, gt=0, lt=1
+    )
+    sigma_start: float | None = opt(
+        "noise level that a base generator takes its latents for; null: diffusion.sigma_max, where "
+        "the teacher's images hardly depend on them", default=2.5, gt=0,
     )  # fmt: skip
     ratio: RatioConfig = opt("the ratio network", default=RatioConfig())
 
@@ -132,8 +137,10 @@ class ClassRatio(Method):
         self.generator, r = given.network, config.ratio
         self.ratio: Any = build_ratio(config.ratio, given).to(given.device)
         self.mapped = config.mapping if config.start == "map" else 0.0
+        told(given.network, config.sigma_start)
         if self.mapped:
-            self.origin: Any = copy.deepcopy(given.network).eval().requires_grad_(False)
+            origin = copy.deepcopy(given.network).to(given.device, given.images.dtype)
+            self.origin: Any = origin.eval().requires_grad_(False)
         restart(given.network, config.start, given.seed)
         optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
                         weight_decay=0.0, clip=None)  # fmt: skip
@@ -265,6 +272,14 @@ class ClassRatio(Method):
         return ramp(at, self.config.sigma_high, self.config.sigma_low, self.rho)
 
 
+def told(generator: Generator, sigma: float | None) -> None:
+    """Take latents for noise of that level, in the generator's card too; not where it is grown."""
+    if sigma is not None and not generator.levels:
+        generator.sigma_max, s = sigma, generator.sigma_data
+        if generator.output_scale != 1:  # c_out
+            generator.output_scale = sigma * s / math.hypot(sigma, s)
+
+
 def restart(generator: Generator, start: str, seed: int) -> None:
     """Put other weights in the place of the teacher's, as one of :data:`STARTS` says.
 
@@ -349,39 +364,6 @@ def ratio_weights(network: nn.Module) -> dict[str, Tensor]:
         for key in getattr(module, "parametrizations", ()):
             state[f"{name}.{key}"] = getattr(module, key)
     return state
-
-
-def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The ratio network beside a generator, and what its card says of it.
-
-    Returns:
-        x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,); and ``sigma_low``, ``sigma_high`` and
-        ``rho`` of the noise levels that it learned.
-
-    Raises:
-        PagodaError: the generator has none, or weights and card do not belong together.
-    """
-    from pagoda.networks.encoder_logit import EncoderLogit
-    from pagoda.networks.unet import UNetSpec, UNetTrunk
-    from pagoda.tensors import read_tensors
-    from pagoda.weight_files import fitted, positive
-
-    file, facts = folder / RATIO_FILE, card.get("ratio")
-    if facts is None or not file.is_file():
-        raise PagodaError(
-            f"{folder} has no ratio network, which the method class_ratio leaves there; train the "
-            "generator with method: class_ratio"
-        )
-
-    def build(facts: dict[str, Any]) -> nn.Module:
-        spec = UNetSpec.from_card(facts["unet"])
-        return EncoderLogit(UNetTrunk(spec), positive(facts, "sigma_data"))
-
-    known = {key: positive(facts, key) for key in ("sigma_low", "sigma_high", "rho")}
-    try:
-        return fitted(build, read_tensors(file), facts), known
-    except PagodaError as error:
-        raise PagodaError(f"{file}: {error}; train it again") from error
 
 
 def _iterate(network: nn.Module) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 from pagoda.losses.divergences import WEIGHTS
-from pagoda.methods.class_ratio import STARTS, ClassRatio, load_ratio
+from pagoda.methods.class_ratio import STARTS, ClassRatio
+from pagoda.pipeline.stages.verify import load_ratio
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
 from pagoda.training.draw import GlobalDraw
@@ -21,6 +22,7 @@ from tests.methods.small import (
     CASES,
     CPU,
     Case,
+    denoiser,
     flat,
     given,
     go,
@@ -122,7 +124,7 @@ def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path)
     ((name, weights),) = method.beside().items()
     save_tensors(kept / f"{name}.safetensors", sharding.full_state_on_main(weights))
     network, facts = load_ratio(kept, method.card())
-    assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.02, 40.0, 7.0)
+    assert (facts["sigma_low"], facts["sigma_high"], facts["rho"]) == (0.1, 5.0, 7.0)
     side = CASES[what].side
     torch.manual_seed(0)
     x, sigma, labels = torch.randn(3, 3, side, side), torch.tensor([0.1, 1.0, 9.0]), torch.arange(3)
@@ -150,6 +152,21 @@ def test_where_the_generator_starts() -> None:
             else:
                 gone = {"encoder": encoder, "features": ends, "teacher": ()}.get(start, ("",))
                 assert same != name.startswith(gone), (start, name)
+
+
+def test_latents_are_taken_for_noise_of_a_level() -> None:
+    """Of 2.5: the teacher's denoiser there, up to c_skip x; the card says so, a grown one stays."""
+    z, labels = torch.randn(3, 3, 8, 8), torch.arange(3)
+    method = make("class_ratio", sigma_start=2.5)
+    assert isinstance(method, ClassRatio)
+    x, sigma = 2.5 * z, torch.full((3,), 2.5)
+    with torch.no_grad():
+        wanted = denoiser()(x, sigma, labels) - 0.25 / (0.25 + 2.5**2) * x
+        torch.testing.assert_close(method.generator(z, labels), wanted, rtol=1e-5, atol=1e-5)
+    assert method.generator.card()["sigma_max"] == 2.5
+    for other in (make("class_ratio", sigma_start=None), make("class_ratio, grown")):
+        assert isinstance(other, ClassRatio)
+        assert other.generator.card()["sigma_max"] == 80.0
 
 
 def test_a_map_is_learned_before_the_ratio_leads() -> None:

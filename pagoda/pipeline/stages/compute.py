@@ -28,6 +28,7 @@ from pagoda.networks.autoencoder import Autoencoder
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
+from pagoda.networks.layers import Frozen
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.pipeline.stages import autoencoder
 from pagoda.pipeline.stages.features import feature_network
@@ -272,7 +273,7 @@ def held(method: Method) -> tuple[int, int]:
     """Networks that a method keeps in memory to train, frozen ones too, and their parameters.
 
     Averages, gradients and optimisers are not in it; a network that shares its weights with another
-    counts once.
+    counts once, and so does one with the frozen network inside it.
     """
     own = [player.network for player in method.players.values()]
     others = [v for v in vars(method).values() if isinstance(v, nn.Module)]
@@ -280,7 +281,9 @@ def held(method: Method) -> tuple[int, int]:
     for network in (*own, *others):
         if isinstance(network, Player):
             continue
-        new = {id(p): p.numel() for p in network.parameters() if id(p) not in seen}
+        frozen = [m.frozen for m in network.modules() if isinstance(m, Frozen)]
+        parts = [p for n in (network, *frozen) for p in n.parameters()]
+        new = {id(p): p.numel() for p in parts if id(p) not in seen}
         seen |= set(new)
         networks, total = networks + bool(new), total + sum(new.values())
     return networks, total

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pagoda import distributed
 from pagoda.artifacts import Artifact
@@ -33,12 +34,16 @@ from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.results import check_out, write_results
 from pagoda.evaluation.samplers import Draws, Sampler, one_step
 from pagoda.evaluation.streaming import even_batch
-from pagoda.methods.class_ratio import load_ratio
+from pagoda.methods.class_ratio import RATIO_FILE
+from pagoda.networks.encoder_logit import EncoderLogit
+from pagoda.networks.unet import UNetSpec, UNetTrunk
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, open_inputs, settings_of
 from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
 from pagoda.pipeline.stages.progress import track
 from pagoda.rows import Row, to_json
+from pagoda.tensors import read_tensors
+from pagoda.weight_files import fitted, positive
 
 METRICS = ("fd", "precision", "recall")
 LEVELS = 8  # noise levels of a mean log-ratio, in the middle of equal parts of the ramp
@@ -225,3 +230,31 @@ def count_list(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) for part in parts) or len(set(parts)) < len(parts):
         raise PagodaError(f"--counts {text!r}; it must be different whole numbers from 1: 1,2,4,8")
     return [int(part) for part in parts]
+
+
+def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The ratio network beside a generator, and what its card says of it.
+
+    Returns:
+        x (n, 3, r, r), sigma (n,), labels (n,) -> log r (n,); and ``sigma_low``, ``sigma_high`` and
+        ``rho`` of the noise levels that it learned.
+
+    Raises:
+        PagodaError: the generator has none, or weights and card do not belong together.
+    """
+    file, facts = folder / RATIO_FILE, card.get("ratio")
+    if facts is None or not file.is_file():
+        raise PagodaError(
+            f"{folder} has no ratio network, which the method class_ratio leaves there; train the "
+            "generator with method: class_ratio"
+        )
+
+    def build(facts: dict[str, Any]) -> nn.Module:
+        spec = UNetSpec.from_card(facts["unet"])
+        return EncoderLogit(UNetTrunk(spec), positive(facts, "sigma_data"))
+
+    known = {key: positive(facts, key) for key in ("sigma_low", "sigma_high", "rho")}
+    try:
+        return fitted(build, read_tensors(file), facts), known
+    except PagodaError as error:
+        raise PagodaError(f"{file}: {error}; train it again") from error

@@ -42,6 +42,7 @@ def test_a_method_holds_its_networks_once(tiny_config: Callable[..., Config]) ->
     head = held["matching"] - generator - 2 * denoiser
     assert 0 < head < denoiser / 4
     assert generator < held["class-ratio"] < generator + denoiser
+    assert held["drifting"] > generator + denoiser  # though it is no part of its encoder's state
 
 
 def test_every_start_and_divergence_of_the_studies_is_one(

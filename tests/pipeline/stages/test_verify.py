@@ -17,7 +17,7 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.errors import PagodaError
 from pagoda.evaluation.samplers import Draws, Map, Sampler, one_step
-from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio, load_ratio
+from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio
 from pagoda.methods.mean_flow import average_velocity
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.stages import (
@@ -29,7 +29,7 @@ from pagoda.pipeline.stages import (
     steps,
     verify,
 )
-from pagoda.pipeline.stages.verify import BestOf, candidate, count_list, random_of
+from pagoda.pipeline.stages.verify import BestOf, candidate, count_list, load_ratio, random_of
 from pagoda.tensors import save_tensors
 from pagoda.training.sharding import full_state_on_main
 from tests.methods.small import make
