@@ -2,8 +2,9 @@
 
 An artifact is a folder with the files of its kind (:data:`~pagoda.kinds.KINDS`) and a
 ``manifest.json``: their SHA-256 sums, the configuration they belong to and the fingerprints of
-what they were made from. Folders appear whole or not at all, and take the place of an artifact of their own kind only
-(:mod:`pagoda.outputs`). Nothing that varies between equal runs is stored: equal runs, equal bytes.
+what they were made from. Folders appear whole or not at all, and take the place of an artifact of
+their own kind only (:mod:`pagoda.outputs`). Nothing that varies between equal runs is stored: equal
+runs, equal bytes.
 
 A file ``x.npy`` of a kind may be in shards, ``x-00000-of-00003.npy``, or ``.webp``, and so on.
 Checksums of files of 64 MiB and more are compared once and then trusted while size and time of

@@ -77,7 +77,7 @@ class Draw(GlobalDraw):
     def labels(self, source: Any, n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.long)
 
-    def prior(self, source: Any, n: int, side: int) -> tuple[Tensor, Tensor]:
+    def prior(self, source: Any, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return torch.randn(n, 3, SIDE, SIDE, dtype=DOUBLE), self.labels(source, n)
 
 
