@@ -308,6 +308,7 @@ class Decoded(nn.Module):
     """A generator of codes with the decoder behind it: latents and classes in, images out."""
 
     autoencoder: Autoencoder
+    generator: Any
 
     def __init__(self, generator: nn.Module, autoencoder: Autoencoder) -> None:
         super().__init__()
@@ -317,6 +318,12 @@ class Decoded(nn.Module):
     def spec(self) -> Any:
         """The generator's U-Net."""
         return self.generator.spec
+
+    @property
+    def guidance(self) -> tuple[float, float] | None:
+        """The weights of guidance that the generator is told."""
+        weights: tuple[float, float] | None = self.generator.guidance
+        return weights
 
     def forward(self, *inputs: Any) -> Tensor:
         """As of the generator, but images (n, 3, r, r) in [-1, 1]."""

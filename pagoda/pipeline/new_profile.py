@@ -142,7 +142,7 @@ def sides_for(found: Found, device: str, base: int | None, target: int | None) -
         fits *= 2
     target = target or max(8, min(fits, _LARGEST[device]))
     base = base or max(8, target // (2 if device == "cpu" and target >= 32 else 4))
-    for key, value in (("--base", base), ("--target", target)):
+    for key, value in (("--target", target), ("--base", base)):
         if value < 8 or value & (value - 1):
             raise PagodaError(f"{key} {value}; it must be a power of two from 8 up")
     if base > target:

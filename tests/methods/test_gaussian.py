@@ -31,7 +31,7 @@ class Affine(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.tensor(mean, dtype=DOUBLE))
         self.log = nn.Parameter(torch.tensor(math.log(deviation), dtype=DOUBLE))
-        self.spec = SimpleNamespace(resolution=SIDE, num_classes=4)
+        self.spec = SimpleNamespace(resolution=SIDE, num_classes=4, shape=(3, SIDE, SIDE))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.mean + self.log.exp() * z

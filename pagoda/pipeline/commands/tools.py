@@ -108,7 +108,7 @@ def new_profile(
         bool, option(None, "Time a few steps here, for the hours.", "--probe/--no-probe")
     ] = True,
 ) -> None:
-    """Write a profile for images of your own, and say what they need.
+    """Write a profile for your own images, and its cost.
 
     Classes, sizes, held-out part, resolutions that fit, cost on this machine.
     """

@@ -50,7 +50,7 @@ def sample(
         str | None, option("TEXT", "Of diffusers:FOLDER: a text, or a .txt file, one a line.")
     ] = None,
 ) -> None:
-    """Make images of classes and seeds with a generator or teacher, or of prompts and seeds."""
+    """Make images of classes or prompts and seeds."""
     from pagoda.pipeline.stages.sample import Request
 
     request = Request(

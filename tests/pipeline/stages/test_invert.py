@@ -75,12 +75,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     count = 0
     whole = invert.Inverter.__call__
 
-    def dies(self: Any, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
+    def dies(self: Any, *given: Any) -> Tensor:
         nonlocal count
         count += 1
         if count == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(self, x, labels, keys)
+        return whole(self, *given)
 
     monkeypatch.setattr(invert.Inverter, "__call__", dies)
     child = in_child(lambda: invert.run(config))
@@ -155,10 +155,10 @@ def test_latents_that_are_not_finite_are_refused_at_once(
 ) -> None:
     config, calls, whole = prepared(), 0, invert.Inverter.__call__
 
-    def breaks(self: Any, x: Tensor, labels: Tensor, keys: np.ndarray) -> Tensor:
+    def breaks(self: Any, *given: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        z = whole(self, x, labels, keys).clone()
+        z = whole(self, *given).clone()
         if calls == 2:  # the row of training image 8, mirrored: rows 12 to 23 are this batch's
             z[5, 1, 2, 3] = float("nan")
         return z

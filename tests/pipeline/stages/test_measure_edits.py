@@ -19,7 +19,7 @@ from tests.pipeline.stages.untrained import write_models
 from tests.tiny import copy_studies, tiny_tree
 
 SEEDS = [0, 1, 2]
-TINY = {"target_res": 16, "studies.usual.seeds": SEEDS}
+TINY = {"target_res": 16, "studies.whole.seeds": SEEDS}
 
 
 @pytest.fixture(scope="module")

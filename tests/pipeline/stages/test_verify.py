@@ -155,7 +155,7 @@ def test_a_ratio_network_is_measured_from_end_to_end(
     method.ratio.head[1].bias.data.fill_(1e20)
     method.ratio.head[-1].weight.data.fill_(1e30)
     put()
-    with pytest.raises(PagodaError, match=r"log-ratio is not finite at noise level 2"):
+    with pytest.raises(PagodaError, match=r"log-ratio is not finite at noise level 4"):
         verify.run(config, 8, [2], out)
 
 
