@@ -291,7 +291,7 @@ def interrupt(folder: Path, args: list[str], begun: Callable[[], bool]) -> tuple
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while not begun() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=300)
     return process.returncode, said
@@ -322,10 +322,11 @@ def test_one_of_a_group_says_that_it_was_interrupted(
 
 
 def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None:
-    write_params(tmp_path, **{"data.train_images": 10_000})  # below what takes several processes
+    # Below what takes several processes, and 30 MB, so that the signal comes before all is written.
+    write_params(tmp_path, target_res=32, **{"data.train_images": 10_000, "data.render_res": 32})
     data = tmp_path / "runs/tiny/data"
     status, said = interrupt(
-        tmp_path, ["downsample", "--resolution", "8"], lambda: any(data.glob(".8.partial-*/*"))
+        tmp_path, ["downsample", "--resolution", "32"], lambda: any(data.glob(".32.partial-*/*"))
     )
     assert (status, said) == (130, INTERRUPTED)
     assert not list(data.iterdir())
