@@ -72,6 +72,7 @@ def test_saved_again_it_is_the_same(folder: Path) -> None:
     assert kept == (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_program_of_diffusers_loads_it_without_remote_code(folder: Path) -> None:
     """In a process of its own, where nothing trusts the folder; then from a hub."""
     pagoda.load("out")  # it is an artifact as before

@@ -55,6 +55,7 @@ def tried(function, *arguments):
 """
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_loaded_elsewhere(made: Path) -> None:
     with local_hub() as hub:
         code = 'print(push(Path("out"), "me/rings"))\n'

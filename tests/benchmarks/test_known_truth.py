@@ -30,6 +30,7 @@ SMALL = {"base_res": 8, "target_res": 32, "data.train_images": 1500, "data.test_
          "features.images": 6400, "features.dim": 64}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_classifier_of_the_embedded_set_follows_what_is_done_to_its_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_lpips_equals_piq_with_the_same_weights(tmp_path: Path) -> None:
                                atol=1e-6)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_lpips_is_the_mean_over_the_batch() -> None:
     distance, a, b = LpipsDistance("random"), images(2, 3, 32, 32), images(2, 3, 32, 32)
     single = torch.stack([distance(a[i : i + 1], b[i : i + 1]) for i in range(2)])

@@ -100,6 +100,7 @@ def test_the_critic_alone_trains_in_the_warm_up_and_the_generator_alone_after_th
         assert moved & {"ratio", "generator"} == trained
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     """Flat images of one brightness: the generator's mean finds the data's."""
     target = 0.5

@@ -167,6 +167,7 @@ def test_a_share_of_the_batch_has_one_time_and_both_players_learn() -> None:
     assert moved == {"generator", "second_time"}
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     goal, steps = 0.5, 60
     config = section(CASE, **{

@@ -84,6 +84,7 @@ def test_the_generator_gets_the_mirrored_loss_and_the_critic_no_gradient() -> No
     assert all(p.grad is not None for p in method.generator.trunk.stem.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "gamma", "lr"), [("teacher", 0.01, 1e-3), ("conv", 0.1, 3e-3)])
 def test_a_generator_that_is_off_moves_onto_the_data(kind: str, gamma: float, lr: float) -> None:
     """Flat images of one brightness: the generator's mean finds the data's."""

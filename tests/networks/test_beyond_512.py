@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from pagoda.config import parse
@@ -35,6 +36,7 @@ def test_the_papers_network_grows_to_1024() -> None:
     assert calls[TOP] > calls[512] > calls[256]
 
 
+@pytest.mark.slow
 def test_one_step_of_growth_to_1024_moves_the_new_blocks_alone() -> None:
     """Seven doublings of an 8x8 generator of width 8, one pair and one prior latent."""
     torch.manual_seed(0)

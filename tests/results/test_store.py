@@ -51,6 +51,7 @@ def _track_in(folder: str, base: int, start: Any) -> None:
     tracking.track(make_config(base_res=base))
 
 
+@pytest.mark.slow
 def test_two_processes_create_the_store_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

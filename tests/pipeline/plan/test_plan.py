@@ -123,6 +123,7 @@ def test_shapes_found_once_change_no_count() -> None:
         assert alone == counts() == counts()
 
 
+@pytest.mark.slow
 def test_a_probe_predicts_hours_of_every_stage_from_its_own_networks() -> None:
     plan = planned(tiny(), probed=True)
     assert plan.probed_on is not None and plan.probed_on.startswith("cpu")
@@ -161,6 +162,7 @@ def test_bytes_are_those_of_the_arrays() -> None:
     assert image_counts(config, (50, 500)) == (50, 100)
 
 
+@pytest.mark.slow
 def test_the_adversarial_part_is_counted_from_its_start_and_rare_penalties_by_their_rate() -> None:
     def counted(**overrides: object) -> tuple[float, list[float]]:
         config = tiny(**{f"distill.{k}": v for k, v in overrides.items()})
@@ -187,6 +189,7 @@ def test_diffusion_at_the_base_is_the_teacher_and_costs_fourfold_a_doubling() ->
     assert higher[-1].reached_flops == pytest.approx(sum(of(plan, p).flops for p in parts))
 
 
+@pytest.mark.slow
 def test_every_option_of_the_losses_is_counted() -> None:
     def cost(**overrides: object) -> float:
         changed = {f"distill.{k}": v for k, v in overrides.items()}

@@ -44,6 +44,7 @@ def generate(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_values(tiny_config: Make) -> None:
     trained = tiny_config(**SMALL)
     prepare(trained)

@@ -101,6 +101,7 @@ def test_stages_killed_at_random_moments_end_with_the_same_bits(tmp_path: Path) 
     assert not list((tmp_path / "killed").rglob("*.partial*"))  # nothing half-written is left
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_stage_at_once_keep_scratch_apart(tmp_path: Path) -> None:
     tree = tiny_tree(**SMALL)
     _run("downsample", tree, tmp_path)

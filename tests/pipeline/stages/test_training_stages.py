@@ -72,6 +72,7 @@ def test_stages_end_to_end(tiny_config: Make) -> None:
     assert not list(Path(".scratch").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_result(tiny_config: Make) -> None:
     first = run_all(tiny_config(**SMALL | {"name": "a"}))
     assert run_all(tiny_config(**SMALL | {"name": "b"})) == first
@@ -129,6 +130,7 @@ def test_a_missing_input_is_one_line(tiny_config: Make, stage: Callable[[Config]
         stage(tiny_config(**SMALL))
 
 
+@pytest.mark.slow
 def test_a_guided_teacher_needs_to_know_images_without_a_class(tiny_config: Make) -> None:
     guided = SMALL | {"invert.guidance": 2.0, "distill.loss.regression": "noise_to_data"}
     config = tiny_config(**guided)
@@ -153,6 +155,7 @@ GUIDED = SMALL | {"invert.guidance_max": 3.0, "distill.method": "guided", "grow.
                   "teacher.label_dropout": 0.2}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_generators_that_are_told_the_weight_end_to_end(tiny_config: Make) -> None:
     config = tiny_config(**GUIDED)
     run_all(config)
@@ -198,6 +201,7 @@ def test_images_of_another_recipe_are_refused(tiny_config: Make) -> None:
     assert "\n" not in line and not Paths(config).generator(8).exists()
 
 
+@pytest.mark.slow
 def test_an_augmented_teacher_serves_the_later_stages(tiny_config: Make) -> None:
     config = tiny_config(**SMALL | {"teacher.augment": 0.5})
     run_all(config)
