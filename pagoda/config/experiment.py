@@ -178,7 +178,7 @@ class Config:
             section = getattr(self, key)
             if isinstance(section, OneStepConfig):
                 loss, judge = section.loss, section.discriminator
-                yield (judge.kind != "projected", f"{key}.discriminator.kind", judge.kind,
+                yield (judge.kind in ("conv", "encoder"), f"{key}.discriminator.kind", judge.kind,
                        f"conv or encoder {_CODES}")  # fmt: skip
                 yield (not judge.augment, f"{key}.discriminator.augment", judge.augment,
                        f"false {_CODES}")  # fmt: skip

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, opt
-from pagoda.methods.one_step import OneStep, OneStepConfig, build_discriminator
+from pagoda.methods.one_step import OneStep, OneStepConfig
 from pagoda.training.method import Given, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pagoda.artifacts import Artifact
-    from pagoda.networks.discriminators import Discriminator
     from pagoda.networks.guidance import WeightEstimator
     from pagoda.training.draw import GlobalDraw
 
@@ -107,20 +106,9 @@ class Guided(OneStep):
         assert isinstance(given.network, Generator)
         spec = given.network.spec
         return WeightEstimator(
-            spec.resolution, config.channels, spec.num_classes, self.low, self.high
-        )
-
-    def _discriminator(self, given: Given) -> Discriminator:
-        from pagoda.networks.generator import Generator
-        from pagoda.networks.guidance import GuidedDiscriminator
-
-        assert isinstance(given.network, Generator)
-        d = self.config.discriminator
-        if d.kind == "tokens":
-            return build_discriminator(d, given, weighted=True)
-        return GuidedDiscriminator(
-            given.network.resolution, d.channels, d.max_channels, given.network.spec.num_classes
-        )
+            spec.resolution, config.channels, spec.num_classes, self.low, self.high,
+            spec.image_channels,
+        )  # fmt: skip
 
     def card(self) -> dict[str, Any]:
         """The objective, and what the estimator's weights belong to."""

@@ -149,7 +149,8 @@ class OneStep(Method):
         self.players = {"generator": self.player}
         self.period, self.turns = d.r1_every if d.r1 else 1, (loss.adversarial_start,)
         if loss.adversarial != "none":
-            self.discriminator = self._discriminator(given).to(given.device)
+            made = build_discriminator(d, given, weighted=self.weighted)
+            self.discriminator = made.to(given.device)
             self.discriminator.to(memory_format=torch.channels_last)
             optim = replace(config.optim, optimizer=d.optimizer, lr=d.lr, beta1=d.beta1,
                             beta2=d.beta2, weight_decay=0.0, clip=None)  # fmt: skip
@@ -163,9 +164,6 @@ class OneStep(Method):
         if loss.regression == "noise_to_data":
             assert given.teacher_pairs is not None
             self.pairs = given.teacher_pairs()
-
-    def _discriminator(self, given: Given) -> Discriminator:
-        return build_discriminator(self.config.discriminator, given)
 
     def card(self) -> dict[str, Any]:
         """The objective."""
@@ -356,7 +354,7 @@ class OneStep(Method):
 
 
 def build_discriminator(
-    config: DiscriminatorConfig, given: Given, *, weighted: bool = False
+    config: DiscriminatorConfig, given: Given, *, weighted: bool
 ) -> Discriminator:
     """The discriminator of ``config.kind`` for images of the generator's resolution."""
     import numpy as np

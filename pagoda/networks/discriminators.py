@@ -61,15 +61,16 @@ def build_discriminator(
         max_channels: largest width, of the convolutional one or of a head on the encoder.
         backbones, weights, input_side, seed, class_embedding: of :class:`ProjectedDiscriminator`.
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
-        weighted: one of tokens is told the weight of the guidance.
+        weighted: a convolutional one, or one of tokens, is told the weight of the guidance.
         image_channels: of the images.
     """
-    from pagoda.networks.token_discriminator import TokenDiscriminator  # built on this module
+    # Built on this module.
+    from pagoda.networks.guidance import GuidedDiscriminator
+    from pagoda.networks.token_discriminator import TokenDiscriminator
 
+    conv = GuidedDiscriminator if weighted else ConvDiscriminator
     makers: dict[str, Callable[[], Discriminator]] = {
-        "conv": lambda: ConvDiscriminator(
-            resolution, channels, max_channels, classes, image_channels
-        ),
+        "conv": lambda: conv(resolution, channels, max_channels, classes, image_channels),
         "projected": lambda: ProjectedDiscriminator(
             backbones, weights, classes, seed, input_side, class_embedding
         ),

@@ -24,8 +24,11 @@ class GuidedDiscriminator(ConvDiscriminator):
     h = lrelu(flat(...) + a(omega)), logit = (w + embed(c) + b(omega)) . h.
     """
 
-    def __init__(self, resolution: int, channels: int, max_channels: int, num_classes: int) -> None:
-        super().__init__(resolution, channels, max_channels, num_classes)
+    def __init__(
+        self, resolution: int, channels: int, max_channels: int, num_classes: int,
+        image_channels: int = 3,
+    ) -> None:  # fmt: skip
+        super().__init__(resolution, channels, max_channels, num_classes, image_channels)
         width = self.logit.in_features
         self.of_image = WeightEmbedding(width, width, asleep=False)
         self.of_class = WeightEmbedding(width, width, asleep=False)
@@ -40,7 +43,7 @@ class GuidedDiscriminator(ConvDiscriminator):
         return at_least_float32(self.logit(h).squeeze(1) + projection)
 
     def forward(self, x: Tensor, labels: Tensor, omega: Tensor | None = None) -> Tensor:
-        """x (n, 3, r, r), labels (n,), omega (n,) -> logits (n,)."""
+        """x (n, c, r, r), labels (n,), omega (n,) -> logits (n,)."""
         return self.classify(self.features(x)[-1], labels, omega)
 
 
@@ -60,15 +63,17 @@ class WeightEstimator(nn.Module):
         num_classes: number of classes.
         low: smallest weight.
         high: largest weight.
+        image_channels: of the images, 3, or of codes.
     """
 
     def __init__(
-        self, resolution: int, channels: int, num_classes: int, low: float, high: float
-    ) -> None:
+        self, resolution: int, channels: int, num_classes: int, low: float, high: float,
+        image_channels: int = 3,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.resolution, self.low, self.high = resolution, low, high
         widths = [channels << i for i in range(int(math.log2(resolution)) - 1)]
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1), nn.SiLU()]
+        layers: list[nn.Module] = [nn.Conv2d(image_channels, widths[0], 3, padding=1), nn.SiLU()]
         for a, b in itertools.pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU()]
         self.body = nn.Sequential(*layers)
@@ -78,7 +83,7 @@ class WeightEstimator(nn.Module):
         nn.init.normal_(self.label.weight, std=1 / 8)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """x (n, 3, r, r) in [-1, 1], labels (n,) -> weights (n,) from ``low`` to ``high``.
+        """x (n, c, r, r) in [-1, 1], labels (n,) -> weights (n,) from ``low`` to ``high``.
 
         Larger images are averaged down to the estimator's resolution first.
         """
@@ -93,13 +98,13 @@ class WeightEstimator(nn.Module):
         first = self.body[0]
         assert isinstance(first, nn.Conv2d)
         return {"resolution": self.resolution, "channels": first.out_channels,
-                "num_classes": self.label.num_embeddings, "low": self.low,
-                "high": self.high}  # fmt: skip
+                "num_classes": self.label.num_embeddings, "low": self.low, "high": self.high,
+                "image_channels": first.in_channels}  # fmt: skip
 
 
 def build_estimator(card: dict[str, float]) -> WeightEstimator:
     """An estimator with fresh random weights."""
     return WeightEstimator(
         int(card["resolution"]), int(card["channels"]), int(card["num_classes"]), card["low"],
-        card["high"],
+        card["high"], int(card["image_channels"]),
     )  # fmt: skip

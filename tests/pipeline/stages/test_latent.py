@@ -177,6 +177,7 @@ def test_codes_of_another_autoencoder_are_refused_by_their_fingerprints(made: Pa
         ({"teacher.augment": 0.1}, "teacher.augment = 0.1; it must be 0 while data.space"),
         ({"invert.clamp": True}, "invert.clamp = True; it must be false while"),
         ({"grow.discriminator.kind": "projected"}, "grow.discriminator.kind = 'projected'"),
+        ({"distill.discriminator.kind": "tokens"}, "distill.discriminator.kind = 'tokens'"),
         ({"distill.loss.distance": "lpips"}, "distill.loss.distance = 'lpips'"),
         ({"distill.imported": "weights/x"}, "distill.imported = 'weights/x'"),
         ({"data.space": "hidden"}, "data.space = 'hidden'"),
@@ -186,6 +187,15 @@ def test_what_codes_do_not_allow_is_refused(changes: dict[str, Any], words: str)
     with pytest.raises(PagodaError) as caught:
         config(**changes)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["distill", "grow-32"])
+def test_networks_of_codes_may_be_told_the_weight(stage: str) -> None:
+    """A whole step of discriminator, estimator and generator has the shapes of codes."""
+    c = config(**{"invert.guidance_max": 3.0, "distill.method": "guided", "grow.method": "guided",
+                  "teacher.label_dropout": 0.2})  # fmt: skip
+    told = Untrained(c, 10, 100, META).training(stage)
+    assert told > Untrained(config(), 10, 100, META).training(stage)
 
 
 def test_the_space_of_pixels_takes_none_of_it() -> None:
