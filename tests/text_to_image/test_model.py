@@ -255,6 +255,7 @@ def test_the_command_samples_prompts(
         ("needs --prompts", {}),
         ("cannot read none.txt", {"prompts": "none.txt"}),
         ("--interval and --guide are of", {"prompts": "a", "classes": "0"}),
+        ("fewer seeds or prompts", {"prompts": "prompts.txt", "seeds": "0-5000000"}),
     ):
         with pytest.raises(PagodaError, match=said):
             sample.run(Request(source, Path("y.npz"), **options))  # type: ignore[arg-type]

@@ -164,8 +164,7 @@ def _made(
     chosen = model.numbers(classes)
     if len(set(chosen)) < len(chosen):
         raise PagodaError(f"--classes {request.classes} names one twice")
-    if (n := len(chosen) * len(seeds)) > _MOST:
-        raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or classes")
+    _check_count(len(chosen) * len(seeds), "classes")
     draws = model.draws(chosen, seeds, request.truncation)
     if isinstance(model, Teacher):
         guide = None if request.guide is None else weaker(model.artifact, request.guide)
@@ -178,10 +177,7 @@ def _made(
             f"{request.source} is a generator, which makes images in one step; --steps, --interval "
             "and --guide are of a teacher"
         )
-    if request.out.suffix == ".png":
-        from pagoda.results import grids
-
-        grids.sheet_columns(len(chosen), len(seeds), sampler.side)  # before hours of work
+    _check_sheet(request.out, len(chosen), len(seeds), sampler.side)
     names = [model.classes[y] for y in chosen]
     about = {
         "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
@@ -203,6 +199,7 @@ def _of_prompts(request: Request, seeds: list[int]) -> Made:
             "--classes, --truncation, --interval and --guide are of a run's generators and teachers"
         )
     prompts = _prompts(request.prompts)
+    _check_count(len(prompts) * len(seeds), "prompts")
     model = load_diffusers(request.source.removeprefix(DIFFUSERS), pick_device())
     model.batch = request.batch or model.batch
     told = model.read(prompts)
@@ -210,12 +207,27 @@ def _of_prompts(request: Request, seeds: list[int]) -> Made:
         log_line(line)
     how = {"steps": request.steps, "guidance": request.guidance}
     sampler = model.sampler(model.draws(len(prompts), seeds), told, **how)
+    _check_sheet(request.out, len(prompts), len(seeds), sampler.side)
     about = {
         "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
         "classes": {str(i): prompt for i, prompt in enumerate(prompts)}, "seeds": request.seeds,
         "guidance": model.weight(**how),
     }  # fmt: skip
     return Made(sampler, list(range(len(prompts))), prompts, seeds, about)
+
+
+def _check_count(n: int, of: str) -> None:
+    """Refuse more images than one command makes."""
+    if n > _MOST:
+        raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or {of}")
+
+
+def _check_sheet(out: Path, lines: int, columns: int, side: int) -> None:
+    """Refuse a sheet that is too large before hours of work."""
+    if out.suffix == ".png":
+        from pagoda.results import grids
+
+        grids.sheet_columns(lines, columns, side)
 
 
 def _prompts(text: str | None) -> list[str]:

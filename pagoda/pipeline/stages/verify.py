@@ -35,6 +35,7 @@ from pagoda.evaluation.results import check_out, write_results
 from pagoda.evaluation.samplers import Draws, Sampler, one_step
 from pagoda.evaluation.streaming import even_batch
 from pagoda.methods.class_ratio import RATIO_FILE
+from pagoda.networks.autoencoder import BESIDE
 from pagoda.networks.encoder_logit import EncoderLogit
 from pagoda.networks.unet import UNetSpec, UNetTrunk
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
@@ -215,8 +216,8 @@ def measure(
 
 
 def _of(extractor: Extractor, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Of what is wanted, what a network has; distance, precision and recall are of every one."""
-    has = {*METRICS, *metrics_of(extractor)}
+    """Of what is wanted, what a network has."""
+    has = metrics_of(extractor)
     return tuple(key for key in wanted if key in has)
 
 
@@ -247,6 +248,12 @@ def load_ratio(folder: Path, card: dict[str, Any]) -> tuple[nn.Module, dict[str,
         raise PagodaError(
             f"{folder} has no ratio network, which the method class_ratio leaves there; train the "
             "generator with method: class_ratio"
+        )
+
+    if BESIDE in card:
+        raise PagodaError(
+            f"{folder} makes codes, and its ratio network judges codes: samples are compared as "
+            "images; verify a generator of images"
         )
 
     def build(facts: dict[str, Any]) -> nn.Module:

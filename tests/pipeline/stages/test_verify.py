@@ -19,6 +19,7 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.samplers import Draws, Map, Sampler, one_step
 from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio
 from pagoda.methods.mean_flow import average_velocity
+from pagoda.networks.autoencoder import BESIDE
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.stages import (
     distill,
@@ -143,6 +144,8 @@ def test_a_ratio_network_is_measured_from_end_to_end(
             save_tensors(made / RATIO_FILE, full_state_on_main(method.beside()["ratio"]))
 
     put()
+    with pytest.raises(PagodaError, match="verify a generator of images"):
+        verify.load_ratio(where, about | {BESIDE: {"factor": 2}})
     verify.run(config, 8, [1, 2], out)
     rows = json.loads(out.read_text())["rows"]
     found = {(r["generator"], r["metric"]): r for r in rows}
