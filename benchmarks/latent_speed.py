@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sampling_speed_page import to_csv
 from benchmarks.timing import (
     Results,
     interleaved,
@@ -166,11 +165,10 @@ def measure(given: argparse.Namespace, results: Results) -> None:
     import torch
 
     for size in given.sizes:
-        flops = counted(size, given.channels)
-        for batch in given.batches:
-            case = f"{size}x{size}, batch {batch}"
-            if results.has(case):
-                continue
+        cases = {batch: f"{size}x{size}, batch {batch}" for batch in given.batches}
+        missing = {batch: case for batch, case in cases.items() if not results.has(case)}
+        flops = counted(size, given.channels) if missing else {}
+        for batch, case in missing.items():
             jobs = {}
             for way, part, call in parts(size, batch, given.channels, given.device):
                 if way == KL and size * size * batch > given.largest_kl**2:
@@ -219,6 +217,8 @@ def write(results: Results, given: argparse.Namespace, folder: Path) -> str:
             gflop = " + ".join(f"{r['gflop']:.3g}" for r in of.values())
             over = whole[way] / whole[PIXELS]
             lines.append(f"| {size}x{size} | {batch} | {way} | {each} | {gflop} | {over:.2f} |")
+    from benchmarks.sampling_speed_page import to_csv
+
     outputs.write_text(folder / "latent_speed.csv", to_csv(COLUMNS, table))
     draw(results, given, folder / "latent_speed.png")
     text = "\n".join([
@@ -293,7 +293,6 @@ def main() -> None:
         "channels": given.channels, "repeats": given.repeats, "revision": package_revision(),
         **machine("diffusers"), "blas": kernels(),
     }  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
     results = Results(given.out / "latent_speed.json", conditions)
     measure(given, results)
     print(write(results, given, given.out))

@@ -11,7 +11,7 @@ A sample is a function of its seed and its class. Seed s is latent s of run seed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, t
 from pagoda.kinds import KINDS as ARTIFACTS
 from pagoda.networks import denoiser, generator
 from pagoda.networks.autoencoder import Decoded, autoencoder_beside
-from pagoda.networks.opened import opened
 from pagoda.provenance import PAPER_INVERSION, class_names, inversion
+from pagoda.weight_files import NoRandomValues
 
 Array = Tensor | np.ndarray
 Classes = int | str | Iterable[int | str] | None
@@ -186,7 +186,7 @@ class Generator(Model):
     """A one-step generator: latents and classes in, images out, one evaluation of the network."""
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, opened(artifact, generator.load_generator), device)
+        super().__init__(artifact, _opened(artifact, generator.load_generator), device)
         if self.autoencoder is not None:
             self.network = Decoded(self.network, self.autoencoder).eval()
 
@@ -207,7 +207,7 @@ class Generator(Model):
         z = self._latents(latents)
         y = self._labels(labels, len(z))
         finer = None if fine is None else self._labels(fine, len(z))
-        check_weight(str(self.artifact.path), self.network.guidance, guidance)
+        check_weight(str(self.artifact.path), self.card.get(generator.TOLD), guidance)
         omega = None if guidance == 1 else z.new_full((len(z),), guidance)
         images: Tensor = self.network(z, y, finer, above, omega)
         return images
@@ -237,7 +237,8 @@ class Generator(Model):
     def sampler(self, draws: Draws, *, guidance: float = 1.0) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
         codes = getattr(self.network, "generator", self.network)  # the sampler decodes
-        return one_step(self.artifact, draws, network=lambda: codes, guidance=guidance)
+        return one_step(self.artifact, draws, network=lambda: codes, guidance=guidance,
+                        autoencoder=self.autoencoder)  # fmt: skip
 
 
 class Teacher(Model):
@@ -249,7 +250,7 @@ class Teacher(Model):
     """
 
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
-        super().__init__(artifact, opened(artifact, denoiser.load_denoiser), device)
+        super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
         self.inversion = inversion(artifact)
         self.schedule = self.card["diffusion"]
 
@@ -291,7 +292,8 @@ class Teacher(Model):
     ) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
         return teacher(self.artifact, draws, steps or self.inversion["steps"], guidance,
-                       network=lambda: self.network)  # fmt: skip
+                       network=lambda: self.network,
+                       autoencoder=self.autoencoder)  # fmt: skip
 
     @torch.no_grad()
     def invert(
@@ -356,6 +358,12 @@ def _not_a_model(path: Path) -> str:
     models = [f for f in below if peek(f, *ARTIFACTS).manifest["kind"] in KINDS]
     hint = f"; there is {', '.join(map(str, models[:4]))}" if models else ""
     return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"
+
+
+def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:
+    """The network that ``load`` makes of an artifact."""
+    with NoRandomValues():
+        return artifact.network(load)
 
 
 def _read(sampler: Sampler) -> np.ndarray:

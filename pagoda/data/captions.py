@@ -14,14 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagoda.data.reading import Seen
 from pagoda.data.scenes import RADIUS, ROUND, Floats, Scenes, scenes
 from pagoda.errors import PagodaError
+
+if TYPE_CHECKING:
+    from pagoda.data.reading import Seen
 
 LENGTHS = "short", "long"
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pagoda.calls import in_calls
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.metrics.base import protocol
@@ -60,14 +61,13 @@ class Reconstructed:
         The network is always called with ``batch`` images (the last call is padded): an image has
         the same bits whatever is encoded beside it.
         """
-        parts = []
-        for start in range(0, len(rows), self._batch):
-            part = rows[start : start + self._batch]
-            pixels = self.originals.read(np.resize(part, self._batch))
-            x = to_float(torch.from_numpy(pixels).to(self._device))
-            back = self._network(x.contiguous(memory_format=torch.channels_last))
-            parts.append(to_uint8(back, self.where).cpu().numpy()[: len(part)])
-        return np.ascontiguousarray(np.concatenate(parts))
+
+        def back(part: torch.Tensor) -> torch.Tensor:
+            x = to_float(part.to(self._device)).contiguous(memory_format=torch.channels_last)
+            return to_uint8(self._network(x), self.where).cpu()
+
+        pixels = torch.from_numpy(self.originals.read(rows))
+        return np.ascontiguousarray(in_calls(back, self._batch, pixels).numpy())
 
 
 def reconstruction_rows(

@@ -23,9 +23,9 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
-from pagoda.networks.autoencoder import BESIDE, autoencoder_beside
+from pagoda.networks.autoencoder import BESIDE, Autoencoder, autoencoder_beside
 from pagoda.networks.denoiser import load_denoiser
-from pagoda.networks.generator import Generator, build_generator, load_generator
+from pagoda.networks.generator import TOLD, Generator, build_generator, load_generator
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
 
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
@@ -171,6 +171,7 @@ def one_step(
     network: Callable[[], Generator] | None = None,
     below: Sampler | None = None,
     guidance: float = 1.0,
+    autoencoder: Autoencoder | None = None,
 ) -> Sampler:
     """The generator of an artifact, one evaluation an image.
 
@@ -182,26 +183,24 @@ def one_step(
         below: what the same latents give one resolution below.
         guidance: weight that a generator is told that takes one (w = 1 is none). Others take none
             but 1.
+        autoencoder: the one beside it, where that is open already.
 
     Raises:
         PagodaError: a weight outside the range that the generator was trained for.
     """
     card = artifact.card()
     unet, load = card["unet"], network or (lambda: artifact.network(load_generator))
-    check_weight(str(artifact.path), card.get("guidance"), guidance)
+    check_weight(str(artifact.path), card.get(TOLD), guidance)
     base, shape = base_of(card)
 
     @cache
     def opened() -> tuple[Map, int]:
         generator = _on(draws.device, load())
-        decode, size = decoding(artifact, draws.device)
-        if generator.guidance is None:
-            return lambda z, labels, _: decode(generator(z, labels)), _count(generator) + size
+        decode, size = decoding(artifact, draws.device, autoencoder)
 
         def make(z: Tensor, labels: Tensor, _: np.ndarray) -> Tensor:
-            # 1 is the nearest weight to none that the network knows.
-            told = generator.usual_weight if guidance == 1 else guidance
-            return decode(generator(z, labels, omega=z.new_full((len(z),), told)))
+            omega = None if guidance == 1 else z.new_full((len(z),), guidance)
+            return decode(generator(z, labels, omega=omega))
 
         return make, _count(generator) + size
 
@@ -219,12 +218,17 @@ def base_of(card: Mapping[str, Any]) -> tuple[int, tuple[int, int, int]]:
     return side * factor, (unet.get("image_channels", 3), side, side)
 
 
-def decoding(artifact: Artifact, device: torch.device) -> tuple[Callable[[Tensor], Tensor], int]:
-    """What makes images of the network's answers, and its parameters; nothing of a pixel model."""
-    autoencoder = autoencoder_beside(artifact)
-    if autoencoder is None:
+def decoding(
+    artifact: Artifact, device: torch.device, autoencoder: Autoencoder | None = None
+) -> tuple[Callable[[Tensor], Tensor], int]:
+    """What makes images of the network's answers, and its parameters; nothing of a pixel model.
+
+    ``autoencoder`` is the one beside the network, where that is open already.
+    """
+    found = autoencoder_beside(artifact) if autoencoder is None else autoencoder
+    if found is None:
         return lambda x: x, 0
-    on_device = _on(device, autoencoder)
+    on_device = _on(device, found)
     return on_device.decode, _count(on_device.decoder)
 
 
@@ -235,10 +239,12 @@ def teacher(
     guidance: float | Guidance = 1.0,
     name: str = "teacher",
     network: Callable[[], Denoiser] | None = None,
+    autoencoder: Autoencoder | None = None,
 ) -> Sampler:
     """The diffusion teacher of an artifact, by Heun's method on ``steps`` noise levels.
 
-    ``network`` gives its denoiser where that is open already.
+    ``network`` gives its denoiser, and ``autoencoder`` is the one beside it, where these are open
+    already.
 
     Raises:
         PagodaError: classifier-free guidance of a teacher that was told every class.
@@ -254,7 +260,7 @@ def teacher(
     @cache
     def opened() -> tuple[Map, int]:
         denoiser = _on(draws.device, load())
-        decode, size = decoding(artifact, draws.device)
+        decode, size = decoding(artifact, draws.device, autoencoder)
         guide = None if how.guide is None else _on(draws.device, how.guide())
         solve = heun(denoiser, card["diffusion"], steps, how.weight, how.levels, guide)
         size += _count(denoiser) + (0 if guide is None else _count(guide))

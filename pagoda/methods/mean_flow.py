@@ -131,7 +131,7 @@ class MeanFlow(Method):
 
     def card(self) -> dict[str, Any]:
         """What it needed, and that the generator's map is one of the average velocity."""
-        return {"needs": ["data", "JVP"], "nfe": [1, 2]}
+        return {"needs": ["data", "JVP"], "guidance": "none", "nfe": [1, 2]}
 
     def step(self, draw: GlobalDraw, i: int, progress: float) -> Iterator[Loss]:
         """One update of both, in micro batches; their gradients come from the same losses."""

@@ -32,6 +32,7 @@ CLAMP = 3.0
 
 BESIDE = "autoencoder"
 """Of a model of codes: the card's entry, and the stem of the file, of the autoencoder."""
+BESIDE_FILE = f"{BESIDE}.safetensors"
 
 CONV, DIFFUSERS = "conv", "diffusers"
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
@@ -178,10 +179,9 @@ class Autoencoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.network, self.factor, self.channels = network, factor, channels
-        values = [0.0] * channels if mean is None else mean, [DEVIATION] * channels
-        for name, given in (("mean", values[0]), ("std", values[1] if std is None else std)):
-            numbers = torch.tensor(list(given)).view(1, channels, 1, 1)
-            self.register_buffer(name, numbers, persistent=False)
+        for name, given, usual in (("mean", mean, 0.0), ("std", std, DEVIATION)):
+            numbers = torch.tensor([usual] * channels if given is None else list(given))
+            self.register_buffer(name, numbers.view(1, channels, 1, 1), persistent=False)
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (n, 3, r, r) in [-1, 1] -> codes (n, c, r / f, r / f).
@@ -235,7 +235,7 @@ def diffusers_autoencoder(name: str, config: dict[str, Any]) -> Autoencoder:
 
 def card_of(autoencoder: Autoencoder) -> dict[str, Any]:
     """JSON form, from which :func:`build_autoencoder` rebuilds the network."""
-    network, sizes = autoencoder.network, {}
+    network = autoencoder.network
     sizes = {"factor": autoencoder.factor, "latent_channels": autoencoder.channels}
     if isinstance(network, ConvAutoencoder):
         return sizes | {"kind": CONV, "architecture": asdict(network.spec)}
@@ -282,15 +282,16 @@ def autoencoder_beside(
     card = model.card().get(BESIDE)
     if card is None:
         return None
-    file = f"{BESIDE}.safetensors"
-    if file not in model.manifest["files"]:
-        raise PagodaError(f"{model.path} models codes of an autoencoder and lacks {file}")
-    weights = model.weights(file)
+    if BESIDE_FILE not in model.manifest["files"]:
+        raise PagodaError(f"{model.path} models codes of an autoencoder and lacks {BESIDE_FILE}")
+    weights = model.weights(BESIDE_FILE)
     try:
         return load_autoencoder(weights, card).to(device)
     except Exception as error:  # whatever a foreign card makes a network raise
         why = f"{type(error).__name__} {error}".splitlines()[0]
-        raise PagodaError(f"{model.path / file} fits no autoencoder of the card: {why}") from error
+        raise PagodaError(
+            f"{model.path / BESIDE_FILE} fits no autoencoder of the card: {why}"
+        ) from error
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -308,7 +309,6 @@ class Decoded(nn.Module):
     """A generator of codes with the decoder behind it: latents and classes in, images out."""
 
     autoencoder: Autoencoder
-    generator: Any
 
     def __init__(self, generator: nn.Module, autoencoder: Autoencoder) -> None:
         super().__init__()
@@ -318,12 +318,6 @@ class Decoded(nn.Module):
     def spec(self) -> Any:
         """The generator's U-Net."""
         return self.generator.spec
-
-    @property
-    def guidance(self) -> tuple[float, float] | None:
-        """The weights of guidance that the generator is told."""
-        weights: tuple[float, float] | None = self.generator.guidance
-        return weights
 
     def forward(self, *inputs: Any) -> Tensor:
         """As of the generator, but images (n, 3, r, r) in [-1, 1]."""

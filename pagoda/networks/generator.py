@@ -17,6 +17,9 @@ from pagoda.networks.layers import Head, ResBlock, WeightEmbedding, at_least_flo
 from pagoda.networks.unet import UNetSpec, UNetTrunk
 from pagoda.weight_files import fitted, positive
 
+TOLD = "told_weights"
+"""Of a generator's card: the smallest and largest weight of the guidance that it is told."""
+
 
 class GrowthLevel(nn.Module):
     """One doubling: an up-sampling residual block and ``blocks`` more (section 3.3).
@@ -143,7 +146,7 @@ class Generator(nn.Module):
 
     def card(self) -> dict[str, Any]:
         """JSON form, from which :func:`build_generator` rebuilds the network."""
-        weights = {} if self.guidance is None else {"guidance": list(self.guidance)}
+        weights = {} if self.guidance is None else {TOLD: list(self.guidance)}
         return weights | {
             "unet": self.spec.to_card(),
             "levels": [[lv.channels, lv.blocks] for lv in self._levels()],
@@ -193,11 +196,11 @@ def build_generator(card: dict[str, Any]) -> Generator:
     """A generator with fresh random weights from a card."""
     scalars = {key: positive(card, key) for key in ("sigma_max", "sigma_data", "output_scale")}
     levels = [(channels, blocks) for channels, blocks in card["levels"]]
-    low_high = card.get("guidance")
+    low_high = card.get(TOLD)
     if low_high is not None:
         low, high = low_high
         if not 0 <= low <= high < math.inf:
-            raise PagodaError(f"guidance of its card is {low_high}, expected two rising weights")
+            raise PagodaError(f"{TOLD} of its card is {low_high}, expected two rising weights")
         low_high = (low, high)
     spec = UNetSpec.from_card(card["unet"])
     return Generator(spec, levels, guidance=low_high, **scalars)

@@ -13,7 +13,7 @@ import yaml
 
 from pagoda import outputs
 from pagoda.config import is_name, parse
-from pagoda.config.experiment import check_counts
+from pagoda.config.experiment import check_counts, derive_resolutions
 from pagoda.data.base import ImageSource
 from pagoda.data.registry import Wanted, find, names, open_source
 from pagoda.errors import PagodaError
@@ -87,7 +87,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
     for name in names():
-        if path.name.lower().endswith(tuple(e for e in find(name).endings if e != "/") or ("/",)):
+        if path.name.lower().endswith(tuple(find(name).endings)):
             return name
     raise PagodaError(f"{path} is no folder and no archive that is known (zip, tar, npz)")
 
@@ -281,7 +281,7 @@ def _found(found: Found) -> list[str]:
 
 def _fits(sides: tuple[int, int], device: str) -> list[str]:
     base, target = sides
-    steps = [str(base << i) for i in range((target // base).bit_length())]
+    steps = map(str, derive_resolutions(base, target))
     where = "a CPU" if device == "cpu" else "one GPU"
     return [f"fits      {' -> '.join(steps)} on {where}, from profile {_FROM[device]}"]
 

@@ -40,7 +40,7 @@ def test_the_embedding_is_that_of_a_hundred_times_the_weight() -> None:
 
 def test_a_generator_without_weights_has_the_card_and_parameters_of_old() -> None:
     plain = generator(None)
-    assert "guidance" not in plain.card()
+    assert "told_weights" not in plain.card()
     assert not [name for name in plain.state_dict() if "weight_embedding" in name]
     with pytest.raises(PagodaError, match="told no weight of guidance"):
         plain(torch.randn(1, 3, 8, 8), torch.tensor([0]), omega=torch.ones(1))
@@ -86,7 +86,7 @@ def test_growth_and_files_keep_the_weights() -> None:
 @pytest.mark.parametrize("wrong", [[3, 1], [-1, 2], [1, math.inf]])
 def test_a_card_with_impossible_weights_is_refused(wrong: list[float]) -> None:
     with pytest.raises(PagodaError, match="two rising weights"):
-        build_generator(generator().card() | {"guidance": wrong})
+        build_generator(generator().card() | {"told_weights": wrong})
 
 
 def test_a_discriminator_deaf_to_the_weight_is_the_plain_one() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Annotated as An
 
 import typer
 
-from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.pipeline.commands.running import (
     known,
@@ -18,6 +18,9 @@ from pagoda.pipeline.commands.running import (
     run_first,
     run_shared,
 )
+
+if TYPE_CHECKING:
+    from pagoda.config import Config
 
 StudyName = An[str, typer.Argument(help="Folder of the study in experiments/.")]
 

@@ -38,14 +38,14 @@ def sampling_costs(
     if "distill" not in counts:
         return [("teacher", config.base_res, steps, base)]
     found: list[tuple[str, int, int | None, Values]] = [("teacher", config.base_res, steps, base)]
+    autoencoder = untrained.autoencoder().eval() if config.latent else None
     for resolution in config.resolutions:
         generator = untrained.generator(resolution).eval()
         name = "student" if resolution == config.base_res else "grown"
-        autoencoder = untrained.autoencoder().eval()
-        network = Decoded(generator, autoencoder) if config.latent else generator
+        network = generator if autoencoder is None else Decoded(generator, autoencoder)
         values = _call(config, network, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
-        if parts and config.latent:
+        if parts and autoencoder is not None:
             n, side = config.evaluate.batch, resolution // config.factor
             codes = torch.randn(n, config.image_channels, side, side, device=device)
             parts |= _part("decoder", autoencoder.decode, [codes], n)

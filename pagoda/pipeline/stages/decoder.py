@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pagoda.artifacts import Artifact
+from pagoda.calls import in_calls
 from pagoda.data.pixels import to_float
 from pagoda.errors import PagodaError
-from pagoda.networks.autoencoder import BESIDE, Autoencoder
+from pagoda.networks.autoencoder import BESIDE, BESIDE_FILE, Autoencoder
 
 CALL = 64
 """Images a call of the encoder; always so many, so that an image's codes have the same bits."""
@@ -36,7 +37,7 @@ def behind(images: Artifact) -> Behind:
     card = images.card().get(BESIDE)
     if card is None:
         return Behind()
-    return Behind({BESIDE: card}, {BESIDE: images.weights(f"{BESIDE}.safetensors")})
+    return Behind({BESIDE: card}, {BESIDE: images.weights(BESIDE_FILE)})
 
 
 def fingerprint(artifact: Artifact) -> str | None:
@@ -61,12 +62,14 @@ def check_codes(images: Artifact, made: Artifact) -> None:
 
 @torch.inference_mode()
 def encoded(network: Autoencoder, pixels: np.ndarray, device: torch.device) -> Tensor:
-    """Codes, on the CPU, of at most :data:`CALL` images (n, 3, r, r) uint8.
+    """Codes, on the CPU, of images (n, 3, r, r) uint8.
 
     The network is always called with :data:`CALL` images: an image's codes have the same bits
     whatever is encoded beside it.
     """
-    padded = np.resize(np.arange(len(pixels)), CALL)
-    x = to_float(torch.from_numpy(pixels[padded]).to(device))
-    x = x.contiguous(memory_format=torch.channels_last)
-    return network.encode(x)[: len(pixels)].float().cpu()
+
+    def codes(part: Tensor) -> Tensor:
+        x = to_float(part.to(device)).contiguous(memory_format=torch.channels_last)
+        return network.encode(x).float().cpu()
+
+    return in_calls(codes, CALL, torch.from_numpy(pixels))

@@ -10,10 +10,11 @@ import torch
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
-from pagoda.diffusion.solver import edm_grid, guided, sample
+from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.generator import generator_from_teacher, load_generator
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.invert import guided_by
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.train import pair_batches, take_network, train_generator
@@ -62,9 +63,8 @@ def teacher_pairs(config: Config, denoiser: Denoiser, pairs: PairBatches) -> Pai
             rows = slice(i, i + config.invert.batch)
             x = torch.from_numpy(z[rows]).to(device) * noise.sigma_max
             labels = torch.from_numpy(np.array(pairs.labels[rows])).to(device)
-            weights = pairs.weights_of(np.arange(n)[rows])
-            weight = config.invert.guidance if pairs.weights is None else weights
-            teacher = guided(denoiser, weight if config.invert.guided else 1.0)
+            weights = None if pairs.weights is None else pairs.weights_of(np.arange(n)[rows])
+            teacher = guided_by(config.invert, denoiser, weights)
             made = sample(teacher, x, grid, labels)
             images[rows] = (made if config.latent else to_uint8(made)).cpu().numpy()
             bar.advance(len(x))

@@ -16,7 +16,7 @@ from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import create_shards
 from pagoda.data.store import SHARD_BYTES, Images, open_images
 from pagoda.kinds import CARD_FILE
-from pagoda.networks.autoencoder import BESIDE, Autoencoder, load_autoencoder
+from pagoda.networks.autoencoder import BESIDE, BESIDE_FILE, Autoencoder, load_autoencoder
 from pagoda.pipeline.stages.decoder import CALL, encoded
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
@@ -71,7 +71,7 @@ def run(config: Config, resolution: int) -> None:
             **_decoded(network, stored[: min(_TESTED, len(images))], open_images(here, "train"),
                        device),
         }  # fmt: skip
-        save_tensors(folder / f"{BESIDE}.safetensors", autoencoder.weights())
+        save_tensors(folder / BESIDE_FILE, autoencoder.weights())
         artifacts.write_json(folder / CARD_FILE, card)
     with History(Paths(config).history(f"encode-{resolution}")) as history:
         history.write(images=2 * len(images), step=0, seconds=time.monotonic() - begun)

@@ -21,8 +21,8 @@ from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.metrics.base import Settings, size
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energies
 from pagoda.evaluation.reconstruction import AUTOENCODER, Reconstructed, reconstruction_rows
-from pagoda.evaluation.reference import check_extractor, from_artifact
-from pagoda.evaluation.streaming import Images, open_split
+from pagoda.evaluation.reference import Reference, check_extractor, from_artifact
+from pagoda.evaluation.streaming import Images, StoredImages, open_split
 from pagoda.networks.autoencoder import autoencoder_beside
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
@@ -52,8 +52,7 @@ def run(config: Config, resolution: int) -> None:
     extractors = open_extractors(config, inputs["features"], device, section.batch)
     evaluators = open_evaluators(config, resolution, inputs, extractors)
     samplers = pipeline_samplers(config, resolution, inputs, device)
-    unseen = "train" if inputs["reference"].card()["split"] == "test" else "test"
-    real = open_split(data, unseen, section.samples)
+    real = unseen_images(data, evaluators[0].reference, section.samples)
     autoencoder = autoencoder_beside(inputs["base"])
     back = {} if autoencoder is None else {
         AUTOENCODER: Reconstructed(real, autoencoder, device, section.batch)
@@ -88,14 +87,9 @@ def run(config: Config, resolution: int) -> None:
     filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]
     if not distributed.is_main_process():
         return
-    fine = max(energies["real"].mean(), 1e-12)
-    rows += [
-        Row(metric="high_frequency", protocol=f"high_frequency_ratio_{size(len(sampler))}",
-            value=float(energies[name].mean() / fine), n=len(sampler), generator=name,
-            nfe=getattr(sampler, "nfe", None), reference=data.fingerprint,
-            reference_n=len(real), **facts)
-        for name, sampler in samplers.items()
-    ]  # fmt: skip
+    about = {"reference": data.fingerprint, "reference_n": len(real), **facts}
+    rows += [_sharpness(name, sampler, energies[name], energies["real"], about)
+             for name, sampler in samplers.items()]  # fmt: skip
     first = filled[0][:, :_NEIGHBOUR_COLUMNS]
     nearest = nearest_images(first, open_images(data, "train"), device)
     of = identity(config, f"evaluation/{resolution}")
@@ -104,6 +98,20 @@ def run(config: Config, resolution: int) -> None:
         artifacts.write_json(out / "results.json", tree)
         np.save(out / "samples.npy", np.stack(filled))
         np.save(out / "neighbours.npy", nearest[None])
+
+
+def _sharpness(
+    name: str, images: Images, own: np.ndarray, real: np.ndarray, about: Mapping[str, Any]
+) -> Row:
+    """High-frequency energy of a generator's images over that of real ones, a mean each."""
+    return Row(metric="high_frequency", protocol=f"high_frequency_ratio_{size(len(images))}",
+               value=float(own.mean() / max(real.mean(), 1e-12)), n=len(images),
+               generator=name, nfe=getattr(images, "nfe", None), **about)  # fmt: skip
+
+
+def unseen_images(data: Artifact, reference: Reference, n: int) -> StoredImages:
+    """Real images of the split that the reference does not describe: the floor of distances."""
+    return open_split(data, "train" if reference.split == "test" else "test", n)
 
 
 def open_evaluators(

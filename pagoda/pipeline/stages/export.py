@@ -17,14 +17,13 @@ from pagoda.artifacts import MANIFEST, peek, sha256
 from pagoda.errors import PagodaError
 from pagoda.kinds import CARD_FILE, MODEL_FILE
 from pagoda.models import KINDS, Generator, Teacher, load
-from pagoda.networks.autoencoder import BESIDE
+from pagoda.networks.autoencoder import BESIDE_FILE
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET, provenance
 from pagoda.results import grids
 from pagoda.results.model_card import model_card
 from pagoda.weights import graphs
 
-DECODER = f"{BESIDE}.safetensors"  # of a model of codes
 PARITY = 1e-4  # by which a graph may differ from the network, of images in [-1, 1]
 _SHOWN = 8  # classes and seeds of the sheet
 
@@ -66,7 +65,7 @@ def run(request: Request) -> None:
     wanted = [name for name, yes in asked.items() if yes]
     with outputs.new_folder(request.out, stranger) as folder:
         shown = _write_sheet(folder / SHEET, model)
-        decoder = [] if model.autoencoder is None else [DECODER]
+        decoder = [] if model.autoencoder is None else [BESIDE_FILE]
         files = [MODEL_FILE, *decoder, CARD_FILE, *wanted, MANIFEST, SHEET, README]
         text = model_card(
             kind, card, licence=request.licence, place=request.out.name, shown=shown,
@@ -81,7 +80,7 @@ def run(request: Request) -> None:
         with artifacts.create(inside, kind, config=config, inputs=made_from) as out:
             artifacts.save_weights(out, model.artifact.weights(), card)
             if model.autoencoder is not None:
-                shutil.copyfile(model.artifact.path / DECODER, out / DECODER)
+                shutil.copyfile(model.artifact.path / BESIDE_FILE, out / BESIDE_FILE)
             _write_graphs(out, model.network, [name for name in wanted if name != INDEX])
             if request.diffusers:
                 from pagoda.diffusers import write_index

@@ -12,9 +12,8 @@ from pagoda.evaluation.evaluator import evaluate
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.reconstruction import AUTOENCODER, Reconstructed, reconstruction_rows
-from pagoda.evaluation.streaming import open_split
 from pagoda.networks.autoencoder import load_autoencoder
-from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
+from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
 from pagoda.pipeline.stages.made import open_made
 from pagoda.rows import Row
 
@@ -35,8 +34,7 @@ def floor_rows(
             for e in open_evaluators(config, resolution, inputs, extractors)
             if e.extractor.name == NAME
         ]
-        unseen = "train" if evaluators[0].reference.split == "test" else "test"
-        real = open_split(inputs["data"], unseen, config.studies.samples)
+        real = unseen_images(inputs["data"], evaluators[0].reference, config.studies.samples)
         back = Reconstructed(real, network, device, config.evaluate.batch)
         facts = {"resolution": resolution}
         settings = settings_of(config.evaluate, evaluators, {AUTOENCODER: back})

@@ -221,6 +221,22 @@ def _write(
             shutil.copyfile(folder / name, out / name)
 
 
+def guided_by(
+    section: InvertConfig, denoiser: Callable[..., Tensor], weights: Tensor | None
+) -> Callable[..., Tensor]:
+    """The denoiser under the weights (n,) of images, or under the one weight of all."""
+    weight = section.guidance if weights is None else weights
+    return guided(denoiser, weight if section.guided else 1.0)
+
+
+def solved(
+    section: InvertConfig, denoiser: Callable[..., Tensor], weights: Tensor | None
+) -> Callable[..., Tensor]:
+    """The denoiser whose ODE the inversion solves."""
+    network = guided_by(section, denoiser, weights)
+    return clamped(network) if section.clamp else network
+
+
 class Inverter:
     """Images to latents with one teacher and one grid."""
 
@@ -232,12 +248,6 @@ class Inverter:
     def _grid(self, start: float) -> Tensor:
         schedule = self.config.diffusion
         return edm_grid(self.section.steps, start, schedule.sigma_max, schedule.rho)
-
-    def _denoiser(self, weights: Tensor | None) -> Callable[..., Tensor]:
-        """The denoiser under the weights (n,) of images, or under the one weight of all."""
-        weight = self.section.guidance if weights is None else weights
-        network = guided(self.network, weight if self.section.guided else 1.0)
-        return clamped(network) if self.section.clamp else network
 
     @torch.inference_mode()
     def __call__(
@@ -253,7 +263,9 @@ class Inverter:
             grid = self._grid(start)
             x = dithered(x, start, self.config.seed, keys)
         with autocast(self.device, self.section.precision):
-            z = invert(self._denoiser(weights), x, grid, labels, self.section.solver)
+            z = invert(
+                solved(self.section, self.network, weights), x, grid, labels, self.section.solver
+            )
         return z if self.section.units == "raw" else z / grid[0].item()
 
     @torch.inference_mode()
@@ -261,7 +273,8 @@ class Inverter:
         """Normalised latents back to images, by the same solver and grid."""
         x = z * self.grid[0].item()
         with autocast(self.device, self.section.precision):
-            return sample(self._denoiser(weights), x, self.grid, labels, self.section.solver)
+            network = solved(self.section, self.network, weights)
+            return sample(network, x, self.grid, labels, self.section.solver)
 
     def card(self, latents: ShardedArray, images: Images, of: Rows) -> dict[str, Any]:
         """Round-trip error (pixels in [-1, 1]) and the moments of the normalised latents.

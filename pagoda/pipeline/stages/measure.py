@@ -31,11 +31,11 @@ from pagoda.evaluation.samplers import (
     teacher,
     upsampled,
 )
-from pagoda.evaluation.streaming import StoredImages, open_split
+from pagoda.evaluation.streaming import StoredImages
 from pagoda.pipeline.stages.compute import training_compute, training_networks
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of
+from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
 from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.floor import floor_rows
 from pagoda.pipeline.stages.made import open_made
@@ -158,9 +158,7 @@ def _image_rows(
     inputs = {name: open_made(config, key) for name, key in names.items()}
     opened = open_evaluators(config, sampler.side, inputs, extractors)
     data, reference = inputs["data"], opened[0].reference
-    real = open_split(
-        data, "train" if reference.split == "test" else "test", config.studies.samples
-    )
+    real = unseen_images(data, reference, config.studies.samples)
     pixels = real.read(np.arange(len(real)))
     evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in opened]
     facts = {"resolution": sampler.side}

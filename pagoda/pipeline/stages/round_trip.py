@@ -9,11 +9,12 @@ from pagoda.config import Config
 from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
-from pagoda.diffusion.solver import clamped, edm_grid, guided, sample
+from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.evaluation.samplers import decoding
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.invert import solved
 from pagoda.pipeline.stages.made import open_made
 
 
@@ -29,7 +30,7 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
     schedule, section, device = config.diffusion, config.invert, pick_device()
     data, latents = open_made(config, f"data/{config.base_res}"), open_made(config, "latents")
     teacher = open_made(config, "teacher")
-    denoising = teacher.network(load_denoiser).to(device)
+    denoiser = teacher.network(load_denoiser).to(device)
     decode, _ = decoding(teacher, device)
     grid = edm_grid(section.steps, schedule.sigma_min, schedule.sigma_max, schedule.rho)
     stored, card = open_rows(latents, "latents"), latents.card()
@@ -45,9 +46,8 @@ def round_trip_errors(config: Config) -> dict[str, tuple[str, float]]:
         z = torch.from_numpy(stored[part].astype(np.float32) * card["to_normalised"])
         x = z.to(device) * schedule.sigma_max
         weight = None if weights is None else torch.from_numpy(np.array(weights[part])).to(device)
-        net = guided(denoising, section.guidance if weight is None else weight)
-        denoiser = clamped(net) if section.clamp else net
-        made = sample(denoiser, x, grid, labels[part].to(device), section.solver)
+        network = solved(section, denoiser, weight)
+        made = sample(network, x, grid, labels[part].to(device), section.solver)
         parts.append(to_uint8(decode(made)))
     back = torch.cat(parts).cpu().numpy()
     mse = float(np.square((back.astype(np.float32) - images) / 127.5).mean())

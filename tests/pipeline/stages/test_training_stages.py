@@ -170,7 +170,7 @@ def test_generators_that_are_told_the_weight_end_to_end(tiny_config: Make) -> No
         folder = Paths(config).generator(res)
         assert (folder / "estimator.safetensors").is_file()
         generator = pagoda.load(folder, "cpu")
-        assert generator.card["guidance"] == [1.0, 3.0]
+        assert generator.card["told_weights"] == [1.0, 3.0]
         assert all(np.isfinite(losses(config, stage, "loss_rec")))
         plain, strong = (generator.sample([0], range(4), guidance=w) for w in (1.0, 3.0))
         assert plain.shape == (4, 3, res, res) and not np.array_equal(plain, strong)
