@@ -149,7 +149,10 @@ def test_every_study_has_its_half_page(name: str) -> None:
     for part in ("**Question.**", "**Rule.**", "| Variant |", "**Cost.**",
                  f"repro -k {name}/dvc.yaml", f"exp run {name}/dvc.yaml"):  # fmt: skip
         assert part in text
-    assert all(f"`{variant}`" in text for variant in load_study(name).variants)
+    study = load_study(name)
+    assert all(f"`{variant}`" in text for variant in study.variants)
+    # What its command line changes is what the study takes.
+    assert set(re.findall(r"studies\.(usual|costly|whole)", text)) == {study.size}
 
 
 @pytest.mark.parametrize("name", NAMES)
