@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.results.blocks import Chart, Charts
+from pagoda.results.labels import stage_label
 from pagoda.results.published import Published
 from pagoda.rows import grouped
 
@@ -21,10 +22,6 @@ _FOLDER = Path(__file__).parent / "vega"
 _LOG_FROM = 4.0  # largest over smallest value, from which a positive axis is logarithmic
 _OURS = "PaGoDA"
 _SIZES = (64, 128, 256, 512)
-_STAGES = {
-    "features": "Feature network (evaluation only)", "teacher": "Diffusion teacher",
-    "distill": "One-step student",
-}  # fmt: skip
 _ADVERSARIAL = ("loss_adv", "loss_d")
 _NAMES = {
     "loss": "total", "loss_rec": "reconstruction", "loss_dstl": "noise to data",
@@ -100,8 +97,7 @@ def _curves(
         encoding["strokeDash"] = {"field": "run", "type": "nominal",
                                   "legend": {"title": None, "orient": "bottom"}}  # fmt: skip
     shown = {"name": "shown", "select": {"type": "point", "fields": ["curve"]}, "bind": "legend"}
-    title = _STAGES.get(stage) or f"Growth to {stage.split('-')[-1]}×{stage.split('-')[-1]}"
-    title += ", adversarial losses" if adversarial else ""
+    title = stage_label(stage, numbered=False) + ", adversarial losses" * adversarial
     spec = {
         "data": {"values": "\n".join(["run\tcurve\timages\tvalue", *lines]),
                  "format": {"type": "tsv"}},

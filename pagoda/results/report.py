@@ -35,6 +35,7 @@ from pagoda.results.labels import (
     generator_order,
     metric_label,
     metric_order,
+    stage_label,
 )
 from pagoda.results.numbers import SPREAD, listed, number, provenance, short, value_cell
 from pagoda.results.page import to_html
@@ -48,14 +49,6 @@ _FILES = (
     "distances-*.png", "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
-
-_STAGES = {
-    "features": "Feature network (evaluation only)",
-    "autoencoder": "Autoencoder, whose codes are modelled",
-    "teacher": "Stage 1, diffusion teacher",
-    "invert": "Stage 2, inversion",
-    "distill": "Stage 2, one-step student",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +219,7 @@ def _time_table(experiment: Experiment) -> Table:
     lines = []
     for stage, h in experiment.histories.items():
         rate = f"{h.images / h.seconds:,.0f}" if h.seconds > 0 else ""
-        lines.append((_stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
+        lines.append((stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
     lines.append(("**Sum**", "", f"{experiment.seconds:,.1f}", ""))
     caption = (
         "**Time of the training stages**, from their histories: loading, evaluation and this "
@@ -322,7 +315,7 @@ def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
         if (width := curves.draw_history(history, folder / file)) is not None:
             seed = config.features.seed if stage == "features" else config.seed
             caption = (
-                f"**{_stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
+                f"**{stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
                 f"training seed {seed}. Thin: every row logged; thick: running mean over 5 % of "
                 "the rows, where there are at least 40. Schedules as they are."
             )
@@ -353,13 +346,6 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
              for r, e in experiment.evaluations.items()]  # fmt: skip
     caption = "**Fingerprints** (SHA-256) of the artifacts that this report was made from."
     return (*lines, table(caption, ("Artifact", "Fingerprint"), rows, "ll"))
-
-
-def _stage_label(stage: str) -> str:
-    """Reader's name of a stage: ``grow-16`` -> ``Stage 3, growth to 16×16``."""
-    kind, _, size = stage.partition("-")
-    what = "Codes of" if kind == "encode" else "Stage 3, growth to"
-    return _STAGES.get(stage, f"{what} {size}×{size}")
 
 
 def _seeds(experiment: Experiment) -> str:
