@@ -45,6 +45,17 @@ class Figure:
     caption: str
     alt: str  # for readers who cannot see it
     width: int  # CSS pixels at which its text is readable
+    plot: bool = False  # lines, bars and type, whose colours a dark page turns; images stay
+
+
+_PLOTS = ("curves-", "distances-", "cost.")
+
+
+def figure_tree(tree: Any) -> Any:
+    """A :class:`Figure` as JSON has it; the file's name tells of one stored without ``plot``."""
+    if isinstance(tree, dict) and "plot" not in tree:
+        return tree | {"plot": str(tree.get("file")).startswith(_PLOTS)}
+    return tree
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
             f"images of its own resolution. {provenance(rows)}"
         )
         width = curves.draw_distances(rows, folder / file)
-        blocks.append(Figure(file, caption, f"Distances under {protocol}", width))
+        blocks.append(Figure(file, caption, f"Distances under {protocol}", width, plot=True))
     return tuple(blocks)
 
 
@@ -319,7 +319,7 @@ def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
                 f"training seed {seed}. Thin: every row logged; thick: running mean over 5 % of "
                 "the rows, where there are at least 40. Schedules as they are."
             )
-            blocks.append(Figure(file, caption, f"Learning curves of {stage}", width))
+            blocks.append(Figure(file, caption, f"Learning curves of {stage}", width, plot=True))
     return tuple(blocks)
 
 

@@ -257,7 +257,7 @@ def study_blocks(
             caption += " The intervals are in the table." if "±" in told else ""
             caption += f" Panels that are in the table only: {left_out}." if left_out else ""
             alt = f"Results of the study {card.study}: {what}"
-            made.append(Figure(f"{name}.png", caption, alt, width))
+            made.append(Figure(f"{name}.png", caption, alt, width, plot=True))
         made += [named[name]] if name in named else []
     for figure in card.figures:
         file = os.path.relpath(study.folder / figure.file, folder)
