@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from pagoda.results.blocks import Axis, Block, Forest, Span
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.numbers import CONFIDENCE, number
+from pagoda.results.numbers import CONFIDENCE, number, with_ends
 
 _MARKS = {SUPPORTED: "✓ good", REFUTED: "✗ bad", OPEN: "– open"}
 _ROOM = 0.06  # of the width, at both ends
@@ -81,9 +81,7 @@ def _span(verdict: Verdict, place: _Scale) -> Span:
         else [place(_away(verdict, effect.mean))] * 2
     )
     times = "×" * (claim.effect == "ratio")
-    told = f"{times}{number(effect.mean)}"
-    if effect.low != effect.high and math.isfinite(effect.low):
-        told += f" ({number(effect.low)} to {number(effect.high)})"
+    told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
     title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
     middle, mark = place(_away(verdict, effect.mean)), _MARKS[verdict.outcome]
     return Span(

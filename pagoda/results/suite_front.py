@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, table
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.numbers import CONFIDENCE, mean_cell, number, t_interval
+from pagoda.results.numbers import CONFIDENCE, mean_cell, number, t_interval, with_ends
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
 from pagoda.rows import Row, grouped
@@ -94,6 +94,4 @@ def _cell(rows: Sequence[Row]) -> Cell:
     if not rows:
         return Cell("–")
     found, title = t_interval([row.number for row in rows]), mean_cell(rows).title
-    if found.n == 1 or found.low == found.high:
-        return Cell(number(found.mean), title)
-    return Cell(f"{number(found.mean)} ({number(found.low)} to {number(found.high)})", title)
+    return Cell(with_ends(number(found.mean), found.low, found.high), title)
