@@ -100,7 +100,7 @@ class Span:
 
     text: str
     outcome: str
-    mark: str  # of the outcome: a sign and its class
+    mark: str  # sign of the outcome
     effect: str
     low: float
     middle: float

@@ -45,7 +45,7 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "web"),
-        autoescape=jinja2.select_autoescape(["j2"], default_for_string=True, default=True),
+        autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -70,7 +70,6 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
         document=document,
         groups=_groups(document.sections),
         blocks=environment.get_template("blocks.html.j2").module,
-        charted=charted,
         library=library() if charted else "",
     )
 
