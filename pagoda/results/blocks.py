@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ class Pair:
     alt: str
     rows: tuple[str, ...]  # what each line of it shows
     halves: tuple[str, ...]  # what its halves show; one: it has no halves
+
+
+_Picture = TypeVar("_Picture", Figure, Pair)
+
+
+def seen_from(folder: Path, home: Path, picture: _Picture) -> _Picture:
+    """A picture of the report in ``home`` for a document in ``folder``."""
+    return replace(picture, file=os.path.relpath(home / picture.file, folder))
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 
 from pagoda.results.blocks import Chart, Charts
 from pagoda.results.labels import stage_label
+from pagoda.results.paper_tables import SIZES
 from pagoda.results.published import Published
 from pagoda.rows import grouped
 
 _FOLDER = Path(__file__).parent / "vega"
 _LOG_FROM = 4.0  # largest over smallest value, from which a positive axis is logarithmic
 _OURS = "PaGoDA"
-_SIZES = (64, 128, 256, 512)
 _ADVERSARIAL = ("loss_adv", "loss_d")
 _NAMES = {
     "loss": "total", "loss_rec": "reconstruction", "loss_dstl": "noise to data",
@@ -112,7 +112,7 @@ def _curves(
 def published_charts(published: Sequence[Published]) -> Charts | None:
     """FID over network evaluations, a chart a resolution of ImageNet; None without figures."""
     made = []
-    for size in _SIZES:
+    for size in SIZES:
         points = [
             {"method": p.method, "fid": p.value, "nfe": nfe, "source": p.source, "kind": kind}
             for p in published

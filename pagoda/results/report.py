@@ -73,7 +73,8 @@ def write_report(
         PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        document = compose(experiment, partial, others, uncurated)
+        learned = curve_table(experiment.histories.values())
+        document = compose(experiment, partial, learned, others, uncurated)
         seed, seconds = experiment.config.seed, round(experiment.seconds, 1)
         (beside,) = (block for block in document.lead if isinstance(block, Gallery))
         facts = Facts(seed, _data(experiment), seconds, tuple(document.figures), beside)
@@ -81,19 +82,22 @@ def write_report(
         (partial / "report.md").write_text(to_markdown(document), "utf-8")
         (partial / "index.html").write_text(to_html(document, partial), "utf-8")
         (partial / RESULTS).write_text(files.to_csv(experiment.rows), "utf-8")
-        (partial / CURVES).write_text(curve_table(experiment.histories.values()), "utf-8")
+        (partial / CURVES).write_text(learned, "utf-8")
     artifacts.write_json(metrics, metrics_tree(experiment))
 
 
 def compose(
-    experiment: Experiment, folder: Path, others: Table | None = None,
+    experiment: Experiment, folder: Path, learned: str, others: Table | None = None,
     uncurated: Uncurated | None = None,
 ) -> Document:  # fmt: skip
-    """Draw the pictures into ``folder`` and put the document together."""
+    """Draw the pictures into ``folder`` and put the document together.
+
+    ``learned`` is the table of its learning curves, the rest as of :func:`write_report`.
+    """
     config = experiment.config
     shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),),
                      "every one of the first latents"),) if uncurated else ()  # fmt: skip
-    charts = curve_charts({config.name: curve_table(experiment.histories.values())})
+    charts = curve_charts({config.name: learned})
     return Document(
         title=f"{config.name}: {' → '.join(f'{r}×{r}' for r in config.resolutions)}",
         summary=front.sentence(experiment),
