@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -238,24 +239,15 @@ def _rates_table(found: Findings, key: str) -> Table:
 
 
 def _voters_table(found: Findings) -> Table:
-    lines = []
-    for i, voter in enumerate(found.voters, 1):
-        lines.append([
-            f"voter {i}", str(voter.pairs), _of(voter.attention), _of(voter.repeats),
-            _fraction(voter.lefts), _fraction(voter.ties), number(voter.seconds),
-            "yes" if voter.name in found.counted else "no",
-        ])  # fmt: skip
     kept = [voter for voter in found.voters if voter.name in found.counted]
-    together: list[tuple[bool, ...]] = [
-        sum((v.attention for v in kept), ()), sum((v.repeats for v in kept), ()),
-        sum((v.lefts for v in kept), ()), sum((v.ties for v in kept), ()),
-    ]  # fmt: skip
-    lines.append([
-        "all that count", str(sum(v.pairs for v in kept)), _of(together[0]), _of(together[1]),
-        _fraction(together[2]), _fraction(together[3]),
-        number(float(np.median([v.seconds for v in kept]))) if kept else _NONE, "",
-    ])  # fmt: skip
-    same, left = (_wilson(together[k]) for k in (1, 2))
+    seconds = float(np.median([v.seconds for v in kept])) if kept else math.nan
+    every = Voter("", sum(v.pairs for v in kept), _all(v.attention for v in kept),
+                  _all(v.repeats for v in kept), _all(v.lefts for v in kept),
+                  _all(v.ties for v in kept), seconds)  # fmt: skip
+    lines = [_voter_line(f"voter {i}", voter, "yes" if voter.name in found.counted else "no")
+             for i, voter in enumerate(found.voters, 1)]  # fmt: skip
+    lines.append(_voter_line("all that count", every, ""))
+    same, left = _wilson(every.repeats), _wilson(every.lefts)
     caption = (
         "**Voters**, in the order in which they joined, without their names. Attention: answers "
         "that took the picture over its scrambled version. Repeats: answers that were the same "
@@ -265,6 +257,18 @@ def _voters_table(found: Findings) -> Table:
     )
     header = ("Voter", "Pairs", "Attention", "Repeats", "Left", "Ties", "Seconds", "Counts")
     return table(caption, header, lines, "lrrrrrrl")
+
+
+def _voter_line(label: str, voter: Voter, counts: str) -> list[str]:
+    seconds = number(voter.seconds) if math.isfinite(voter.seconds) else _NONE
+    return [
+        label, str(voter.pairs), _of(voter.attention), _of(voter.repeats), _fraction(voter.lefts),
+        _fraction(voter.ties), seconds, counts,
+    ]  # fmt: skip
+
+
+def _all(answers: Iterable[tuple[bool, ...]]) -> tuple[bool, ...]:
+    return tuple(chain.from_iterable(answers))
 
 
 def _generators_table(study: Study) -> Table:

@@ -32,15 +32,11 @@ class Vote:
     """What a voter answered to one trial.
 
     Attributes:
-        voter: their name.
-        number: of the trial, in their order, from 0.
         trial: what was shown.
         answers: ``left``, ``right`` or ``tie`` by question.
         seconds: that it took.
     """
 
-    voter: str
-    number: int
     trial: Trial
     answers: dict[str, str]
     seconds: float
@@ -125,7 +121,7 @@ def _take(record: Record, tree: dict[str, Any], study: Study) -> None:
     if not math.isfinite(seconds):
         raise ValueError
     answers = check_answers(tree["answers"], study)
-    record.votes[voter][number] = Vote(voter, number, trial, answers, seconds)
+    record.votes[voter][number] = Vote(trial, answers, seconds)
 
 
 def check_voter(name: Any) -> str:
@@ -215,7 +211,7 @@ class Store:
         with self._lock:
             if number in self.record.votes[voter]:
                 return False
-            vote = Vote(voter, number, trial, dict(answers), round(seconds, 2))
+            vote = Vote(trial, dict(answers), round(seconds, 2))
             self._append({
                 "voter": voter, "trial": number, "kind": trial.kind, "item": trial.item,
                 "left": study.name(trial.left), "right": study.name(trial.right),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Figure:
     caption: str
     alt: str  # for readers who cannot see it
     width: int  # CSS pixels at which its text is readable
+    plot: bool = False  # lines, bars and type, whose colours a dark page turns; images stay
+
+
+_PLOTS = ("curves-", "distances-", "cost.")
+
+
+def figure_tree(tree: Any) -> Any:
+    """A :class:`Figure` as JSON has it; the file's name tells of one stored without ``plot``."""
+    if isinstance(tree, dict) and "plot" not in tree:
+        return tree | {"plot": str(tree.get("file")).startswith(_PLOTS)}
+    return tree
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,14 @@ class Pair:
     alt: str
     rows: tuple[str, ...]  # what each line of it shows
     halves: tuple[str, ...]  # what its halves show; one: it has no halves
+
+
+_Picture = TypeVar("_Picture", Figure, Pair)
+
+
+def seen_from(folder: Path, home: Path, picture: _Picture) -> _Picture:
+    """A picture of the report in ``home`` for a document in ``folder``."""
+    return replace(picture, file=os.path.relpath(home / picture.file, folder))
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class Span:
 
     text: str
     outcome: str
-    mark: str  # of the outcome: a sign and its class
+    mark: str  # sign of the outcome
     effect: str
     low: float
     middle: float

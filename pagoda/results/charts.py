@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.results.blocks import Chart, Charts
+from pagoda.results.labels import stage_label
+from pagoda.results.paper_tables import SIZES
 from pagoda.results.published import Published
 from pagoda.rows import grouped
 
 _FOLDER = Path(__file__).parent / "vega"
 _LOG_FROM = 4.0  # largest over smallest value, from which a positive axis is logarithmic
 _OURS = "PaGoDA"
-_SIZES = (64, 128, 256, 512)
-_STAGES = {
-    "features": "Feature network (evaluation only)", "teacher": "Diffusion teacher",
-    "distill": "One-step student",
-}  # fmt: skip
 _ADVERSARIAL = ("loss_adv", "loss_d")
 _NAMES = {
     "loss": "total", "loss_rec": "reconstruction", "loss_dstl": "noise to data",
@@ -100,8 +97,7 @@ def _curves(
         encoding["strokeDash"] = {"field": "run", "type": "nominal",
                                   "legend": {"title": None, "orient": "bottom"}}  # fmt: skip
     shown = {"name": "shown", "select": {"type": "point", "fields": ["curve"]}, "bind": "legend"}
-    title = _STAGES.get(stage) or f"Growth to {stage.split('-')[-1]}×{stage.split('-')[-1]}"
-    title += ", adversarial losses" if adversarial else ""
+    title = stage_label(stage, numbered=False) + ", adversarial losses" * adversarial
     spec = {
         "data": {"values": "\n".join(["run\tcurve\timages\tvalue", *lines]),
                  "format": {"type": "tsv"}},
@@ -116,7 +112,7 @@ def _curves(
 def published_charts(published: Sequence[Published]) -> Charts | None:
     """FID over network evaluations, a chart a resolution of ImageNet; None without figures."""
     made = []
-    for size in _SIZES:
+    for size in SIZES:
         points = [
             {"method": p.method, "fid": p.value, "nfe": nfe, "source": p.source, "kind": kind}
             for p in published

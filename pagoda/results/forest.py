@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 from pagoda.results.blocks import Axis, Block, Forest, Span
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.numbers import CONFIDENCE, number
+from pagoda.results.ledger import MARKS
+from pagoda.results.numbers import CONFIDENCE, number, with_ends
 
-_MARKS = {SUPPORTED: "✓ good", REFUTED: "✗ bad", OPEN: "– open"}
 _ROOM = 0.06  # of the width, at both ends
 _Scale = Callable[[float], float]
 _Ticks = Callable[[float, float], list[tuple[float, str]]]
@@ -81,11 +81,9 @@ def _span(verdict: Verdict, place: _Scale) -> Span:
         else [place(_away(verdict, effect.mean))] * 2
     )
     times = "×" * (claim.effect == "ratio")
-    told = f"{times}{number(effect.mean)}"
-    if effect.low != effect.high and math.isfinite(effect.low):
-        told += f" ({number(effect.low)} to {number(effect.high)})"
+    told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
     title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
-    middle, mark = place(_away(verdict, effect.mean)), _MARKS[verdict.outcome]
+    middle, mark = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
     return Span(
         claim.claim, verdict.outcome, mark, told, ends[0], middle, ends[1], title.replace("`", "")
     )

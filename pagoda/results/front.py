@@ -16,14 +16,13 @@ from pagoda.results import grids
 from pagoda.results.blocks import Cell, Gallery, Pair, Table, table
 from pagoda.results.classes import class_label
 from pagoda.results.experiment import Evaluation, Experiment
-from pagoda.results.numbers import number, value_cell
+from pagoda.results.numbers import number, value_cell, with_ends
 from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdicts
 from pagoda.rows import Row
 
 _MADE = "generated in one step"
 ROWS, COLUMNS = 5, 3  # classes, and images of each on either side
-_BESIDE = ("teacher", "upsampled_base", "real")
-_HEADS = {
+_HEADS = {  # in the order of the columns
     "teacher": "Diffusion teacher",
     "main": "**One-step generator**",
     "upsampled_base": "Student enlarged without growth",
@@ -85,9 +84,7 @@ def gallery(experiment: Experiment, folder: Path) -> Gallery:
             sides.insert(0, examples(experiment, res, len(names)))
         file = f"beside-{res}.png"
         grids.tiles(sides, folder / file)
-        halves = (
-            ("real, held out", "generated in one step") if shown else ("generated in one step",)
-        )
+        halves = ("real, held out", _MADE) if shown else (_MADE,)
         told = " on the left, samples of the same classes on the right" if shown else ""
         alt = f"{'Real images' if shown else 'Samples'} at {res} by {res}{told}, a row a class"
         pairs.append(Pair(f"{res}×{res}", file, alt, names, halves))
@@ -116,14 +113,12 @@ def headline(experiment: Experiment) -> Table:
     """A line a resolution: the generator between what it learned from and what it must beat."""
     protocol = next(iter(distance_protocols(experiment)), "")
     by_size = {r: _distances(e, protocol) for r, e in experiment.evaluations.items()}
-    used = [name for name in _BESIDE if any(name in rows for rows in by_size.values())]
-    columns = [*used[: used.index("teacher") + 1 if "teacher" in used else 0], "main",
-               *(name for name in used if name != "teacher")]  # fmt: skip
+    columns = [name for name in _HEADS
+               if name == "main" or any(name in rows for rows in by_size.values())]  # fmt: skip
     lines: list[tuple[str | Cell, ...]] = []
     for res, rows in by_size.items():
-        main = rows.get(experiment.evaluations[res].main)
-        found = {"main": main, **{name: rows.get(name) for name in used}}
-        cells = [_cell(row) if (row := found[name]) else Cell("–") for name in columns]
+        found = rows | {"main": rows.get(experiment.evaluations[res].main)}
+        cells = [_cell(row) if (row := found.get(name)) else Cell("–") for name in columns]
         lines.append((f"{res}×{res}", *cells))
     n = {row.n for rows in by_size.values() for row in rows.values()}
     ends = any(row.interval for rows in by_size.values() for row in rows.values())
@@ -140,7 +135,7 @@ def headline(experiment: Experiment) -> Table:
 def _cell(row: Row) -> Cell:
     cell = value_cell(row)
     if row.interval and row.low is not None and row.high is not None:
-        return Cell(f"{cell.text} ({number(row.low)} to {number(row.high)})", cell.title)
+        return Cell(with_ends(cell.text, row.low, row.high), cell.title)
     return cell
 
 

@@ -161,9 +161,7 @@ def _painted(
         starts[-1] - _GROUP_GAP + _MARGIN,
         top + len(names) * (cell + _GAP) - _GAP + _MARGIN,
     )
-    canvas = (
-        Image.new("RGBA", size, (255, 255, 255, 0)) if clear else Image.new("RGB", size, "white")
-    )
+    canvas = Image.new("RGBA", size, _CLEAR) if clear else Image.new("RGB", size, _PAPER)
     ink = _GREY if clear else _INK
     pen = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):

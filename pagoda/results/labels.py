@@ -49,6 +49,17 @@ GROUPS = {
 }
 """Tables of a study in their order, by the name of their files."""
 
+_STAGES = {
+    "features": (0, "feature network (evaluation only)"),
+    "autoencoder": (0, "autoencoder, whose codes are modelled"),
+    "encode": (0, "codes of"),
+    "teacher": (1, "diffusion teacher"),
+    "invert": (2, "inversion"),
+    "distill": (2, "one-step student"),
+    "grow": (3, "growth to"),
+}
+"""Stages of training: which of the paper's they are part of (0: of none), and what they make."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -181,6 +192,19 @@ def generator_order(name: str) -> tuple[int, str]:
     """Place of a generator among others; unknown ones beside the real images."""
     order = list(GENERATORS)
     return order.index(name) if name in order else len(order) - 1, name
+
+
+def stage_label(stage: str, *, numbered: bool = True) -> str:
+    """Reader's name of a training stage: ``grow-16`` as ``Stage 3, growth to 16×16``.
+
+    Args:
+        stage: as its history is named.
+        numbered: say which of the paper's stages it is part of.
+    """
+    kind, _, size = stage.partition("-")
+    number, name = _STAGES.get(kind, (0, kind))
+    name += f" {size}×{size}" if size else ""
+    return f"Stage {number}, {name}" if number and numbered else name[0].upper() + name[1:]
 
 
 def size_label(profile: str) -> str:

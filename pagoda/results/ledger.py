@@ -16,7 +16,9 @@ from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
 from pagoda.results.study_tables import SUMMARY
 
-_MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
+MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
+"""Sign of each outcome: of a line of the ledger and of the drawing."""
+
 _METHOD = (
     f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: variants, "
     "metric, direction, limit and least number of seeds. The effect is one number a training seed, "
@@ -153,7 +155,7 @@ def _line(verdict: Verdict) -> tuple[Cell, ...]:
     late = " (Rule written after the run.)" if claim.after_run else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}{late}"),
-        Cell(f"{_MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
+        Cell(f"{MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
         Cell(effect, seeds),
         Cell(interval, seeds),
         Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),

@@ -75,6 +75,13 @@ def with_half(found: Interval) -> str:
     return f"{found.mean:,.{decimals}f} ± {half:,.{decimals}f}"
 
 
+def with_ends(text: str, low: float, high: float) -> str:
+    """A value and its interval: ``6.13 (5.90 to 6.40)``; alone if there is none, or no width."""
+    if low == high or not math.isfinite(low):
+        return text
+    return f"{text} ({number(low)} to {number(high)})"
+
+
 def short(fingerprint: str) -> str:
     """First digits of a fingerprint, as code."""
     return f"`{fingerprint[:10]}`"

@@ -45,7 +45,7 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "web"),
-        autoescape=jinja2.select_autoescape(["j2"], default_for_string=True, default=True),
+        autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -60,7 +60,6 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
         "name": lambda table: plain(table.caption).split(". ")[0].split(": ")[0],
         "verdict": lambda text: {"✓": " good", "✗": " bad"}.get(text[:1], ""),
         "shape": _shape_class,
-        "kind": lambda figure: " plot" if _is_plot(folder / figure.file) else "",
         "data_uri": lambda file: _data_uri(folder / file, dense),
     }
     for name, kind in _KINDS.items():
@@ -71,7 +70,6 @@ def to_html(document: Document, folder: Path, *, dense: bool = False) -> str:
         document=document,
         groups=_groups(document.sections),
         blocks=environment.get_template("blocks.html.j2").module,
-        charted=charted,
         library=library() if charted else "",
     )
 
@@ -124,12 +122,6 @@ def _spec(spec: Mapping[str, Any]) -> Markup:
     """JSON that is safe inside a script element."""
     text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
-
-
-def _is_plot(path: Path) -> bool:
-    """True for drawings, which are saved with a palette: the dark page turns their colours."""
-    with Image.open(path) as image:
-        return image.mode == "P"
 
 
 def _data_uri(path: Path, dense: bool) -> str:

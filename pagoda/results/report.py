@@ -35,6 +35,7 @@ from pagoda.results.labels import (
     generator_order,
     metric_label,
     metric_order,
+    stage_label,
 )
 from pagoda.results.numbers import SPREAD, listed, number, provenance, short, value_cell
 from pagoda.results.page import to_html
@@ -48,14 +49,6 @@ _FILES = (
     "distances-*.png", "curves-*.png",
 )  # fmt: skip
 """What a report's folder holds; another file there is the user's, and the folder stays."""
-
-_STAGES = {
-    "features": "Feature network (evaluation only)",
-    "autoencoder": "Autoencoder, whose codes are modelled",
-    "teacher": "Stage 1, diffusion teacher",
-    "invert": "Stage 2, inversion",
-    "distill": "Stage 2, one-step student",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +73,8 @@ def write_report(
         PagodaError: if the folder holds anything else, the disk is full or a path is not writable.
     """
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        document = compose(experiment, partial, others, uncurated)
+        learned = curve_table(experiment.histories.values())
+        document = compose(experiment, partial, learned, others, uncurated)
         seed, seconds = experiment.config.seed, round(experiment.seconds, 1)
         (beside,) = (block for block in document.lead if isinstance(block, Gallery))
         facts = Facts(seed, _data(experiment), seconds, tuple(document.figures), beside)
@@ -88,19 +82,22 @@ def write_report(
         (partial / "report.md").write_text(to_markdown(document), "utf-8")
         (partial / "index.html").write_text(to_html(document, partial), "utf-8")
         (partial / RESULTS).write_text(files.to_csv(experiment.rows), "utf-8")
-        (partial / CURVES).write_text(curve_table(experiment.histories.values()), "utf-8")
+        (partial / CURVES).write_text(learned, "utf-8")
     artifacts.write_json(metrics, metrics_tree(experiment))
 
 
 def compose(
-    experiment: Experiment, folder: Path, others: Table | None = None,
+    experiment: Experiment, folder: Path, learned: str, others: Table | None = None,
     uncurated: Uncurated | None = None,
 ) -> Document:  # fmt: skip
-    """Draw the pictures into ``folder`` and put the document together."""
+    """Draw the pictures into ``folder`` and put the document together.
+
+    ``learned`` is the table of its learning curves, the rest as of :func:`write_report`.
+    """
     config = experiment.config
     shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),),
                      "every one of the first latents"),) if uncurated else ()  # fmt: skip
-    charts = curve_charts({config.name: curve_table(experiment.histories.values())})
+    charts = curve_charts({config.name: learned})
     return Document(
         title=f"{config.name}: {' → '.join(f'{r}×{r}' for r in config.resolutions)}",
         summary=front.sentence(experiment),
@@ -226,7 +223,7 @@ def _time_table(experiment: Experiment) -> Table:
     lines = []
     for stage, h in experiment.histories.items():
         rate = f"{h.images / h.seconds:,.0f}" if h.seconds > 0 else ""
-        lines.append((_stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
+        lines.append((stage_label(stage), f"{h.images:,}", f"{h.seconds:,.1f}", rate))
     lines.append(("**Sum**", "", f"{experiment.seconds:,.1f}", ""))
     caption = (
         "**Time of the training stages**, from their histories: loading, evaluation and this "
@@ -245,7 +242,7 @@ def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
             f"images of its own resolution. {provenance(rows)}"
         )
         width = curves.draw_distances(rows, folder / file)
-        blocks.append(Figure(file, caption, f"Distances under {protocol}", width))
+        blocks.append(Figure(file, caption, f"Distances under {protocol}", width, plot=True))
     return tuple(blocks)
 
 
@@ -322,11 +319,11 @@ def _training(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
         if (width := curves.draw_history(history, folder / file)) is not None:
             seed = config.features.seed if stage == "features" else config.seed
             caption = (
-                f"**{_stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
+                f"**{stage_label(stage)}**: {history.images:,} images in {history.steps:,} steps, "
                 f"training seed {seed}. Thin: every row logged; thick: running mean over 5 % of "
                 "the rows, where there are at least 40. Schedules as they are."
             )
-            blocks.append(Figure(file, caption, f"Learning curves of {stage}", width))
+            blocks.append(Figure(file, caption, f"Learning curves of {stage}", width, plot=True))
     return tuple(blocks)
 
 
@@ -353,13 +350,6 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
              for r, e in experiment.evaluations.items()]  # fmt: skip
     caption = "**Fingerprints** (SHA-256) of the artifacts that this report was made from."
     return (*lines, table(caption, ("Artifact", "Fingerprint"), rows, "ll"))
-
-
-def _stage_label(stage: str) -> str:
-    """Reader's name of a stage: ``grow-16`` -> ``Stage 3, growth to 16×16``."""
-    kind, _, size = stage.partition("-")
-    what = "Codes of" if kind == "encode" else "Stage 3, growth to"
-    return _STAGES.get(stage, f"{what} {size}×{size}")
 
 
 def _seeds(experiment: Experiment) -> str:

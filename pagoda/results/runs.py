@@ -19,7 +19,7 @@ from typing import Any
 
 from pagoda import rows as files
 from pagoda.errors import PagodaError
-from pagoda.results.blocks import Figure, Gallery, Pair
+from pagoda.results.blocks import Figure, Gallery, Pair, figure_tree
 from pagoda.results.evaluations import read_evaluation
 from pagoda.results.labels import FULL_SIZE
 from pagoda.rows import Row
@@ -119,7 +119,7 @@ def make_run(profile: str, results: str, facts: str, origin: str, where: str) ->
         raise PagodaError(f"{where} mixes base resolutions {sorted(bases)}")
     try:
         tree: dict[str, Any] = json.loads(facts) if facts else {}
-        figures = tuple(Figure(**f) for f in tree.get("figures", ()))
+        figures = tuple(Figure(**figure_tree(f)) for f in tree.get("figures", ()))
         known = Facts(**tree | {"figures": figures, "beside": _gallery(tree.get("beside"))})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PagodaError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from pagoda import rows as files
 from pagoda.errors import PagodaError
-from pagoda.results.blocks import Figure
+from pagoda.results.blocks import Figure, figure_tree
 from pagoda.results.labels import TOTALS
 from pagoda.rows import Row, grouped
 
@@ -148,7 +148,9 @@ def _card(path: Path) -> StudyCard:
         card,
         metrics=tuple(map(str, card.metrics)),
         failures=tuple(_build(Failure, found, f"{path}, failures") for found in card.failures),
-        figures=tuple(_build(Figure, found, f"{path}, figures") for found in card.figures),
+        figures=tuple(
+            _build(Figure, figure_tree(found), f"{path}, figures") for found in card.figures
+        ),
     )
 
 

@@ -296,6 +296,7 @@ def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
         f"Seed {first}; code `{rows[0].revision}`, on {rows[0].device}.",
         "Stacked bars of training compute by stage and of sampling time by part",
         width,
+        plot=True,
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from pagoda import outputs
 from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
 from pagoda.results import blocks, ledger
-from pagoda.results.blocks import Block, Document, Figure, Section, Table, table
+from pagoda.results.blocks import Block, Document, Figure, Section, Table, seen_from, table
 from pagoda.results.charts import curve_charts, published_charts
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
 from pagoda.results.curve_table import CURVES
@@ -155,22 +154,9 @@ def compose(
     material: Material, verdicts: Sequence[Verdict], named: dict[str, Table], folder: Path
 ) -> Document:
     """Draw the pictures into ``folder`` and put the document together."""
-
-    def tables(*starts: str) -> tuple[Table, ...]:
-        return tuple(found for name, found in named.items() if name.startswith(starts))
-
-    profiles = dict.fromkeys(run.profile for run in material.runs)
-    ways = ("base-resolution", "upsampling", "growth-baselines",
-            *(f"base-resolution-{profile}" for profile in profiles))  # fmt: skip
-    lines = (
-        f"{run.label}: {run.facts.data or 'data not recorded'}; {run.origin}; code "
-        + listed(f"`{row.revision}`" for row in run.rows)
-        for run in material.runs
-    )
-    records = Paper(material.published).records()
-    runs = f"Experiments, one run each: {'. '.join(lines)}."
     scatter, curves = published_charts(material.published), curve_charts(_curve_files(material))
-    sections = [
+    records = Paper(material.published).records()
+    sections = (
         Section("How to read the numbers", (*_READING, _MADE.format(material.revision)),
                 "protocols, provenance, empty cells"),
         Section("Claims", forest(verdicts)),
@@ -178,45 +164,83 @@ def compose(
                 ledger.ledger_blocks(verdicts, material.revision, folder),
                 "how verdicts are reached, limits, and what would refute each"),
         *([Section("Published one-step generators", (scatter,))] if scatter else []),
-        Section("Tables of one-step generators", (*records, *tables("one-step-")),
+        Section("Tables of one-step generators", (*records, *_starting(named, "one-step-")),
                 "ordered by FID, with sources; which are below PaGoDA's"),
         *([Section("Learning curves", (curves,))] if curves else []),
-    ]  # fmt: skip
+        *_study_sections(material, verdicts, named, folder),
+        *_run_sections(material, named, folder),
+        *_paper_sections(material, named),
+    )  # fmt: skip
+    return Document("PaGoDA, reproduced at small sizes", front_sentence(verdicts), sections,
+                    suite_front(material.runs, material.studies, folder),
+                    _counted(material))  # fmt: skip
+
+
+def _starting(named: Mapping[str, Table], *starts: str) -> tuple[Table, ...]:
+    """The tables whose files' names start so."""
+    return tuple(found for name, found in named.items() if name.startswith(starts))
+
+
+def _profiles(material: Material) -> list[str]:
+    return list(dict.fromkeys(run.profile for run in material.runs))
+
+
+def _counted(material: Material) -> str:
+    """How many experiments and studies there are, at which size."""
+    full = sum(run.full_size for run in material.runs)
+    size = f"{full} of them at the paper's full size." if full else _SMALL
+    profiles = listed(f"`{profile}`" for profile in _profiles(material)) or "none"
+    return (
+        f"Experiments: {len(material.runs)} (profiles {profiles}); studies: "
+        f"{len(material.studies)}. {size}"
+    )
+
+
+def _study_sections(
+    material: Material, verdicts: Sequence[Verdict], named: dict[str, Table], folder: Path
+) -> Iterator[Section]:
     for study in (study.with_derived() for study in material.studies):
         title = f"{study.card.title} ({study.card.profile})"
-        blocks_ = study_blocks(study, verdicts, named, folder)
-        sections.append(Section(title, blocks_, study.card.question, "Studies"))
-    sections.append(Section("All runs", (runs if material.runs else _NOTHING, *tables("measured-")),
-                            "every generator, metric and resolution", "Runs"))  # fmt: skip
+        made = study_blocks(study, verdicts, named, folder)
+        yield Section(title, made, study.card.question, "Studies")
+
+
+def _run_sections(
+    material: Material, named: Mapping[str, Table], folder: Path
+) -> Iterator[Section]:
+    """All runs in tables, the pictures of each, and how the feature networks agree on them."""
+    lines = (
+        f"{run.label}: {run.facts.data or 'data not recorded'}; {run.origin}; code "
+        + listed(f"`{row.revision}`" for row in run.rows)
+        for run in material.runs
+    )
+    told = f"Experiments, one run each: {'. '.join(lines)}." if material.runs else _NOTHING
+    yield Section("All runs", (told, *_starting(named, "measured-")),
+                  "every generator, metric and resolution", "Runs")  # fmt: skip
     for run in material.runs:
         if (home := run.folder) and run.facts.figures:
             told = f"Profile {run.label}; as in the report of this run, {run.origin}."
             there = [f for f in run.facts.figures if (home / f.file).is_file()]
-            pictures = (replace(f, file=os.path.relpath(home / f.file, folder)) for f in there)
+            pictures = (seen_from(folder, home, figure) for figure in there)
             title = f"Pictures: {run.profile}, base {run.base_res}"
-            sections.append(Section(title, (told, *pictures), run.facts.data.split(",")[0], "Runs"))
+            yield Section(title, (told, *pictures), run.facts.data.split(",")[0], "Runs")
     if RANKS in named:
-        sections.append(Section("How the feature networks agree", tables(RANKS),
-                                "the same generators in two networks", "Runs"))  # fmt: skip
-    sections += [
-        Section("Base resolution and growth", tuple(named[name] for name in ways),
-                "the paper's tables 2 and 3, figures 4 and 7, and what was measured here", _PAPER),
-        Section("The paper's tables", tables("imagenet-", "fd-dinov2-"),
-                "ImageNet from 64×64 to 512×512", _PAPER),
-        *([Section("What the paper's size would take", tables("plan-"),
-                   "compute, memory and disk, counted", _PAPER)] if material.plans else []),
-        Section("Sources", (named["sources"],), "of every published figure", _PAPER),
-    ]  # fmt: skip
-    full = sum(run.full_size for run in material.runs)
-    size = f"{full} of them at the paper's full size." if full else _SMALL
-    named_profiles = listed(f"`{profile}`" for profile in profiles) or "none"
-    more = (
-        f"Experiments: {len(material.runs)} (profiles {named_profiles}); studies: "
-        f"{len(material.studies)}. {size}"
-    )
-    lead = suite_front(material.runs, material.studies, folder)
-    return Document("PaGoDA, reproduced at small sizes", front_sentence(verdicts),
-                    tuple(sections), lead, more)  # fmt: skip
+        yield Section("How the feature networks agree", _starting(named, RANKS),
+                      "the same generators in two networks", "Runs")  # fmt: skip
+
+
+def _paper_sections(material: Material, named: Mapping[str, Table]) -> Iterator[Section]:
+    ways = ("base-resolution", "upsampling", "growth-baselines",
+            *(f"base-resolution-{profile}" for profile in _profiles(material)))  # fmt: skip
+    yield Section("Base resolution and growth", tuple(named[name] for name in ways),
+                  "the paper's tables 2 and 3, figures 4 and 7, and what was measured here",
+                  _PAPER)  # fmt: skip
+    yield Section("The paper's tables", _starting(named, "imagenet-", "fd-dinov2-"),
+                  "ImageNet from 64×64 to 512×512", _PAPER)  # fmt: skip
+    if material.plans:
+        yield Section("What the paper's size would take", _starting(named, "plan-"),
+                      "compute, memory and disk, counted", _PAPER)  # fmt: skip
+    yield Section("Sources", (named["sources"],), "of every published figure", _PAPER)
 
 
 def _curve_files(material: Material) -> dict[str, str]:
@@ -257,11 +281,11 @@ def study_blocks(
             caption += " The intervals are in the table." if "±" in told else ""
             caption += f" Panels that are in the table only: {left_out}." if left_out else ""
             alt = f"Results of the study {card.study}: {what}"
-            made.append(Figure(f"{name}.png", caption, alt, width))
+            made.append(Figure(f"{name}.png", caption, alt, width, plot=True))
         made += [named[name]] if name in named else []
     for figure in card.figures:
-        file = os.path.relpath(study.folder / figure.file, folder)
-        made.append(replace(figure, file=file, caption=f"{figure.caption} {ran(card)}"))
+        shown = seen_from(folder, study.folder, figure)
+        made.append(replace(shown, caption=f"{figure.caption} {ran(card)}"))
     return tuple(made)
 
 

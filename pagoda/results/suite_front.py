@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pagoda.results.blocks import Block, Cell, Table, table
+from pagoda.results.blocks import Block, Cell, Table, seen_from, table
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.numbers import CONFIDENCE, mean_cell, number, t_interval
+from pagoda.results.numbers import CONFIDENCE, mean_cell, number, t_interval, with_ends
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
 from pagoda.rows import Row, grouped
@@ -50,14 +49,15 @@ def suite_front(
         if run.folder and run.facts.beside and not made:
             home = run.folder
             beside = run.facts.beside
-            pairs = tuple(replace(p, file=os.path.relpath(home / p.file, folder))
-                          for p in beside.pairs if (home / p.file).is_file())  # fmt: skip
+            pairs = tuple(
+                seen_from(folder, home, p) for p in beside.pairs if (home / p.file).is_file()
+            )
             if pairs:
                 made.append(replace(beside, pairs=pairs,
                                     caption=f"{beside.caption} Profile {run.label}."))  # fmt: skip
     by_profile = grouped(studies, lambda study: study.card.profile)
-    tables = [found for own in by_profile.values() if (found := headline(own))]
-    return (*made, *tables[:1])
+    first = next((found for own in by_profile.values() if (found := headline(own))), None)
+    return (*made, *([first] if first else []))
 
 
 def headline(studies: Sequence[StudyResults]) -> Table | None:
@@ -94,6 +94,4 @@ def _cell(rows: Sequence[Row]) -> Cell:
     if not rows:
         return Cell("–")
     found, title = t_interval([row.number for row in rows]), mean_cell(rows).title
-    if found.n == 1 or found.low == found.high:
-        return Cell(number(found.mean), title)
-    return Cell(f"{number(found.mean)} ({number(found.low)} to {number(found.high)})", title)
+    return Cell(with_ends(number(found.mean), found.low, found.high), title)

@@ -8,6 +8,7 @@ closed; configurations that name code of their own are refused.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,7 @@ class Folder:
             )
         variant = self._variant(part)
         own = name in ("CLIPTextModel", "T5EncoderModel")
-        library: Any = transformers() if own else diffusers()
+        library: Any = _library("transformers" if own else "diffusers")
         options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True,
                                    "variant": variant, "output_loading_info": True}  # fmt: skip
         if own:  # eager: a configuration cannot name an implementation to be fetched
@@ -127,7 +128,9 @@ class Folder:
         folder, name = self.part("scheduler"), self.kind("scheduler")
         self._file("scheduler", "scheduler_config.json")
         try:
-            return getattr(diffusers(), str(name)).from_pretrained(folder, local_files_only=True)
+            return getattr(_library("diffusers"), str(name)).from_pretrained(
+                folder, local_files_only=True
+            )
         except Exception as error:
             raise PagodaError(f"{folder} makes no {name} ({first_line(error)})") from error
 
@@ -146,7 +149,7 @@ class Folder:
                 f"{self._hint('tokenizer')}"
             )
         try:
-            kind = getattr(transformers(), name.removesuffix("Fast"))
+            kind = getattr(_library("transformers"), name.removesuffix("Fast"))
             return kind.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             raise PagodaError(f"{folder} makes no {name} ({first_line(error)})") from error
@@ -211,30 +214,18 @@ def find(source: str) -> Path:
     return hub.fetch_files(source, INDEX, [INDEX, *parts], ["*.fp16*", "*.non_ema*"])
 
 
-def diffusers() -> Any:
-    """The library.
+def _library(name: str) -> Any:
+    """diffusers or transformers.
 
     Raises:
         PagodaError: it is not installed.
     """
     try:
-        import diffusers
+        return importlib.import_module(name)
     except ImportError as error:
-        raise PagodaError(_missing("diffusers", error)) from error
-    return diffusers
-
-
-def transformers() -> Any:
-    """The library.
-
-    Raises:
-        PagodaError: it is not installed.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise PagodaError(_missing("transformers", error)) from error
-    return transformers
+        raise PagodaError(
+            f"a pipeline of diffusers needs {name} ({error}): 'uv sync --extra diffusers'"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -249,10 +240,6 @@ def _quiet(library: Any) -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         logging.enable_progress_bar()
-
-
-def _missing(package: str, error: ImportError) -> str:
-    return f"a pipeline of diffusers needs {package} ({error}): 'uv sync --extra diffusers'"
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,19 +41,6 @@ STEPS, CONSISTENCY_STEPS = 40, 4
 CONSISTENCY_GUIDANCE = 8.5
 """Of LCM unless told otherwise, as diffusers has it: it was trained with 3 to 15."""
 _Route = Callable[[Tensor, Tensor, np.ndarray], Tensor]  # latents, states, indices -> clean latents
-
-
-@dataclass(frozen=True)
-class _Prompted(Sampler):
-    """A sampler whose classes are prompts and whose latents are of a shape of their own."""
-
-    shape: tuple[int, int, int] = (3, 1, 1)
-
-    def latents(self, rows: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Standard normal latents (n, c, b, b) and prompts (n,) of samples, and their indices."""
-        (indices, labels), draws = self.which(rows), self.draws
-        z = torch.from_numpy(standard_normal(draws.seed, indices, self.shape)).to(draws.device)
-        return z, torch.from_numpy(labels).to(draws.device), indices
 
 
 class TextToImage:
@@ -214,7 +200,7 @@ class TextToImage:
 
         networks = [self.denoiser, self.autoencoder]
         count = sum(p.numel() for m in networks if m is not None for p in m.parameters())
-        return _Prompted(
+        return Sampler(
             "text_to_image", str(self.path), lambda: (make, count), self.resolution, self.shape[1],
             len(states), self.evaluations(**how), draws, self.fingerprint, shape=self.shape,
         )  # fmt: skip

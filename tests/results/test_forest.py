@@ -7,12 +7,16 @@ import math
 
 import pytest
 
+from pagoda.config import parse
+from pagoda.pipeline.derive import profile_tree
 from pagoda.results.blocks import Forest
-from pagoda.results.charts import evaluations, published_charts
+from pagoda.results.charts import curve_charts, evaluations, published_charts
 from pagoda.results.claims import FOLDER as STUDIES
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Claim, Verdict, read_claims
 from pagoda.results.classes import class_label
+from pagoda.results.experiment import stage_names
 from pagoda.results.forest import forest
+from pagoda.results.labels import stage_label
 from pagoda.results.numbers import Interval
 from pagoda.results.published import FOLDER, read_published
 from tests.tiny import ROOT
@@ -83,6 +87,20 @@ def test_every_published_fid_with_evaluations_is_in_one_chart() -> None:
         (p.method, p.value) for p in told
     )
     assert published_charts([]) is None
+
+
+def test_a_chart_is_named_after_the_stage_whose_losses_it_draws() -> None:
+    """Every stage of a latent profile, too; text and page say the same but for the number."""
+    stages = stage_names(parse(profile_tree("latent", ROOT)))
+    lines = [f"{stage}: loss\t{images}\t1.5" for stage in stages for images in (8, 16)]
+    charts = curve_charts({"latent": "\n".join(["curve\timages\tvalue", *lines])})
+    assert charts is not None
+    titles = dict(zip(stages, (chart.title for chart in charts.charts), strict=True))
+    assert titles["autoencoder"] == "Autoencoder, whose codes are modelled"
+    assert titles["teacher"] == "Diffusion teacher" and titles["grow-32"] == "Growth to 32×32"
+    for stage, title in titles.items():
+        assert stage_label(stage).lower().endswith(title.lower())
+    assert stage_label("grow-32") == "Stage 3, growth to 32×32"
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("250x2", 500), ("multi", 0), ("", 0)])

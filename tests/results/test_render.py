@@ -22,6 +22,7 @@ from pagoda.results.experiment import Experiment, History, read_experiment, read
 from pagoda.results.page import inline
 from pagoda.results.report import Uncurated, write_report
 from tests.results.synthetic import Page, history_rows, make_config, pictures, write_experiment
+from tests.tiny import ROOT
 
 PNGS = {
     "beside-8.png", "beside-16.png", "beside-32.png",
@@ -94,6 +95,13 @@ def test_real_images_of_a_class_stand_left_of_its_samples(finished: tuple[Config
     assert (shown[y : y + 64, -64:, :3] == big[1]).all()
     assert (shown[:, 64 * 3 + 15 : 64 * 3 + 25, 3] == 0).all()
     assert (shown[2 * y : 2 * y + 64, :64] == 255).all()  # no image of that class
+
+
+def test_a_box_that_scrolls_is_not_styled_as_the_summarys_second_line() -> None:
+    """``more`` is a class of both: each of its rules says of which."""
+    css = (ROOT / "pagoda/results/web/page.css").read_text()
+    found = set(re.findall(r"[\w.]*\.more\b", css))
+    assert found == {"p.more", ".scroll.more"}
 
 
 def test_text_is_escaped_before_it_is_marked_up() -> None:

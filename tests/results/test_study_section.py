@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pagoda.results.blocks import Figure, Table
+from pagoda.results.blocks import Document, Figure, Section, Table
 from pagoda.results.labels import COST
-from pagoda.results.studies import Failure, StudyResults
-from pagoda.results.study_figures import curves_of, draw_parts, panels_of
+from pagoda.results.page import to_html
+from pagoda.results.studies import CARD, Failure, StudyResults, read_study, write_study
+from pagoda.results.study_figures import (
+    curves_of,
+    draw_edits,
+    draw_parts,
+    draw_same_latents,
+    panels_of,
+)
 from pagoda.results.study_tables import nearest_tables, study_tables
 from pagoda.results.suite import study_blocks
 from pagoda.rows import Row
@@ -83,3 +93,28 @@ def test_the_picture_of_costs_is_of_one_seed(tmp_path: Path) -> None:
         pictures.append((tmp_path / figure.file).read_bytes())
         assert "Seed 0" in figure.caption and "batches of 64" in figure.caption
     assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("stored_before", [False, True])
+def test_the_dark_page_turns_plots_and_leaves_images(tmp_path: Path, stored_before: bool) -> None:
+    """All three are PNGs with a palette. What a study stored before it said so is told apart, too.
+
+    The page's pictures are those of the study, written and read again.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), np.uint8)
+    figures = (
+        draw_same_latents({"few": [images]}, tmp_path, 4),
+        draw_edits([("original", images)], tmp_path, 4),
+        draw_parts(_costs(0, "few"), {"few": "1 %"}, tmp_path),
+    )
+    write_study(tmp_path, make_card(figures=figures), make_rows({"few": [1.0]}))
+    if stored_before:
+        tree = json.loads((tmp_path / CARD).read_text())
+        for figure in tree["figures"]:
+            del figure["plot"]
+        (tmp_path / CARD).write_text(json.dumps(tree))
+    found = read_study(tmp_path).card.figures
+    assert found == figures
+    html = to_html(Document("A page", "", (Section("Pictures", found),)), tmp_path)
+    kinds = re.findall(r'class="scroll picture([^"]*)"', html)
+    assert kinds == ["", "", " plot"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy import stats
 
 from pagoda.results.blocks import Table
 from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
-from pagoda.results.numbers import Interval, with_half
+from pagoda.results.numbers import Interval, with_ends, with_half
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_tables import study_tables
 from pagoda.rows import Row
@@ -138,3 +139,8 @@ def test_the_measured_studies_lose_no_value_and_have_no_mostly_empty_column(
         for i, name in enumerate(table.header):
             filled = sum(bool(row[i].text) for row in table.rows)
             assert filled >= least * len(table.rows), name
+
+
+def test_an_interval_stands_behind_its_mean_where_there_is_one() -> None:
+    assert with_ends("×2.00", 1.5, math.inf) == "×2.00 (1.50 to ∞)"
+    assert with_ends("2.00", 2.0, 2.0) == with_ends("2.00", -math.inf, math.inf) == "2.00"
