@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.results.claims import Claim, read_claims
 from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
 from pagoda.results.studies import StudyCard, StudyResults, find_studies
+from pagoda.results.study_tables import rule_text
 from pagoda.results.tracking import NOTE, Point, Record, send
 from pagoda.rows import Row, grouped
 
@@ -58,8 +60,10 @@ def track_studies(reports: Path = Path("reports")) -> tuple[str, list[TrackedStu
     if not studies:
         raise PagodaError(f"no study has results below {reports}; 'make studies' runs them")
     store = find_store()
+    claims = read_claims()
     with connected(store) as client:
-        return store.uri, [_track(client, store, study.with_derived()) for study in studies]
+        tracked = [_track(client, store, study.with_derived(), claims) for study in studies]
+        return store.uri, tracked
 
 
 def add_studies(reports: Path = Path("reports")) -> None:
@@ -111,11 +115,13 @@ def _name(row: Row) -> str:
     return f"{row.generator}/{name}" if row.generator in _SHARED else name
 
 
-def _track(client: MlflowClient, store: Store, study: StudyResults) -> TrackedStudy:
+def _track(
+    client: MlflowClient, store: Store, study: StudyResults, claims: Sequence[Claim]
+) -> TrackedStudy:
     card = study.card
     axis = f"\n\nParameter `axis`: {card.axis_label}." if card.axis_label else ""
     note = (
-        f"**{card.title}.** {card.question}\n\n**Rule, fixed before the run.** {card.rule}{axis}"
+        f"**{card.title}.** {card.question}\n\n{rule_text(card, claims)}{axis}"
         f"\n\nProfile `{card.profile}`; {card.data}. Tables and pictures: `{study.folder}`."
     )
     name = f"pagoda-{card.profile}-{card.study}"

@@ -17,6 +17,7 @@ from pagoda.config.paths import Paths
 from pagoda.config.revision import code_revision
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
+from pagoda.results.claims import read_claims
 from pagoda.results.labels import generator_label
 from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
 from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_latents
@@ -57,7 +58,7 @@ def run(config: Config, study: Study) -> None:
             figures.append(draw_parts(rows, labels, partial))
         card = _card(config, study, measured, tuple(figures))
         write_study(partial, card, rows)
-        write_summary(StudyResults(card, tuple(rows), partial))
+        write_summary(StudyResults(card, tuple(rows), partial), read_claims())
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
 
 
