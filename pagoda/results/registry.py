@@ -48,7 +48,7 @@ def card(name: str, data: str, resolution: int, rows: Sequence[Row]) -> str:
         f"Trained on: {data}.", "", "Fréchet distance to real images, lower is better; its name is "
         "its protocol, and only Inception features make a FID:", "", *told, "",
         "```python", "import mlflow, pandas",
-        f'model = mlflow.pyfunc.load_model("models:/{name}/1")',
+        f'model = mlflow.pyfunc.load_model("models:/{name}/latest")',
         'model.predict(pandas.DataFrame({"class": [0, 1], "seed": [0, 0]}))'
         f"  # uint8 (2, 3, {resolution}, {resolution})",
         "```", "",
