@@ -194,8 +194,8 @@ class DistributionMatching(Method):
             fooled = F.softplus(-logits).mean()
             stats["loss_adv"] = draw.mean(fooled.detach(), n)
             loss = loss + c.adversarial_weight * fooled
-        noisy = [(sigma, out) for out in (real, fake, logits) if out is not None]
-        return Loss("generator", draw.mean(loss, n), noisy=noisy,
+        seen = [(sigma, out) for out in (real, fake, logits) if out is not None]
+        return Loss("generator", draw.mean(loss, n), noisy=seen,
                     stats={"loss": draw.mean(loss.detach(), n)} | stats)  # fmt: skip
 
     def _made(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
