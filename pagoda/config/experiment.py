@@ -76,6 +76,11 @@ class Config:
         """Channels of what is modelled."""
         return self.autoencoder.latent_channels if self.latent else 3
 
+    def shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, height and width of what is modelled of images of a resolution."""
+        side = resolution // self.factor
+        return self.image_channels, side, side
+
     def modelled(self, resolution: int) -> str:
         """The artifact of what is modelled at a resolution of images."""
         return f"{'codes' if self.latent else 'data'}/{resolution}"

@@ -44,7 +44,7 @@ _NOTES = {
     "do not. ",
     STAGES: "The stages that the variant itself ran or counted. Times vary between machines and "
     "runs, counts do not. ",
-    PARTS: "Of the one-step generator at the target. Times vary between machines and runs. ",
+    PARTS: "Of one step at the target. Times vary between machines and runs. ",
 }
 _SPLIT = {STAGES: "Stage", PARTS: "Part"}
 
