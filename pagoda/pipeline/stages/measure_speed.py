@@ -5,7 +5,8 @@ The paper's figure 9 has base + decoder beside base + growth. Here a variant is 
 turns in one process, eager, in float32, warm: a change of the machine's load meets all of them. A
 time is the median over turns, with their quartiles; a way's is the sum of its parts' medians. A
 part of which a call of several images would take longer than :data:`LONGEST` is counted and not
-timed. Weights are random: neither a time nor a count depends on them. A seed is a process that measures once more.
+timed. Weights are random: neither a time nor a count depends on them. A seed is a process that
+measures once more.
 """
 
 from __future__ import annotations
