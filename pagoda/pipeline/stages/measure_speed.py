@@ -85,10 +85,12 @@ def run(profile: Config, study: Study, variant: Variant, seed: int) -> None:
     """Time and count what the variant's step names; write its ``measurement``."""
     config = variant_config(profile, study, variant, seed)
     artifacts.check_out(config.places["measured"], "measurement")
-    classes, device = len(open_made(config, "features").card()["classes"]), pick_device()
+    classes, device = len(open_made(profile, "features").card()["classes"]), pick_device()
     (step,) = variant.steps
     rows = measured(STEPS[step], config, classes, device)
-    write_measurement(config, study, variant, rows, {}, {})
+    # The feature network, which rows name, is the profile's, whatever the size that is timed.
+    of = replace(config, target_res=profile.target_res, data=profile.data)
+    write_measurement(of, study, variant, rows, {}, {})
 
 
 def measured(
