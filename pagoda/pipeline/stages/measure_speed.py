@@ -4,8 +4,9 @@ The paper's figure 9 has base + decoder beside base + growth. Here a variant is 
 (``target_res``, from an eighth of it) and a batch (``evaluate.batch``). All parts of all ways take
 turns in one process, eager, in float32, warm: a change of the machine's load meets all of them. A
 time is the median over turns, with their quartiles; a way's is the sum of its parts' medians. A
-part of which a call would take longer than :data:`LONGEST` is counted and not timed. Weights are
-random: neither a time nor a count depends on them. A seed is a process that measures once more.
+part of which a call of several images would take longer than :data:`LONGEST` is counted and not
+timed. Weights are random: neither a time nor a count depends on them. A seed is a process that
+measures once more.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SD_AUTOENCODER: dict[str, Any] = {
 _TEXT = (77, 768)  # states of its text encoder, which is left out
 
 LONGEST = 120.0
-"""Seconds of the longest call that is timed."""
+"""Seconds of the longest call of several images that is timed."""
 _SPAN = 10.0  # seconds of turns; at least three of them, at most as many as below
 _FEWEST, _MOST = 3, 51
 
@@ -84,10 +85,12 @@ def run(profile: Config, study: Study, variant: Variant, seed: int) -> None:
     """Time and count what the variant's step names; write its ``measurement``."""
     config = variant_config(profile, study, variant, seed)
     artifacts.check_out(config.places["measured"], "measurement")
-    classes, device = len(open_made(config, "features").card()["classes"]), pick_device()
+    classes, device = len(open_made(profile, "features").card()["classes"]), pick_device()
     (step,) = variant.steps
     rows = measured(STEPS[step], config, classes, device)
-    write_measurement(config, study, variant, rows, {}, {})
+    # The feature network, which rows name, is the profile's, whatever the size that is timed.
+    of = replace(config, target_res=profile.target_res, data=profile.data)
+    write_measurement(of, study, variant, rows, {}, {})
 
 
 def measured(

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from pagoda import artifacts
 from pagoda.config import Config, VariantConfig, parse
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.derive import profile_tree
-from pagoda.pipeline.stages import measure_speed
+from pagoda.pipeline.stages import measure_speed, study
 from pagoda.pipeline.stages.compute import META, Untrained, forward_flops, parameters
 from pagoda.pipeline.stages.measure_speed import (
     AS_WIDE,
@@ -33,10 +35,11 @@ from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.results import style
 from pagoda.results.claims import read_claims, verdicts_of
 from pagoda.results.speed_figure import draw_speed
-from pagoda.results.studies import StudyResults
+from pagoda.results.studies import StudyResults, read_study, study_folder
 from pagoda.rows import Row
+from tests.pipeline.stages.prepared import prepare
 from tests.results.synthetic_study import make_card
-from tests.tiny import ROOT, smoke_tree
+from tests.tiny import ROOT, copy_studies, smoke_tree, tiny_tree
 
 CPU = torch.device("cpu")
 
@@ -48,8 +51,8 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def variant(config: Config, name: str) -> VariantConfig:
-    study = load_study("speed")
-    return variant_config(config, study, study.variant(name), 0)
+    found = load_study("speed")
+    return variant_config(config, found, found.variant(name), 0)
 
 
 def without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +156,9 @@ def test_the_base_has_the_side_of_the_codes(config: Config) -> None:
 
 
 def _rows() -> list[Row]:
-    """What the study would leave if decoders took twice the time, and compute, of growth."""
-    study, rows = load_study("speed"), []
-    for name, v in study.variants.items():
+    """What the study would leave if decoders took 2.5 times the time, and compute, of growth."""
+    asked, rows = load_study("speed"), []
+    for name, v in asked.variants.items():
         lcm, n = v.steps == ("time_lcm",), v.set["evaluate.batch"]
         others = [LCM] if lcm else [AS_WIDE, TAESD, KL]
         ways = {GROWN: ("growth", 1.0)} | dict.fromkeys(others, ("decoder", 2.5))
@@ -177,8 +180,8 @@ def _rows() -> list[Row]:
 
 
 def test_every_claim_finds_its_rows(config: Config, tmp_path: Path) -> None:
-    study = load_study("speed")
-    labels = {k: v.label for k, v in study.variants.items()}
+    asked = load_study("speed")
+    labels = {k: v.label for k, v in asked.variants.items()}
     card = dataclasses.replace(make_card(), study="speed", variants=labels)
     results = StudyResults(card, tuple(_rows()), tmp_path)
     claims = [claim for claim in read_claims() if claim.study == "speed"]
@@ -193,8 +196,8 @@ def test_every_claim_finds_its_rows(config: Config, tmp_path: Path) -> None:
 def test_the_figure_has_a_panel_a_variant_and_counts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = load_study("speed")
-    labels = {k: v.label for k, v in study.variants.items()}
+    asked = load_study("speed")
+    labels = {k: v.label for k, v in asked.variants.items()}
     drawn: list[int] = []
     whole = style.panels
 
@@ -208,3 +211,25 @@ def test_the_figure_has_a_panel_a_variant_and_counts_once(
     assert (tmp_path / figure.file).is_file() and figure.plot
     for text in ("A: Grown generator", "TAESD", "LCM", "seeds 0, 1, 2"):
         assert text in figure.caption
+
+
+def test_a_variant_of_another_size_names_the_profiles_features_and_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the run of a variant to the study's table and figure."""
+    without_diffusers(monkeypatch)
+    monkeypatch.setattr(measure_speed, "_SPAN", 0.0)
+    monkeypatch.chdir(tmp_path)
+    profile = parse(tiny_tree(target_res=16, **{"studies.whole.seeds": [0]}))
+    copy_studies(Path())
+    prepare(profile)
+    asked = load_study("speed")
+    name = "pixels-32-batch-16"
+    found = dataclasses.replace(asked, variants={name: asked.variant(name)})
+    measure_speed.run(profile, found, found.variant(name), 0)
+    study.run(profile, found)
+    results = read_study(study_folder(profile.name, "speed"))
+    features = artifacts.open_artifact(Paths(profile).features, "features").fingerprint
+    assert {(r.resolution, r.base_res, r.features) for r in results.rows} == {(32, 4, features)}
+    assert [figure.file for figure in results.card.figures] == ["speed.png"]
+    assert (results.folder / "speed.png").is_file()
