@@ -24,6 +24,7 @@ from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.networks.autoencoder import BESIDE, Autoencoder, autoencoder_beside
+from pagoda.networks.captions import CaptionsInTurn, held_out
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import TOLD, Generator, build_generator, load_generator
 from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
@@ -88,6 +89,7 @@ class Sampler:
         fingerprint: of the weights.
         below: what the same latents give one resolution below, if anything does.
         shape: of a latent; None: that of the base images.
+        captions: of held-out images, where labels are captions; samples take them in turn.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Sampler:
     fingerprint: str = ""
     below: Sampler | None = None
     shape: tuple[int, ...] | None = None
+    captions: CaptionsInTurn | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -109,8 +112,11 @@ class Sampler:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) class of each sample."""
-        return self.which(np.arange(self.draws.n))[1]
+        """(n,) class of each sample; of captions in turn, the class of their images."""
+        labels = self.which(np.arange(self.draws.n))[1]
+        if self.captions is None or self.draws.chosen is not None:
+            return labels
+        return self.captions.classes[labels]
 
     @property
     def parameters(self) -> int:
@@ -121,8 +127,10 @@ class Sampler:
         return self.draws.n
 
     def which(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index of the latent (n,) and class (n,) of samples."""
+        """Index of the latent (n,) and class, or number of the caption, (n,) of samples."""
         if self.draws.chosen is None:
+            if self.captions is not None:
+                return rows, self.captions.rows[rows % len(self.captions.rows)]
             return rows, rows % self.classes
         return self.draws.chosen[rows, 0], self.draws.chosen[rows, 1]
 
@@ -205,7 +213,8 @@ def one_step(
         return make, _count(generator) + size
 
     return Sampler(name, str(artifact.path), opened, base * 2 ** len(card["levels"]), base,
-                   unet["num_classes"], 1, draws, artifact.fingerprint, below, shape)  # fmt: skip
+                   unet["num_classes"], 1, draws, artifact.fingerprint, below, shape,
+                   held_out(artifact))  # fmt: skip
 
 
 def base_of(card: Mapping[str, Any]) -> tuple[int, tuple[int, int, int]]:
@@ -270,7 +279,7 @@ def teacher(
                 grid=_grid(card["diffusion"], steps))  # fmt: skip
     return Sampler(
         name, str(artifact.path), opened, base, base, unet["num_classes"], calls, draws,
-        artifact.fingerprint, shape=shape,
+        artifact.fingerprint, shape=shape, captions=held_out(artifact),
     )  # fmt: skip
 
 
@@ -360,7 +369,7 @@ def upsampled(below: Sampler, side: int, name: str) -> Sampler:
         return lambda *drawn: upsample(to_uint8(lower(*drawn), below.where), side), count
 
     return Sampler(name, below.where, opened, side, below.base_res, below.classes, below.nfe,
-                   below.draws, below.fingerprint, below, below.shape)  # fmt: skip
+                   below.draws, below.fingerprint, below, below.shape, below.captions)  # fmt: skip
 
 
 def upsample(images: Tensor, side: int) -> Tensor:
