@@ -66,7 +66,8 @@ class UNetSpec:
         Raises:
             PagodaError: for a number that no U-Net has. Other trees raise whatever they do.
         """
-        lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention", "captions") if k in tree}
+        keys = "channel_mult", "attention", *(["captions"] if "captions" in tree else [])
+        lists: dict[str, Any] = {key: tuple(tree[key]) for key in keys}
         spec = UNetSpec(**{**tree, **lists})
         card = spec.to_card()
         counts = "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group"

@@ -73,6 +73,9 @@ class Quantity:
 
 _MSE = "MSE, pixels in [-1, 1]"
 _OTHERS = {
+    "caption": Quantity("Caption shown ↑"),
+    "caption_by_chance": Quantity("Another's caption shown"),
+    "clip_score": Quantity("CLIP score ↑"),
     "high_frequency": Quantity("High-frequency energy (real: 1)"),
     "psnr": Quantity("PSNR ↑", RECONSTRUCTION, "dB"),
     "ssim": Quantity("SSIM ↑", RECONSTRUCTION),
