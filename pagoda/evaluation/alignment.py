@@ -9,12 +9,13 @@ al. 2021, arXiv 2104.08718, without the factor 2.5) under the CLIP of the run, n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pagoda import distributed
 from pagoda.artifacts import Artifact
@@ -24,10 +25,18 @@ from pagoda.data.reading import SIDE, read
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.base import size
 from pagoda.evaluation.metrics.intervals import fraction_interval, mean_interval
-from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER
+from pagoda.networks.captions import (
+    CAPTIONS,
+    CAPTIONS_FILE,
+    ENCODER,
+    CaptionStates,
+    CaptionTable,
+)
 from pagoda.networks.clip import Clip, load_clip
 from pagoda.rows import Row
 
+Reader = Callable[[Sequence[str]], CaptionStates]
+"""What makes of texts what a network is told."""
 CAPTION, BY_CHANCE, SCORE = "caption", "caption_by_chance", "clip_score"
 
 
@@ -49,6 +58,42 @@ def clip_beside(model: Artifact) -> Clip | None:
         raise PagodaError(
             f"{model.path / CAPTIONS_FILE} fits no CLIP of the card: {why}"
         ) from error
+
+
+def tell(
+    model: Artifact, network: nn.Module, prompts: Sequence[str], reader: Reader | None = None
+) -> tuple[str, ...]:
+    """Put prompts in place of the captions that a network knows.
+
+    Args:
+        model: of which ``network`` is.
+        network: it is changed: labels are the numbers of the prompts then.
+        prompts: texts.
+        reader: the model's text encoder; None: the CLIP beside it.
+
+    Returns:
+        A line for each prompt that was too long, which says where it was cut.
+
+    Raises:
+        PagodaError: the model is told classes, has no text encoder, or a prompt is empty.
+    """
+    tables = [m for m in network.modules() if isinstance(m, CaptionTable)]
+    if not tables:
+        raise PagodaError(f"{model.path} has classes and reads no prompts; give --classes")
+    if not prompts:
+        raise PagodaError("no prompt is given, so there is nothing to make")
+    if empty := [i for i, prompt in enumerate(prompts, 1) if not prompt.strip()]:
+        raise PagodaError(f"prompt {empty[0]} is empty; write one")
+    if reader is None:
+        if (clip := clip_beside(model)) is None:
+            raise PagodaError(
+                f"{model.path} was told captions by a text encoder that is not beside it; give one"
+            )
+        reader = clip.read
+    states = reader(prompts)
+    for table in tables:
+        table.fill(states)
+    return states.cut
 
 
 class Alignment:

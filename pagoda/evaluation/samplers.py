@@ -22,12 +22,13 @@ from pagoda.artifacts import Artifact
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
+from pagoda.evaluation.cascade import super_resolve
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.networks.autoencoder import BESIDE, Autoencoder, autoencoder_beside
 from pagoda.networks.captions import CaptionsInTurn, held_out
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import TOLD, Generator, build_generator, load_generator
-from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
+from pagoda.networks.super_resolution import load_super_resolver
 
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Latents (n, c, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
@@ -336,29 +337,6 @@ def super_resolved(
         below.name, str(artifact.path), opened, side, below.base_res, below.classes,
         below.nfe + nfe(steps, "heun"), draws, artifact.fingerprint, below, below.shape,
     )  # fmt: skip
-
-
-def super_resolve(
-    resolver: SuperResolver, low: Tensor, labels: Tensor | None, schedule: Mapping[str, float],
-    steps: int, level: float, added: Tensor, start: Tensor,
-) -> Tensor:  # fmt: skip
-    """Enlarge images (n, 3, b, b) to (n, 3, r, r), as :func:`heun` samples.
-
-    Args:
-        resolver: the network.
-        low: clamped to [-1, 1] first.
-        level: of the noise ``added`` (n, 3, r, r) to what the network sees of them.
-        start: (n, 3, r, r), standard normal.
-    """
-    low = low.clamp(-1, 1)
-    at = low.new_full((len(low),), level)
-    seen = condition(low, start.shape[-1], at, added)
-
-    def denoiser(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
-        return resolver(x, sigma, y, seen, at)
-
-    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
-    return sample(denoiser, start * schedule["sigma_max"], grid, labels)
 
 
 def upsampled(below: Sampler, side: int, name: str) -> Sampler:

@@ -361,7 +361,6 @@ def build_discriminator(
     import torch
 
     from pagoda.networks import discriminators
-    from pagoda.networks.captions import CaptionLabels, CaptionTable
     from pagoda.networks.generator import Generator
 
     assert isinstance(given.network, Generator) and given.teacher is not None
@@ -379,18 +378,13 @@ def build_discriminator(
                 f"({classes}, d), a row a class"
             )
         table = torch.from_numpy(rows.astype(np.float32))
-    told = given.network.trunk.label
-    if table is None and isinstance(told, CaptionTable):
-        table = told.pooled.cpu()
-    made = discriminators.build_discriminator(
+    return discriminators.build_discriminator(
         config.kind, given.network.resolution, classes, channels=config.channels,
         max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
         input_side=config.input_side, sigma=config.sigma, seed=given.seed, teacher=given.teacher,
         class_embedding=table, weighted=weighted, image_channels=given.network.spec.image_channels,
+        labels=given.network.trunk.label,
     )  # fmt: skip
-    if isinstance(told, CaptionTable) and isinstance(made, discriminators.ConvDiscriminator):
-        made.register_module("label", CaptionLabels(told, made.logit.in_features).cpu())
-    return made
 
 
 def build_distance(config: LossConfig, seed: int, input_side: int) -> Distance:

@@ -11,7 +11,7 @@ from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
 from pagoda.evaluation.alignment import Alignment, clip_beside
 from pagoda.evaluation.samplers import Sampler
-from pagoda.evaluation.streaming import Images
+from pagoda.evaluation.streaming import Images, StoredImages
 from pagoda.networks.captions import held_out
 from pagoda.provenance import class_names
 
@@ -42,8 +42,8 @@ def alignment_of(
     for name, images in sets.items():
         if isinstance(images, Sampler):
             rows = images.which(np.arange(len(images)))[1]
-        elif name == held:
-            rows = in_turn.rows[: len(images)]
+        elif name == held and isinstance(images, StoredImages):
+            rows = in_turn.rows[images.kept]
         else:
             continue
         captions[name] = [texts[i] for i in rows]

@@ -15,12 +15,14 @@ from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.kinds import CARD_FILE
+from pagoda.methods.clip import OWN
 from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, CaptionStates
 from pagoda.networks.clip import load_clip
 from pagoda.pipeline.stages.captioned import Captions, captions_of
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.tensors import save_tensors
+from pagoda.text_to_image.encoders import open_reader
 from pagoda.training.history import History
 
 _MOST = 2 << 30  # bytes of a table of captions, which is part of every network
@@ -40,10 +42,17 @@ def run(config: Config, resolution: int) -> None:
     out = Paths(config).captioned(resolution)
     artifacts.check_out(out, "captioned")
     begun, data = time.monotonic(), open_made(config, f"data/{resolution}")
-    clip = open_made(config, "clip")
     captions = captions_of(config, data)
-    network = clip.network(load_clip)
-    states = network.read(captions.texts)
+    inputs = {"data": data}
+    weights: dict[str, torch.Tensor] = {}
+    if config.text.encoder == OWN:
+        inputs["clip"] = clip = open_made(config, "clip")
+        states = clip.network(load_clip).read(captions.texts)
+        encoder, fingerprint, weights = clip.card(), clip.fingerprint, clip.weights()
+    else:
+        reader, fingerprint = open_reader(config.text.encoder, config.text.context)
+        states = reader(captions.texts)
+        encoder = {"name": config.text.encoder, "context": config.text.context}
     for line in states.cut[:3]:
         log_line(line)
     _check_size(states)
@@ -51,13 +60,12 @@ def run(config: Config, resolution: int) -> None:
     card |= {
         "classes": captions.texts,
         CAPTIONS: {
-            "length": config.text.captions, "cut": len(states.cut), "fingerprint": clip.fingerprint,
-            "encoder": clip.card(),
+            "length": config.text.captions, "cut": len(states.cut), "fingerprint": fingerprint,
+            "encoder": encoder,
         },
     }  # fmt: skip
     tensors = table(captions, states)
-    tensors |= {f"{ENCODER}{name}": value for name, value in clip.weights().items()}
-    inputs = {"data": data, "clip": clip}
+    tensors |= {f"{ENCODER}{name}": value for name, value in weights.items()}
     with artifacts.create(
         out, "captioned", config=identity(config, f"captioned/{resolution}"), inputs=inputs
     ) as folder:
