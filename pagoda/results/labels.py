@@ -53,6 +53,8 @@ _STAGES = {
     "features": (0, "feature network (evaluation only)"),
     "autoencoder": (0, "autoencoder, whose codes are modelled"),
     "encode": (0, "codes of"),
+    "clip": (0, "CLIP, which reads the captions"),
+    "caption": (0, "captions of"),
     "teacher": (1, "diffusion teacher"),
     "invert": (2, "inversion"),
     "distill": (2, "one-step student"),
