@@ -26,7 +26,7 @@ from pagoda.data import registry
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.autoencoder import AutoencoderConfig
-from pagoda.methods.clip import NO_CAPTIONS, OWN, ClipConfig
+from pagoda.methods.clip import IN_FILES, NO_CAPTIONS, OWN, OWN_CAPTIONS, ClipConfig
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
 from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
@@ -198,8 +198,10 @@ class Config:
     def _of_captions(self) -> Iterator[Check]:
         """What knows classes only is not asked of captions."""
         yield not self.latent, "data.space", self.data.space, f"pixel {_TOLD}"
-        drawn = registry.find(self.data.source).drawn
-        yield drawn, "data.source", self.data.source, f"embedded {_TOLD}"
+        source, own = self.data.source, self.text.captions == OWN_CAPTIONS
+        fits = source in IN_FILES if own else registry.find(source).drawn
+        wanted = ", ".join(IN_FILES) if own else "embedded"
+        yield fits, "data.source", source, f"{wanted} while text.captions is {self.text.captions}"
         for key in ("teacher", "distill", "grow"):
             there = getattr(self, key).imported
             yield there == NO_WEIGHTS, f"{key}.imported", there, f"{NO_WEIGHTS} {_TOLD}"

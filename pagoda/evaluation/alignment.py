@@ -104,16 +104,17 @@ class Alignment:
         clip: scores them; None: nothing does.
         side: of the pictures; small ones are not read.
         device: where ``clip`` runs.
+        readable: the captions are of the embedded set's grammar.
     """
 
     def __init__(
         self, captions: Mapping[str, Sequence[str]], clip: Clip | None, side: int,
-        device: torch.device,
+        device: torch.device, *, readable: bool = True,
     ) -> None:  # fmt: skip
         self.captions, self.device = captions, device
         self.clip = None if clip is None else clip.to(device)
-        self.read = side >= SIDE and side % SIDE == 0
-        self.said = {n: [parse(t) for t in texts] for n, texts in captions.items()}
+        self.read = readable and side >= SIDE and side % SIDE == 0
+        self.said = {n: [parse(t) for t in texts] for n, texts in captions.items() if self.read}
         turned = {n: np.random.default_rng(0).permutation(len(t)) for n, t in captions.items()}
         self.others = {n: [said[i] for i in turned[n]] for n, said in self.said.items()}
         names = ([CAPTION, BY_CHANCE] if self.read else []) + ([SCORE] if clip else [])

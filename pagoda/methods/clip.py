@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pagoda.training.draw import GlobalDraw
 
 NO_CAPTIONS = "none"
+OWN_CAPTIONS = "own"
+IN_FILES = "folder", "zip", "tar"
+"""Sources whose images may have captions of their own."""
 OWN = "trained"
 LONGEST = 256
 
@@ -30,9 +33,14 @@ class ClipConfig(MethodConfig):
 
     captions: str = opt(
         "what teacher and generators are told: none, classes; short or long, captions of the "
-        "embedded set in these lengths",
-        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long"),
+        "embedded set in these lengths; own, the .txt or .json beside each image of a folder, zip "
+        "or tar",
+        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long", OWN_CAPTIONS),
     )  # fmt: skip
+    file: str | None = opt(
+        "of captions own: a file of COCO's captions (.json) instead; null = beside the images",
+        default=None,
+    )
     encoder: str = opt(
         "text encoder of the captions: trained, the CLIP of this section; clip:FOLDER, t5:FOLDER, "
         "an encoder of transformers with its tokenizer, or the hub's OWNER/NAME; "
@@ -51,6 +59,8 @@ class ClipConfig(MethodConfig):
 
     def checks(self, at: str) -> Iterator[Check]:
         """Whole heads; an encoder that is known."""
+        yield (self.file is None or self.captions == OWN_CAPTIONS, f"{at}file", self.file,
+               f"null while {at}captions is {self.captions}")  # fmt: skip
         yield self.width % 16 == 0, f"{at}width", self.width, "a multiple of 16"
         kind, _, name = self.encoder.partition(":")
         known = kind in ("clip", "t5", "open_clip") and bool(name)

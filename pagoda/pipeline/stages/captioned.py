@@ -9,9 +9,9 @@ import numpy as np
 
 from pagoda.artifacts import Artifact
 from pagoda.config import Config
+from pagoda.config.root import project_root
 from pagoda.data.captioned import image_captions, numbered
-from pagoda.data.registry import SPLITS
-from pagoda.errors import PagodaError
+from pagoda.data.registry import SPLITS, Wanted
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,17 @@ def captions_of(config: Config, data: Artifact) -> Captions:
     for split in SPLITS:
         names = (data.path / f"{split}_names.txt").read_text("utf-8").splitlines()
         texts += image_captions(
-            names, source=config.data.source, split=split, length=config.text.captions,
-            variety=config.data.variety,
+            names, source=config.data.source, split=split, kind=config.text.captions,
+            variety=config.data.variety, path=_found(config.data.path),
+            file=_found(config.text.file),
         )  # fmt: skip
         sizes[split] = len(names)
     different, rows = numbered(texts)
-    if empty := [i for i, text in enumerate(texts) if not text.strip()]:
-        raise PagodaError(f"image {empty[0]} of {data.path} has an empty caption; write one")
     parts = dict(zip(SPLITS, np.split(rows, [sizes[SPLITS[0]]]), strict=True))
     labels = {split: np.asarray(data.array(f"{split}_labels")) for split in SPLITS}
     return Captions(different, parts, labels)
+
+
+def _found(path: str | None) -> str | None:
+    """A path, here or in the project's root."""
+    return None if path is None else Wanted("train", root=project_root()).found(path)

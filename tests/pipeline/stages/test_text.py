@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import pagoda
 from pagoda.artifacts import open_artifact
@@ -34,6 +35,7 @@ from pagoda.pipeline.stages import (
     sample,
     teacher,
 )
+from pagoda.pipeline.stages.captioned import captions_of
 from tests.tiny import tiny_tree
 
 pytest.importorskip("open_clip")
@@ -162,6 +164,34 @@ def test_bad_requests_are_one_line(run_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(PagodaError, match=wrong) as error:
             config(**changes)
         assert "\n" not in str(error.value)
+
+
+def test_a_folder_with_captions_is_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = {split: [f"{split} picture {i % 3}" for i in range(8)] for split in ("train", "test")}
+    for split, own in texts.items():
+        for i, text in enumerate(own):
+            file = tmp_path / "set" / split / "ab"[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(file)
+            file.with_suffix(".txt").write_text(text)
+    c = config(**{
+        "text.captions": "own", "data.source": "folder", "data.path": "set", "data.num_classes": 2,
+        "data.train_images": None, "data.test_images": None, "evaluate.neighbours": 1,
+    })  # fmt: skip
+    downsample.run(c, 8)
+    found = captions_of(c, open_artifact("runs/text/data/8", "images"))
+    for split, own in texts.items():
+        order = [own[i] for i in range(8)]  # classes take turns, as the numbers do
+        assert [found.texts[i] for i in found.rows[split]] == order
+    assert found.of_training == ["train picture 0", "train picture 1", "train picture 2"]
+    (tmp_path / "set/train/a/0.txt").unlink()
+    with pytest.raises(PagodaError, match=r"train/a/0\.png has no caption"):
+        captions_of(c, open_artifact("runs/text/data/8", "images"))
+    with pytest.raises(PagodaError, match=r"data.source = 'folder'"):
+        config(**{"data.source": "folder", "data.path": "set"})
 
 
 def test_an_encoder_that_is_not_there_is_named(
