@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,6 @@ def steps(
     """A method on a network; optimiser and settings beyond the defaults."""
     method = find_method(name)
     own = OptimConfig(**{"images": optim["batch"] * 1000, "lr": 1e-4} | optim)
-    asked = None if teacher is None else lambda: teacher
+    asked = None if teacher is None else lambda: copy.deepcopy(teacher)
     given = Given(network, images, images.device, 0, _DIFFUSION, pairs, asked)
     return Steps(method(method.Config(own, **settings), given), images.device)

@@ -83,6 +83,11 @@ class Config:
         """Whether labels are captions instead of classes."""
         return self.text.captions != NO_CAPTIONS
 
+    def shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, height and width of what is modelled of images of a resolution."""
+        side = resolution // self.factor
+        return self.image_channels, side, side
+
     def modelled(self, resolution: int) -> str:
         """The artifact of what is modelled at a resolution of images."""
         what = "codes" if self.latent else "captioned" if self.captioned else "data"

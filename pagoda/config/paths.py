@@ -87,6 +87,11 @@ class Paths:
         root = self.shared if stage == "features" else self.base
         return self._place("history", root / "history") / f"{stage}.jsonl"
 
+    def system(self, stage: str) -> Path:
+        """What one stage took of its machine; beside its history, and no result."""
+        history = self.history(stage)
+        return history.parent.with_name("system") / history.name
+
     def super_resolver(self, resolution: int) -> Path:
         """The cascade's model that ends at one resolution; only studies train it."""
         return self._place(f"sr/{resolution}", self.base / "sr" / str(resolution))

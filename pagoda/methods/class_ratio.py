@@ -194,8 +194,8 @@ class ClassRatio(Method):
         _iterate(self.ratio)
         with torch.no_grad():
             made, made_labels = self._made(draw)
-        of_real, _ = self._logits(draw, progress, real, labels)
-        of_made, _ = self._logits(draw, progress, made, made_labels)
+        of_real, at_real = self._logits(draw, progress, real, labels)
+        of_made, at_made = self._logits(draw, progress, made, made_labels)
         apart = F.softplus(-of_real).mean() + F.softplus(of_made).mean()
         value = draw.mean(apart, n)
         if r.r1 and i % r.r1_every == 0:
@@ -203,7 +203,8 @@ class ClassRatio(Method):
             with sdpa_kernel(SDPBackend.MATH):  # the others differentiate once
                 logits, _ = self._logits(draw, progress, seen, labels, whole=True)
             value = value + draw.mean(r.r1 / 2 * r.r1_every * r1_penalty(logits, seen), n)
-        return Loss("ratio", value, stats={
+        noisy = [(self._sigma(at_real), of_real), (self._sigma(at_made), of_made)]
+        return Loss("ratio", value, noisy=noisy, stats={
             "loss_ratio": draw.mean(apart.detach(), n) / r.steps,
             "logit_real": draw.mean(of_real.detach().mean(), n) / r.steps,
             "logit_fake": draw.mean(of_made.detach().mean(), n) / r.steps,
@@ -222,7 +223,7 @@ class ClassRatio(Method):
         w = self._sigma(at).square() if self.config.noise_weight == "square" else 1.0
         loss = draw.mean(-(w * weights * logits).mean(), n)
         stats = {"loss": loss.detach(), "weight": draw.mean(weights.mean(), n)}
-        return Loss("generator", loss, stats=stats)
+        return Loss("generator", loss, stats=stats, noisy=[(self._sigma(at), logits)])
 
     def _map_loss(self, draw: GlobalDraw) -> Loss:
         """Mean square to what the teacher's weights make of the same latents in one step."""

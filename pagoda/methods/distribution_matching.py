@@ -137,25 +137,30 @@ class DistributionMatching(Method):
         with torch.no_grad():
             made, labels = self._made(draw)
         sigma, _ = self._sigma(draw, made)
+        noisy: list[tuple[Tensor, Tensor]] = []
 
         def denoise(x: Tensor, s: Tensor, y: Tensor | None) -> Tensor:
             assert y is not None
-            return in_parts(self.critic, most, x, s, y)
+            denoised = in_parts(self.critic, most, x, s, y)
+            noisy.append((s, denoised))
+            return denoised
 
         noise = draw.noise(made, n)
         with self.player.autocast():
             loss = denoising_loss(denoise, made, labels, sigma, noise, self.teacher.sigma_data)
         stats = {"loss_critic": draw.mean(loss.detach(), n) / c.steps}
         if c.weight:
+            seen = [(real, self._sigma(draw, real)[0], real_labels),
+                    (made, self._sigma(draw, made)[0], labels)]  # fmt: skip
             of_real, of_made = (
                 self._logits(x + s[:, None, None, None] * draw.noise(x, n), s, y)
-                for x, s, y in ((real, self._sigma(draw, real)[0], real_labels),
-                                (made, self._sigma(draw, made)[0], labels))
-            )  # fmt: skip
+                for x, s, y in seen
+            )
+            noisy += [(seen[0][1], of_real), (seen[1][1], of_made)]
             apart = F.softplus(-of_real).mean() + F.softplus(of_made).mean()
             stats["loss_d"] = draw.mean(apart.detach(), n) / c.steps
             loss = loss + c.weight * apart
-        return Loss("critic", draw.mean(loss, n), stats=stats)
+        return Loss("critic", draw.mean(loss, n), stats=stats, noisy=noisy)
 
     def _generator_loss(self, draw: GlobalDraw) -> Loss:
         """1/2 || x - sg(x - h(r) pull) ||^2, whose gradient is the pull, and the discriminator."""
@@ -189,8 +194,9 @@ class DistributionMatching(Method):
             fooled = F.softplus(-logits).mean()
             stats["loss_adv"] = draw.mean(fooled.detach(), n)
             loss = loss + c.adversarial_weight * fooled
-        return Loss("generator", draw.mean(loss, n), stats={"loss": draw.mean(loss.detach(), n)}
-                    | stats)  # fmt: skip
+        seen = [(sigma, out) for out in (real, fake, logits) if out is not None]
+        return Loss("generator", draw.mean(loss, n), noisy=seen,
+                    stats={"loss": draw.mean(loss.detach(), n)} | stats)  # fmt: skip
 
     def _made(self, draw: GlobalDraw) -> tuple[Tensor, Tensor]:
         """Images of prior latents and of random images' classes."""

@@ -10,6 +10,13 @@ teacher's samples of known weights,
 
 so that the discriminator compares p(x | c, omega) with the generator's. In stage 3 the estimator
 is the one that distillation left beside the generator, and sees real images at the base resolution.
+
+A real image has latents E(x, c, omega) under every omega, but is a likely image of few. Under the
+others they lie far from the prior: of the default images under omega = 4 their deviation is 1.5,
+and prior latents, of deviation 1, are never near them. So stage 3 keeps the pairs whose omega is
+within ``estimator.tolerance`` of omega_phi(x, c), which are triples of p(x, c) p(omega | x, c); and
+stage 2, where nothing is estimated yet, is better taught by the teacher's samples, L_dstl
+(``distill.loss.regression: noise_to_data``), as the paper's paragraph on limitations says it was.
 """
 
 from __future__ import annotations
@@ -28,10 +35,13 @@ if TYPE_CHECKING:
 
     from pagoda.artifacts import Artifact
     from pagoda.networks.guidance import WeightEstimator
+    from pagoda.training.batches import PairBatches
     from pagoda.training.draw import GlobalDraw
 
 ESTIMATOR = "estimator"
 """The estimator's weights beside the generator are ``estimator.safetensors``."""
+
+_AT_ONCE = 512  # images that the estimator sees in one call
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,10 @@ class EstimatorConfig:
         "in growth: what distillation left beside the generator, or random weights, which are to "
         "be counted only",
         default="below", choices=("below", "random"),
+    )  # fmt: skip
+    tolerance: float = opt(
+        "in growth: how far the weight of a pair may be from the one that its image looks like",
+        default=0.5, gt=0,
     )  # fmt: skip
 
 
@@ -84,8 +98,12 @@ class Guided(OneStep):
             if given.network.guidance is None:
                 given.network.take_weights(self.low, self.high)
             self.estimator = self._estimator(config.estimator, given)
-        super().__init__(config, given)
         self.estimator.to(given.device).to(memory_format=torch.channels_last)
+        self.weights_of = given.pairs
+        grown = given.teacher_pairs is None and config.estimator.init == "below"
+        if grown and config.loss.regression != "none":
+            given = replace(given, pairs=self._likely(given.pairs, config.estimator.tolerance))
+        super().__init__(config, given)
         if given.teacher_pairs is not None:
             self.samples = self.pairs if config.loss.regression == "noise_to_data" else (
                 given.teacher_pairs()
@@ -109,6 +127,28 @@ class Guided(OneStep):
             spec.resolution, config.channels, spec.num_classes, self.low, self.high,
             spec.image_channels,
         )  # fmt: skip
+
+    def _likely(self, pairs: PairBatches, tolerance: float) -> PairBatches:
+        """The pairs whose images look like their weight."""
+        import numpy as np
+        import torch
+
+        from pagoda.training.draw import GlobalDraw
+
+        draw, seen = GlobalDraw(pairs.device), []
+        with torch.no_grad():
+            for first in range(0, len(pairs), _AT_ONCE):
+                rows = np.arange(first, min(first + _AT_ONCE, len(pairs)))
+                _, x, labels = draw.pairs_at(pairs, rows)
+                off = self.estimator(x, labels) - pairs.weights_of(rows)
+                seen.append((off.abs() <= tolerance).cpu().numpy())
+        rows = np.flatnonzero(np.concatenate(seen))
+        if not len(rows):
+            raise PagodaError(
+                f"no weight of {len(pairs)} pairs is within {tolerance:g} of what its image looks "
+                "like; raise grow.estimator.tolerance, or grow with loss.regression: none"
+            )
+        return pairs.only(rows)
 
     def card(self) -> dict[str, Any]:
         """The objective, and what the estimator's weights belong to."""
@@ -138,7 +178,7 @@ class Guided(OneStep):
         return z, x, [labels, omega]
 
     def _prior_told(self, draw: GlobalDraw, n: int) -> list[Tensor]:
-        return [draw.labels(self.images, n), draw.weights(self.pairs, n).to(self.images.dtype)]
+        return [draw.labels(self.images, n), draw.weights(self.weights_of, n).to(self.images.dtype)]
 
     def _real(self, draw: GlobalDraw, n: int) -> tuple[Tensor, list[Tensor]]:
         """Real images with their classes and the weights that they look like."""

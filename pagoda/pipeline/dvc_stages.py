@@ -17,7 +17,15 @@ import yaml
 from pagoda.config import BY_METHOD, derive_code
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.code import ROOT, dependencies
-from pagoda.pipeline.stages.study_spec import STEPS, STUDIES, Study, Variant, load_study, studies
+from pagoda.pipeline.stages.study_spec import (
+    STEPS,
+    STUDIES,
+    TIMED,
+    Study,
+    Variant,
+    load_study,
+    studies,
+)
 
 _SHARED = ("name", "base_res", "target_res", "data", "reference.extractors", "evaluate",
            "studies.samples", "studies.cascade")  # fmt: skip
@@ -141,7 +149,8 @@ def _inputs(study: Study, variant: Variant) -> list[str]:
     for step in variant.steps:
         read |= dict.fromkeys(kind for kind in STEPS[step].reads if kind not in own)
         own |= set(STEPS[step].makes)
-    found = ["features", "data", *(["reference"] if variant.steps else [])]
+    compared = set(variant.steps) - set(TIMED)
+    found = ["features", "data", *(["reference"] if compared else [])]
     parents = dict[str, None]()
     for kind in read:
         maker = study.variants.get(variant.of or "")

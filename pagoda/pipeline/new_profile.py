@@ -49,12 +49,11 @@ class Found:
     passed_over: str  # what is said of files that are no images
 
 
-def look(images: str, kind: str | None = None) -> Found:
+def look(images: str) -> Found:
     """Open a set of images as training would, and measure it.
 
     Args:
         images: a folder, or a zip, tar or npz archive.
-        kind: of ``data.source``; None: what the name says.
 
     Raises:
         PagodaError: one line for what is missing, unreadable or too little.
@@ -62,7 +61,7 @@ def look(images: str, kind: str | None = None) -> Found:
     path = Path(images)
     if not path.exists():
         raise PagodaError(f"{images} is not there; --images is a folder or an archive of images")
-    source = kind or _kind(path)
+    source = _kind(path)
     train, test, share = _splits(source, images)
     counts = Counter(train.labels.tolist())
     fewest = min(range(len(train.classes)), key=lambda label: counts[label])
@@ -208,7 +207,7 @@ def warnings(found: Found, target: int) -> list[str]:
 
 def write(
     images: str, name: str, root: Path, device: str, *, base: int | None = None,
-    target: int | None = None, kind: str | None = None, replace: bool = False,
+    target: int | None = None, replace: bool = False,
     probed: bool = True,
 ) -> list[str]:  # fmt: skip
     """Write ``experiments/profile/<name>.yaml`` and say what was found and what it will cost.
@@ -220,7 +219,6 @@ def write(
         device: ``cpu`` or ``gpu``: what it is to run on.
         base: side of the teacher's images; None: what fits.
         target: side of the largest images; None: what fits.
-        kind: of ``data.source``; None: what the name of ``images`` says.
         replace: an existing profile.
         probed: time a few steps here, for hours.
 
@@ -236,7 +234,7 @@ def write(
         raise PagodaError(
             f"{file.relative_to(root)} is there already; --replace, or another --name"
         )
-    found = look(images, kind)
+    found = look(images)
     sides = sides_for(found, device, base, target)
     told = [
         *_found(found),

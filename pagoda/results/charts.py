@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.results.blocks import Chart, Charts
+from pagoda.results.curve_table import CURVES
 from pagoda.results.labels import stage_label
 from pagoda.results.paper_tables import SIZES
 from pagoda.results.published import Published
@@ -51,11 +52,14 @@ def _template() -> dict[str, Any]:
     return panel
 
 
-def curve_charts(tables: Mapping[str, str]) -> Charts | None:
+def curve_charts(
+    tables: Mapping[str, str], where: Sequence[str] = (f"`{CURVES}`",)
+) -> Charts | None:
     """A chart a stage, in which its losses, and the runs, lie over each other.
 
     Args:
         tables: ``curves.tsv`` of each run, by the run's name; see :mod:`.curve_table`.
+        where: those files, as the caption names them.
 
     Returns:
         None if there is no curve.
@@ -73,7 +77,7 @@ def curve_charts(tables: Mapping[str, str]) -> Charts | None:
     return Charts(made, (
         f"**Losses over images seen**, a colour a loss{overlay}; logarithmic where values span "
         f"{_LOG_FROM:g}×. A click on the legend leaves one curve, a second all. {_HOW} The values "
-        "are in `curves.tsv`."
+        f"are in {' and '.join(where)}."
     ))  # fmt: skip
 
 

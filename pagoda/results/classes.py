@@ -1,8 +1,9 @@
-"""Names of classes for readers: ImageNet's synsets in words."""
+"""Names of classes for readers: synsets in words, numbers of a known set by its names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,23 @@ def class_label(name: str) -> str:
     if _SYNSET.fullmatch(name):
         return _lemmas().get(name, name)
     return name.replace("_", " ")
+
+
+def class_labels(names: Sequence[str], hub: str | None = None) -> tuple[str, ...]:
+    """Each class as a reader knows it.
+
+    Args:
+        names: as the images' store has them, by label.
+        hub: torchvision's name of the set, if the profile has one. Arrays bring no names, so the
+            classes of a copy of that set in a file are numbers; they are then named as the set's.
+    """
+    if list(names) == [str(i) for i in range(len(names))] and hub and hub.isidentifier():
+        import torchvision
+
+        known = getattr(getattr(torchvision.datasets, hub, None), "classes", ())
+        if isinstance(known, list | tuple) and len(known) == len(names):
+            names = [str(name) for name in known]
+    return tuple(class_label(name) for name in names)
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from pagoda.results.blocks import Axis, Block, Forest, Span
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.ledger import MARKS
+from pagoda.results.ledger import MARKS, at_each
 from pagoda.results.numbers import CONFIDENCE, number, with_ends
 
 _ROOM = 0.06  # of the width, at both ends
@@ -34,9 +34,10 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
     if axes:
         counts = Counter(v.outcome for v in tested)
         caption = (
-            f"**Effects with their {CONFIDENCE:.0%} intervals over training seeds**, as distances "
+            f"**Effects with their {CONFIDENCE:.0%} intervals over seeds**, as distances "
             "from the limit of the rule (the line). Left of it is what the claim says. A dot "
-            "without an interval is a count, which no seed changes. Hover for the rule."
+            "without an interval has no spread over seeds. Sizes in brackets: the effect at each "
+            "resolution that the verdict is over. Hover for the rule."
         )
         shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
         made.append(Forest(tuple(axes), shown, caption))
@@ -84,9 +85,9 @@ def _span(verdict: Verdict, place: _Scale) -> Span:
     told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
     title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
     middle, mark = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
-    return Span(
-        claim.claim, verdict.outcome, mark, told, ends[0], middle, ends[1], title.replace("`", "")
-    )
+    text = f"{claim.claim} ({parts})" if (parts := at_each(verdict)) else claim.claim
+    title = title.replace("`", "")
+    return Span(text, verdict.outcome, mark, told, ends[0], middle, ends[1], title)
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:

@@ -14,7 +14,7 @@ from pagoda.config.paths import Paths
 from pagoda.data.store import open_images
 from pagoda.results import grids
 from pagoda.results.blocks import Cell, Gallery, Pair, Table, table
-from pagoda.results.classes import class_label
+from pagoda.results.classes import class_labels
 from pagoda.results.experiment import Evaluation, Experiment
 from pagoda.results.numbers import number, value_cell, with_ends
 from pagoda.results.verdicts import FAILS, HOLDS, distance_protocols, verdicts
@@ -76,7 +76,7 @@ def gallery(experiment: Experiment, folder: Path) -> Gallery:
     """Draw real images and samples of the same classes, a picture a resolution."""
     config, pairs = experiment.config, []
     shown = config.report.real_images
-    names = tuple(class_label(name) for name in experiment.classes[:ROWS])
+    names = class_labels(experiment.classes, config.data.hub)[:ROWS]
     for res, evaluation in experiment.evaluations.items():
         made = evaluation.samples[0][: len(names), :COLUMNS]
         sides = [made]

@@ -17,6 +17,10 @@ GENERATORS = {
     "upsampled_base": "Student, bilinear upsampling",
     "untrained_teacher_weights": "Teacher's weights in one step",
     "untrained": "Untrained generator",
+    "decoder_as_wide": "Codes, decoder as wide as growth",
+    "decoder_taesd": "Codes, TAESD's decoder",
+    "decoder_stable_diffusion": "Codes, Stable Diffusion's decoder",
+    "lcm": "LCM, its U-Net and decoder (Stable Diffusion 1.5)",
     "autoencoder": "Real images, held out, after the autoencoder (its floor)",
     "real": "Real images, held out (floor)",
 }

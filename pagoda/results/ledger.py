@@ -21,8 +21,9 @@ MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
 
 _METHOD = (
     f"Each rule was fixed in `{FILE}` before the runs, except where it says otherwise: variants, "
-    "metric, direction, limit and least number of seeds. The effect is one number a training seed, "
-    "from variants that share that seed; a ratio is averaged over logarithms. The interval is "
+    "metric, direction, limit and least number of seeds. The effect is one number a training seed "
+    "(a seed of images and noise, in a study that trains nothing), from variants that share it; a "
+    "ratio is averaged over logarithms. The interval is "
     f"Student's at {CONFIDENCE:.0%} over seeds "
     "(n − 1 degrees of freedom: wide with few). **Supported**: the whole interval is strictly on "
     "the side that the rule names. **Not supported**: the whole interval is on the other side, or "
@@ -75,7 +76,8 @@ def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> T
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
         "**Claims.** Effect: of the variants that the rule names (table below), its unit that of "
-        "the protocol, none for a ratio; the effect of each seed shows on hover and is in "
+        "the protocol, none for a ratio; in brackets the mean effect at each resolution, where a "
+        "claim is over several; the effect of each seed shows on hover and is in "
         f"`claims.csv`. Data: {data}. Ledger made by code `{revision}`."
     )
     return table(caption, (*_HEADER, "Profile, study"), rows, _ALIGN + "l")
@@ -113,6 +115,16 @@ def _power(claim: Claim) -> str:
         f"{'×' * (claim.effect == 'ratio')}{number(shown)} or {'less' if claim.below else 'more'} "
         f"(spread {claim.pilot['spread']:g}, {claim.pilot['run']})"
     )
+
+
+def at_each(verdict: Verdict) -> str:
+    """The effect at each resolution that a verdict is over: ``16×16: ×0.31, 32×32: ×1.1``.
+
+    Empty for a claim on one resolution. A mean over several may be on the claim's side while the
+    effect at one of them is not.
+    """
+    times = "×" * (verdict.claim.effect == "ratio")
+    return ", ".join(f"{n}×{n}: {times}{number(v)}" for n, v in verdict.sizes.items())
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
@@ -153,10 +165,11 @@ def _line(verdict: Verdict) -> tuple[Cell, ...]:
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in verdict.seeds.items())
     reason = f": {verdict.reason}" if verdict.outcome == OPEN else ""
     late = " (Rule written after the run.)" if claim.after_run else ""
+    parts = f" ({told})" if (told := at_each(verdict)) else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}{late}"),
         Cell(f"{MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
-        Cell(effect, seeds),
+        Cell(effect + parts, seeds),
         Cell(interval, seeds),
         Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),
         Cell(str(len(verdict.seeds))),

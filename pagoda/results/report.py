@@ -25,7 +25,7 @@ from pagoda.results.blocks import (
     to_markdown,
 )
 from pagoda.results.charts import curve_charts
-from pagoda.results.classes import class_label
+from pagoda.results.classes import class_labels
 from pagoda.results.curve_table import CURVES, curve_table
 from pagoda.results.experiment import Evaluation, Experiment
 from pagoda.results.grids import Group
@@ -95,7 +95,7 @@ def compose(
     ``learned`` is the table of its learning curves, the rest as of :func:`write_report`.
     """
     config = experiment.config
-    shown = (Section("Uncurated samples", (_uncurated(uncurated, folder),),
+    shown = (Section("Uncurated samples", (_uncurated(uncurated, experiment, folder),),
                      "every one of the first latents"),) if uncurated else ()  # fmt: skip
     charts = curve_charts({config.name: learned})
     return Document(
@@ -247,11 +247,12 @@ def _results(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
 
 
 def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
-    evaluations, classes = experiment.evaluations, experiment.classes
+    evaluations = experiment.evaluations
+    classes = _class_names(experiment)
     blocks: list[Block] = []
 
     def draw(file: str, groups: list[Group], text: str, alt: str, columns: int = 0) -> None:
-        shown = grids.draw(groups, [class_label(name) for name in classes], folder / file)
+        shown = grids.draw(groups, classes, folder / file)
         more = "" if shown.classes == len(classes) else f" of the first {shown.classes}"
         how = (
             f"The first {columns or shown.columns} latents of each class{more} "
@@ -293,12 +294,12 @@ def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _uncurated(made: Uncurated, folder: Path) -> Figure:
+def _uncurated(made: Uncurated, experiment: Experiment, folder: Path) -> Figure:
     """A square of samples a class, side by side."""
     (k, n), side = made.images.shape[:2], made.images.shape[-1]
     square = round(n**0.5)
     squares = made.images.reshape(k, square, square, *made.images.shape[2:])
-    words = [class_label(name) for name in made.classes]
+    words = _class_names(experiment)[: len(made.classes)]
     groups = [Group(name, images) for name, images in zip(words, squares, strict=True)]
     shown = grids.beside(groups, folder / "uncurated.png")
     names = listed(words)
@@ -350,6 +351,10 @@ def _reading(experiment: Experiment) -> tuple[Block, ...]:
              for r, e in experiment.evaluations.items()]  # fmt: skip
     caption = "**Fingerprints** (SHA-256) of the artifacts that this report was made from."
     return (*lines, table(caption, ("Artifact", "Fingerprint"), rows, "ll"))
+
+
+def _class_names(experiment: Experiment) -> tuple[str, ...]:
+    return class_labels(experiment.classes, experiment.config.data.hub)
 
 
 def _seeds(experiment: Experiment) -> str:

@@ -6,10 +6,11 @@ metric under one protocol, a cell the mean over training seeds with half of Stud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pagoda.results import labels
 from pagoda.results.blocks import Grid, Table, block_text, table
+from pagoda.results.claims import Claim
 from pagoda.results.labels import (
     COST,
     GROUPS,
@@ -43,7 +44,7 @@ _NOTES = {
     "do not. ",
     STAGES: "The stages that the variant itself ran or counted. Times vary between machines and "
     "runs, counts do not. ",
-    PARTS: "Of the one-step generator at the target. Times vary between machines and runs. ",
+    PARTS: "Of one step at the target. Times vary between machines and runs. ",
 }
 _SPLIT = {STAGES: "Stage", PARTS: "Part"}
 
@@ -92,7 +93,7 @@ def _caption(study: StudyResults, group: str, rows: Sequence[Row]) -> str:
         f"on {listed(r.device for r in rows)}",
     ]
     return (
-        f"**{study.card.title}: {GROUPS[group]}.** {ran(study.card)} {_over_seeds(rows)} "
+        f"**{study.card.title}: {GROUPS[group]}.** {ran(study.card)} {_over_seeds(study, rows)} "
         f"{_NOTES.get(group, '')}Provenance: {'; '.join(filter(None, facts))}."
     )
 
@@ -127,19 +128,36 @@ def nearest_tables(study: StudyResults) -> list[Table]:
     metrics = listed(f"{labels.metric_label(r.metric)} `{r.protocol}`" for r in own)
     told = (
         f"**Nearest to the data**, lowest mean first: {metrics}, n "
-        f"{listed(f'{n:,}' for n in sorted({r.n for r in own}))} images, mean over training seeds "
-        f"{listed(sorted({_seed(r) for r in own}))} ± half of Student's {CONFIDENCE:.0%} interval "
-        "where there are several. No claim rests on it: with intervals that overlap, the order is "
-        f"not settled. {ran(study.card)}"
+        f"{listed(f'{n:,}' for n in sorted({r.n for r in own}))} images, mean over "
+        f"{_kind_of_seeds(study)} {listed(sorted({_seed(r) for r in own}))} ± half of Student's "
+        f"{CONFIDENCE:.0%} interval where there are several. No claim rests on it: with intervals "
+        f"that overlap, the order is not settled. {ran(study.card)}"
     )
     rows = [line + [""] * (width - len(line)) for line in lines]
     return [table(told, header[:width], rows, "llrlrlr"[:width])]
 
 
-def write_summary(study: StudyResults) -> None:
-    """Write ``summary.md``: every value of ``results.csv``, a table a kind of quantity."""
+def rule_text(card: StudyCard, claims: Iterable[Claim]) -> str:
+    """A study's rule, and which of its claims were written when something was already known.
+
+    Args:
+        card: of the study.
+        claims: those of any studies; others' are passed over.
+    """
+    late = [f"`{c.id}` ({c.after_run})" for c in claims if c.study == card.study and c.after_run]
+    if not late:
+        return f"**Rule, fixed before the run.** {card.rule}"
+    told = f"Fixed before the run, but after earlier trials: {'; '.join(late)}."
+    return f"**Rule.** {card.rule} {told}"
+
+
+def write_summary(study: StudyResults, claims: Iterable[Claim] = ()) -> None:
+    """Write ``summary.md``: every value of ``results.csv``, a table a kind of quantity.
+
+    ``claims`` are as of :func:`rule_text`.
+    """
     card = study.card
-    parts = [f"# {card.title}", card.question, f"**Rule, fixed before the run.** {card.rule}",
+    parts = [f"# {card.title}", card.question, rule_text(card, claims),
              f"Profile `{card.profile}`; {card.data}; code `{card.revision}`."]  # fmt: skip
     for group, made in study_tables(study.with_derived()).items():
         parts += [f"## {GROUPS[group].capitalize()}", block_text(made)]
@@ -155,18 +173,28 @@ def _seed(row: Row) -> int:
     return row.training_seed or 0
 
 
-def _over_seeds(rows: Sequence[Row]) -> str:
+def trains(study: StudyResults) -> bool:
+    """False if no run of the study trained anything: its seeds draw images and noise alone."""
+    return any(row.images_seen or row.train_flops for row in study.rows)
+
+
+def _kind_of_seeds(study: StudyResults) -> str:
+    return "training seeds" if trains(study) else "seeds"
+
+
+def _over_seeds(study: StudyResults, rows: Sequence[Row]) -> str:
     """How seeds became values, one sentence."""
     seeds = sorted({_seed(r) for r in rows})
     named = ", ".join(map(str, seeds))
     if len(seeds) == 1:
-        return f"Values of training seed {named} alone: no interval."
+        return f"Values of {_kind_of_seeds(study)[:-1]} {named} alone: no interval."
     counts = {len({_seed(r) for r in found}) for found in grouped(rows, _line).values()}
     lonely = "; where there is one seed, its value" if 1 in counts else ""
+    drawn = "" if trains(study) else " Seeds draw images and noise; nothing is trained."
     fewer = " Lines of fewer seeds lack runs that failed or were not made." * (len(counts) > 1)
     return (
-        f"Mean over training seeds {named} ± half of Student's {CONFIDENCE:.0%} interval{lonely}."
-        f"{fewer}"
+        f"Mean over {_kind_of_seeds(study)} {named} ± half of Student's {CONFIDENCE:.0%} "
+        f"interval{lonely}.{fewer}{drawn}"
     )
 
 

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.results import views
+from pagoda.results.claims import Claim, read_claims
 from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
 from pagoda.results.studies import StudyCard, StudyResults, find_studies
+from pagoda.results.study_tables import rule_text
 from pagoda.results.tracking import NOTE, Point, Record, send
 from pagoda.rows import Row, grouped
 
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STUDY_IDENTITY = "study_identity"
-_VIEW = "study"
-_CHARTS = f"?compareRunsMode=CHART&viewStateShareKey={_VIEW}"
 _MAX_CHARTS = 12
 _SHARED = frozenset({"teacher", "real"})  # measured beside the variant's own generator
 
@@ -58,8 +59,10 @@ def track_studies(reports: Path = Path("reports")) -> tuple[str, list[TrackedStu
     if not studies:
         raise PagodaError(f"no study has results below {reports}; 'make studies' runs them")
     store = find_store()
+    claims = read_claims()
     with connected(store) as client:
-        return store.uri, [_track(client, store, study.with_derived()) for study in studies]
+        tracked = [_track(client, store, study.with_derived(), claims) for study in studies]
+        return store.uri, tracked
 
 
 def add_studies(reports: Path = Path("reports")) -> None:
@@ -69,7 +72,7 @@ def add_studies(reports: Path = Path("reports")) -> None:
         replaced = f", {study.replaced} replaced" if study.replaced else ""
         sys.stderr.write(
             f"{study.experiment}: {len(study.runs)} runs, {study.added} added now{replaced}; "
-            f"{page(uri, study.experiment_id)}{_CHARTS}\n"
+            f"{page(uri, study.experiment_id)}{views.CHARTS}\n"
         )
     if command := browse(uri):
         sys.stderr.write(f"to look at them: {command}\n")
@@ -78,9 +81,7 @@ def add_studies(reports: Path = Path("reports")) -> None:
 def comparison(study: StudyResults) -> dict[str, Any]:
     """What MLflow's **Share** would save of a charts page: the study's metrics over its axis.
 
-    Metrics of variants that have no place on a numeric axis are bars. The keys are those that
-    MLflow 3 reads from the tag ``mlflow.sharedViewState.<name>`` of an experiment; a version that
-    does not know them shows its own choice of charts.
+    Metrics of variants that have no place on a numeric axis are bars.
     """
     card = study.card
     charts: list[dict[str, Any]] = []
@@ -93,16 +94,12 @@ def comparison(study: StudyResults) -> dict[str, Any]:
         axis = {"key": teachers[0], "type": "METRIC"}
     for key in sorted(k for k, rows in by_name.items() if len({r.variant for r in rows}) > 1):
         name = key[1]
-        chart: dict[str, Any] = {"type": "BAR", "metricKey": name}
+        chart = views.chart("BAR", metricKey=name)
         if teachers or any(row.axis is not None for row in by_name[key]):
-            chart = {"type": "SCATTER", "xaxis": axis, "yaxis": {"key": name, "type": "METRIC"}}
-        charts.append(chart | {
-            "runsCountToCompare": 100, "deleted": False, "isGenerated": False,
-            "uuid": f"chart-{len(charts)}", "metricSectionId": _VIEW,
-        })  # fmt: skip
-    section = {"uuid": _VIEW, "name": card.title, "display": True, "isReordered": True}
-    return {"compareRunCharts": charts[:_MAX_CHARTS], "compareRunSections": [section],
-            "isAccordionReordered": True, "runsHiddenMode": "SHOW_ALL"}  # fmt: skip
+            yaxis = {"key": name, "type": "METRIC"}
+            chart = views.chart("SCATTER", xaxis=axis, yaxis=yaxis)
+        charts.append(chart)
+    return views.comparison(card.title, charts[:_MAX_CHARTS])
 
 
 def _name(row: Row) -> str:
@@ -111,19 +108,21 @@ def _name(row: Row) -> str:
     return f"{row.generator}/{name}" if row.generator in _SHARED else name
 
 
-def _track(client: MlflowClient, store: Store, study: StudyResults) -> TrackedStudy:
+def _track(
+    client: MlflowClient, store: Store, study: StudyResults, claims: Sequence[Claim]
+) -> TrackedStudy:
     card = study.card
     axis = f"\n\nParameter `axis`: {card.axis_label}." if card.axis_label else ""
     note = (
-        f"**{card.title}.** {card.question}\n\n**Rule, fixed before the run.** {card.rule}{axis}"
+        f"**{card.title}.** {card.question}\n\n{rule_text(card, claims)}{axis}"
         f"\n\nProfile `{card.profile}`; {card.data}. Tables and pictures: `{study.folder}`."
     )
     name = f"pagoda-{card.profile}-{card.study}"
     where = experiment_id(client, store, name)
     for tag, value in {
         NOTE: note,
-        "mlflow.experimentKind": "custom_model_development",  # the pages of model training
-        f"mlflow.sharedViewState.{_VIEW}": json.dumps(comparison(study)),
+        views.KIND: views.TRAINING,
+        f"mlflow.sharedViewState.{views.VIEW}": json.dumps(comparison(study)),
     }.items():
         client.set_experiment_tag(where, tag, value)
     found = grouped(study.rows, lambda r: (r.variant, r.training_seed or 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,14 @@ from pagoda import outputs
 from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
 from pagoda.results import blocks, ledger
-from pagoda.results.blocks import Block, Document, Figure, Section, Table, seen_from, table
+from pagoda.results.blocks import Block, Charts, Document, Figure, Section, Table, seen_from, table
 from pagoda.results.charts import curve_charts, published_charts
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
 from pagoda.results.curve_table import CURVES
 from pagoda.results.forest import forest
 from pagoda.results.labels import GROUPS, in_a_sentence
 from pagoda.results.numbers import listed
+from pagoda.results.opposites import opposite_verdicts
 from pagoda.results.page import to_html
 from pagoda.results.paper_tables import Paper, measured_tables
 from pagoda.results.plans import plan_tables
@@ -154,12 +156,12 @@ def compose(
     material: Material, verdicts: Sequence[Verdict], named: dict[str, Table], folder: Path
 ) -> Document:
     """Draw the pictures into ``folder`` and put the document together."""
-    scatter, curves = published_charts(material.published), curve_charts(_curve_files(material))
+    scatter, curves = published_charts(material.published), _curves(material, folder)
     records = Paper(material.published).records()
     sections = (
         Section("How to read the numbers", (*_READING, _MADE.format(material.revision)),
                 "protocols, provenance, empty cells"),
-        Section("Claims", forest(verdicts)),
+        Section("Claims", (*forest(verdicts), *opposite_verdicts(verdicts))),
         Section("Rules and evidence of every claim",
                 ledger.ledger_blocks(verdicts, material.revision, folder),
                 "how verdicts are reached, limits, and what would refute each"),
@@ -243,11 +245,13 @@ def _paper_sections(material: Material, named: Mapping[str, Table]) -> Iterator[
     yield Section("Sources", (named["sources"],), "of every published figure", _PAPER)
 
 
-def _curve_files(material: Material) -> dict[str, str]:
+def _curves(material: Material, folder: Path) -> Charts | None:
     """Learning curves of the runs that keep them, by profile and base resolution."""
-    files = {f"{run.profile}, base {run.base_res}": run.folder / CURVES
-             for run in material.runs if run.folder}  # fmt: skip
-    return {name: file.read_text("utf-8") for name, file in files.items() if file.is_file()}
+    kept = [run for run in material.runs if run.folder and (run.folder / CURVES).is_file()]
+    files = {f"{run.profile}, base {run.base_res}": Path(run.folder or "", CURVES) for run in kept}
+    links = [f"[{f.relative_to(material.reports).as_posix()}]({os.path.relpath(f, folder)})"
+             for f in files.values()]  # fmt: skip
+    return curve_charts({name: file.read_text("utf-8") for name, file in files.items()}, links)
 
 
 def study_blocks(
@@ -275,7 +279,7 @@ def study_blocks(
             metric = card.axis_metric and in_a_sentence(card.axis_metric)
             how = f"every student over its teacher's {metric}; " if metric else ""
             caption = (
-                f"{told} Drawn: {how}a point a training seed, lines or bars at their means, "
+                f"{told} Drawn: {how}a point a seed, lines or bars at their means, "
                 "logarithmic where values span 8×."
             )
             caption += " The intervals are in the table." if "±" in told else ""

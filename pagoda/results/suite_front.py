@@ -9,20 +9,21 @@ from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
-from pagoda.results.numbers import CONFIDENCE, mean_cell, number, t_interval, with_ends
+from pagoda.results.numbers import CONFIDENCE, mean_cell, number, short, t_interval, with_ends
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
 from pagoda.rows import Row, grouped
 
-_COLUMNS: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "One-step generator (1 evaluation)": (
-        ("pairs", "share-100", "student"), ("growth_baselines", "growth", "grown"),
-    ),
-    "Cascade of diffusion models": (("growth_baselines", "cascade", "cascade"),),
-    "Grown by the adversarial loss alone": (("growth_baselines", "adversarial", "grown"),),
-    "Held-out real images (floor)": (("growth_baselines", "growth", "real"),),
+_COLUMNS = {
+    "Grown one-step generator (1 evaluation)": ("growth", "grown"),
+    "Cascade of diffusion models": ("cascade", "cascade"),
+    "Grown by the adversarial loss alone": ("adversarial", "grown"),
+    "Held-out real images (floor)": ("growth", "real"),
 }  # fmt: skip
-"""Columns of the headline table: study, variant and generator of their values."""
+_STUDY = "growth_baselines"
+"""Columns of the headline table: variant and generator of their values, all of one study, whose
+variants are measured by one feature network.
+"""
 
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -61,18 +62,21 @@ def suite_front(
 
 
 def headline(studies: Sequence[StudyResults]) -> Table | None:
-    """Distances of one profile over its training seeds, a line a resolution; None without them."""
-    known = {study.card.study: study for study in studies}
+    """Distances of one profile over its training seeds, a line a resolution; None without them.
+
+    Lines are the resolutions that the grown generator has. None, too, where the values are not of
+    one protocol and one feature network: their distances are on different scales.
+    """
+    known = [row for study in studies if study.card.study == _STUDY for row in study.rows]
     cells: dict[str, dict[int, list[Row]]] = {}
-    for column, places in _COLUMNS.items():
-        for study, variant, generator in places:
-            for row in known[study].rows if study in known else ():
-                if (row.metric, row.variant, row.generator) == ("fd", variant, generator):
-                    cells.setdefault(column, {}).setdefault(row.size, []).append(row)
-    rows = [row for found in cells.values() for own in found.values() for row in own]
-    if not rows or len({row.protocol for row in rows}) > 1:
+    for column, place in _COLUMNS.items():
+        found = [r for r in known if r.metric == "fd" and (r.variant, r.generator) == place]
+        if found:
+            cells[column] = grouped(found, lambda row: row.size)
+    sizes = sorted(cells.get(next(iter(_COLUMNS)), ()))
+    rows = [row for found in cells.values() for size in sizes for row in found.get(size, ())]
+    if not rows or len({(row.protocol, row.features) for row in rows}) > 1:
         return None
-    sizes = sorted({row.size for row in rows})
     lines: list[tuple[str | Cell, ...]] = [
         (f"{size}×{size}", *(_cell(found.get(size, [])) for found in cells.values()))
         for size in sizes
@@ -80,8 +84,9 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
     seeds, first = len({row.training_seed for row in rows}), rows[0]
     caption = (
         f"**Fréchet distance to real images** (lower is better): mean of {seeds} training seeds "
-        f"and its {CONFIDENCE:.0%} interval; `{first.protocol}`, {first.n:,} images each, in "
-        "features of a small classifier of these data, so no FID. Profile "
+        f"and its {CONFIDENCE:.0%} interval; `{first.protocol}`, {first.n:,} images each, all in "
+        f"the features of one small classifier of these data ({short(first.features)}), so no "
+        "FID. Profile "
         f"`{studies[0].card.profile}`: "
         f"{studies[0].card.data}. Hover for every seed."
     )

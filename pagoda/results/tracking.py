@@ -23,6 +23,7 @@ from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.config.revision import code_revision
 from pagoda.errors import PagodaError
+from pagoda.results import registry, views
 from pagoda.results.experiment import (
     Experiment,
     History,
@@ -31,10 +32,12 @@ from pagoda.results.experiment import (
     stage_names,
 )
 from pagoda.results.mlflow_store import PARENT, connected, experiment_id, find_store
+from pagoda.results.registry import Generator
 from pagoda.rows import Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 IDENTITY, PARAMETERS, LIVE, NOTE = "identity", "parameters_hash", "live", "mlflow.note.content"
 
@@ -59,6 +62,8 @@ class Record:
     start: int | None = None  # ms since 1970; None for now
     end: int | None = None
     folder: Path | None = None  # goes into its artifacts as "report"
+    data: tuple[str, str] | None = None  # name and fingerprint of the images
+    generator: Generator | None = None  # to register
     children: tuple[Record, ...] = ()
 
 
@@ -87,6 +92,10 @@ def send(client: MlflowClient, where: str, record: Record) -> str:
         log_points(client, run, record.points)
         if record.folder is not None:
             client.log_artifacts(run, str(record.folder), "report")
+        if record.data is not None:
+            client.log_inputs(run, [_dataset(*record.data)])
+        if record.generator is not None:
+            registry.register(client, run, record.generator)
         for child in record.children:
             tags = child.tags | {PARENT: run}
             made.append(send(client, where, dataclasses.replace(child, tags=tags)))
@@ -97,6 +106,14 @@ def send(client: MlflowClient, where: str, record: Record) -> str:
         raise
     client.set_terminated(run, "FINISHED", record.end)
     return run
+
+
+def _dataset(name: str, fingerprint: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = fingerprint[:36]  # the longest that MLflow takes
+    images = Dataset(name, digest, "pagoda", json.dumps({"fingerprint": fingerprint}))
+    return DatasetInput(images, [InputTag("mlflow.data.context", "training")])
 
 
 def begin(client: MlflowClient, where: str, record: Record) -> str:
@@ -144,6 +161,8 @@ def track(config: Config) -> Tracked:
     store, name = find_store(), experiment_name(config)
     with connected(store) as client:
         where = experiment_id(client, store, name)
+        for tag, value in views.tags(experiment).items():
+            client.set_experiment_tag(where, tag, value)
         parent = _finished(client, where, experiment.identity)
         added = parent is None
         if parent is None:
@@ -216,8 +235,11 @@ def live_rule(config: Config) -> str:
 
 
 def run_name(config: Config, hashed: str) -> str:
-    """Name of an experiment's parent run."""
-    return os.environ.get("DVC_EXP_NAME") or f"b{config.base_res}-{hashed[:8]}"
+    """Name of an experiment's parent run: what ran, then DVC's name of it or a hash."""
+    sizes = "→".join(map(str, config.resolutions))
+    return (
+        f"{config.name} {sizes} seed {config.seed} · {os.environ.get('DVC_EXP_NAME') or hashed[:8]}"
+    )
 
 
 def curves(history: History, start: int) -> list[Point]:
@@ -228,6 +250,21 @@ def curves(history: History, start: int) -> list[Point]:
         for name in history.names()
         if name in row
     ]
+
+
+def system_points(path: Path) -> list[Point]:
+    """What a stage took of its machine, by MLflow's names of it; none of a stage without samples.
+
+    A line cut short by a kill is passed over, as are all after it.
+    """
+    points: list[Point] = []
+    if path.is_file():
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            for step, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+                row = json.loads(line)
+                when = round(1000 * row.pop("time"))
+                points += [Point(f"system/{k}", float(v), step, when) for k, v in row.items()]
+    return points
 
 
 def start_of(path: Path, history: History) -> int:
@@ -248,8 +285,10 @@ def _record(experiment: Experiment, report: Path) -> Record:
         start = start_of(Paths(config).history(stage), history)
         params = flat_parameters(getattr(config, stage.split("-")[0]))
         children.append(Record(
-            f"{stage} b{config.base_res}", {"stage": stage, "profile": config.name}, params,
-            curves(history, start), start, start + round(1000 * history.seconds),
+            f"{stage} · {config.name} b{config.base_res}",
+            {"stage": stage, "profile": config.name}, params,
+            curves(history, start) + system_points(Paths(config).system(stage)), start,
+            start + round(1000 * history.seconds),
         ))  # fmt: skip
     tags = common_tags(config) | {
         IDENTITY: experiment.identity,
@@ -260,8 +299,17 @@ def _record(experiment: Experiment, report: Path) -> Record:
         "samples: `report/index.html` among the artifacts.",
     }
     start = min(child.start for child in children if child.start is not None)
-    return Record(run_name(config, experiment.identity), tags, flat_parameters(config),
-                  _results(experiment), start, None, report, tuple(children))  # fmt: skip
+    n, last = experiment.data["n"], config.target_res
+    data = f"{config.data.source}, {len(experiment.classes)} classes, {n['train']:,} images"
+    name = f"pagoda-{config.name}"
+    mine = [r for r in rows if r.size == last and r.generator == experiment.evaluations[last].main]
+    generator = Generator(name, Paths(config).generator(last), last, experiment.classes,
+                          registry.card(name, data, last, mine))  # fmt: skip
+    return Record(
+        run_name(config, experiment.identity), tags, flat_parameters(config),
+        _results(experiment), start, None, report, (data, experiment.data_fingerprint),
+        generator if generator.folder.is_dir() else None, tuple(children),
+    )  # fmt: skip
 
 
 def _results(experiment: Experiment) -> list[Point]:

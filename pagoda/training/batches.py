@@ -119,7 +119,12 @@ class PairBatches(Rows):
         if fraction >= 1:
             return self
         classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
-        rows = np.sort(np.concatenate([c[: max(1, round(fraction * len(c)))] for c in classes]))
+        return self.only(
+            np.sort(np.concatenate([c[: max(1, round(fraction * len(c)))] for c in classes]))
+        )
+
+    def only(self, rows: np.ndarray) -> PairBatches:
+        """The pairs at these rows."""
         own = ("latents", "indices", "flips", "labels", *(["weights"] * (self.weights is not None)))
         parts = {k: getattr(self, k)[rows] for k in own}
         return replace(self, **parts)

@@ -79,19 +79,20 @@ class GlobalDraw:
 
     def pairs(self, source: PairBatches, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, their images in [-1, 1], mirrored as the latents were, and labels."""
-        return self._pairs(source, self._rows(source, n))
+        return self.pairs_at(source, self._rows(source, n))
 
     def guided_pairs(self, source: PairBatches, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As :meth:`pairs`, and the weight of the guidance of each latent."""
         rows = self._rows(source, n)
-        return *self._pairs(source, rows), source.weights_of(rows)
+        return *self.pairs_at(source, rows), source.weights_of(rows)
 
     def weights(self, source: PairBatches, n: int) -> Tensor:
         """Weights of the guidance of random pairs: omega ~ pi."""
         self._other()
         return source.weights_of(self.local(torch.randint(len(source), (n,)), n).numpy())
 
-    def _pairs(self, source: PairBatches, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def pairs_at(self, source: PairBatches, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`pairs`, of these rows."""
         z, pixels = source.take(rows)
         mirror = torch.from_numpy(source.flips[rows] > 0).to(self.device)
         x = _seen(pixels, mirror, source.dtype)

@@ -20,6 +20,7 @@ from pagoda.interrupts import orderly_stop
 from pagoda.training import sharding
 from pagoda.training.checkpoint import Scratch
 from pagoda.training.draw import Forecast, GlobalDraw
+from pagoda.training.finite import FirstBad
 from pagoda.training.history import HISTORY, History
 from pagoda.training.method import Method
 from pagoda.training.settings import OptimConfig
@@ -60,8 +61,9 @@ def train(
         advance: is told the images of every step, for a progress bar.
 
     Raises:
-        PagodaError: if a statistic is not finite, with the images of the step where the loss first
-            was not, or a weight of what is saved; the last checkpoint stays.
+        PagodaError: if a loss of any player, the main one's gradient or a statistic is not finite,
+            with the network, the noise levels where it sees noise, the first step and its images;
+            or a weight of what is saved. The last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
     if optim.batch < distributed.world_size():
@@ -79,7 +81,7 @@ def train(
     advance(first * optim.batch)
     start = saved = time.monotonic()
     every, main = max(1, optim.steps // LOG_ROWS), distributed.is_main_process()
-    bad = _FirstBad()
+    bad = FirstBad(method.players)
     kept = History(curves, first * optim.batch, folder / HISTORY) if main else None
     with kept or contextlib.nullcontext(), orderly_stop() as asked:
         for i in range(first, optim.steps):
@@ -89,8 +91,7 @@ def train(
             progress = i / optim.steps
             for player in method.players.values():
                 player.schedule(optim.rate(progress))
-            stats, facts = run_step(method, GlobalDraw(device), i, progress)
-            bad.see(stats.get("loss"), i)
+            stats, facts = run_step(method, GlobalDraw(device), i, progress, bad)
             advance(optim.batch)
             seconds = seconds_before + time.monotonic() - start
             last = i + 1 == optim.steps
@@ -99,11 +100,10 @@ def train(
             if last or save or stop or i % every == 0:
                 values = _summed(stats) | {key: float(value) for key, value in facts.items()}
                 wrong = [key for key, value in values.items() if not math.isfinite(value)]
-                where = bad.first()
-                if wrong or where is not None:
-                    where = i if where is None else where
-                    images = _images_of(method, optim, where, _seed(seed, name, where))
-                    raise _not_finite(name, wrong or ["loss"], where, images, folder)
+                if (met := bad.first()) or wrong:
+                    what, at = ([met.what], met.step) if met else (wrong, i)
+                    images = _images_of(method, optim, at, _seed(seed, name, at))
+                    raise _not_finite(name, what, at, images, folder)
                 if kept:
                     kept.write(images=(i + 1) * optim.batch, step=i + 1, seconds=seconds, **values)
             if last or save or stop:
@@ -117,8 +117,13 @@ def train(
                 raise KeyboardInterrupt
 
 
-def run_step(method: Method, draw: GlobalDraw, i: int, progress: float) -> tuple[Stats, Stats]:
+def run_step(
+    method: Method, draw: GlobalDraw, i: int, progress: float, bad: FirstBad | None = None
+) -> tuple[Stats, Stats]:
     """All updates of one step.
+
+    Args:
+        bad: sees every loss and the main player's gradient.
 
     Returns:
         This process's parts of the statistics, ``loss`` of the first player among them, and what is
@@ -126,8 +131,12 @@ def run_step(method: Method, draw: GlobalDraw, i: int, progress: float) -> tuple
     """
     stats, facts = Stats(), Stats()
     main = next(iter(method.players))
+    if bad is not None:
+        bad.begin(i)
     for loss in method.step(draw, i, progress):
         player = method.players[loss.player]
+        if bad is not None:
+            bad.loss(loss)
         player.backward(loss.value)
         found = {**loss.stats, **({"loss": loss.value.detach()} if loss.player == main else {})}
         for key, value in found.items():
@@ -136,6 +145,8 @@ def run_step(method: Method, draw: GlobalDraw, i: int, progress: float) -> tuple
             norm = player.update(i)
             if loss.player == main:
                 facts = {"grad_norm": norm, "lr": player.rate}
+                if bad is not None:
+                    bad.gradient(main, norm)
     return stats, facts
 
 
@@ -169,27 +180,6 @@ def _images_of(method: Method, optim: OptimConfig, i: int, seed: int) -> list[in
     """Indices of the training images that a step sees first."""
     found = _forecast(method, optim, i, seed)
     return [] if found.source is None else found.source.image_of(found.rows).tolist()
-
-
-class _FirstBad:
-    """The first step whose loss was not finite, found without waiting for the device."""
-
-    def __init__(self) -> None:
-        self._step: Tensor | None = None
-
-    def see(self, loss: Tensor | float | None, i: int) -> None:
-        if loss is None:
-            return
-        loss = torch.as_tensor(loss)
-        if self._step is None:
-            self._step = torch.full((), -1, dtype=torch.int64, device=loss.device)
-        self._step = torch.where((self._step < 0) & ~loss.isfinite(), i, self._step)
-
-    def first(self) -> int | None:
-        """The same on all processes of a group."""
-        step = -1 if self._step is None else int(self._step)
-        found = -distributed.all_reduce_max([-float(step) if step >= 0 else -math.inf])[0]
-        return None if math.isinf(found) else int(found)
 
 
 def _summed(stats: Stats) -> dict[str, float]:

@@ -16,7 +16,7 @@ import pkgutil
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,12 +49,15 @@ class Loss:
         value: this process's part of the loss of the global batch, from :meth:`GlobalDraw.mean`.
         last: it ends the player's update; losses before it only add their gradients.
         stats: this process's parts of statistics for the curves. Those of one name add up.
+        noisy: where the network sees noisy images: their noise levels (n,) with what it made of
+            each, (n,) or (n, ...), so that trouble is told with its levels.
     """
 
     player: str
     value: Tensor
     last: bool = True
     stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+    noisy: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ Packages that it imports for videos, text, clouds and curves need not be there: 
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
-import importlib.machinery
+import importlib
 import json
 import platform
 import subprocess
@@ -20,17 +19,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock, patch
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.fastgen_peer import without_unused
 from tests.methods.toy import DOUBLE, Toy, weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
-UNUSED = ("transformers", "wandb", "einops", "webdataset", "boto3", "botocore", "loguru", "imageio",
-          "ftfy", "av", "pkg_resources")  # fmt: skip
 FUNCTIONS = {
     "consistency": "CMModel._compute_cm_loss (consistency_model/CM.py)",
     "distilled": "ode_solver (consistency_model/CM.py)",
@@ -43,23 +41,6 @@ FUNCTIONS = {
 DIVERGENCES = {"forward_kl": "kl", "js": "js", "softened_reverse_kl": "sf",
                "neyman": "neyman", "hellinger": "sh", "jeffreys": "jf"}  # fmt: skip
 N, SIDE = 6, 4
-
-
-class _Nothing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands for packages that are imported and not used."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name.partition(".")[0] in UNUSED:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec: Any) -> Any:
-        module = MagicMock(name=spec.name)
-        module.__path__, module.__spec__, module.__name__ = [], spec, spec.name
-        return module
-
-    def exec_module(self, module: Any) -> None:
-        pass
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -242,7 +223,7 @@ def _edm_net(net: Toy) -> Any:
 def main() -> None:
     checkout = Path(sys.argv[1])
     sys.path.insert(0, str(checkout))
-    sys.meta_path.append(_Nothing())
+    without_unused()
     methods = importlib.import_module("fastgen.methods")
     groups = {
         "consistency": consistency(methods), "distilled": distilled(),

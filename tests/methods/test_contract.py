@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,61 @@ def test_what_is_no_denoiser_in_one_step_is_one_line(what: str, lacks: str) -> N
     meta = torch.device("meta")  # where operations are counted, whatever the scale
     own = dataclasses.replace(given(case), network=raw.to(meta), device=meta)
     assert made(section(case), own)
+
+
+_ONE_EACH = list({case.method: what for what, case in reversed(CASES.items())}.values())
+_PLAYERS = [(what, name) for what in _ONE_EACH for name in make(what).players]
+
+
+@pytest.mark.parametrize(("what", "name"), _PLAYERS)
+def test_a_network_that_breaks_ends_training_in_one_line_that_names_it(
+    what: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the third step, every network of every method; the second one's checkpoint stays."""
+    method, at = make(what), 2
+    whole = method.step
+    order: list[str] = []
+
+    def step(draw: GlobalDraw, i: int, progress: float) -> Any:
+        for loss in whole(draw, i, progress):
+            if i == at:
+                order.append(loss.player)
+                if loss.player == name and order.count(name) == 1:
+                    value = loss.value * float("nan")
+                    loss = dataclasses.replace(loss, value=value)
+            yield loss
+
+    monkeypatch.setattr(method, "step", step)
+    with pytest.raises(PagodaError) as error:
+        go(method, tmp_path)
+    message, shown = str(error.value), name.replace("_", " ")
+    assert "\n" not in message
+    assert message.startswith(f"toy: loss of the {shown} ") and f"at step {at} " in message
+    if what in ("class_ratio", "distribution_matching"):
+        assert "at noise levels" in message
+    newest = max(p.stem for p in (tmp_path / "scratch").glob("*.safetensors"))
+    assert newest == f"{at:09d}"
+
+
+@pytest.mark.parametrize(
+    ("what", "network"), [("class_ratio", "ratio"), ("distribution_matching", "critic")]
+)
+def test_the_noise_levels_that_broke_a_network_are_told(
+    what: str, network: str, tmp_path: Path
+) -> None:
+    """What it makes of noisier images than level 1 is not finite: no lower level is named."""
+    method = make(what)
+
+    def broken(_: Any, inputs: Any, out: torch.Tensor) -> torch.Tensor:
+        noisy = inputs[1].reshape(-1, *[1] * (out.ndim - 1)) > 1
+        return out.masked_fill(noisy, float("nan"))
+
+    method.players[network].network.register_forward_hook(broken)
+    with pytest.raises(PagodaError) as error:
+        go(method, tmp_path)
+    found = re.match(
+        rf"toy: loss of the {network} at noise levels? ([\d.]+)(?: to ([\d.]+))? is not finite at "
+        r"step 0 \(images",
+        str(error.value),
+    )
+    assert found and float(found[1]) > 1

@@ -141,6 +141,35 @@ def test_growth_takes_the_estimator_below_and_leaves_it_beside(tmp_path: Path) -
         Guided(section(GROWN), dataclasses.replace(own, below=None))
 
 
+def test_growth_keeps_the_pairs_whose_images_look_like_their_weight(tmp_path: Path) -> None:
+    """An estimator that says 2.25 of every image, and pairs from 1 to 3."""
+    below = guided()
+    with torch.no_grad():
+        for parameter in below.estimator.parameters():
+            parameter.zero_()
+        below.estimator.logit.bias.fill_(float(torch.logit(torch.tensor(0.625))))
+    with artifacts.create(tmp_path / "below", "generator", config={}, inputs={}) as folder:
+        artifacts.save_model(folder, below.generator, {**below.generator.card(), **below.card()})
+        weights = {k: v.contiguous() for k, v in below.beside()[ESTIMATOR].items()}
+        save_tensors(folder / "estimator.safetensors", weights)
+    found = artifacts.open_artifact(tmp_path / "below", "generator")
+    own = dataclasses.replace(given(GROWN), below=found, teacher_pairs=None)
+    assert own.pairs is not None and own.pairs.weights is not None
+    method = Guided(section(GROWN, **{"estimator.tolerance": 0.4}), own)
+    assert method.pairs.weights is not None
+    near = np.abs(own.pairs.weights - 2.25) <= 0.4
+    assert 0 < near.sum() < len(near)
+    assert np.array_equal(method.pairs.weights, own.pairs.weights[near])
+    assert np.array_equal(method.pairs.labels, own.pairs.labels[near])
+    torch.manual_seed(0)
+    told = method._prior_told(GlobalDraw(CPU), 64)[1]
+    assert told.min() < 1.8 and told.max() > 2.6  # what is generated has every weight
+    wide = Guided(section(GROWN, **{"estimator.tolerance": 2.0}), own)
+    assert len(wide.pairs) == len(own.pairs)
+    with pytest.raises(PagodaError, match=r"no weight of .* raise grow\.estimator\.tolerance"):
+        Guided(section(GROWN, **{"estimator.tolerance": 1e-6}), own)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -29,6 +29,12 @@ _MEASURE = """
     overflow: document.documentElement.scrollWidth - innerWidth,
     charts: document.querySelectorAll(".chart").length,
     drawn: document.querySelectorAll(".canvas svg").length,
+    cut: [...document.querySelectorAll(".canvas svg")].filter(svg => {
+      const room = svg.getBoundingClientRect().right + 1;
+      return [...svg.querySelectorAll("text")].some(t => t.getBoundingClientRect().right > room);
+    }).length,
+    scales: [...document.querySelectorAll(".axis")].map(axis =>
+      new Set([...axis.querySelectorAll(".plot")].map(plot => plot.offsetWidth)).size),
   };
   if (window.axe) {
     for (const one of document.querySelectorAll("details")) one.open = true;
@@ -64,4 +70,5 @@ def test_a_page_is_short_drawn_and_accessible(page: str, size: str, tmp_path: Pa
     assert found["words"] <= 2500 and found["fold"] <= 3
     assert found["overflow"] <= 0
     assert found["drawn"] == found["charts"] > 0
+    assert found["cut"] == 0 and set(found["scales"]) <= {1}  # legends whole, one scale an axis
     assert [v for v in found.get("axe", []) if v[0] in ("serious", "critical")] == []

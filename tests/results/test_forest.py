@@ -13,7 +13,7 @@ from pagoda.results.blocks import Forest
 from pagoda.results.charts import curve_charts, evaluations, published_charts
 from pagoda.results.claims import FOLDER as STUDIES
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Claim, Verdict, read_claims
-from pagoda.results.classes import class_label
+from pagoda.results.classes import class_label, class_labels
 from pagoda.results.experiment import stage_names
 from pagoda.results.forest import forest
 from pagoda.results.labels import stage_label
@@ -106,6 +106,22 @@ def test_a_chart_is_named_after_the_stage_whose_losses_it_draws() -> None:
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("250x2", 500), ("multi", 0), ("", 0)])
 def test_guidance_doubles_evaluations(text: str, number: int) -> None:
     assert evaluations(text) == number
+
+
+def test_curves_are_said_to_be_in_the_files_that_there_are() -> None:
+    table = "curve\timages\tvalue\nteacher: loss\t8\t1.5\nteacher: loss\t16\t1.2"
+    own = curve_charts({"a": table})
+    assert own is not None and "are in `curves.tsv`." in own.caption
+    both = curve_charts({"a": table, "b": table}, ("[a](a.tsv)", "[b](b.tsv)"))
+    assert both is not None and "are in [a](a.tsv) and [b](b.tsv)." in both.caption
+
+
+def test_numbered_classes_of_a_known_set_have_its_names() -> None:
+    digits = [str(i) for i in range(10)]
+    assert class_labels(digits, "FashionMNIST")[:2] == ("T-shirt/top", "Trouser")
+    assert class_labels(digits) == class_labels(digits, "no.such-set") == tuple(digits)
+    assert class_labels(digits[:3], "FashionMNIST") == ("0", "1", "2")
+    assert class_labels(["fire_truck", "n01440764"], "FashionMNIST") == ("fire truck", "tench")
 
 
 def test_synsets_are_named_in_words() -> None:

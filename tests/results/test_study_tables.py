@@ -14,8 +14,9 @@ from pagoda.results.blocks import Table
 from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
 from pagoda.results.numbers import Interval, with_ends, with_half
 from pagoda.results.studies import StudyResults, find_studies
-from pagoda.results.study_tables import study_tables
+from pagoda.results.study_tables import rule_text, study_tables
 from pagoda.rows import Row
+from tests.results.synthetic_claim import make_claim
 from tests.results.synthetic_study import make_card, make_row, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -82,15 +83,31 @@ def test_units_are_scaled_and_named_and_the_provenance_keeps_the_measured_value(
 def test_the_caption_tells_what_a_reviewer_asks_for() -> None:
     caption = tables(make_rows(VALUES))[QUALITY].caption
     for fact in (
-        "`tiny` (scaled down)", "made up, 8 images", "training seeds 0, 1, 2", "Student's 95%",
+        "`tiny` (scaled down)", "made up, 8 images", "seeds 0, 1, 2", "Student's 95%",
         "n 1,024 images", "evaluation seed 7", "8,192 real images at 8×8", "features `fefe",
         "code `0123456789ab`", "on cpu", "NFE 1",
     ):  # fmt: skip
         assert fact in caption
     alone = tables(make_rows({"few": [1.0], "many": [2.0]}))[QUALITY].caption
-    assert "training seed 0 alone: no interval" in alone
+    assert "Values of seed 0 alone: no interval" in alone
     full = tables(make_rows(VALUES), profile="imagenet")[QUALITY].caption
     assert "`imagenet` (full size)" in full
+
+
+def test_seeds_are_of_training_only_where_something_was_trained() -> None:
+    trained = tables(make_rows(VALUES, train_flops=2e12))[QUALITY].caption
+    assert "Mean over training seeds 0, 1, 2" in trained and "nothing is trained" not in trained
+    drawn = tables(make_rows(VALUES))[QUALITY].caption
+    assert "Mean over seeds 0, 1, 2" in drawn and "nothing is trained" in drawn
+
+
+def test_a_rule_with_a_claim_of_after_a_trial_is_not_said_to_be_before(tmp_path: Path) -> None:
+    card = make_card()
+    before, late = make_claim(tmp_path), make_claim(tmp_path, after_run="a trial gave 3 dB")
+    other = dataclasses.replace(late, study="another")
+    assert rule_text(card, [before, other]) == f"**Rule, fixed before the run.** {card.rule}"
+    told = rule_text(card, [before, late])
+    assert told.startswith("**Rule.**") and "`pairs.few` (a trial gave 3 dB)" in told
 
 
 def test_values_of_two_protocols_stand_in_two_columns() -> None:

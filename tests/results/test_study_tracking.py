@@ -95,7 +95,7 @@ def test_runs_differ_in_variant_axis_and_seed_and_compare_in_every_metric(client
 def saved_view(client: Any, name: str) -> tuple[dict[str, Any], list[Any]]:
     """The comparison kept with an experiment, and the runs it is of."""
     experiment = client.get_experiment_by_name(name)
-    view = json.loads(experiment.tags["mlflow.sharedViewState.study"])
+    view = json.loads(experiment.tags["mlflow.sharedViewState.charts"])
     sections = {section["uuid"] for section in view["compareRunSections"]}
     assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} <= sections
     return view, client.search_runs([experiment.experiment_id])

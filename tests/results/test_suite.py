@@ -156,10 +156,11 @@ def test_the_page_needs_no_network_and_markdown_links_exist(project: tuple[Confi
     assert set(files) == {
         *(f"../../experiments/{c.study}/README.md" for c in read_claims(ROOT / STUDIES)),
         "../smoke/studies/pairs/summary.md",
+        (curves := "../smoke/b8/curves.tsv"),  # of the charts, which the text lacks
     }
     assert all((suite / link).is_file() for link in files)
     linked = re.findall(r"\]\(([^)]+)\)", (suite / "report.md").read_text())
-    assert set(files) <= set(linked)
+    assert set(files) - {curves} <= set(linked)
     assert any("samples.png" in link for link in linked)
     assert any("neighbours.png" in link for link in linked)
     assert any("curves-distill.png" in link for link in linked)

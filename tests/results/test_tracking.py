@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import report, track
+from pagoda.pipeline.system import sampled
 from pagoda.results import tracking
 from pagoda.results.experiment import parameters_hash, read_experiment
 from tests.results.runs import all_runs, client_of
@@ -81,7 +83,9 @@ def parent_run(project: Path, base: int) -> Any:
 def test_the_parent_says_what_was_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     config, run = make_config(), parent_run(project, 8)
-    assert run.info.run_name == "name-8"
+    assert run.info.run_name == "smoke 8→16→32 seed 0 · name-8"
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == run.data.tags["data_fingerprint"][:36]
     for key, value in {
         "profile": "smoke",
         "target_res": "32",
@@ -134,6 +138,39 @@ def test_curves_equal_the_history(project: Path, monkeypatch: pytest.MonkeyPatch
     assert client.get_run(children["grow-32"]).data.params["optim.lr"] == json.dumps(
         config.grow.optim.lr
     )
+
+
+def test_what_a_stage_took_of_its_machine_is_in_its_run(tmp_path: Path) -> None:
+    """Under MLflow's names; a line that a kill cut short, and a missing file, are no error."""
+    with sampled(tmp_path / "teacher.jsonl", interval=0.05):
+        time.sleep(0.2)
+    points = tracking.system_points(tmp_path / "teacher.jsonl")
+    assert {p.metric for p in points} >= {
+        "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes",
+    }  # fmt: skip
+    last = max(p.step for p in points)
+    (tmp_path / "teacher.jsonl").write_text(
+        (tmp_path / "teacher.jsonl").read_text() + '{"time": 1.0, "cpu'
+    )
+    assert tracking.system_points(tmp_path / "teacher.jsonl") == points
+    assert last >= 2 and all(p.time and p.time > 1e12 for p in points)
+    assert tracking.system_points(tmp_path / "nowhere.jsonl") == []
+
+
+def test_samples_that_cannot_be_written_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with sampled(tmp_path / "file" / "teacher.jsonl", interval=0.05):
+        time.sleep(0.1)
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_charts_have_the_distances_first(project: Path) -> None:
+    tags = client_of(project).get_experiment_by_name("pagoda-smoke").tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    view = json.loads(tags["mlflow.sharedViewState.charts"])
+    keys = [chart["metricKey"] for chart in view["compareRunCharts"]]
+    assert keys[0] == "fd_classifier_2k/0032" and view["orderByKey"] == f"metrics.`{keys[0]}`"
+    assert set(keys) <= set(parent_run(project, 8).data.metrics) | set(keys[-1:])
 
 
 def test_the_report_is_among_the_artifacts(project: Path) -> None:

@@ -253,7 +253,7 @@ def test_the_command_samples_prompts(
     sample.run(Request(source, Path("x.png"), seeds="1", steps=1, prompts=WORDS[0]))
     for said, options in (
         ("needs --prompts", {}),
-        ("cannot read none.txt", {"prompts": "none.txt"}),
+        ("none.txt is missing", {"prompts": "none.txt"}),
         ("--interval and --guide are of", {"prompts": "a", "classes": "0"}),
         ("fewer seeds or prompts", {"prompts": "prompts.txt", "seeds": "0-5000000"}),
     ):

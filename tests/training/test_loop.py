@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_ends_training(
     with pytest.raises(PagodaError) as error:
         go(Toy(lambda i: value if i == 3 else 1.0), tmp_path, monkeypatch)
     message = str(error.value)
-    assert "\n" not in message and "toy: loss is not finite at step 3" in message
+    assert "\n" not in message and "toy: loss of the net is not finite at step 3" in message
     assert "grad_norm" not in message
     assert max(p.stem for p in (tmp_path / "scratch").glob("*.safetensors")) == "000000003"
 
@@ -69,7 +69,7 @@ def test_the_first_bad_step_is_told_though_nothing_was_logged_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_ROWS", 2)
-    with pytest.raises(PagodaError, match="loss is not finite at step 1 "):
+    with pytest.raises(PagodaError, match="loss of the net is not finite at step 1 "):
         go(Toy(lambda i: float("nan") if i == 1 else 1.0), tmp_path, monkeypatch, 1e9)
 
 

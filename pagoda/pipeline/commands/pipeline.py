@@ -36,14 +36,14 @@ def downsample(
 
 def features(ctx: typer.Context) -> None:
     """Train the embedded feature network, for evaluation only."""
-    run_shared("features", parameters(ctx))
+    _train(parameters(ctx), "features")
 
 
 def autoencoder(ctx: typer.Context) -> None:
     """Train the autoencoder of data.space: latent."""
     config = parameters(ctx)
     _check_latent(config)
-    run_shared("autoencoder", config)
+    _train(config, "autoencoder")
 
 
 def encode(
@@ -89,19 +89,27 @@ def _check_latent(config: Config) -> None:
         )
 
 
+def _train(config: Config, stage: str, *sizes: int) -> None:
+    """Run a stage that leaves a history, and beside it what it took of the machine."""
+    from pagoda.config.paths import Paths
+
+    name = "-".join([stage, *map(str, sizes[1:])])
+    run_shared(stage, config, *sizes, system=Paths(config).system(name))
+
+
 def teacher(ctx: typer.Context) -> None:
     """Train the diffusion teacher at the base resolution."""
-    run_shared("teacher", parameters(ctx))
+    _train(parameters(ctx), "teacher")
 
 
 def invert(ctx: typer.Context) -> None:
     """Invert real images to latents along the probability-flow ODE."""
-    run_shared("invert", parameters(ctx))
+    _train(parameters(ctx), "invert")
 
 
 def distill(ctx: typer.Context) -> None:
     """Distil the one-step generator at the base resolution."""
-    run_shared("distill", parameters(ctx))
+    _train(parameters(ctx), "distill")
 
 
 def grow(
@@ -117,7 +125,7 @@ def grow(
             f"--from {from_res} --to {to_res} is no growth step of this experiment; it has "
             + (steps or "none, because base_res = target_res")
         )
-    run_shared("grow", config, from_res, to_res)
+    _train(config, "grow", from_res, to_res)
 
 
 def report(

@@ -48,8 +48,10 @@ def run(stage: str, *args: Any, function: str = "run") -> Any:
     return getattr(module, function)(*args)
 
 
-def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
+def run_shared(stage: str, *args: Any, function: str = "run", system: Path | None = None) -> Any:
     """Run a stage that several processes can share: start them, join them, or run it alone.
+
+    ``system`` is the file for what the stage takes of the first process's machine.
 
     Returns:
         What the stage returns here; None in the process that only started the others.
@@ -57,7 +59,12 @@ def run_shared(stage: str, *args: Any, function: str = "run") -> Any:
     if others_ran():
         return None
     with distributed.group():
-        return run(stage, *args, function=function)
+        if system is None or distributed.rank():
+            return run(stage, *args, function=function)
+        from pagoda.pipeline.system import sampled
+
+        with sampled(system):
+            return run(stage, *args, function=function)
 
 
 def others_ran() -> bool:

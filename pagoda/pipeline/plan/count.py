@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -102,8 +103,8 @@ def image_bytes(config: Config, resolution: int, count: int) -> int:
 
 def latent_bytes(config: Config, count: int) -> int:
     """Bytes of ``count`` latents with index, mirror flag and label."""
-    value, side = 2 if config.invert.dtype == "fp16" else 4, config.base_res // config.factor
-    return count * (config.image_channels * side**2 * value + 8 + 1 + _LABEL_BYTES)
+    value = 2 if config.invert.dtype == "fp16" else 4
+    return count * (math.prod(config.shape(config.base_res)) * value + 8 + 1 + _LABEL_BYTES)
 
 
 class _Count:
@@ -144,7 +145,7 @@ class _Count:
         if not c.latent:
             return []
         network, call = at.autoencoder(), at.encoding(c.target_res) + at.decoding(c.target_res)
-        codes = [4 * c.image_channels * (r // c.factor) ** 2 for r in c.resolutions]
+        codes = [4 * math.prod(c.shape(r)) for r in c.resolutions]
         return [
             self._trained("autoencoder", network, call),
             *(Stage(f"encode@{r}", parameters(network), 0, None, at.encoding(r), at.encoded(r),

@@ -22,6 +22,7 @@ from pagoda.evaluation.results import check_out, write_results
 from pagoda.outputs import check_file, new_file
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.score import Source
+from pagoda.pipeline.stages.text_lines import read_lines
 from pagoda.rows import Row, to_json
 
 _BLOCK = 64
@@ -82,10 +83,7 @@ def read_captions(file: Path) -> list[Words]:
     Raises:
         PagodaError: there is no such file, it has fewer than two, or a line is none of the grammar.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise PagodaError(f"--captions: cannot read {file}: {error}") from error
+    lines = read_lines(file)
     if len(lines) < 2:
         raise PagodaError(f"{file} has {len(lines)} captions; two or more, a line each, are needed")
     found = []

@@ -86,9 +86,9 @@ def parameters(network: nn.Module, *, trained: bool = False) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
 
 
-def _empty(dtype: type, side: int, channels: int = 3) -> np.ndarray:
+def _empty(dtype: type, shape: tuple[int, int, int]) -> np.ndarray:
     """Zeros (n, channels, side, side) that take the memory of one number."""
-    return np.broadcast_to(np.zeros((), dtype), (_STORED, channels, side, side))
+    return np.broadcast_to(np.zeros((), dtype), (_STORED, *shape))
 
 
 class Untrained:
@@ -157,8 +157,7 @@ class Untrained:
         ``resolution``: of the images that the input belongs to.
         """
         n = _BATCH
-        shape = self.config.image_channels, *[resolution // self.config.factor] * 2
-        x = torch.zeros(n, *shape, device=self.device)
+        x = torch.zeros(n, *self.config.shape(resolution), device=self.device)
         labels = torch.zeros(n, dtype=torch.int64, device=self.device)
         sigma = [torch.ones(n, device=self.device)] if isinstance(network, Denoiser) else []
         return forward_flops(network, x, *sigma, labels) / n
@@ -179,8 +178,7 @@ class Untrained:
         """FLOPs of one image from its codes; 0 where images themselves are modelled."""
         if not self.config.latent:
             return 0.0
-        shape = self.config.image_channels, *[resolution // self.config.factor] * 2
-        z = torch.zeros(_BATCH, *shape, device=self.device)
+        z = torch.zeros(_BATCH, *self.config.shape(resolution), device=self.device)
         return forward_flops(self.autoencoder().decode, z) / _BATCH
 
     def encoded(self, resolution: int) -> float:
@@ -233,11 +231,11 @@ class Untrained:
     def _given(self, network: nn.Module, kind: str, resolution: int) -> Given:
         c, labels = self.config, np.arange(_STORED) % self.classes
         sizes = {"cascade": [resolution // 2, resolution], "autoencoder": c.resolutions}
-        stores = [_empty(np.uint8, side) for side in sizes.get(kind, [resolution])]
+        stores = [_empty(np.uint8, (3, side, side)) for side in sizes.get(kind, [resolution])]
         if c.latent and kind not in ("features", "autoencoder"):
-            stores = [_empty(np.float32, resolution // c.factor, c.image_channels)]
+            stores = [_empty(np.float32, c.shape(resolution))]
         pairs = PairBatches(
-            latents=_empty(np.float32, c.base_res // c.factor, c.image_channels),
+            latents=_empty(np.float32, c.shape(c.base_res)),
             indices=np.arange(_STORED),
             flips=np.zeros(_STORED, np.uint8), images=stores[-1], labels=labels, device=self.device,
         )  # fmt: skip

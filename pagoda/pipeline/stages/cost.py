@@ -46,8 +46,8 @@ def sampling_costs(
         values = _call(config, network, resolution, device)
         parts = _parts(config, generator, device) if resolution == config.target_res else {}
         if parts and autoencoder is not None:
-            n, side = config.evaluate.batch, resolution // config.factor
-            codes = torch.randn(n, config.image_channels, side, side, device=device)
+            n = config.evaluate.batch
+            codes = torch.randn(n, *config.shape(resolution), device=device)
             parts |= _part("decoder", autoencoder.decode, [codes], n)
         found.append((name, resolution, 1, values | parts))
     return found
@@ -88,10 +88,10 @@ def _call(
         extra: 0 for a generator, 1 for a denoiser (sigma), 2 for a super-resolver (condition too).
     """
     batch = config.evaluate.batch
-    side = (config.base_res if extra == 0 else resolution) // config.factor
+    shape = config.shape(config.base_res if extra == 0 else resolution)
 
     def inputs(n: int) -> list[Tensor]:
-        x = torch.randn(n, config.image_channels, side, side, device=device)
+        x = torch.randn(n, *shape, device=device)
         labels = torch.zeros(n, dtype=torch.int64, device=device)
         level = torch.ones(n, device=device)
         return [[x, labels], [x, level, labels], [x, level, labels, x, level]][extra]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,8 @@ from torch.nn import functional as F
 from pagoda import artifacts, distributed
 from pagoda.config import Config
 from pagoda.config.paths import Paths
-from pagoda.data.pixels import to_uint8
 from pagoda.data.shards import create_shards
-from pagoda.data.store import SHARD_BYTES, Images, open_images
+from pagoda.data.store import SHARD_BYTES, open_images
 from pagoda.kinds import CARD_FILE
 from pagoda.networks.autoencoder import BESIDE, BESIDE_FILE, Autoencoder, load_autoencoder
 from pagoda.pipeline.stages.decoder import CALL, encoded
@@ -23,8 +21,6 @@ from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.progress import track
 from pagoda.tensors import save_tensors
 from pagoda.training.history import History
-
-_TESTED = 512  # images that codes are decoded of
 
 
 def run(config: Config, resolution: int) -> None:
@@ -68,8 +64,6 @@ def run(config: Config, resolution: int) -> None:
             "pyramid": config.autoencoder.pyramid,
             BESIDE: autoencoder.card() | {"fingerprint": autoencoder.fingerprint},
             "code_mean": mean.tolist(), "code_std": np.sqrt(square - mean**2).tolist(),
-            **_decoded(network, stored[: min(_TESTED, len(images))], open_images(here, "train"),
-                       device),
         }  # fmt: skip
         save_tensors(folder / BESIDE_FILE, autoencoder.weights())
         artifacts.write_json(folder / CARD_FILE, card)
@@ -83,15 +77,3 @@ def _codes(
     """(n, 2, c, h, w): of images and of their mirror images, averaged over ``factor`` squares."""
     both = [encoded(network, np.ascontiguousarray(x), device) for x in (pixels, pixels[..., ::-1])]
     return torch.stack([F.avg_pool2d(z, factor) for z in both], 1).numpy()
-
-
-@torch.inference_mode()
-def _decoded(
-    network: Autoencoder, codes: np.ndarray, images: Images, device: torch.device
-) -> dict[str, Any]:
-    """PSNR of what is decoded of the first images' codes, against those images; dB."""
-    parts = [to_uint8(network.decode(torch.from_numpy(codes[i : i + CALL, 0]).to(device))).cpu()
-             for i in range(0, len(codes), CALL)]  # fmt: skip
-    off = torch.cat(parts).numpy().astype(np.float64) - np.asarray(images[: len(codes)])
-    mse = np.maximum(np.square(off).mean((1, 2, 3)), 1e-9)
-    return {"decoded_psnr": float((10 * np.log10(255**2 / mse)).mean()), "decoded_n": len(codes)}

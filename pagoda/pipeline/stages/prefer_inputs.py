@@ -27,7 +27,7 @@ from pagoda.models import KINDS, Teacher, load
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.pipeline.stages.sample import ABOUT, LIST, class_list, numbers
-from pagoda.rows import read_text
+from pagoda.pipeline.stages.text_lines import read_lines
 
 _SPLITS = ("train", "test", "val")
 _TOLD = 4  # prompts in a message
@@ -114,7 +114,7 @@ def _of_model(source: str, name: str, wanted: Wanted) -> Candidate:
 def _prompts(path: Path, images: Images, wanted: Wanted) -> list[str]:
     """The prompt of each image of a source of images."""
     if wanted.prompts is not None:
-        lines = [line.strip() for line in read_text(wanted.prompts).splitlines()]
+        lines = read_lines(wanted.prompts)
         if len(lines) != len(images):
             raise PagodaError(
                 f"{wanted.prompts} has {len(lines)} lines, {images.where} {len(images)} images; "

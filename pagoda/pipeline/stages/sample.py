@@ -21,12 +21,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from pagoda import distributed, outputs
 from pagoda.artifacts import write_json
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError
 from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
 from pagoda.evaluation.samplers import Sampler
 from pagoda.models import Generator, Teacher, load
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line, track
+from pagoda.pipeline.stages.text_lines import read_lines
 
 LIST = "samples.json"  # in a folder of samples: what pagoda wrote there
 DIFFUSERS = "diffusers:"  # what says that a model is a pipeline of that library
@@ -256,11 +257,7 @@ def _prompts(text: str | None) -> list[str]:
         raise PagodaError("a text-to-image pipeline needs --prompts: a text, or a .txt file")
     if not text.endswith(".txt"):
         return [text]
-    try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise PagodaError(f"cannot read {text} ({first_line(error)})") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line for line in read_lines(Path(text)) if line]
 
 
 def _write_sheet(out: Path, made: Made) -> None:

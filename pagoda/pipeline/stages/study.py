@@ -17,14 +17,16 @@ from pagoda.config.paths import Paths
 from pagoda.config.revision import code_revision
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
+from pagoda.results.claims import read_claims
 from pagoda.results.labels import generator_label
+from pagoda.results.speed_figure import SPEED, draw_speed
 from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
 from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_latents
 from pagoda.results.study_tables import write_summary
 from pagoda.rows import Row
 
 _FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "edits.png",
-          "cost.png")  # fmt: skip
+          "cost.png", SPEED)  # fmt: skip
 
 _EDIT = "edit-"  # name of a line of the picture of edits
 
@@ -53,11 +55,12 @@ def run(config: Config, study: Study) -> None:
         figures = _same_latents(study, measured, config, partial)
         figures += _edits(study, measured, config, partial)
         if any(row.metric.startswith("part_seconds") for row in rows):
+            timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
             labels = {variant.name: variant.label for variant in study.variants.values()}
-            figures.append(draw_parts(rows, labels, partial))
+            figures.append((draw_speed if timed else draw_parts)(rows, labels, partial))
         card = _card(config, study, measured, tuple(figures))
         write_study(partial, card, rows)
-        write_summary(StudyResults(card, tuple(rows), partial))
+        write_summary(StudyResults(card, tuple(rows), partial), read_claims())
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
 
 

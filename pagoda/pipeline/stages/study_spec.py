@@ -50,6 +50,8 @@ class Step:
 
 EDITS = ("inpaint", "super_resolve", "transfer", "interpolate")
 """Steps that use what the main pipeline has made, by a stage of their own."""
+TIMED = ("time_decoders", "time_lcm")
+"""Steps that time networks of random weights, by a stage of their own."""
 _EDIT = Step(("studies.edit",), ("teacher", "latents", "gen/base", "gen/above", "data/above"))
 _GROWTH = ("latents", "gen/base", "data/above")
 STEPS = {
@@ -75,10 +77,12 @@ STEPS = {
         ("diffusion", "teacher"), ("data/base", "teacher", "data/above"), ("sr/above",)
     ),
     **dict.fromkeys(EDITS, _EDIT),
+    **dict.fromkeys(TIMED, Step(("diffusion", "teacher", "grow"), ())),
 }  # fmt: skip
 """``score_teacher`` and ``score_student`` measure what another variant made. ``grow_each`` grows
 the main pipeline's generators, each by one doubling; ``grow`` grows the variant's own, doubling by
-doubling. :data:`EDITS` train nothing and make nothing that others read (:mod:`.measure_edits`)."""
+doubling. :data:`EDITS` (:mod:`.measure_edits`) and :data:`TIMED` (:mod:`.measure_speed`) train
+nothing and make nothing that others read."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Variant:
     @property
     def stage(self) -> str:
         """The stage that makes and measures it."""
-        return "measure_edits" if set(self.steps) & set(EDITS) else "variant"
+        own = {"measure_edits": EDITS, "measure_speed": TIMED}
+        return next((s for s, steps in own.items() if set(self.steps) & set(steps)), "variant")
 
     @property
     def methods(self) -> dict[str, Any]:
@@ -117,6 +122,8 @@ class Variant:
         edits = [step in EDITS for step in self.steps]
         yield (all(edits) or not any(edits), f"{at}steps", list(self.steps),
                "of training or of edits, not both")  # fmt: skip
+        yield (len(self.steps) == 1 or not set(self.steps) & set(TIMED), f"{at}steps",
+               list(self.steps), f"one alone if it is of {', '.join(TIMED)}")  # fmt: skip
         for section in self.images:
             yield section in _TRAINED, f"{at}images", section, "one of " + ", ".join(_TRAINED)
 

@@ -12,6 +12,7 @@ from pagoda.pipeline.stages.progress import log_line
 from pagoda.results import tracking
 from pagoda.results.follow import follow as follow_running
 from pagoda.results.mlflow_store import browse, page, shown
+from pagoda.results.views import CHARTS
 
 TRACKED = "tracked.json"
 
@@ -25,7 +26,7 @@ def run(config: Config) -> None:
     verb = "added to" if tracked.added else "already in"
     log_line(f"{verb} MLflow: experiment {tracked.experiment}, run {tracked.parent}")
     command = f"{shows}, then open " if (shows := browse(tracked.store)) else ""
-    log_line(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}")
+    log_line(f"to look at it: {command}{page(tracked.store, tracked.experiment_id)}{CHARTS}")
 
 
 def follow(config: Config, interval: float) -> None:

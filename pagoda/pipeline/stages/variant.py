@@ -70,8 +70,7 @@ def pair_randomly(config: Config) -> None:
     labels = data.array("train_labels")
     count = min(section.images or len(labels), len(labels))
     indices = np.arange(count)
-    side = config.base_res // config.factor
-    shape = (count, config.image_channels, side, side)
+    shape = (count, *config.shape(config.base_res))
     card = {"units": "x(sigma_max) / sigma_max", "to_normalised": 1.0, "solver": "none",
             "nfe": 0, "round_trip_mse": None, "round_trip_images": 0,
             "recipe": data.card()["recipe"], **behind(data).card}  # fmt: skip

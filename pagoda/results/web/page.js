@@ -37,6 +37,29 @@ for (const table of document.querySelectorAll("table")) {
     table.parentNode.after(origin);
   });
 }
+// Without a mouse: Enter goes from a table into its values, arrows from one to the next, Enter shows
+// where a value comes from, Escape leaves.
+const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+function next(cell, [down, right]) {
+  const rows = cell.closest("tbody").rows;
+  let row = cell.parentNode.sectionRowIndex + down, column = cell.cellIndex + right;
+  for (; rows[row]?.cells[column]; row += down, column += right)
+    if (rows[row].cells[column].title) return rows[row].cells[column];
+}
+for (const box of document.querySelectorAll(".scroll:has(td[title])")) {
+  box.addEventListener("keydown", event => {
+    const at = event.target.closest("td[title]");
+    if (!at && event.target !== box) return;
+    if (at && event.key === "Enter") return event.target.closest("a") || at.click();
+    const to = at ? steps[event.key] && next(at, steps[event.key])
+      : event.key === "Enter" && box.querySelector("td[title]");
+    if (at && event.key === "Escape") box.focus();
+    if (!to) return;
+    event.preventDefault();
+    to.tabIndex = -1;
+    to.focus();
+  });
+}
 // The edge that hides something fades, where a table or picture is wider than the page.
 function edge(box) {
   box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
@@ -101,7 +124,9 @@ function colours() {
     view: { stroke: rule },
     axis: { labelColor: soft, titleColor: soft, gridColor: rule, domainColor: rule, tickColor: rule,
             titleFontWeight: "normal" },
-    legend: { labelColor: ink, symbolStrokeWidth: 2, labelLimit: 260 },
+    // Legends one below the other: side by side they are wider than their chart, and cut off.
+    legend: { labelColor: ink, symbolStrokeWidth: 2, labelLimit: 260,
+              layout: { bottom: { direction: "vertical", anchor: "start", margin: 2 } } },
     range: { category: ["--blue", "--red", "--green", "--gold", "--purple", "--sky"].map(of) },
     point: { filled: false },
   };

@@ -42,5 +42,5 @@ def test_own_captions_and_those_of_others() -> None:
     Path("two.txt").write_text("an orange star\na pink disc\n", encoding="utf-8")
     with pytest.raises(PagodaError, match=r"has 30 images and two\.txt 2 captions"):
         align.run(source, Path("two.txt"), None)
-    with pytest.raises(PagodaError, match=r"cannot read no\.txt"):
+    with pytest.raises(PagodaError, match=r"no\.txt is missing"):
         align.run(source, Path("no.txt"), None)

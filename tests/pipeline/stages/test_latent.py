@@ -154,7 +154,6 @@ def test_means_of_codes_are_the_other_pyramid(made: Path) -> None:
                  for r in (BASE, TOP))  # fmt: skip
     squares = high.reshape(100, 2, 4, 8, 2, 8, 2).mean((4, 6))
     np.testing.assert_allclose(low, squares, atol=1e-5)
-    assert open_artifact(made / "b16/codes/16", "codes").card()["decoded_psnr"] > 0
 
 
 def test_codes_of_another_autoencoder_are_refused_by_their_fingerprints(made: Path) -> None:

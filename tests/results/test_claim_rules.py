@@ -1,0 +1,81 @@
+"""Rules of claims: refused where they cannot decide, shown with what was known and their power."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pagoda.errors import PagodaError
+from pagoda.results.ledger import rule_table, verdict_table
+from pagoda.results.numbers import number
+from tests.results.synthetic_claim import MANY, make_claim, verdict
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"holds": {"near": 1.0}}, "holds must be"),
+        ({"holds": {"below": 0.0}}, "limit of a ratio must be above 0"),
+        ({"effect": "vibes"}, "effect must be one of"),
+        ({"against": ["a", "b"], "value": ["a", "b", "c"]}, "against must name one variant"),
+        ({"against": []}, "a comparison needs against"),
+        ({"resolution": "large"}, "resolution must be"),
+        ({"refuted": " "}, "refuted is empty"),
+        ({"colour": "red"}, "unknown keys: colour"),
+    ],
+)
+def test_a_rule_that_cannot_decide_is_one_line(
+    tmp_path: Path, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PagodaError, match=message) as caught:
+        make_claim(tmp_path, **overrides)
+    assert "\n" not in str(caught.value)
+    assert "pairs.few" in str(caught.value)
+
+
+def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:
+    values = {"few": MANY, "many": MANY}
+    before = verdict(make_claim(tmp_path), values)
+    after = verdict(make_claim(tmp_path, after_run="seed 0 was known"), values)
+    assert before.outcome == after.outcome
+    for found, marked in ((before, False), (after, True)):
+        verdicts = verdict_table([found], "abc", tmp_path).rows[0][0].text
+        rule = rule_table([found]).rows[0][2].text
+        assert ("after the run" in verdicts, "seed 0 was known" in rule) == (marked, marked)
+
+
+def test_the_power_that_is_told_is_how_often_the_claim_is_supported(tmp_path: Path) -> None:
+    claim = make_claim(tmp_path, seeds=5, pilot={"spread": 0.3, "run": "a pilot"})
+    shown = claim.shown()
+    assert shown is not None
+    rng = np.random.default_rng(0)
+    logs = math.log(shown) + 0.3 * rng.standard_normal((4000, 5))
+    half = stats.t.ppf(0.975, 4) * logs.std(1, ddof=1) / math.sqrt(5)
+    supported = (logs.mean(1) + half < math.log(claim.limit)).mean()
+    assert supported == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
+    assert (
+        number(shown) in rule_table([verdict(claim, {"few": MANY, "many": MANY})]).rows[0][3].text
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"smallest": 1.2},
+        {"smallest": -1.0},
+        {"smallest": "little"},
+        {"pilot": {"spread": 0.3}},
+        {"pilot": {"spread": "x", "run": "a"}},
+        {"pilot": 3},
+    ],
+)
+def test_a_smallest_effect_or_pilot_that_makes_no_sense_is_named(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(PagodaError, match=next(iter(wrong)) + "|ratio"):
+        make_claim(tmp_path, **wrong)

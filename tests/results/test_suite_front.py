@@ -1,0 +1,46 @@
+"""The headline of the page of everything: one feature network, said which, or no table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pagoda.results.studies import StudyResults
+from pagoda.results.suite_front import headline
+from pagoda.rows import Row
+from tests.results.synthetic_study import make_card, make_rows
+
+NETWORK, OTHER = "ab" * 32, "cd" * 32
+VARIANTS = {"growth": "Growth", "adversarial": "Adversarial", "cascade": "Cascade"}
+
+
+def study(rows: list[Row], name: str = "growth_baselines") -> StudyResults:
+    card = make_card(study=name, variants=VARIANTS | {"share-100": "All"})
+    return StudyResults(card, tuple(rows), Path(name))
+
+
+def rows(features: str = NETWORK) -> list[Row]:
+    """Values at the base are the cascade's alone."""
+    facts = {"features": features, "resolution": 16}
+    found = make_rows({"growth": [1.0, 1.2, 1.1]}, generator="grown", **facts)
+    found += make_rows({"adversarial": [8.0, 9.0, 7.0]}, generator="grown", **facts)
+    for size in (8, 16):
+        found += make_rows({"cascade": [4.0, 5.0, 6.0]}, generator="cascade", resolution=size,
+                           features=features)  # fmt: skip
+    return found
+
+
+def test_columns_are_of_one_study_and_one_network_that_is_named() -> None:
+    """A student of another study, seen by another network, is on another scale."""
+    student = make_rows({"share-100": [0.1, 0.1, 0.1]}, features=OTHER)
+    made = headline([study(rows()), study(student, "pairs")])
+    assert made is not None
+    assert [row[0].text for row in made.rows] == ["16×16"]
+    assert made.rows[0][1].text.startswith("1.10 (")
+    assert "0.100" not in str(made.rows) and NETWORK[:10] in made.caption
+
+
+def test_networks_are_never_mixed() -> None:
+    mixed = [r for r in rows() if r.variant != "cascade"]
+    mixed += [r for r in rows(OTHER) if r.variant == "cascade"]
+    assert headline([study(mixed)]) is None
+    assert headline([study([r for r in rows() if r.variant == "cascade"])]) is None
