@@ -25,7 +25,8 @@ from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.diffusion.solver import nfe
 from pagoda.errors import first_line
-from pagoda.evaluation.samplers import heun, super_resolve, untrained
+from pagoda.evaluation.cascade import super_resolve
+from pagoda.evaluation.samplers import heun, untrained
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.pipeline.stages.export import PARITY

@@ -39,6 +39,14 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "autoencoder.safetensors": FileSpec("weights of the autoencoder"),
         CARD_FILE: FileSpec("classes and recipe of the images, the autoencoder's card"),
     },
+    "captioned": {
+        "train_images.npy": _PIXELS,
+        "train_labels.npy": FileSpec("number of the caption of each image", 1, ("int64",)),
+        "captions.safetensors": FileSpec(
+            "embeddings of the captions, numbers of those of held-out images, class of each; "
+            "weights of the text encoder"),
+        CARD_FILE: FileSpec("captions, recipe of the images, the text encoder's card"),
+    },
     "reference": {
         "mean.npy": FileSpec("mean of features", 1, ("float64",)),
         "covariance.npy": FileSpec("covariance of features, ddof 1", 2, ("float64",)),
@@ -55,7 +63,7 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         CARD_FILE: FileSpec("units, solver, grid, round-trip error, moments of the latents"),
     },
     **dict.fromkeys(
-        ("features", "autoencoder", "teacher", "generator", "super_resolution"), _MODEL
+        ("features", "autoencoder", "clip", "teacher", "generator", "super_resolution"), _MODEL
     ),
     "measurement": {"rows.json": FileSpec("one row a value; failures by resolution")},
     "evaluation": {

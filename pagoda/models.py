@@ -27,6 +27,7 @@ from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
 from pagoda.errors import PagodaError
 from pagoda.evaluation import samplers
+from pagoda.evaluation.alignment import Reader, tell
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
 from pagoda.kinds import KINDS as ARTIFACTS
@@ -154,6 +155,23 @@ class Model(ABC):
         if not wanted or not numbers:
             raise PagodaError("no seed or no class is given, so there is nothing to make")
         return choose(numbers, wanted, self.batch, self.device, truncation)
+
+    def tell(self, prompts: Sequence[str], reader: Reader | None = None) -> tuple[str, ...]:
+        """Prompts in place of the captions that the model knows: classes are theirs from then on.
+
+        Args:
+            prompts: texts.
+            reader: the model's text encoder, where that is not the CLIP beside it.
+
+        Returns:
+            A line for each prompt that was too long, which says where it was cut.
+
+        Raises:
+            PagodaError: the model is told classes, has no text encoder, or a prompt is empty.
+        """
+        cut = tell(self.artifact, self.network, prompts, reader)
+        self.num_classes, self._names = len(prompts), list(prompts)
+        return cut
 
     @abstractmethod
     def sampler(self, draws: Draws) -> Sampler:

@@ -28,8 +28,9 @@ def trained_on(artifact: Artifact) -> Artifact | None:
 
     None where they are not in the run's folder any more, or it belongs to no run.
     """
-    images = _input(artifact, "data", "data/*", "images")
-    return images or _input(artifact, "data", "codes/*", "codes")
+    kinds = {"data": "images", "codes": "codes", "captioned": "captioned"}
+    found = (_input(artifact, "data", f"{place}/*", kind) for place, kind in kinds.items())
+    return next((images for images in found if images is not None), None)
 
 
 def class_names(artifact: Artifact) -> list[str] | None:

@@ -297,7 +297,11 @@ def test_a_profile_composes_whatever_was_there_and_takes_another_base(
     other = compose(tmp_path, tree, f"base_res={top}")
     changed = {"base_res": top, "resolutions": [top], "growth": {}}
     if tree["data"]["space"] == "latent":
-        changed["space"] = {"modelled": f"b{top}/codes", "autoencoder": [top], "encode": [top]}
+        here = {"modelled": f"b{top}/codes", "autoencoder": [top], "encode": [top]}
+        changed["space"] = tree["space"] | here
+    if tree["text"]["captions"] != "none":
+        here = {"modelled": f"b{top}/captioned", "caption": [top], "clip": [top]}
+        changed["space"] = tree["space"] | here | {"reader": f"b{top}/clip"}
     assert parse(other) and other == tree | changed
 
 

@@ -103,8 +103,9 @@ def _derived(key: str, *, _root_: DictConfig) -> Container:
         whole = copy.deepcopy(_root_)
         sections = {name: whole[name] for name in BY_METHOD if OmegaConf.is_dict(whole.get(name))}
         ends = {end: whole.get(end) for end in ("base_res", "target_res")}
-        data = OmegaConf.to_container(whole["data"]) if OmegaConf.is_dict(whole.get("data")) else {}
-        derived = with_derived(ends | sections | {"data": data})
+        told = {key: OmegaConf.to_container(whole[key]) for key in ("data", "text")
+                if OmegaConf.is_dict(whole.get(key))}  # fmt: skip
+        derived = with_derived(ends | sections | told)
         for name in DERIVED:
             if OmegaConf.is_interpolation(whole, name):  # not computed yet, and not overridden
                 whole[name] = derived[name]

@@ -26,6 +26,7 @@ from pagoda.data import registry
 from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.autoencoder import AutoencoderConfig
+from pagoda.methods.clip import IN_FILES, NO_CAPTIONS, OWN, OWN_CAPTIONS, ClipConfig
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
 from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
@@ -53,6 +54,7 @@ class Config:
     reference: ReferenceConfig = opt("reference statistics")
     diffusion: DiffusionConfig = opt("noise schedule and grid")
     autoencoder: AutoencoderConfig = opt("autoencoder of data.space: latent")
+    text: ClipConfig = opt("captions for labels")
     teacher: TeacherConfig = opt("stage 1")
     invert: InvertConfig = opt("stage 2, inversion")
     distill: DistillConfig = opt("stage 2, distillation")
@@ -76,6 +78,11 @@ class Config:
         """Channels of what is modelled."""
         return self.autoencoder.latent_channels if self.latent else 3
 
+    @property
+    def captioned(self) -> bool:
+        """Whether labels are captions instead of classes."""
+        return self.text.captions != NO_CAPTIONS
+
     def shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of what is modelled of images of a resolution."""
         side = resolution // self.factor
@@ -83,7 +90,8 @@ class Config:
 
     def modelled(self, resolution: int) -> str:
         """The artifact of what is modelled at a resolution of images."""
-        return f"{'codes' if self.latent else 'data'}/{resolution}"
+        what = "codes" if self.latent else "captioned" if self.captioned else "data"
+        return f"{what}/{resolution}"
 
     def checks(self, _: str) -> Iterator[Check]:
         """What sections demand of each other."""
@@ -101,10 +109,10 @@ class Config:
         yield (self.code == wanted, "code", self.code,
                f"{wanted}, as distill.method and grow.method say; it is derived: run "
                "'pagoda derive' to rewrite it")  # fmt: skip
-        wanted = derive_space(vars(self) | {"data": vars(self.data)})
+        wanted = derive_space(vars(self) | {"data": vars(self.data), "text": vars(self.text)})
         yield (self.space == wanted, "space", self.space,
-               f"{wanted}, as data.space says; it is derived: run 'pagoda derive' to rewrite "
-               "it")  # fmt: skip
+               f"{wanted}, as data.space and text say; it is derived: run 'pagoda derive' to "
+               "rewrite it")  # fmt: skip
         rendered = self.data.render_res
         drawn = registry.find(self.data.source).drawn
         yield (not drawn or rendered >= target, "data.render_res", rendered,
@@ -134,6 +142,8 @@ class Config:
         yield from self._independent()
         if self.latent:
             yield from self._of_codes()
+        if self.captioned:
+            yield from self._of_captions()
         k, samples = self.evaluate.neighbours, self.evaluate.samples
         sizes = {"reference.manifold_images": self.reference.manifold_images,
                  "evaluate.samples": samples, "studies.samples": self.studies.samples}  # fmt: skip
@@ -190,7 +200,19 @@ class Config:
                 yield (loss.distance in ("l2", "l1"), f"{key}.loss.distance", loss.distance,
                        f"l2 or l1 {_CODES}")  # fmt: skip
 
+    def _of_captions(self) -> Iterator[Check]:
+        """What knows classes only is not asked of captions."""
+        yield not self.latent, "data.space", self.data.space, f"pixel {_TOLD}"
+        source, own = self.data.source, self.text.captions == OWN_CAPTIONS
+        fits = source in IN_FILES if own else registry.find(source).drawn
+        wanted = ", ".join(IN_FILES) if own else "embedded"
+        yield fits, "data.source", source, f"{wanted} while text.captions is {self.text.captions}"
+        for key in ("teacher", "distill", "grow"):
+            there = getattr(self, key).imported
+            yield there == NO_WEIGHTS, f"{key}.imported", there, f"{NO_WEIGHTS} {_TOLD}"
 
+
+_TOLD = "while text.captions is not none"
 _CODES = "while data.space is latent: codes are no images"
 
 
@@ -281,15 +303,25 @@ def derive_code(tree: Mapping[str, Any]) -> dict[str, str]:
 def derive_space(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Where what is modelled lies below ``runs/<name>/``, and the stages that make it.
 
-    Of images nothing is made: ``autoencoder`` and ``encode`` name no resolution, and DVC has no
-    such stages.
+    Of images of classes nothing is made: ``autoencoder``, ``encode``, ``clip`` and ``caption`` name
+    no resolution, and DVC has no such stages.
     """
     data = tree.get("data")
     latent = isinstance(data, Mapping) and data.get("space") == "latent"
-    if not latent:
-        return {"modelled": "data", "autoencoder": [], "encode": []}
+    text = tree.get("text")
+    text = text if isinstance(text, Mapping) else {}
+    captioned = text.get("captions", NO_CAPTIONS) != NO_CAPTIONS
+    space = {"modelled": "data", "autoencoder": [], "encode": [], "clip": [], "caption": [],
+             "reader": "data"}  # fmt: skip
+    if not (latent or captioned):
+        return space
     ladder = derive_resolutions(tree["base_res"], tree["target_res"])
-    return {"modelled": f"b{ladder[0]}/codes", "autoencoder": [ladder[-1]], "encode": ladder}
+    if latent:
+        here = {"modelled": f"b{ladder[0]}/codes", "autoencoder": [ladder[-1]], "encode": ladder}
+        return space | here
+    trained = text.get("encoder", OWN) == OWN
+    of_own = {"clip": [ladder[-1]], "reader": f"b{ladder[0]}/clip"} if trained else {}
+    return space | {"modelled": f"b{ladder[0]}/captioned", "caption": ladder} | of_own
 
 
 def for_its_methods(tree: dict[str, Any]) -> dict[str, Any]:

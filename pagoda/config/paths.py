@@ -56,6 +56,15 @@ class Paths:
         return self._place(f"codes/{resolution}", self.base / "codes" / str(resolution))
 
     @property
+    def clip(self) -> Path:
+        """The CLIP that reads the captions of an experiment with text."""
+        return self._place("clip", self.base / "clip")
+
+    def captioned(self, resolution: int) -> Path:
+        """The images at one resolution with captions for labels."""
+        return self._place(f"captioned/{resolution}", self.base / "captioned" / str(resolution))
+
+    @property
     def teacher(self) -> Path:
         """The diffusion teacher."""
         return self._place("teacher", self.base / "teacher")

@@ -22,11 +22,13 @@ from pagoda.artifacts import Artifact
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
+from pagoda.evaluation.cascade import super_resolve
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.networks.autoencoder import BESIDE, Autoencoder, autoencoder_beside
+from pagoda.networks.captions import CaptionsInTurn, held_out
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import TOLD, Generator, build_generator, load_generator
-from pagoda.networks.super_resolution import SuperResolver, condition, load_super_resolver
+from pagoda.networks.super_resolution import load_super_resolver
 
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Latents (n, c, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
@@ -88,6 +90,7 @@ class Sampler:
         fingerprint: of the weights.
         below: what the same latents give one resolution below, if anything does.
         shape: of a latent; None: that of the base images.
+        captions: of held-out images, where labels are captions; samples take them in turn.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Sampler:
     fingerprint: str = ""
     below: Sampler | None = None
     shape: tuple[int, ...] | None = None
+    captions: CaptionsInTurn | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -109,8 +113,11 @@ class Sampler:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) class of each sample."""
-        return self.which(np.arange(self.draws.n))[1]
+        """(n,) class of each sample; of captions in turn, the class of their images."""
+        labels = self.which(np.arange(self.draws.n))[1]
+        if self.captions is None or self.draws.chosen is not None:
+            return labels
+        return self.captions.classes[labels]
 
     @property
     def parameters(self) -> int:
@@ -121,8 +128,10 @@ class Sampler:
         return self.draws.n
 
     def which(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index of the latent (n,) and class (n,) of samples."""
+        """Index of the latent (n,) and class, or number of the caption, (n,) of samples."""
         if self.draws.chosen is None:
+            if self.captions is not None:
+                return rows, self.captions.rows[rows % len(self.captions.rows)]
             return rows, rows % self.classes
         return self.draws.chosen[rows, 0], self.draws.chosen[rows, 1]
 
@@ -205,7 +214,8 @@ def one_step(
         return make, _count(generator) + size
 
     return Sampler(name, str(artifact.path), opened, base * 2 ** len(card["levels"]), base,
-                   unet["num_classes"], 1, draws, artifact.fingerprint, below, shape)  # fmt: skip
+                   unet["num_classes"], 1, draws, artifact.fingerprint, below, shape,
+                   held_out(artifact))  # fmt: skip
 
 
 def base_of(card: Mapping[str, Any]) -> tuple[int, tuple[int, int, int]]:
@@ -270,7 +280,7 @@ def teacher(
                 grid=_grid(card["diffusion"], steps))  # fmt: skip
     return Sampler(
         name, str(artifact.path), opened, base, base, unet["num_classes"], calls, draws,
-        artifact.fingerprint, shape=shape,
+        artifact.fingerprint, shape=shape, captions=held_out(artifact),
     )  # fmt: skip
 
 
@@ -329,29 +339,6 @@ def super_resolved(
     )  # fmt: skip
 
 
-def super_resolve(
-    resolver: SuperResolver, low: Tensor, labels: Tensor | None, schedule: Mapping[str, float],
-    steps: int, level: float, added: Tensor, start: Tensor,
-) -> Tensor:  # fmt: skip
-    """Enlarge images (n, 3, b, b) to (n, 3, r, r), as :func:`heun` samples.
-
-    Args:
-        resolver: the network.
-        low: clamped to [-1, 1] first.
-        level: of the noise ``added`` (n, 3, r, r) to what the network sees of them.
-        start: (n, 3, r, r), standard normal.
-    """
-    low = low.clamp(-1, 1)
-    at = low.new_full((len(low),), level)
-    seen = condition(low, start.shape[-1], at, added)
-
-    def denoiser(x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
-        return resolver(x, sigma, y, seen, at)
-
-    grid = edm_grid(steps, schedule["sigma_min"], schedule["sigma_max"], schedule["rho"])
-    return sample(denoiser, start * schedule["sigma_max"], grid, labels)
-
-
 def upsampled(below: Sampler, side: int, name: str) -> Sampler:
     """The uint8 images of a sampler, enlarged."""
 
@@ -360,7 +347,7 @@ def upsampled(below: Sampler, side: int, name: str) -> Sampler:
         return lambda *drawn: upsample(to_uint8(lower(*drawn), below.where), side), count
 
     return Sampler(name, below.where, opened, side, below.base_res, below.classes, below.nfe,
-                   below.draws, below.fingerprint, below, below.shape)  # fmt: skip
+                   below.draws, below.fingerprint, below, below.shape, below.captions)  # fmt: skip
 
 
 def upsample(images: Tensor, side: int) -> Tensor:

@@ -156,7 +156,11 @@ class _Gathering:
 
 
 class StoredImages:
-    """Images that are there already: an array (n, 3, h, w) uint8, or its rows ``kept``."""
+    """Images that are there already: an array (n, 3, h, w) uint8, or its rows ``kept``.
+
+    Attributes:
+        kept: rows of the array.
+    """
 
     def __init__(
         self,
@@ -167,16 +171,16 @@ class StoredImages:
         fingerprint: str = "",
     ) -> None:
         self.where, self.fingerprint, self._images = where, fingerprint, images
-        self._kept = np.arange(len(images)) if kept is None else kept
-        self.labels = None if labels is None else np.asarray(labels[self._kept])
+        self.kept = np.arange(len(images)) if kept is None else kept
+        self.labels = None if labels is None else np.asarray(labels[self.kept])
         self.resolution = images.shape[2], images.shape[3]
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 RGB images (n, 3, h, w)."""
-        return np.asarray(self._images[self._kept[rows]])
+        return np.asarray(self._images[self.kept[rows]])
 
     def card(self) -> dict[str, Any]:
         """Their fingerprint."""

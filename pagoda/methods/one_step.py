@@ -383,6 +383,7 @@ def build_discriminator(
         max_channels=config.max_channels, backbones=config.backbones, weights=config.weights,
         input_side=config.input_side, sigma=config.sigma, seed=given.seed, teacher=given.teacher,
         class_embedding=table, weighted=weighted, image_channels=given.network.spec.image_channels,
+        labels=given.network.trunk.label,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from pagoda import distributed
 from pagoda.diffusion.edm import scalings
 from pagoda.networks.backbones import SIDE, projected_features
+from pagoda.networks.captions import CaptionLabels, CaptionTable
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.layers import Frozen, at_least_float32
 
@@ -50,7 +51,7 @@ def build_discriminator(
     kind: str, resolution: int, classes: int, *, channels: int, max_channels: int,
     backbones: list[str], weights: str, input_side: int, sigma: float, seed: int,
     teacher: Callable[[], Denoiser], class_embedding: Tensor | None = None,
-    weighted: bool = False, image_channels: int = 3,
+    weighted: bool = False, image_channels: int = 3, labels: nn.Module | None = None,
 ) -> Discriminator:  # fmt: skip
     """The discriminator of a kind, ``conv``, ``projected``, ``encoder`` or ``tokens``.
 
@@ -63,11 +64,14 @@ def build_discriminator(
         sigma, teacher: of :class:`EncoderDiscriminator`; the teacher is asked for by it alone.
         weighted: a convolutional one, or one of tokens, is told the weight of the guidance.
         image_channels: of the images.
+        labels: of the generator: a table of captions is what labels are compared with.
     """
     # Built on this module.
     from pagoda.networks.guidance import GuidedDiscriminator
     from pagoda.networks.token_discriminator import TokenDiscriminator
 
+    if isinstance(labels, CaptionTable) and class_embedding is None:
+        class_embedding = labels.pooled.clone()
     conv = GuidedDiscriminator if weighted else ConvDiscriminator
     makers: dict[str, Callable[[], Discriminator]] = {
         "conv": lambda: conv(resolution, channels, max_channels, classes, image_channels),
@@ -79,7 +83,10 @@ def build_discriminator(
             backbones, weights, classes, input_side, weighted=weighted
         ),
     }
-    return makers[kind]()
+    made = makers[kind]()
+    if isinstance(labels, CaptionTable) and isinstance(made, ConvDiscriminator):
+        made.register_module("label", CaptionLabels(labels, made.logit.in_features))
+    return made
 
 
 class _Down(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pagoda.diffusion.edm import scalings
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.layers import Head, ResBlock, WeightEmbedding, at_least_float32
+from pagoda.networks.layers import Head, ResBlock, Told, WeightEmbedding, at_least_float32
 from pagoda.networks.unet import UNetSpec, UNetTrunk
 from pagoda.weight_files import fitted, positive
 
@@ -38,7 +38,7 @@ class GrowthLevel(nn.Module):
         rest = [ResBlock(channels, channels, embedding, **style) for _ in range(blocks)]
         self.stages = nn.ModuleList([first, *rest])
 
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor | Told) -> Tensor:
         """(n, c, r, r) -> (n, channels, 2r, 2r)."""
         for stage in self.stages:
             h = stage(h, emb)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, in float32 if its type is narrower; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the blocks of a network are told, where that is more than one vector an image.
+
+    Attributes:
+        vector: (n, e), activated: noise level, class or caption, weight of the guidance.
+        tokens: (n, l, d) of the captions.
+        there: (n, l) whether there is such a token.
+        known: (n,) whether an image has a caption.
+    """
+
+    vector: Tensor
+    tokens: Tensor
+    there: Tensor
+    known: Tensor
+
+    def __add__(self, more: Tensor) -> Told:
+        """The same with more in its vector."""
+        return replace(self, vector=self.vector + more)
 
 
 class Frozen(nn.Module):
@@ -110,10 +132,11 @@ class ResBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | Told) -> Tensor:
         """x (n, c, h, w), emb (n, e), already activated -> (n, c', h', w')."""
         h = self.in_conv(self._resample(F.silu(self.in_norm(x))))
-        e = self.emb(emb).to(h.dtype)[:, :, None, None]
+        vector = emb.vector if isinstance(emb, Told) else emb
+        e = self.emb(vector).to(h.dtype)[:, :, None, None]
         if self.film:
             scale, shift = e.chunk(2, dim=1)
             h = torch.addcmul(shift, self.out_norm(h), scale + 1)

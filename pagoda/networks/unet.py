@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError
-from pagoda.networks.layers import Attention, Head, ResBlock, timestep_embedding
+from pagoda.networks.captions import CaptionTable, CrossAttention
+from pagoda.networks.layers import Attention, Head, ResBlock, Told, timestep_embedding
 from pagoda.weight_files import positive, whole
 
 NO_CLASS = -1
@@ -29,12 +30,14 @@ class UNetSpec:
         attention: resolutions with self-attention.
         head_channels: channels a head of attention.
         dropout: dropout in residual blocks.
-        num_classes: rows of the label embedding.
+        num_classes: rows of the label embedding, or of the table of captions.
         time_scale: the sinusoidal embedding sees time_scale * c_noise; ADM uses 1000.
         augment_labels: numbers that describe an augmented image to the network; 0 for none.
         min_group: fewest channels a group of the normalisations: EDM's 4, or 1 as ADM.
         image_channels: channels of what it sees and makes: 3 of images, others of an autoencoder's
             codes.
+        captions: tokens of a caption, width of each and of a caption's pooled embedding, where
+            labels are captions; empty where they are classes.
     """
 
     resolution: int
@@ -49,6 +52,7 @@ class UNetSpec:
     augment_labels: int = 0
     min_group: int = 4
     image_channels: int = 3
+    captions: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,12 +66,17 @@ class UNetSpec:
         Raises:
             PagodaError: for a number that no U-Net has. Other trees raise whatever they do.
         """
-        lists = {k: tuple(tree[k]) for k in ("channel_mult", "attention")}
+        keys = "channel_mult", "attention", *(["captions"] if "captions" in tree else [])
+        lists: dict[str, Any] = {key: tuple(tree[key]) for key in keys}
         spec = UNetSpec(**{**tree, **lists})
         card = spec.to_card()
         counts = "resolution", "channels", "blocks", "head_channels", "num_classes", "min_group"
         whole(asdict(spec), *counts, "image_channels")
         whole(card, "augment_labels", least=0)
+        if spec.captions:
+            names = "tokens", "width", "pooled width"
+            sizes: dict[str, int] = dict(zip(names, spec.captions, strict=True))
+            whole(sizes, *sizes)
         if not 0 <= spec.dropout < 1:
             raise PagodaError(f"dropout of its card is {spec.dropout!r}, expected a fraction")
         positive(card, "time_scale")
@@ -77,24 +86,33 @@ class UNetSpec:
         return spec
 
     def to_card(self) -> dict[str, Any]:
-        """JSON form of the spec; it says nothing of the channels of images."""
+        """JSON form of the spec; it says nothing of the channels of images, nor of no captions."""
         card = asdict(self)
         if self.image_channels == 3:
             del card["image_channels"]
+        if not self.captions:
+            del card["captions"]
         return card
 
 
 class _Stage(nn.Module):
-    """A residual block and, where the level has it, attention."""
+    """A residual block and, where the level has it, attention: to pixels, then to a caption."""
 
-    def __init__(self, block: ResBlock, attention: Attention | None = None) -> None:
+    def __init__(
+        self, block: ResBlock, attention: Attention | None = None,
+        caption: CrossAttention | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.block = block
         self.attention = attention
+        self.caption = caption
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | Told) -> Tensor:
         x = self.block(x, emb)
-        return x if self.attention is None else self.attention(x)
+        x = x if self.attention is None else self.attention(x)
+        if self.caption is None or not isinstance(emb, Told):
+            return x
+        return self.caption(x, emb)
 
 
 class UNetTrunk(nn.Module):
@@ -106,7 +124,7 @@ class UNetTrunk(nn.Module):
         self.embedding = 4 * spec.channels
         self.time_in = nn.Linear(spec.channels, self.embedding)
         self.time_out = nn.Linear(self.embedding, self.embedding)
-        self.label = nn.Embedding(spec.num_classes, self.embedding)
+        self.label = self._labels()
         if spec.augment_labels:
             self.augment = nn.Linear(spec.augment_labels, spec.channels, bias=False)
             nn.init.zeros_(self.augment.weight)
@@ -120,14 +138,24 @@ class UNetTrunk(nn.Module):
         self.decoder = self._decoder(widths, skips)
         self.out_channels = widths[0]
 
+    def _labels(self) -> nn.Embedding | CaptionTable:
+        spec = self.spec
+        if not spec.captions:
+            return nn.Embedding(spec.num_classes, self.embedding)
+        length, tokens, pooled = spec.captions
+        return CaptionTable(spec.num_classes, (length, tokens, pooled), self.embedding)
+
     def _stage(self, a: int, b: int, resample: str = "none", attention: bool = False) -> _Stage:
         spec = self.spec
         block = ResBlock(
             a, b, self.embedding, resample=resample, dropout=spec.dropout, min_group=spec.min_group
         )
-        return _Stage(
-            block, Attention(b, spec.head_channels, spec.min_group) if attention else None
-        )
+        if not attention:
+            return _Stage(block)
+        caption = None
+        if spec.captions:
+            caption = CrossAttention(b, spec.head_channels, spec.captions[1], spec.min_group)
+        return _Stage(block, Attention(b, spec.head_channels, spec.min_group), caption)
 
     def _encoder(self, widths: list[int]) -> tuple[nn.ModuleList, list[int]]:
         stages, skips, current = [], [widths[0]], widths[0]
@@ -158,12 +186,13 @@ class UNetTrunk(nn.Module):
     def embed(
         self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None = None,
         more: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor | Told:  # fmt: skip
         """(n,), (n,) and (n, augment_labels) -> (n, 4 channels), activated for the blocks.
 
-        A label of :data:`NO_CLASS`, or no labels, says nothing of the class: a zero embedding, as
-        EDM's label dropout has it. Without ``augment`` the images are not augmented, which labels
-        of zero say too. ``more`` (n, 4 channels) is added as the class is.
+        Where labels are captions, their tokens are beside it. A label of :data:`NO_CLASS`, or no
+        labels, says nothing of the class: a zero embedding, as EDM's label dropout has it. Without
+        ``augment`` the images are not augmented, which labels of zero say too.
+        ``more`` (n, 4 channels) is added as the class is.
         """
         wave = timestep_embedding(self.spec.time_scale * c_noise, self.spec.channels)
         if augment is not None:
@@ -174,16 +203,18 @@ class UNetTrunk(nn.Module):
             emb = emb + self.label(labels.clamp(min=0)) * known
         if more is not None:
             emb = emb + more
-        return F.silu(emb)
+        emb = F.silu(emb)
+        table = self.label
+        return table.told(emb, labels, NO_CLASS) if isinstance(table, CaptionTable) else emb
 
-    def innermost(self, x: Tensor, emb: Tensor) -> Tensor:
+    def innermost(self, x: Tensor, emb: Tensor | Told) -> Tensor:
         """x (n, 3, r, r), emb from :meth:`embed` -> features at the lowest resolution."""
         h = self.stem(x)
         for stage in (*self.encoder, *self.middle):
             h = stage(h, emb)
         return h
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | Told) -> Tensor:
         """x (n, 3, r, r), emb from :meth:`embed` -> (n, out_channels, r, r)."""
         h = self.stem(x)
         skips = [h]

@@ -143,6 +143,8 @@ for _command in (  # in the order of the help page
     scoring.reference,
     pipeline.autoencoder,
     pipeline.encode,
+    pipeline.clip,
+    pipeline.caption,
     pipeline.teacher,
     pipeline.invert,
     pipeline.distill,

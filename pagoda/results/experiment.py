@@ -17,6 +17,7 @@ from pagoda import rows as files
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.methods.clip import OWN
 from pagoda.rows import Row
 
 _NOT_CURVES = {"images", "step", "seconds", "final"}
@@ -114,6 +115,9 @@ class Experiment:
 def stage_names(config: Config) -> list[str]:
     """Stages that write a history, in the order of the pipeline."""
     codes = ["autoencoder", *(f"encode-{r}" for r in config.resolutions)] if config.latent else []
+    if config.captioned:
+        codes = ["clip"] * (config.text.encoder == OWN)
+        codes += [f"caption-{r}" for r in config.resolutions]
     grown = [f"grow-{r}" for r in config.growth]
     return ["features", *codes, "teacher", "invert", "distill", *grown]
 

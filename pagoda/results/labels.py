@@ -57,6 +57,8 @@ _STAGES = {
     "features": (0, "feature network (evaluation only)"),
     "autoencoder": (0, "autoencoder, whose codes are modelled"),
     "encode": (0, "codes of"),
+    "clip": (0, "CLIP, which reads the captions"),
+    "caption": (0, "captions of"),
     "teacher": (1, "diffusion teacher"),
     "invert": (2, "inversion"),
     "distill": (2, "one-step student"),
@@ -77,6 +79,9 @@ class Quantity:
 
 _MSE = "MSE, pixels in [-1, 1]"
 _OTHERS = {
+    "caption": Quantity("Caption shown ↑"),
+    "caption_by_chance": Quantity("Another's caption shown"),
+    "clip_score": Quantity("CLIP score ↑"),
     "high_frequency": Quantity("High-frequency energy (real: 1)"),
     "psnr": Quantity("PSNR ↑", RECONSTRUCTION, "dB"),
     "ssim": Quantity("SSIM ↑", RECONSTRUCTION),

@@ -53,13 +53,14 @@ class TextEncoder:
         device = next(self.network.parameters()).device
         states, cut = [], []
         for i, text in enumerate(texts):  # one at a time: a prompt's states have the same bits
-            ids, mask, line = self._tokens(i, text)  # whatever stands beside it
+            ids, mask, line = self.tokens(i, text)  # whatever stands beside it
             told = {"attention_mask": mask.to(device)} if self.masked else {}
             states.append(self.network(ids.to(device), **told)[0])
             cut += line
         return Encoded(torch.cat(states), tuple(cut))
 
-    def _tokens(self, i: int, text: str) -> tuple[Tensor, Tensor, list[str]]:
+    def tokens(self, i: int, text: str) -> tuple[Tensor, Tensor, list[str]]:
+        """Tokens and mask (1, l) of prompt i, and a line if it was cut."""
         made = self.tokenizer(
             text, padding="max_length", max_length=self.length, truncation=True,
             return_tensors="pt",

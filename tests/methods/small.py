@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pagoda.fields import build
+from pagoda.methods.clip import CaptionedGiven
 from pagoda.networks.autoencoder import AutoencoderSpec, conv_autoencoder
 from pagoda.networks.classifier import FeatureNetwork
+from pagoda.networks.clip import Clip, ClipSpec, Tokenizer, learn_tokenizer
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import generator_from_teacher, grow
 from pagoda.networks.super_resolution import SuperResolver
@@ -28,6 +30,7 @@ from pagoda.training.method import Given, Method, find_method, registered
 from pagoda.training.settings import DiffusionConfig
 
 CPU = torch.device("cpu")
+TEXTS = ["a red ring", "a blue star", "an olive disc", "a pink square"]
 STEPS, BATCH, CLASSES, IMAGES = 6, 7, 4, 20  # an odd batch: two and three processes share unequally
 DIFFUSION = DiffusionConfig(0.5, 0.002, 80.0, 7.0, -1.2, 1.2)
 OPTIM = {
@@ -38,8 +41,8 @@ OPTIM = {
 
 @dataclass(frozen=True)
 class Case:
-    """A method with the network it trains: denoiser, generator, grown, resolver, classifier or
-    autoencoder.
+    """A method with the network it trains: denoiser, generator, grown, resolver, classifier,
+    autoencoder or clip.
     """
 
     method: str
@@ -89,6 +92,7 @@ CASES = {
     "cascade": Case("cascade", "resolver"),
     "classifier": Case("classifier", "classifier", {"optim.ema": 0.0}),
     "autoencoder": Case("autoencoder", "autoencoder", AUTOENCODER),
+    "clip": Case("clip", "clip", {"width": 16, "layers": 1, "embed": 8}),
     "autoencoder, kl": Case("autoencoder", "kl autoencoder", AUTOENCODER | {"bottleneck": "kl"}),
 }  # fmt: skip
 _NAMED = {case.method for case in CASES.values()}
@@ -122,6 +126,9 @@ def network_of(kind: str, dropout: float = 0.0) -> nn.Module:
         return denoiser(dropout)
     if kind == "classifier":
         return FeatureNetwork(CLASSES, 16, channels=4, dim=8, degradations=2)
+    if kind == "clip":
+        tokenizer = Tokenizer(learn_tokenizer(TEXTS, 300), 8)
+        return Clip(ClipSpec(8, 4, 16, 1, 8, 8, tokenizer.size), tokenizer)
     if kind.endswith("autoencoder"):
         return conv_autoencoder(AutoencoderSpec(2, 2, 4, 1, kl=kind.startswith("kl")))
     if kind == "resolver":
@@ -153,6 +160,10 @@ def given(case: Case, dtype: torch.dtype = torch.float32, dropout: float = 0.0) 
         dtype=dtype,
     )  # fmt: skip
     network = network_of(case.network, dropout).to(memory_format=torch.channels_last)
+    if isinstance(network, Clip):
+        texts = network.tokenizer(TEXTS)[0]
+        own = pairs(case.side, dtype)
+        return CaptionedGiven(network, images, CPU, 0, DIFFUSION, own, denoiser, texts=texts)
     return Given(
         network, images, CPU, 0, DIFFUSION, pairs(case.side, dtype), denoiser,
         lambda: pairs(case.side, dtype),

@@ -171,11 +171,14 @@ def test_no_class_is_the_absence_of_labels_and_classes_keep_their_bits() -> None
     trunk = UNetTrunk(UNetSpec(8, 8, (1,), 1, (), 8, 0.0, 4))
     c_noise, labels = torch.randn(4), torch.tensor([0, 3, NO_CLASS, 1])
     mixed, without = trunk.embed(c_noise, labels), trunk.embed(c_noise, None)
+    assert isinstance(mixed, torch.Tensor) and isinstance(without, torch.Tensor)
+    assert isinstance(trunk.label, torch.nn.Embedding)
     assert torch.equal(mixed[2], without[2]) and not torch.equal(mixed[1], without[1])
     wave = timestep_embedding(1000.0 * c_noise, 8)
     told = torch.tensor([0, 3, 2, 1])
     plain = F.silu(trunk.time_out(F.silu(trunk.time_in(wave))) + trunk.label(told))
-    assert torch.equal(trunk.embed(c_noise, told), plain)
+    known = trunk.embed(c_noise, told)
+    assert isinstance(known, torch.Tensor) and torch.equal(known, plain)
     mixed.sum().backward()
     assert trunk.label.weight.grad is not None
     assert torch.equal(trunk.label.weight.grad[2], torch.zeros(32))  # the class that was not told

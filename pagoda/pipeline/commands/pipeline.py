@@ -56,6 +56,31 @@ def encode(
     run_first("encode", config, known(config, resolution))
 
 
+def clip(ctx: typer.Context) -> None:
+    """Train the CLIP that reads the captions of text.captions."""
+    config = parameters(ctx)
+    _check_captioned(config)
+    run_shared("clip", config)
+
+
+def caption(
+    ctx: typer.Context,
+    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+) -> None:
+    """Give images captions for labels, for text.captions."""
+    config = parameters(ctx)
+    _check_captioned(config)
+    run_first("caption", config, known(config, resolution))
+
+
+def _check_captioned(config: Config) -> None:
+    if not config.captioned:
+        raise PagodaError(
+            "this experiment has classes for labels: text.captions = 'none'; "
+            "'dvc exp run -S profile=text' has captions"
+        )
+
+
 def _check_latent(config: Config) -> None:
     if not config.latent:
         raise PagodaError(

@@ -47,7 +47,7 @@ def sample(
     ] = None,
     batch: An[int | None, option("N", "Images a call of the network.", min=1)] = None,
     prompts: An[
-        str | None, option("TEXT", "Of diffusers:FOLDER: a text, or a .txt file, one a line.")
+        str | None, option("TEXT", "For models told captions: a text, or a .txt file, one a line.")
     ] = None,
 ) -> None:
     """Make images of classes or prompts and seeds."""

@@ -24,12 +24,14 @@ from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
 from pagoda.methods.cascade import CascadeTraining
 from pagoda.methods.classifier import ClassifierConfig
+from pagoda.methods.clip import OWN
 from pagoda.networks.autoencoder import Autoencoder
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.layers import Frozen
 from pagoda.networks.super_resolution import SuperResolver
+from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages import autoencoder
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
@@ -118,8 +120,15 @@ class Untrained:
     def denoiser(self) -> Denoiser:
         """The teacher."""
         with self.device:
-            spec = unet_spec(self.config, self.classes)
-            return Denoiser(spec, self.config.diffusion.sigma_data)
+            return Denoiser(self.spec, self.config.diffusion.sigma_data)
+
+    @property
+    def spec(self) -> UNetSpec:
+        """The teacher's U-Net; of captions whose encoder the run trains, with attention to them."""
+        spec, text = unet_spec(self.config, self.classes), self.config.text
+        if self.config.captioned and text.encoder == OWN:
+            return replace(spec, captions=(text.context, text.width, text.embed))
+        return spec
 
     def resolver(self, resolution: int) -> SuperResolver:
         """A cascade's model."""
@@ -132,7 +141,7 @@ class Untrained:
         noise, section = self.config.diffusion, self.config.grow
         steps = [r for r in self.config.resolutions if self.config.base_res < r <= resolution]
         card = {
-            "unet": unet_spec(self.config, self.classes).to_card(),
+            "unet": self.spec.to_card(),
             "levels": [[level_channels(section, r), section.blocks] for r in steps],
             "sigma_max": noise.sigma_max, "sigma_data": noise.sigma_data, "output_scale": 1.0,
         }  # fmt: skip

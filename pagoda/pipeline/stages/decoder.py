@@ -14,6 +14,7 @@ from pagoda.calls import in_calls
 from pagoda.data.pixels import to_float
 from pagoda.errors import PagodaError
 from pagoda.networks.autoencoder import BESIDE, BESIDE_FILE, Autoencoder
+from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, states_of
 
 CALL = 64
 """Images a call of the encoder; always so many, so that an image's codes have the same bits."""
@@ -21,10 +22,10 @@ CALL = 64
 
 @dataclass(frozen=True)
 class Behind:
-    """What codes and their models keep beside their own: nothing, of images.
+    """What codes, captioned images and their models keep beside their own: nothing, of images.
 
     Attributes:
-        card: ``autoencoder``: its card, with its fingerprint.
+        card: ``autoencoder``, ``captions``: its card, or that of what reads them, with fingerprint.
         weights: its tensors, by the stem of their file.
     """
 
@@ -33,11 +34,17 @@ class Behind:
 
 
 def behind(images: Artifact) -> Behind:
-    """The autoencoder that codes are of; nothing of images."""
-    card = images.card().get(BESIDE)
-    if card is None:
+    """The autoencoder that codes are of, the text encoder of captions; nothing of images."""
+    card = images.card()
+    if CAPTIONS in card:
+        kept = images.weights(CAPTIONS_FILE)
+        table = states_of(images)
+        assert table is not None
+        beside = {k: v for k, v in kept.items() if k not in table.tensors()}  # networks hold it
+        return Behind({CAPTIONS: card[CAPTIONS]}, {CAPTIONS: beside})
+    if BESIDE not in card:
         return Behind()
-    return Behind({BESIDE: card}, {BESIDE: images.weights(BESIDE_FILE)})
+    return Behind({BESIDE: card[BESIDE]}, {BESIDE: images.weights(BESIDE_FILE)})
 
 
 def fingerprint(artifact: Artifact) -> str | None:

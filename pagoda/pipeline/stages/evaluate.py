@@ -24,6 +24,7 @@ from pagoda.evaluation.reconstruction import AUTOENCODER, Reconstructed, reconst
 from pagoda.evaluation.reference import Reference, check_extractor, from_artifact
 from pagoda.evaluation.streaming import Images, StoredImages, open_split
 from pagoda.networks.autoencoder import autoencoder_beside
+from pagoda.pipeline.stages.aligned import alignment_of
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
 from pagoda.pipeline.stages.made import identity, open_made
@@ -63,9 +64,13 @@ def run(config: Config, resolution: int) -> None:
              for name in samplers}  # fmt: skip
 
     energies = {name: np.zeros(len(images)) for name, images in sets.items()}
+    held = "real" if evaluators[0].reference.split == "train" else ""
+    alignment = alignment_of(inputs["base"], sets, device, held)
 
     def seen(name: str, rows: np.ndarray, images: np.ndarray) -> None:
         energies[name][rows] = high_frequency_energies(images)
+        if alignment is not None:
+            alignment.see(name, rows, images)
         if name in grids:
             here = (cells >= rows[0]) & (cells <= rows[-1])
             grids[name][here] = images[cells[here] - rows[0]]
@@ -82,6 +87,7 @@ def run(config: Config, resolution: int) -> None:
         )  # fmt: skip
     for images in back.values():
         rows += reconstruction_rows(real, images, extractors[0], facts)
+    rows += [] if alignment is None else alignment.rows(facts)
     distributed.all_reduce_(map(torch.from_numpy, energies.values()))
     # Each cell was filled by the process whose block it is in, and is black in the others.
     filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]

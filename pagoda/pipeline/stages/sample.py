@@ -93,10 +93,11 @@ def run(request: Request) -> None:
     with distributed.group():
         if request.source.startswith(DIFFUSERS):
             made = _of_prompts(request, seeds)
-        elif request.prompts is not None:
-            raise PagodaError(f"--prompts are of {DIFFUSERS}FOLDER; {request.source} has classes")
         else:
-            made = _made(request, load(request.source, pick_device()), classes, seeds)
+            model = load(request.source, pick_device())
+            if request.prompts is not None:
+                classes = _told(request, model)
+            made = _made(request, model, classes, seeds)
         write = {".png": _write_sheet, ".npz": _write_npz}.get(request.out.suffix, _write_folder)
         if distributed.is_main_process():
             write(request.out, made)
@@ -188,6 +189,21 @@ def _made(
     extra = {"interval": request.interval, "guide": request.guide}
     about |= {key: value for key, value in extra.items() if value is not None}
     return Made(sampler, chosen, names, seeds, about)
+
+
+def _told(request: Request, model: Generator | Teacher) -> list[int | str]:
+    """Tell a model of captions the prompts; the numbers of them."""
+    if request.classes is not None:
+        raise PagodaError("--classes and --prompts say both what to make; give one of them")
+    prompts, card = _prompts(request.prompts), model.card.get("captions") or {}
+    encoder, reader = card.get("encoder", {}), None
+    if "name" in encoder:
+        from pagoda.text_to_image.encoders import open_reader
+
+        reader = open_reader(str(encoder["name"]), int(encoder["context"]))[0]
+    for line in model.tell(prompts, reader):
+        log_line(line)
+    return list(range(len(prompts)))
 
 
 def _of_prompts(request: Request, seeds: list[int]) -> Made:

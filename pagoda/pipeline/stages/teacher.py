@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from pagoda.config import NO_WEIGHTS, Config
 from pagoda.losses.edm_augment import LABELS
 from pagoda.methods.teacher import Teacher
+from pagoda.networks.captions import CaptionStates, CaptionTable, states_of
 from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages.decoder import behind
@@ -38,8 +40,10 @@ def run(config: Config) -> None:
         take_network(config, "teacher", folder, load_denoiser, "teacher", facts, data)
         return
     torch.manual_seed(config.seed)
-    spec = unet_spec(config, len(data.card()["classes"]))
-    denoiser = place(Denoiser(spec, config.diffusion.sigma_data), device)
+    denoiser = Denoiser(unet_spec(config, len(data.card()["classes"])), config.diffusion.sigma_data)
+    if (captions := states_of(data)) is not None:
+        denoiser = told(denoiser, captions)
+    denoiser = place(denoiser, device)
     images = image_batches(device, data)
     method = Teacher(section, Given(denoiser, images, device, config.seed, config.diffusion))
     beside = behind(data)
@@ -49,6 +53,16 @@ def run(config: Config) -> None:
         inputs={"data": data}, sections={"teacher": section, "diffusion": config.diffusion},
         code="teacher", beside=beside.weights,
     )  # fmt: skip
+
+
+def told(denoiser: Denoiser, captions: CaptionStates) -> Denoiser:
+    """The denoiser with captions for classes, and fresh weights."""
+    spec = replace(denoiser.spec, num_classes=len(captions.tokens), captions=captions.shape)
+    made = Denoiser(spec, denoiser.sigma_data)
+    table = made.net.trunk.label
+    assert isinstance(table, CaptionTable)
+    table.fill(captions)
+    return made
 
 
 def unet_spec(config: Config, num_classes: int) -> UNetSpec:

@@ -38,6 +38,7 @@ from pagoda.methods.class_ratio import RATIO_FILE
 from pagoda.networks.autoencoder import BESIDE
 from pagoda.networks.encoder_logit import EncoderLogit
 from pagoda.networks.unet import UNetSpec, UNetTrunk
+from pagoda.pipeline.stages.aligned import alignment_of
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, open_inputs, settings_of
 from pagoda.pipeline.stages.extractors import metrics_of, open_extractors
@@ -202,10 +203,13 @@ def measure(
                   for e in open_evaluators(config, resolution, inputs, extractors)]  # fmt: skip
     facts = {"seed": section.seed, "resolution": resolution, "base_res": config.base_res,
              "revision": code_revision(), "device": device_name(device)}  # fmt: skip
+    alignment = alignment_of(inputs["generator"], sets, device)
+    seeing: dict[str, Any] = {} if alignment is None else {"seen": alignment.see}
     with track(sum(map(len, sets.values())), f"measure {resolution}") as bar:
         rows = evaluate(sets, evaluators, settings_of(section, evaluators, sets), facts,
                         intervals=intervals, device=metric_device(device),
-                        advance=bar.advance)  # fmt: skip
+                        advance=bar.advance, **seeing)  # fmt: skip
+    rows += [] if alignment is None else alignment.rows(facts)
     if not distributed.is_main_process():
         return []
     for row in rows:

@@ -1,0 +1,162 @@
+"""Text encoders that others trained, by name, as readers of captions.
+
+=======================  ===========================================================================
+``clip:FOLDER``          CLIP's text encoder and tokenizer, of transformers
+``t5:FOLDER``            T5's encoder and tokenizer, of transformers
+``open_clip:NAME:FILE``  one of open_clip's models by name, its weights as safetensors; the
+                         tokenizer comes with the package
+=======================  ===========================================================================
+
+A folder is one that ``save_pretrained`` wrote, a pipeline of diffusers, or the hub's
+``OWNER/NAME``. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pagoda import hub
+from pagoda.artifacts import digest, sha256
+from pagoda.errors import PagodaError, first_line
+from pagoda.evaluation.alignment import Reader
+from pagoda.networks.captions import CaptionStates
+from pagoda.tensors import read_tensors
+from pagoda.text_to_image.folder import Folder
+from pagoda.text_to_image.prompts import TextEncoder
+
+_CLASSES = {
+    "clip": {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"},
+    "t5": {"text_encoder": "T5EncoderModel", "tokenizer": "T5Tokenizer"},
+}
+
+
+class EncoderFolder(Folder):
+    """A text encoder and its tokenizer, in one folder or in the two of a pipeline.
+
+    Args:
+        path: where they are.
+        kind: ``clip`` or ``t5``.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self._kind = path, kind
+        if not path.is_dir():
+            raise PagodaError(
+                f"there is no text encoder {path}; give a folder with config.json, tokenizer and "
+                "safetensors ('hf download OWNER/NAME' makes one)"
+            )
+
+    def kind(self, part: str) -> str | None:
+        """The class of a part."""
+        return _CLASSES[self._kind].get(part)
+
+    def part(self, part: str) -> Path:
+        """The folder of a part."""
+        return self.path / part if (self.path / part).is_dir() else self.path
+
+
+def open_reader(name: str, context: int) -> tuple[Reader, str]:
+    """What reads captions, and a fingerprint of its weights.
+
+    Args:
+        name: as ``text.encoder`` has it.
+        context: tokens of a caption that are read.
+
+    Raises:
+        PagodaError: one line: which file is missing, damaged, or not of that encoder.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "open_clip":
+        return _of_open_clip(rest, context)
+    if kind not in _CLASSES or not rest:
+        raise PagodaError(
+            f"text encoder {name!r}; it must be clip:FOLDER, t5:FOLDER or open_clip:NAME:FILE"
+        )
+    path = Path(rest)
+    if hub.is_name(rest):
+        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+        path = hub.fetch_files(rest, "config.json", wanted, ["*.fp16*", "*.non_ema*"])
+    folder = EncoderFolder(path, kind)
+    encoder = TextEncoder(folder.tokenizer(), folder.network("text_encoder"), context, kind == "t5")
+    files = sorted(folder.part("text_encoder").glob("*.safetensors"))
+    return _reader(encoder, kind), digest([sha256(f) for f in files])
+
+
+def _reader(encoder: TextEncoder, kind: str) -> Reader:
+    @torch.no_grad()
+    def read(captions: Sequence[str]) -> CaptionStates:
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        cut: list[str] = []
+        for i, text in enumerate(captions):  # one at a time: equal bits whatever stands beside
+            ids, mask, line = encoder.tokens(i, text)
+            found = encoder.network(ids, attention_mask=mask)
+            states, there = found.last_hidden_state.float(), mask.bool()
+            mean = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+            pooled = found.pooler_output.float() if kind == "clip" else mean
+            parts.append((_unit(states), _unit(pooled), there))
+            cut += line
+        tokens, pooled, there = (torch.cat(p) for p in zip(*parts, strict=True))
+        return CaptionStates(tokens, pooled, there, tuple(cut))
+
+    return read
+
+
+def _of_open_clip(rest: str, context: int) -> tuple[Reader, str]:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise PagodaError(
+            f"open_clip:{rest} needs the package open_clip ({error}): 'uv sync --extra text'"
+        ) from error
+    name, _, file = rest.partition(":")
+    if name not in open_clip.list_models():
+        few = ", ".join(open_clip.list_models()[:4])
+        raise PagodaError(f"open_clip has no model {name!r}; it has {few} ...")
+    if not file or not Path(file).is_file():
+        raise PagodaError(
+            f"there are no weights {file or 'given'} of open_clip's {name}; download "
+            f"open_clip_model.safetensors of a repository with that model and name it: "
+            f"open_clip:{name}:FILE"
+        )
+    weights = read_tensors(Path(file))
+    config: Any = open_clip.get_model_config(name)
+    if any(key.startswith("hf_") for key in config["text_cfg"]) or "timm_model_name" in config:
+        raise PagodaError(f"{name} of open_clip has a text encoder of another library; use t5: ...")
+    try:
+        model: Any = open_clip.create_model(name, pretrained=None, load_weights=False)
+        model.load_state_dict(weights)
+    except Exception as error:  # whatever a foreign file makes of the library
+        raise PagodaError(f"{file} holds no weights of {name} ({first_line(error)})") from error
+    text = (getattr(model, "text", None) or model).eval().requires_grad_(False)
+    tokenizer: Any = open_clip.get_tokenizer(name)
+    length = min(context, int(config["text_cfg"].get("context_length", context)))
+
+    @torch.no_grad()
+    def read(captions: Sequence[str]) -> CaptionStates:
+        parts, cut = [], []
+        for i, caption in enumerate(captions):
+            n = len(tokenizer.encode(caption)) + 2
+            if n > length:
+                cut.append(f"caption {i + 1} has {n} tokens and {length} of them are read")
+            ids = tokenizer([caption], context_length=length)
+            h = text.token_embedding(ids) + text.positional_embedding[:length]
+            mask = text.attn_mask
+            h = text.transformer(h, attn_mask=None if mask is None else mask[:length, :length])
+            h = text.ln_final(h)
+            at_end = h[:, ids.argmax(1)[0]] @ text.text_projection
+            there = torch.arange(length)[None] <= ids.argmax(1)[:, None]
+            parts.append((_unit(h), _unit(at_end), there))
+        tokens, pooled, there = (torch.cat(p) for p in zip(*parts, strict=True))
+        return CaptionStates(tokens, pooled, there, tuple(cut))
+
+    return read, sha256(Path(file))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """With a mean square of 1 over the last axis, as the trained CLIP's are read."""
+    return x * x.square().mean(-1, keepdim=True).clamp(min=1e-12).rsqrt()

@@ -1,0 +1,208 @@
+"""The same stages with captions for labels: what is told, drawn, measured, asked for, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pagoda
+from pagoda.artifacts import open_artifact
+from pagoda.config import Config, parse
+from pagoda.data.captions import captions
+from pagoda.data.embedded import SEED
+from pagoda.data.pixels import to_float
+from pagoda.data.store import open_images
+from pagoda.errors import PagodaError
+from pagoda.evaluation.alignment import Alignment, clip_beside
+from pagoda.evaluation.streaming import open_split
+from pagoda.models import Generator, Teacher
+from pagoda.networks.captions import states_of
+from pagoda.pipeline.stages import (
+    caption,
+    clip,
+    distill,
+    downsample,
+    evaluate,
+    features,
+    grow,
+    invert,
+    reference,
+    sample,
+    teacher,
+)
+from pagoda.pipeline.stages.captioned import captions_of
+from tests.tiny import tiny_tree
+
+pytest.importorskip("open_clip")
+
+TEXT: dict[str, Any] = {
+    "name": "text", "text.captions": "short", "text.optim.images": 128, "text.width": 16,
+    "text.layers": 1, "text.embed": 8, "text.optim.batch": 32, "target_res": 16,
+    "data.train_images": 100, "data.test_images": 70, "teacher.label_dropout": 0.2,
+    "features.images": 64, "teacher.optim.images": 64, "distill.optim.images": 32,
+    "grow.optim.images": 32, "invert.images": 16, "distill.discriminator.kind": "conv",
+}  # fmt: skip
+
+
+def config(**changes: Any) -> Config:
+    return parse(tiny_tree(**TEXT | changes))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything up to the evaluation."""
+    folder, c = tmp_path_factory.mktemp("text"), config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for resolution in c.resolutions:
+            downsample.run(c, resolution)
+        features.run(c)
+        clip.run(c)
+        for resolution in c.resolutions:
+            reference.run(c, resolution)
+            caption.run(c, resolution)
+        for stage in (teacher, invert, distill):
+            stage.run(c)
+        grow.run(c, 8, 16)
+        evaluate.run(c, 16)
+    return folder / "runs" / c.name
+
+
+def said(split: str, n: int) -> list[str]:
+    return captions(np.arange(n), seed=SEED, split=split, variety=1.0, length="short")
+
+
+def test_labels_are_the_captions_of_the_images(run_folder: Path) -> None:
+    for side in (8, 16):
+        own = open_artifact(run_folder / f"b8/captioned/{side}", "captioned")
+        data = open_artifact(run_folder / f"data/{side}", "images")
+        texts = own.card()["classes"]
+        assert [texts[i] for i in own.array("train_labels")] == said("train", 100)
+        assert len(set(texts)) == len(texts)
+        held = own.weights("captions.safetensors")["held_out"]
+        assert [texts[i] for i in held] == said("test", 70)
+        a, b = (np.asarray(open_images(x, "train")[np.arange(100)]) for x in (own, data))
+        assert np.array_equal(a, b)
+
+
+def test_every_network_holds_the_table_and_what_reads_prompts(run_folder: Path) -> None:
+    own = states_of(open_artifact(run_folder / "b8/captioned/8", "captioned"))
+    assert own is not None
+    for place, kind in (("teacher", "teacher"), ("gen/8", "generator"), ("gen/16", "generator")):
+        model = open_artifact(run_folder / "b8" / place, kind)
+        label = "net.trunk.label" if kind == "teacher" else "trunk.label"
+        assert torch.equal(model.weights()[f"{label}.tokens"], own.tokens)
+        reader = clip_beside(model)
+        assert reader is not None
+        again = reader.read(said("train", 1)).pooled
+        labels = open_artifact(run_folder / "b8/captioned/8", "captioned").array("train_labels")
+        assert torch.equal(again[0], own.pooled[labels[0]])
+    latents = open_artifact(run_folder / "b8/latents", "latents").array("labels")
+    assert np.array_equal(latents, np.repeat(labels[:16], 2))
+
+
+def test_a_prompt_that_is_a_known_caption_gives_the_same_picture(run_folder: Path) -> None:
+    for place in ("gen/16", "teacher"):
+        known, told = (pagoda.load(run_folder / "b8" / place, "cpu") for _ in "ab")
+        assert isinstance(known, Generator | Teacher) and isinstance(told, Generator | Teacher)
+        text = known.classes[3]
+        assert told.tell(["a red ring with a hat", text]) and told.classes[1] == text
+        assert np.array_equal(told.sample(1, [0, 5]), known.sample(3, [0, 5]))
+        assert told.tell([text]) == () and told.num_classes == 1
+    with pytest.raises(PagodaError, match="prompt 2 is empty"):
+        told.tell(["a red ring", " "])
+
+
+def test_samples_have_the_captions_of_held_out_images_and_are_measured(run_folder: Path) -> None:
+    found = open_artifact(run_folder / "b8/evaluate/16", "evaluation").json("results")["rows"]
+    scores = {r["generator"]: r for r in found if r["metric"] == "clip_score"}
+    assert {"grown", "upsampled_base", "real"} == scores.keys()
+    data = open_artifact(run_folder / "data/16", "images")
+    model = open_artifact(run_folder / "b8/gen/16", "generator")
+    reader = clip_beside(model)
+    assert reader is not None
+    real = open_split(data, "test", scores["real"]["n"])  # not the first ones
+    x = to_float(torch.from_numpy(real.read(np.arange(len(real)))))
+    with torch.no_grad():
+        texts = [said("test", 70)[i] for i in real.kept]
+        y = reader.texts(reader.tokenizer(texts)[0])
+        cosine = float((reader.images(x) * y).sum(1).mean())
+    assert scores["real"]["value"] == pytest.approx(cosine, abs=1e-5)
+    accuracy = {r["generator"]: r["value"] for r in found if r["metric"] == "class_accuracy"}
+    assert accuracy.keys() == scores.keys()  # of the nouns
+
+
+def test_real_pictures_show_their_captions_and_not_those_of_others() -> None:
+    from pagoda.data.embedded import render
+
+    n = 30
+    x = render(np.arange(n), resolution=32, seed=SEED, split="test")[0]
+    own = Alignment({"real": said("test", n)}, None, 32, torch.device("cpu"))
+    for rows in (np.arange(20), np.arange(20, n)):
+        own.see("real", rows, x[rows])
+        own.see("others", rows, x[rows])
+    values = {row.metric: row.number for row in own.rows({})}
+    assert values["caption"] > 0.8 > 4 * values["caption_by_chance"]
+
+
+def test_bad_requests_are_one_line(run_folder: Path, tmp_path: Path) -> None:
+    model = str(run_folder / "b8/gen/8")
+    request = sample.Request(model, tmp_path / "x.npz", classes="0", prompts="a red ring")
+    with pytest.raises(PagodaError, match="--classes and --prompts") as error:
+        sample.run(request)
+    assert "\n" not in str(error.value) and not (tmp_path / "x.npz").exists()
+    for changes, wrong in (
+        ({"data.space": "latent", "base_res": 16}, "data.space = 'latent'"),
+        ({"text.encoder": "bert"}, "text.encoder = 'bert'"),
+        ({"teacher.imported": "weights/x"}, "teacher.imported"),
+    ):
+        with pytest.raises(PagodaError, match=wrong) as error:
+            config(**changes)
+        assert "\n" not in str(error.value)
+
+
+def test_a_folder_with_captions_is_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = {split: [f"{split} picture {i % 3}" for i in range(8)] for split in ("train", "test")}
+    for split, own in texts.items():
+        for i, text in enumerate(own):
+            file = tmp_path / "set" / split / "ab"[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(file)
+            file.with_suffix(".txt").write_text(text)
+    c = config(**{
+        "text.captions": "own", "data.source": "folder", "data.path": "set", "data.num_classes": 2,
+        "data.train_images": None, "data.test_images": None, "evaluate.neighbours": 1,
+    })  # fmt: skip
+    downsample.run(c, 8)
+    found = captions_of(c, open_artifact("runs/text/data/8", "images"))
+    for split, own in texts.items():
+        order = [own[i] for i in range(8)]  # classes take turns, as the numbers do
+        assert [found.texts[i] for i in found.rows[split]] == order
+    assert found.of_training == ["train picture 0", "train picture 1", "train picture 2"]
+    (tmp_path / "set/train/a/0.txt").unlink()
+    with pytest.raises(PagodaError, match=r"train/a/0\.png has no caption"):
+        captions_of(c, open_artifact("runs/text/data/8", "images"))
+    with pytest.raises(PagodaError, match=r"data.source = 'folder'"):
+        config(**{"data.source": "folder", "data.path": "set"})
+
+
+def test_an_encoder_that_is_not_there_is_named(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent.parent)
+    for name, wrong in (
+        ("clip:no/where/here", "there is no text encoder no/where/here"),
+        ("open_clip:ViT-B-32:none.safetensors", "there are no weights none.safetensors"),
+        ("open_clip:ViT-Z:x", "open_clip has no model 'ViT-Z'"),
+    ):
+        with pytest.raises(PagodaError, match=wrong) as error:
+            caption.run(config(**{"text.encoder": name}), 8)
+        assert "\n" not in str(error.value)
