@@ -178,7 +178,7 @@ def item_of(row: Row) -> str:
     column = column_of(row.metric)
     if column.startswith("part_"):
         return row.metric.removeprefix(f"{column}_")
-    return row.protocol.removeprefix(f"{column}_") if column in TOTALS else ""
+    return row.protocol.removeprefix(f"{column}_") if quantity(column).group == STAGES else ""
 
 
 def metric_order(metric: str) -> int:

@@ -48,6 +48,19 @@ def test_every_group_has_a_table_of_its_own_without_empty_columns() -> None:
             assert any(row[i].text for row in table.rows)
 
 
+def test_what_a_stage_holds_stands_in_the_line_of_its_compute() -> None:
+    rows = []
+    for stage, held in (("teacher", 1.0), ("distill", 3.0)):
+        for metric, value in (("stage_flops", 2e12), ("held_networks", held)):
+            rows += make_rows({"few": [value] * 3}, metric=metric, protocol=f"{metric}_{stage}",
+                              generator="none")  # fmt: skip
+    table = tables(rows)[STAGES]
+    lines = zip(column(table, "Stage"), column(table, "Networks held"), strict=True)
+    assert [line for line in lines if line[0] != "all stages"] == [
+        ("teacher", "1.00"), ("distill", "3.00")
+    ]  # fmt: skip
+
+
 def test_a_cell_is_the_mean_with_half_of_students_interval() -> None:
     cells = column(tables(make_rows(VALUES))[QUALITY], "FD ↓ `fd_classifier_1k`")
     half = stats.t.ppf(0.975, 2) * stats.sem(VALUES["few"])
