@@ -106,7 +106,7 @@ def test_three_processes_train_as_one(tmp_path: Path) -> None:
         for rank in (1, 2):  # all processes hold the same bits
             assert _difference(first, several / f"{rank}.safetensors") == 0, what
         for left, right in zip(rows(alone), rows(several), strict=True):
-            assert left == pytest.approx(right, rel=1e-7, abs=1e-12), what
+            assert left == pytest.approx(right, rel=1e-6, abs=1e-12), what
 
 
 @pytest.mark.parametrize("what", [what for what in CASES if what != "classifier"])

@@ -171,7 +171,7 @@ def test_real_and_generated_are_told_apart_alike(monkeypatch: pytest.MonkeyPatch
     method = small("class_ratio")
     logits = [known[key].clone().requires_grad_() for key in ("real", "made")]
     given = iter(logits)
-    monkeypatch.setattr(method, "_logits", lambda *_: (next(given), None))
+    monkeypatch.setattr(method, "_logits", lambda *_: (next(given), torch.full((6,), 0.5)))
     loss = method._ratio_loss(GlobalDraw(CPU), 0, 0.5)
     loss.value.backward()
     close(loss.value.detach(), known["loss"])

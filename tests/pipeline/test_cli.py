@@ -261,6 +261,9 @@ space:
   modelled: data
   autoencoder: []
   encode: []
+  clip: []
+  caption: []
+  reader: data
 """
 
 

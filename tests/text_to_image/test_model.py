@@ -259,7 +259,7 @@ def test_the_command_samples_prompts(
     ):
         with pytest.raises(PagodaError, match=said):
             sample.run(Request(source, Path("y.npz"), **options))  # type: ignore[arg-type]
-    with pytest.raises(PagodaError, match="--prompts are of diffusers:FOLDER"):
+    with pytest.raises(PagodaError, match="there is no folder runs/x"):
         sample.run(Request("runs/x", Path("y.npz"), prompts="a"))
     assert not Path("y.npz").exists()
 

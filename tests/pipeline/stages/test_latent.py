@@ -199,7 +199,8 @@ def test_networks_of_codes_may_be_told_the_weight(stage: str) -> None:
 
 def test_the_space_of_pixels_takes_none_of_it() -> None:
     tree = tiny_tree()
-    assert tree["space"] == {"modelled": "data", "autoencoder": [], "encode": []}
+    assert tree["space"]["modelled"] == "data"
+    assert tree["space"]["autoencoder"] == tree["space"]["encode"] == []
     assert parse(tiny_tree(**{"autoencoder.factor": 8})).factor == 1
 
 
