@@ -373,6 +373,7 @@ def untrained(card: dict[str, Any], seed: int) -> Generator:
 def teacher_weights(teacher: Artifact, card: dict[str, Any]) -> Generator:
     """A teacher's weights as the one-step generator of a card, which distillation starts at."""
     start = card | {"unet": teacher.card()["unet"]}  # imported ones can differ in it
+    start.pop(TOLD, None)  # it is told no weight of the guidance
 
     def load(weights: dict[str, Tensor], _: dict[str, Any]) -> Generator:
         return load_generator({k.removeprefix("net."): v for k, v in weights.items()}, start)
