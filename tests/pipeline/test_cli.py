@@ -331,7 +331,7 @@ def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None
     status, said = interrupt(
         tmp_path, ["downsample", "--resolution", "32"], lambda: any(data.glob(".32.partial-*/*"))
     )
-    assert (status, said) == (130, INTERRUPTED)
+    assert status == 130 and said.endswith(INTERRUPTED)  # a slow machine shows progress first
     assert not list(data.iterdir())
 
 
@@ -342,7 +342,7 @@ def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:
     status, said = interrupt(
         tmp_path, ["teacher"], lambda: history.is_file() and bool(history.read_text())
     )
-    assert (status, said) == (130, INTERRUPTED)
+    assert status == 130 and said.endswith(INTERRUPTED)  # a slow machine shows progress first
     assert len(list(tmp_path.glob(".scratch/teacher/*/*.safetensors"))) == 1
     assert not (tmp_path / "runs/tiny/b8/teacher").exists()
 
