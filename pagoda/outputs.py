@@ -123,6 +123,14 @@ def new_file(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def link_or_copy(file: Path, place: Path) -> None:
+    """A second name of a file; a copy on another disk, or one without links."""
+    try:
+        place.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, place)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, the whole of it or none."""
     with new_file(path) as partial:

@@ -6,11 +6,12 @@ read here, and networks get the tensors.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.error
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,6 +216,21 @@ def fitted(
     module = build(card)
     module.load_state_dict(weights)
     return module.eval()
+
+
+@contextlib.contextmanager
+def of_the_card(file: Path, what: str) -> Iterator[None]:
+    """Whatever a foreign card makes a network beside a model raise, as one line.
+
+    Args:
+        file: of its weights.
+        what: the network, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__} {error}".splitlines()[0]
+        raise PagodaError(f"{file} fits no {what} of the card: {why}") from error
 
 
 class NoRandomValues(TorchFunctionMode):

@@ -8,7 +8,6 @@ al. 2021, arXiv 2104.08718, without the factor 2.5) under the CLIP of the run, n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +33,7 @@ from pagoda.networks.captions import (
 )
 from pagoda.networks.clip import Clip, load_clip
 from pagoda.rows import Row
+from pagoda.weight_files import of_the_card
 
 Reader = Callable[[Sequence[str]], CaptionStates]
 """What makes of texts what a network is told."""
@@ -51,13 +51,8 @@ def clip_beside(model: Artifact) -> Clip | None:
         return None
     kept = model.weights(CAPTIONS_FILE)
     own = {k.removeprefix(ENCODER): v for k, v in kept.items() if k.startswith(ENCODER)}
-    try:
+    with of_the_card(model.path / CAPTIONS_FILE, "CLIP"):
         return load_clip(own, card["encoder"])
-    except Exception as error:  # whatever a foreign card makes a network raise
-        why = re.split(r"[\r\n]", f"{type(error).__name__} {error}")[0]
-        raise PagodaError(
-            f"{model.path / CAPTIONS_FILE} fits no CLIP of the card: {why}"
-        ) from error
 
 
 def tell(

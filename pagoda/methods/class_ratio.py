@@ -220,10 +220,11 @@ class ClassRatio(Method):
         weights = WEIGHTS[self.config.divergence](held, self.config.alpha)
         if self.config.normalise:
             weights = self.means(weights, at, draw.total)
-        w = self._sigma(at).square() if self.config.noise_weight == "square" else 1.0
+        sigma = self._sigma(at)
+        w = sigma.square() if self.config.noise_weight == "square" else 1.0
         loss = draw.mean(-(w * weights * logits).mean(), n)
         stats = {"loss": loss.detach(), "weight": draw.mean(weights.mean(), n)}
-        return Loss("generator", loss, stats=stats, noisy=[(self._sigma(at), logits)])
+        return Loss("generator", loss, stats=stats, noisy=[(sigma, logits)])
 
     def _map_loss(self, draw: GlobalDraw) -> Loss:
         """Mean square to what the teacher's weights make of the same latents in one step."""

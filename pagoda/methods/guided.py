@@ -99,7 +99,7 @@ class Guided(OneStep):
                 given.network.take_weights(self.low, self.high)
             self.estimator = self._estimator(config.estimator, given)
         self.estimator.to(given.device).to(memory_format=torch.channels_last)
-        self.weights_of = given.pairs
+        self.every_pair = given.pairs
         grown = given.teacher_pairs is None and config.estimator.init == "below"
         if grown and config.loss.regression != "none":
             given = replace(given, pairs=self._likely(given.pairs, config.estimator.tolerance))
@@ -178,7 +178,7 @@ class Guided(OneStep):
         return z, x, [labels, omega]
 
     def _prior_told(self, draw: GlobalDraw, n: int) -> list[Tensor]:
-        return [draw.labels(self.images, n), draw.weights(self.weights_of, n).to(self.images.dtype)]
+        return [draw.labels(self.images, n), draw.weights(self.every_pair, n).to(self.images.dtype)]
 
     def _real(self, draw: GlobalDraw, n: int) -> tuple[Tensor, list[Tensor]]:
         """Real images with their classes and the weights that they look like."""

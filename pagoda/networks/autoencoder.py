@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
-from pagoda.weight_files import fitted, whole
+from pagoda.extras import package
+from pagoda.weight_files import fitted, of_the_card, whole
 
 DEVIATION = 0.5
 """Standard deviation of normalised codes: EDM's sigma_data."""
@@ -150,13 +151,7 @@ class DiffusersAutoencoder(nn.Module):
 def _class_of(name: str) -> Any:
     if name not in CLASSES:
         raise PagodaError(f"autoencoder class {name!r}; it must be one of {', '.join(CLASSES)}")
-    try:
-        import diffusers
-    except ImportError as error:
-        raise PagodaError(
-            f"{name} needs the package diffusers ({error}): 'uv sync --extra diffusers'"
-        ) from error
-    return getattr(diffusers, name)
+    return getattr(package("diffusers", "diffusers", f"{name} needs"), name)
 
 
 class Autoencoder(nn.Module):
@@ -285,13 +280,8 @@ def autoencoder_beside(
     if BESIDE_FILE not in model.manifest["files"]:
         raise PagodaError(f"{model.path} models codes of an autoencoder and lacks {BESIDE_FILE}")
     weights = model.weights(BESIDE_FILE)
-    try:
+    with of_the_card(model.path / BESIDE_FILE, "autoencoder"):
         return load_autoencoder(weights, card).to(device)
-    except Exception as error:  # whatever a foreign card makes a network raise
-        why = f"{type(error).__name__} {error}".splitlines()[0]
-        raise PagodaError(
-            f"{model.path / BESIDE_FILE} fits no autoencoder of the card: {why}"
-        ) from error
 
 
 class PatchDiscriminator(nn.Sequential):

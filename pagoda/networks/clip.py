@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.errors import PagodaError, first_line
+from pagoda.extras import package
 from pagoda.networks.captions import CaptionStates
 from pagoda.weight_files import fitted, whole
 
@@ -62,7 +63,7 @@ class Tokenizer:
     def __init__(self, text: str, context: int) -> None:
         self.text, self.context = text, context
         try:
-            self._own = _library("tokenizers").Tokenizer.from_str(text)
+            self._own = _package("tokenizers").Tokenizer.from_str(text)
         except PagodaError:
             raise
         except Exception as error:  # whatever a foreign file makes of the library
@@ -101,7 +102,7 @@ def learn_tokenizer(captions: Iterable[str], size: int) -> str:
         captions: what is learned from.
         size: most tokens; 259 are bytes, start, end and padding.
     """
-    library = _library("tokenizers")
+    library = _package("tokenizers")
     made = library.Tokenizer(library.models.BPE())
     made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
     made.decoder = library.decoders.ByteLevel()
@@ -128,7 +129,7 @@ class Clip(nn.Module):
                 f"its tokenizer has {tokenizer.size} tokens, its card says {spec.vocabulary}"
             )
         self.spec, self.tokenizer = spec, tokenizer
-        model = _library("open_clip").model
+        model = _package("open_clip").model
         vision = model.CLIPVisionCfg(
             layers=spec.layers, width=spec.width, head_width=_HEAD, patch_size=spec.patch,
             image_size=spec.side,
@@ -199,19 +200,5 @@ def load_clip(weights: dict[str, Tensor], card: dict[str, Any]) -> Clip:
     return fitted(build_clip, weights, card).requires_grad_(False)
 
 
-def _library(name: str) -> Any:
-    """open_clip or tokenizers.
-
-    Raises:
-        PagodaError: it is not installed.
-    """
-    try:
-        if name == "open_clip":
-            import open_clip as found
-        else:
-            import tokenizers as found
-    except ImportError as error:
-        raise PagodaError(
-            f"captions need the package {name} ({error}): 'uv sync --extra text'"
-        ) from error
-    return found
+def _package(name: str) -> Any:
+    return package(name, "text", "captions need")

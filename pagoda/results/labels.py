@@ -33,10 +33,10 @@ OWN = frozenset({"student", "grown", "cascade", "none"})
 FULL_SIZE = frozenset({"imagenet", "official"})
 """Profiles of the paper's own data and networks."""
 
-(QUALITY, RECONSTRUCTION, GROWTH, ROUND_TRIP, LATENTS, RESTORED, TRANSFERRED, PATHS, COST, STAGES,
- PARTS) = (
+(QUALITY, RECONSTRUCTION, GROWTH, ROUND_TRIP, LATENTS, RESTORED, TRANSFERRED, PATHS, COST, SAMPLING,
+ STAGES, PARTS) = (
     "quality", "reconstruction", "growth", "round-trip", "latents", "restored", "transferred",
-    "paths", "cost", "stages", "parts",
+    "paths", "cost", "sampling", "stages", "parts",
 )  # fmt: skip
 GROUPS = {
     QUALITY: "distances and diversity",
@@ -48,6 +48,7 @@ GROUPS = {
     TRANSFERRED: "class transfer",
     PATHS: "interpolation",
     COST: "training and sampling",
+    SAMPLING: "sampling, of variants that train nothing",
     STAGES: "training by stage",
     PARTS: "one step by part",
 }

@@ -45,10 +45,7 @@ def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
         figure, axes = style.panels(len(kept), _COLUMNS, (1.75, 1.9), left=0.5)
         for axis, (kind, variant, found) in zip(axes, kept, strict=True):
             unit = quantity(kind).unit
-            title = variants[variant].replace("Published sizes, ", "published, ")
-            if kind == "part_flops":
-                title = title.rpartition(", batch")[0] or title
-            axis.set_title(title, loc="left", fontsize=6)
+            axis.set_title(variants[variant], loc="left", fontsize=6)
             axis.set_ylabel(unit, fontsize=6.5, labelpad=1)
             _bars(axis, found, letters, quantity(kind).scale)
         axes[0].legend(handles=[Patch(color=c, label=p) for p, c in _COLOURS.items()],
@@ -63,7 +60,8 @@ def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
         "above bars are their sums; a bar that is longer than the axis ends there. Times are "
         "medians of turns of all parts in one process, the median over seeds "
         f"{listed(sorted({r.training_seed or 0 for r in rows}))}; a bar is missing where a call "
-        f"would take too long, and is counted. Code `{rows[0].revision}`, on "
+        f"would take too long, and is counted. Compute an image is the same of every batch and is "
+        f"shown once. Code `{rows[0].revision}`, on "
         f"{listed(r.device for r in timed)}.",
         "Stacked bars of the time and the compute of one step in pixels and on codes",
         width,

@@ -21,6 +21,7 @@ from pagoda.results.labels import (
     QUALITY,
     RESTORED,
     ROUND_TRIP,
+    SAMPLING,
     STAGES,
     TRANSFERRED,
 )
@@ -42,6 +43,7 @@ _NOTES = {
     COST: "Training: the steps that the variant itself ran, up to this generator; what it shares "
     "with others or the main pipeline is not in it. Times vary between machines and runs, counts "
     "do not. ",
+    SAMPLING: "Times vary between machines and runs, counts do not. ",
     STAGES: "The stages that the variant itself ran or counted. Times vary between machines and "
     "runs, counts do not. ",
     PARTS: "Of one step at the target. Times vary between machines and runs. ",
@@ -56,6 +58,12 @@ def study_tables(study: StudyResults) -> dict[str, Table]:
         study: with derived rows, if costs are wanted.
     """
     found = {group: _rows_of(study, group) for group in GROUPS}
+    # Variants that are counted where others train have columns that those lack, and the reverse.
+    trained = {row.variant for row in found[COST] if row.metric == "train_flops"}
+    own = [row for row in found[COST] if row.variant not in trained]
+    others = [row for row in found[COST] if row.variant in trained]
+    if others and {row.metric for row in own} - {row.metric for row in others}:
+        found |= {COST: others, SAMPLING: own}
     return {group: _table(study, group, rows) for group, rows in found.items() if rows}
 
 

@@ -13,7 +13,8 @@ A folder is one that ``save_pretrained`` wrote, a pipeline of diffusers, or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,14 @@ from pagoda import hub
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
 from pagoda.evaluation.alignment import Reader
+from pagoda.extras import package
 from pagoda.networks.captions import CaptionStates
 from pagoda.tensors import read_tensors
 from pagoda.text_to_image.folder import Folder
 from pagoda.text_to_image.prompts import TextEncoder
+
+_Read = tuple[Tensor, Tensor, Tensor, list[str]]
+"""Tokens (1, l, d), pooled (1, p), which are there (1, l); a line if the caption was cut."""
 
 _CLASSES = {
     "clip": {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"},
@@ -88,31 +93,30 @@ def open_reader(name: str, context: int) -> tuple[Reader, str]:
 
 
 def _reader(encoder: TextEncoder, kind: str) -> Reader:
-    @torch.no_grad()
-    def read(captions: Sequence[str]) -> CaptionStates:
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        cut: list[str] = []
-        for i, text in enumerate(captions):  # one at a time: equal bits whatever stands beside
-            ids, mask, line = encoder.tokens(i, text)
-            found = encoder.network(ids, attention_mask=mask)
-            states, there = found.last_hidden_state.float(), mask.bool()
-            mean = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
-            pooled = found.pooler_output.float() if kind == "clip" else mean
-            parts.append((_unit(states), _unit(pooled), there))
-            cut += line
-        tokens, pooled, there = (torch.cat(p) for p in zip(*parts, strict=True))
-        return CaptionStates(tokens, pooled, there, tuple(cut))
+    def read(i: int, caption: str) -> _Read:
+        ids, mask, lines = encoder.tokens(i, caption)
+        found = encoder.network(ids, attention_mask=mask)
+        states, there = found.last_hidden_state.float(), mask.bool()
+        mean = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        return states, found.pooler_output.float() if kind == "clip" else mean, there, lines
 
-    return read
+    return partial(_read_all, read)
+
+
+def _read_all(read: Callable[[int, str], _Read], captions: Sequence[str]) -> CaptionStates:
+    """Captions one at a time: equal bits whatever stands beside them."""
+    with torch.no_grad():
+        parts = [read(i, caption) for i, caption in enumerate(captions)]
+    return CaptionStates(
+        torch.cat([_unit(part[0]) for part in parts]),
+        torch.cat([_unit(part[1]) for part in parts]),
+        torch.cat([part[2] for part in parts]),
+        tuple(line for part in parts for line in part[3]),
+    )
 
 
 def _of_open_clip(rest: str, context: int) -> tuple[Reader, str]:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise PagodaError(
-            f"open_clip:{rest} needs the package open_clip ({error}): 'uv sync --extra text'"
-        ) from error
+    open_clip = package("open_clip", "text", f"open_clip:{rest} needs")
     name, _, file = rest.partition(":")
     if name not in open_clip.list_models():
         few = ", ".join(open_clip.list_models()[:4])
@@ -136,25 +140,18 @@ def _of_open_clip(rest: str, context: int) -> tuple[Reader, str]:
     tokenizer: Any = open_clip.get_tokenizer(name)
     length = min(context, int(config["text_cfg"].get("context_length", context)))
 
-    @torch.no_grad()
-    def read(captions: Sequence[str]) -> CaptionStates:
-        parts, cut = [], []
-        for i, caption in enumerate(captions):
-            n = len(tokenizer.encode(caption)) + 2
-            if n > length:
-                cut.append(f"caption {i + 1} has {n} tokens and {length} of them are read")
-            ids = tokenizer([caption], context_length=length)
-            h = text.token_embedding(ids) + text.positional_embedding[:length]
-            mask = text.attn_mask
-            h = text.transformer(h, attn_mask=None if mask is None else mask[:length, :length])
-            h = text.ln_final(h)
-            at_end = h[:, ids.argmax(1)[0]] @ text.text_projection
-            there = torch.arange(length)[None] <= ids.argmax(1)[:, None]
-            parts.append((_unit(h), _unit(at_end), there))
-        tokens, pooled, there = (torch.cat(p) for p in zip(*parts, strict=True))
-        return CaptionStates(tokens, pooled, there, tuple(cut))
+    def read(i: int, caption: str) -> _Read:
+        n = len(tokenizer.encode(caption)) + 2
+        cut = [f"caption {i + 1} has {n} tokens and {length} of them are read"] * (n > length)
+        ids = tokenizer([caption], context_length=length)
+        h = text.token_embedding(ids) + text.positional_embedding[:length]
+        mask = text.attn_mask
+        h = text.transformer(h, attn_mask=None if mask is None else mask[:length, :length])
+        h, end = text.ln_final(h), ids.argmax(1)
+        there = torch.arange(length)[None] <= end[:, None]
+        return h, h[:, end[0]] @ text.text_projection, there, cut
 
-    return read, sha256(Path(file))
+    return partial(_read_all, read), sha256(Path(file))
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ closed; configurations that name code of their own are refused.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import nn
 from pagoda import hub
 from pagoda.artifacts import digest, sha256
 from pagoda.errors import PagodaError, first_line
+from pagoda.extras import package
 from pagoda.provenance import INDEX
 from pagoda.weight_files import some
 
@@ -215,17 +215,8 @@ def find(source: str) -> Path:
 
 
 def _library(name: str) -> Any:
-    """diffusers or transformers.
-
-    Raises:
-        PagodaError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise PagodaError(
-            f"a pipeline of diffusers needs {name} ({error}): 'uv sync --extra diffusers'"
-        ) from error
+    """diffusers or transformers."""
+    return package(name, "diffusers", "a pipeline of diffusers needs")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from pagoda.results.blocks import Table
-from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, STAGES
+from pagoda.results.labels import COST, GROWTH, LATENTS, QUALITY, ROUND_TRIP, SAMPLING, STAGES
 from pagoda.results.numbers import Interval, with_ends, with_half
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_tables import rule_text, study_tables
@@ -46,6 +46,18 @@ def test_every_group_has_a_table_of_its_own_without_empty_columns() -> None:
     for table in made.values():
         for i, _ in enumerate(table.header):
             assert any(row[i].text for row in table.rows)
+
+
+def test_variants_that_train_nothing_have_a_table_of_their_own_beside_others() -> None:
+    few, many = make_rows({"few": [0.1]}, train_flops=2e12), make_rows({"many": [0.1]})
+    timed = [dataclasses.replace(row, metric="seconds_per_image", protocol="seconds_per_image_b8")
+             for row in few + many]  # fmt: skip
+    counted = make_rows({"many": [1e9]}, metric="sampling_flops", protocol="sampling_flops")
+    made = tables(few + many + timed + counted)
+    assert len(made[COST].rows) == len(made[SAMPLING].rows) == 1
+    assert "Training" not in "".join(made[SAMPLING].header)
+    assert len(tables(few + many + timed)[COST].rows) == 2  # no column of its own
+    assert SAMPLING not in tables(many + timed[len(few) :] + counted)
 
 
 def test_what_a_stage_holds_stands_in_the_line_of_its_compute() -> None:

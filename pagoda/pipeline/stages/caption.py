@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from typing import Any
 
 import numpy as np
 import torch
 
-from pagoda import artifacts, distributed
+from pagoda import artifacts, distributed, outputs
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
@@ -71,7 +68,7 @@ def run(config: Config, resolution: int) -> None:
     ) as folder:
         for file in sorted(data.path.glob("train_*")):
             if file.suffix in (".npy", ".webp") and file.name != "train_labels.npy":
-                _link(file, folder / file.name)
+                outputs.link_or_copy(file, folder / file.name)
         np.save(folder / "train_labels.npy", captions.rows["train"])
         save_tensors(folder / CAPTIONS_FILE, tensors)
         artifacts.write_json(folder / CARD_FILE, card)
@@ -95,10 +92,3 @@ def _check_size(states: CaptionStates) -> None:
             f"every network holds it; at most {_MOST >> 30} GiB fit: take fewer images "
             "(data.train_images), a smaller text.context, or a narrower text encoder"
         )
-
-
-def _link(file: Any, place: Any) -> None:
-    try:
-        os.link(file, place)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(file, place)

@@ -9,7 +9,6 @@ parameters never pick up old work.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from pagoda.data.cutting import Cutting, Target
 from pagoda.data.registry import SPLITS
 from pagoda.data.trees import escaped
 from pagoda.errors import PagodaError
+from pagoda.outputs import link_or_copy
 from pagoda.pipeline.stages.code import versions
 from pagoda.pipeline.stages.progress import log_line, track
 from pagoda.pipeline.stages.sources import open_split
@@ -120,10 +120,8 @@ def _enlarged(
 def _fill(out: Path, sources: dict[str, ImageSource], scratch: Path, card: dict[str, Any]) -> None:
     for file in scratch.iterdir():
         if file.suffix in (".npy", ".webp"):
-            try:  # a second name; the first is removed when the artifact is whole
-                os.link(file, out / file.name)
-            except OSError:  # another disk, or one without links
-                shutil.copyfile(file, out / file.name)
+            # The first name is removed when the artifact is whole.
+            link_or_copy(file, out / file.name)
     for split, source in sources.items():
         np.save(out / f"{split}_labels.npy", source.labels)
         names = "".join(escaped(name) + "\n" for name in source.names)

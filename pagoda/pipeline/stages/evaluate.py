@@ -54,10 +54,7 @@ def run(config: Config, resolution: int) -> None:
     evaluators = open_evaluators(config, resolution, inputs, extractors)
     samplers = pipeline_samplers(config, resolution, inputs, device)
     real = unseen_images(data, evaluators[0].reference, section.samples)
-    autoencoder = autoencoder_beside(inputs["base"])
-    back = {} if autoencoder is None else {
-        AUTOENCODER: Reconstructed(real, autoencoder, device, section.batch)
-    }  # fmt: skip
+    back = _given_back(inputs["base"], real, device, section.batch)
     sets: dict[str, Images] = {**samplers, **back, "real": real}
     cells = grid_cells(section, len(data.card()["classes"]))
     grids = {name: np.zeros((*cells.shape, 3, resolution, resolution), np.uint8)
@@ -96,14 +93,23 @@ def run(config: Config, resolution: int) -> None:
     about = {"reference": data.fingerprint, "reference_n": len(real), **facts}
     rows += [_sharpness(name, sampler, energies[name], energies["real"], about)
              for name, sampler in samplers.items()]  # fmt: skip
-    first = filled[0][:, :_NEIGHBOUR_COLUMNS]
-    nearest = nearest_images(first, open_images(data, "train"), device)
+    nearest = nearest_images(filled[0][:, :_NEIGHBOUR_COLUMNS], open_images(data, "train"), device)
     of = identity(config, f"evaluation/{resolution}")
     with artifacts.create(where, "evaluation", config=of, inputs=inputs) as out:
         tree = {"rows": to_json(rows), "sheets": list(grids)}
         artifacts.write_json(out / "results.json", tree)
         np.save(out / "samples.npy", np.stack(filled))
         np.save(out / "neighbours.npy", nearest[None])
+
+
+def _given_back(
+    model: Artifact, real: StoredImages, device: torch.device, batch: int
+) -> dict[str, Reconstructed]:
+    """What the autoencoder of codes makes of real images; nothing where images are modelled."""
+    autoencoder = autoencoder_beside(model)
+    if autoencoder is None:
+        return {}
+    return {AUTOENCODER: Reconstructed(real, autoencoder, device, batch)}
 
 
 def _sharpness(

@@ -26,7 +26,7 @@ from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert, nfe, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
-from pagoda.outputs import new_file
+from pagoda.outputs import link_or_copy, new_file
 from pagoda.pipeline.stages.decoder import behind, check_codes
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, open_made
@@ -215,10 +215,7 @@ def _write(
         np.save(out / "weights.npy", rows.weights)
     artifacts.write_json(out / "card.json", card)
     for name in shard_names("latents", len(rows), section.shard):
-        try:
-            (out / name).hardlink_to(folder / name)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(folder / name, out / name)
+        link_or_copy(folder / name, out / name)
 
 
 def guided_by(

@@ -22,18 +22,12 @@ from pagoda.models import Generator, Teacher
 from pagoda.networks.autoencoder import autoencoder_beside, load_autoencoder
 from pagoda.pipeline.stages import (
     autoencoder,
-    distill,
-    downsample,
     encode,
-    evaluate,
-    features,
     grow,
-    invert,
-    reference,
-    teacher,
 )
 from pagoda.pipeline.stages.compute import META, Untrained
 from pagoda.pipeline.stages.decoder import CALL, encoded
+from tests.pipeline.stages.whole import run_all
 from tests.tiny import tiny_tree
 
 LATENT: dict[str, Any] = {
@@ -53,21 +47,7 @@ def config(**changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the evaluation."""
-    folder, c = tmp_path_factory.mktemp("latent"), config()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for resolution in c.resolutions:
-            downsample.run(c, resolution)
-        features.run(c)
-        autoencoder.run(c)
-        for resolution in c.resolutions:
-            reference.run(c, resolution)
-            encode.run(c, resolution)
-        for stage in (teacher, invert, distill):
-            stage.run(c)
-        grow.run(c, BASE, TOP)
-        evaluate.run(c, TOP)
-    return folder / "runs" / c.name
+    return run_all(tmp_path_factory.mktemp("latent"), config(), autoencoder.run, encode.run)
 
 
 @pytest.fixture

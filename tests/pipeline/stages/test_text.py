@@ -25,17 +25,11 @@ from pagoda.networks.captions import states_of
 from pagoda.pipeline.stages import (
     caption,
     clip,
-    distill,
     downsample,
-    evaluate,
-    features,
-    grow,
-    invert,
-    reference,
     sample,
-    teacher,
 )
 from pagoda.pipeline.stages.captioned import captions_of
+from tests.pipeline.stages.whole import run_all
 from tests.tiny import tiny_tree
 
 pytest.importorskip("open_clip")
@@ -56,21 +50,7 @@ def config(**changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the evaluation."""
-    folder, c = tmp_path_factory.mktemp("text"), config()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for resolution in c.resolutions:
-            downsample.run(c, resolution)
-        features.run(c)
-        clip.run(c)
-        for resolution in c.resolutions:
-            reference.run(c, resolution)
-            caption.run(c, resolution)
-        for stage in (teacher, invert, distill):
-            stage.run(c)
-        grow.run(c, 8, 16)
-        evaluate.run(c, 16)
-    return folder / "runs" / c.name
+    return run_all(tmp_path_factory.mktemp("text"), config(), clip.run, caption.run)
 
 
 def said(split: str, n: int) -> list[str]:
