@@ -149,7 +149,7 @@ class Prompted:
         self.where, self._texts, self._made, self.seed = where, texts, made, seed
         first = made(texts[:1], np.arange(1))
         self.resolution, self.nfe, self.base_res = first.resolution, first.nfe, first.base_res
-        self.fingerprint = first.fingerprint
+        self.fingerprint, self.parameters = first.fingerprint, first.parameters
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -159,8 +159,9 @@ class Prompted:
         return self._made([self._texts[i] for i in rows], rows).read(np.arange(len(rows)))
 
     def card(self) -> dict[str, Any]:
-        """Fingerprint of the weights, and the seed."""
-        return {"generator": self.fingerprint, "seed": self.seed, "n": len(self)}
+        """Fingerprint of the weights, the seed; side of the images and parameters of the model."""
+        return {"generator": self.fingerprint, "seed": self.seed, "n": len(self),
+                "resolution": self.resolution[0], "parameters": self.parameters}  # fmt: skip
 
 
 class Captioned:
@@ -246,11 +247,6 @@ def named_score(
     before = f"prefix_{_slug(prefix.strip())}" if prefix.strip() else "no_prefix"
     about = f"{clip}_{before}_{tokens}tokens_captions_{captions.name}_{captions.fingerprint[:8]}"
     return [replace(row, protocol=f"{row.protocol}_{about}_{cut}") for row in rows]
-
-
-def is_text_protocol(protocol: str) -> bool:
-    """Whether a protocol is of images of captions, as :func:`named` and its like write it."""
-    return re.search(r"_captions_.+_[0-9a-f]{8}_", protocol) is not None
 
 
 def _slug(text: str) -> str:

@@ -20,8 +20,9 @@ from pagoda.pipeline.cli import main
 from pagoda.pipeline.stages import score
 from pagoda.pipeline.stages.score import Features, Request, Source
 from pagoda.pipeline.stages.score_text import Texts, protocol_of, write_captions
+from pagoda.results.evaluations import is_text_protocol
 from pagoda.tensors import save_tensors
-from pagoda.text_to_image.protocols import PROTOCOLS, is_text_protocol, read_captions
+from pagoda.text_to_image.protocols import PROTOCOLS, read_captions
 from tests.evaluation.requests import NET
 
 NAME, PREFIX, N = "ViT-S-32-alt", "A photo depicts ", 12
