@@ -175,6 +175,8 @@ def measure(request: Request) -> dict[str, Any] | None:
             scores = TextScores(request.texts, request.n, request.features.batch, device)
         metrics = metric_names(request.metrics or default, extractor.name)
         reference = _open_reference(request, extractor, metrics)
+        if scores is not None:
+            scores.check(reference)
         evaluator = Evaluator(extractor, reference, metrics)
         rows: list[Row] = []
         cards: list[dict[str, Any]] = []
@@ -242,7 +244,7 @@ def _measured(
         "revision": package_revision(),
         "device": device_name(device),
     }
-    name = request.name or path.stem or str(path)
+    name = request.name or (path.name if _foreign(path) else path.stem) or str(path)
     if request.texts is not None and request.texts.guidance is not None:
         name += f", guidance {request.texts.guidance:g}"
     look = None if scores is None else scores.alignment(name, images)

@@ -113,6 +113,19 @@ class TextScores:
         if texts.clip is not None:
             self._clip = ClipScorer(texts.clip, texts.prefix, texts.tokens, batch)
 
+    def check(self, real: Reference) -> None:
+        """Refuse real images that are known to be cut otherwise than the name would say.
+
+        Raises:
+            PagodaError: if so.
+        """
+        mine, theirs = self.texts.crop or "none", real.card["recipe"]
+        if theirs not in (None, mine):
+            raise PagodaError(
+                f"{real.where} was cut by the recipe {theirs}, images of captions by {mine}; make "
+                f"the reference with --crop {mine}, or give the real images themselves"
+            )
+
     def of(self, images: Images) -> Captioned:
         """The images in the order of the captions, cut."""
         return Captioned(images, self.captions, self.texts.crop, self.texts.side)

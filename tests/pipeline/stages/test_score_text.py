@@ -15,6 +15,7 @@ from PIL import Image
 
 from pagoda.data.resize import RECIPES
 from pagoda.errors import PagodaError
+from pagoda.evaluation import streaming
 from pagoda.evaluation.files import open_images
 from pagoda.pipeline.cli import main
 from pagoda.pipeline.stages import score
@@ -24,6 +25,7 @@ from pagoda.results.evaluations import is_text_protocol
 from pagoda.tensors import save_tensors
 from pagoda.text_to_image.protocols import PROTOCOLS, read_captions
 from tests.evaluation.requests import NET
+from tests.group import run_group
 
 NAME, PREFIX, N = "ViT-S-32-alt", "A photo depicts ", 12
 CUSTOM = Features("custom:scorenet:embed", batch=5)
@@ -131,6 +133,24 @@ def test_a_caption_beyond_the_limit_is_cut_as_by_the_tokenizer(
     assert rows[1]["value"] != rows[0]["value"] and "8tokens" in rows[1]["protocol"]
 
 
+def _in_a_group(block: int) -> None:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(streaming, "BLOCK", block)
+    sys.path.insert(0, ".")
+    _, file = tiny_clip(patch)
+    score.run(request(texts(clip=f"{NAME}:{file}"), out=Path(f"of-{block}.json")))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images_and_give_the_values_of_one(folder: Path) -> None:
+    pytest.importorskip("open_clip")
+    assert run_group(2, _in_a_group, 5, folder=folder) == [0, 0]  # three blocks
+    assert run_group(1, _in_a_group, 64, folder=folder) == [0]
+    found = [json.loads(Path(f"of-{block}.json").read_text("utf-8"))["rows"] for block in (5, 64)]
+    for a, b in zip(*found, strict=True):
+        assert a["value"] == pytest.approx(b["value"], rel=1e-6) and a["protocol"] == b["protocol"]
+
+
 def test_a_set_is_at_no_distance_from_itself(folder: Path) -> None:
     row = measured(request(texts(), reference=Path("made")))["fd"]
     assert abs(row["value"]) < 1e-6
@@ -202,6 +222,19 @@ def test_refused_in_one_line(
     Path("captions.txt").write_text("\n".join(kept), "utf-8")
     with pytest.raises(PagodaError, match=message):
         score.measure(request(texts(**changes)))
+
+
+@pytest.mark.parametrize(("crop", "same"), [("lanczos_torchvision", True), ("lanczos", False)])
+def test_a_kept_reference_is_taken_where_it_was_cut_alike(
+    crop: str, same: bool, folder: Path
+) -> None:
+    score.make_reference(Source(Path("val"), None, crop, 16), CUSTOM, None, 10, False, Path("ref"))
+    kept = request(texts(), reference=Path("ref"))
+    if same:
+        assert measured(kept)["fd"]["value"] == measured(request(texts()))["fd"]["value"]
+        return
+    with pytest.raises(PagodaError, match=r"ref was cut by the recipe lanczos, images of"):
+        score.measure(kept)
 
 
 def test_an_empty_caption_is_named(folder: Path) -> None:
