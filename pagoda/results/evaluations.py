@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
                 f"{path}: entry {n} of over_seeds lacks what 'pagoda evaluate' writes"
             )
     return files.from_json(trees, str(path)), tree
+
+
+def is_text_protocol(protocol: str) -> bool:
+    """Whether a protocol is of images of captions, as ``pagoda evaluate --captions`` writes it."""
+    return re.search(r"_captions_.+_[0-9a-f]{8}_", protocol) is not None
 
 
 def evaluations_table(paths: Sequence[Path]) -> Table:

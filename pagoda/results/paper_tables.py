@@ -23,12 +23,12 @@ _GRADES = "".join(_MARKS.values())
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
 _TRAINED_ON_IT = "FID itself is the loss"  # as a source says
 _GUIDANCE = {"no": 0, "": 1, "yes": 2}
-_KEY = (
+KEY = (
     "† quoted by others than the authors; ‡ from a user's own file; empty: nobody could source it; "
     "two values in a cell: the sources differ. Guidance and NFE as the sources print them, empty "
     "where they do not say. Numbers of sources: the table of sources."
 )
-_BELOW = f"{_KEY} Scaled-down runs have tables of their own below."
+_BELOW = f"{KEY} Scaled-down runs have tables of their own below."
 _SCALED = (
     "**Scaled down**: other data, sizes and features than the paper's; columns name their own "
     "protocols and cannot be set against published ones. "
@@ -62,7 +62,7 @@ _SIZED = {
     ),
     "growth-baselines": (
         "**Growth against adversarial growing and a cascade** (figures 4 and 7), published, full "
-        f"size: ImageNet, FID at every resolution. {_KEY} The study of other ways to grow has the "
+        f"size: ImageNet, FID at every resolution. {KEY} The study of other ways to grow has the "
         "scaled-down comparison."
     ),
 }
@@ -148,7 +148,7 @@ class Paper:
     def _of(self, *tables: str) -> list[Published]:
         return [p for p in self.published if p.table in tables]
 
-    def _add(self, line: Line, column: str, p: Published) -> None:
+    def add(self, line: Line, column: str, p: Published) -> None:
         """A value, marked by its grade, with its source on hover and beside the line."""
         title = f"{p.metric} {p.value:g}, {p.grade}: {p.source}"
         line.add(column, Cell(f"{p.value:g}{_MARKS[p.grade]}", title))
@@ -156,25 +156,25 @@ class Paper:
 
     def _ways(self) -> Iterator[tuple[str, Grid, tuple[int, ...]]]:
         """Name, filled grid and resolutions of the tables by method and resolution."""
-        grid, sizes = Grid("Method", joined=_joined), (32, *SIZES)
+        grid, sizes = Grid("Method", joined=joined), (32, *SIZES)
         bases = [grid.line(f"PaGoDA, base {base}") for base in (64, 32)]
         for p in (p for p in self.published if p.metric == "FID"):
             if p.method == "PaGoDA" and p.table in ("table1_imagenet", "leaderboard"):
-                self._add(bases[p.resolution == 32], _fid(p.resolution), p)
+                self.add(bases[p.resolution == 32], _fid(p.resolution), p)
             elif p.table == "table2_base_resolution":
-                self._add(grid.line(p.method), _fid(p.resolution), p)
+                self.add(grid.line(p.method), _fid(p.resolution), p)
         yield "base-resolution", grid, sizes
-        grid = Grid("Method", "Resolutions", joined=_joined)
+        grid = Grid("Method", "Resolutions", joined=joined)
         for p in self._of("table3_upsampling"):
             line = grid.line("EDM2" if p.method in _EDM2 else p.method, "64 → 512")
-            self._add(line, f"FID at the {'base' if p.resolution == 64 else 'target'} ↓", p)
+            self.add(line, f"FID at the {'base' if p.resolution == 64 else 'target'} ↓", p)
         yield "upsampling", grid, ()
-        grid = Grid("Method", joined=_joined)
+        grid = Grid("Method", joined=joined)
         for method, name in _GROWN.items():
             line = grid.line(method)
             for p in self._of(name):
                 if p.metric == "FID" and p.method == method and p.resolution in (16, *sizes):
-                    self._add(line, _fid(p.resolution), p)
+                    self.add(line, _fid(p.resolution), p)
         yield "growth-baselines", grid, (16, *sizes)
 
     def _methods(
@@ -183,11 +183,11 @@ class Paper:
         """A line a method, guidance and NFE; below them full-size runs measured at ``size``."""
         told = [f"{metric} {_ARROWS[metric]}" for metric in metrics]
         runs = [run for run in self.runs if size in run.resolutions and name != "one-step"]
-        made = Grid("Method", "Row" if runs else "", "Guidance", "NFE", joined=_joined)
+        made = Grid("Method", "Row" if runs else "", "Guidance", "NFE", joined=joined)
         for p in rows:
             method = f"**{p.method}**" if p.method == "PaGoDA" else p.method
             line = made.line(method, "published", p.guidance, p.nfe)
-            self._add(line, f"{p.metric} {_ARROWS[p.metric]}", p)
+            self.add(line, f"{p.metric} {_ARROWS[p.metric]}", p)
             if p.params_millions is not None:
                 line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
         lines = _without_doubles(list(made.lines.values()), told[0])
@@ -200,7 +200,7 @@ class Paper:
             for row in main:
                 line.add(name_of(run, row), value_cell(row))
         note = "" if runs else " No full-size run was measured here."
-        return made.table(f"{_METHODS[name].format(size)}{note} {_KEY}", told)
+        return made.table(f"{_METHODS[name].format(size)}{note} {KEY}", told)
 
 
 def _fid(size: int | None) -> str:
@@ -221,7 +221,7 @@ def _rank(line: Line, best: str) -> tuple[int, float, str]:
     return _GUIDANCE.get(line.head[2], 2), min(values, default=math.inf), line.head[0]
 
 
-def _joined(cells: list[Cell]) -> Cell:
+def joined(cells: list[Cell]) -> Cell:
     """All values as one cell; of one value in two grades, the authors' own."""
     plain = {c.text for c in cells if c.text == c.text.rstrip(_GRADES)}
     texts = [c.text for c in cells if c.text in plain or c.text.rstrip(_GRADES) not in plain]

@@ -30,6 +30,7 @@ from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_figures import draw_study
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
 from pagoda.results.suite_front import front_sentence, suite_front
+from pagoda.results.text_tables import text_tables
 
 FOLDER, CLAIMS, RANKS = "suite", "claims.md", "rank-agreement"
 _PAPER = "The paper"  # a group of sections
@@ -143,7 +144,7 @@ def write_suite(material: Material) -> Path:
 def suite_tables(material: Material) -> dict[str, Table]:
     """Every table by the name of its files."""
     paper = Paper(material.published, material.runs)
-    made = paper.tables() | measured_tables(material.runs)
+    made = paper.tables() | text_tables(paper, material.reports) | measured_tables(material.runs)
     for study in material.studies:
         tables = study_tables(study.with_derived())
         made |= {_file_name(study, group): found for group, found in tables.items()}
@@ -239,6 +240,9 @@ def _paper_sections(material: Material, named: Mapping[str, Table]) -> Iterator[
                   _PAPER)  # fmt: skip
     yield Section("The paper's tables", _starting(named, "imagenet-", "fd-dinov2-"),
                   "ImageNet from 64×64 to 512×512", _PAPER)  # fmt: skip
+    if text := _starting(named, "text-to-image"):
+        yield Section("Text to image", text, "FID on COCO, CLIP score, latency, parameters",
+                      _PAPER)  # fmt: skip
     if material.plans:
         yield Section("What the paper's size would take", _starting(named, "plan-"),
                       "compute, memory and disk, counted", _PAPER)  # fmt: skip

@@ -13,7 +13,7 @@ A folder is one that ``save_pretrained`` wrote, a pipeline of diffusers, or the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from torch import Tensor
 
 from pagoda import hub
 from pagoda.artifacts import digest, sha256
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError
 from pagoda.evaluation.alignment import Reader
 from pagoda.extras import package
-from pagoda.networks.captions import CaptionStates
-from pagoda.tensors import read_tensors
+from pagoda.networks.captions import CAPTIONS, CaptionStates
 from pagoda.text_to_image.folder import Folder
+from pagoda.text_to_image.open_clip_models import open_model
 from pagoda.text_to_image.prompts import TextEncoder
 
 _Read = tuple[Tensor, Tensor, Tensor, list[str]]
@@ -92,6 +92,21 @@ def open_reader(name: str, context: int) -> tuple[Reader, str]:
     return _reader(encoder, kind), digest([sha256(f) for f in files])
 
 
+def reader_of(card: Mapping[str, Any]) -> Reader | None:
+    """What reads prompts for a model that is told captions; None: the CLIP beside it does.
+
+    Args:
+        card: of the model.
+
+    Raises:
+        PagodaError: as of :func:`open_reader`.
+    """
+    encoder = (card.get(CAPTIONS) or {}).get("encoder", {})
+    if "name" not in encoder:
+        return None
+    return open_reader(str(encoder["name"]), int(encoder["context"]))[0]
+
+
 def _reader(encoder: TextEncoder, kind: str) -> Reader:
     def read(i: int, caption: str) -> _Read:
         ids, mask, lines = encoder.tokens(i, caption)
@@ -116,27 +131,9 @@ def _read_all(read: Callable[[int, str], _Read], captions: Sequence[str]) -> Cap
 
 
 def _of_open_clip(rest: str, context: int) -> tuple[Reader, str]:
+    model, name, config, fingerprint = open_model(rest)
     open_clip = package("open_clip", "text", f"open_clip:{rest} needs")
-    name, _, file = rest.partition(":")
-    if name not in open_clip.list_models():
-        few = ", ".join(open_clip.list_models()[:4])
-        raise PagodaError(f"open_clip has no model {name!r}; it has {few} ...")
-    if not file or not Path(file).is_file():
-        raise PagodaError(
-            f"there are no weights {file or 'given'} of open_clip's {name}; download "
-            f"open_clip_model.safetensors of a repository with that model and name it: "
-            f"open_clip:{name}:FILE"
-        )
-    weights = read_tensors(Path(file))
-    config: Any = open_clip.get_model_config(name)
-    if any(key.startswith("hf_") for key in config["text_cfg"]) or "timm_model_name" in config:
-        raise PagodaError(f"{name} of open_clip has a text encoder of another library; use t5: ...")
-    try:
-        model: Any = open_clip.create_model(name, pretrained=None, load_weights=False)
-        model.load_state_dict(weights)
-    except Exception as error:  # whatever a foreign file makes of the library
-        raise PagodaError(f"{file} holds no weights of {name} ({first_line(error)})") from error
-    text = (getattr(model, "text", None) or model).eval().requires_grad_(False)
+    text = getattr(model, "text", None) or model
     tokenizer: Any = open_clip.get_tokenizer(name)
     length = min(context, int(config["text_cfg"].get("context_length", context)))
 
@@ -151,7 +148,7 @@ def _of_open_clip(rest: str, context: int) -> tuple[Reader, str]:
         there = torch.arange(length)[None] <= end[:, None]
         return h, h[:, end[0]] @ text.text_projection, there, cut
 
-    return partial(_read_all, read), sha256(Path(file))
+    return partial(_read_all, read), fingerprint
 
 
 def _unit(x: Tensor) -> Tensor:

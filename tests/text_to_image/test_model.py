@@ -17,6 +17,7 @@ import pagoda
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import sample
 from pagoda.pipeline.stages.sample import Request
+from pagoda.pipeline.stages.score_text import Texts, TextScores
 from tests.hub_server import local_hub
 from tests.test_hub import TRY, program
 from tests.text_to_image.pipelines import LENGTH, WORDS
@@ -34,6 +35,19 @@ Models = dict[str, pagoda.TextToImage]
 
 def near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert ours.std() > 0.01 and (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_scored_images_are_those_of_the_prompts_and_their_seeds(
+    pipelines: Pipelines, models: Models, tmp_path: Path
+) -> None:
+    file = tmp_path / "captions.txt"
+    file.write_text("\n".join(WORDS), encoding="utf-8")
+    texts = Texts(file, guidance=2.0, steps=2)
+    scores = TextScores(texts, None, 1, torch.device("cpu"))
+    made = scores.model(f"diffusers:{pipelines['sd'][0]}", 0, 1)
+    alone = models["sd"].sample(WORDS[2], [2], steps=2, guidance=2.0)
+    assert np.array_equal(made.read(np.array([2])), alone)
+    assert len(made) == len(WORDS) and made.nfe == models["sd"].evaluations(steps=2, guidance=2.0)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

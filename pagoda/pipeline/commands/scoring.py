@@ -18,7 +18,7 @@ Extractor = An[
     ),
 ]
 Split = An[str | None, option("NAME", "Only images below this folder.")]
-Crop = An[str | None, option("RECIPE", "Cut images: adm, lanczos, box.")]
+Crop = An[str | None, option("RECIPE", "Cut images: adm, lanczos, box, lanczos_torchvision.")]
 Size = An[int | None, option("PIXELS", "What --crop cuts to.")]
 Exif = An[bool, option(None, "Turn files as their EXIF says, as data.exif does.", "--exif")]
 Count = An[int | None, option("N", "Images to use.", "--n", "--count", min=2)]
@@ -67,7 +67,7 @@ def evaluate(
     reference: An[
         Path | None, option("PATH", "A reference, published .npz statistics, or images.")
     ] = None,
-    extractor: Extractor = "inception:clean",
+    extractor: An[str | None, option("NAME", "Otherwise inception:clean.")] = None,
     metrics: An[
         str | None, option("NAMES", "fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd,...")
     ] = None,
@@ -92,6 +92,17 @@ def evaluate(
     intervals: An[
         bool, option(None, "95 % intervals over the images, where there are.", "--intervals")
     ] = False,
+    captions: An[
+        Path | None, option("FILE", "Captions, one an image: lines, or COCO's JSON.")
+    ] = None,
+    protocol: An[
+        str | None, option("NAME", "How images of captions are scored: gigagan, stylegan_t.")
+    ] = None,
+    clip: An[str | None, option("NAME:FILE", "CLIP of open_clip that scores captions.")] = None,
+    prefix: An[str | None, option("TEXT", "Of captions, for CLIP; else the protocol's.")] = None,
+    tokens: An[int, option("N", "Of a caption that CLIP reads.", min=3)] = 77,
+    guidance: An[float | None, option("W", "Of a model told captions.")] = None,
+    steps: An[int | None, option("N", "Of a teacher told captions.", min=1)] = None,
     batch: Batch = 64,
     weights: Weights = None,
     hub: Hub = None,
@@ -104,12 +115,24 @@ def evaluate(
         raise PagodaError("--reference is missing; it names what --images are compared with")
     from pagoda.evaluation.metrics.base import Settings
     from pagoda.pipeline.stages.score import Features, Request, Source, seed_list
+    from pagoda.pipeline.stages.score_text import Texts, protocol_of
 
+    texts, asked = None, (protocol, clip, prefix, guidance, steps)
+    if captions is None and any(value is not None for value in asked):
+        raise PagodaError(
+            "--captions is missing; --protocol, --clip, --prefix, --guidance and --steps go with it"
+        )
+    if (told := protocol_of(protocol)) is not None:
+        crop, size, extractor = crop or told.crop, size or told.side, extractor or told.extractor
+        prefix = told.prefix if prefix is None else prefix
+    if captions is not None:
+        texts = Texts(captions, crop, size, clip, prefix or "", tokens, guidance, steps)
     request = Request(
         Source(images or Path(), split, crop, size, exif),
-        Features(extractor, batch, weights, hub, download),
+        Features(extractor or "inception:clean", batch, weights, hub, download),
         reference, reference_split, reference_features, metrics, n, seed_list(seeds),
         Settings(neighbours, splits, kid_subsets, kid_subset_size, mmd_width), name, out, intervals,
+        texts,
     )  # fmt: skip
     tree = run_shared("score", request)
     if track and tree is not None:
@@ -162,8 +185,12 @@ def captions(
     split: An[str, option("NAME", "train or test.")] = "test",
     length: An[str, option("NAME", "short or long.")] = "short",
     out: An[Path | None, option("FILE", "New text file; otherwise shown.")] = None,
+    coco: An[Path | None, option("FILE", "COCO's captions instead, one an image.")] = None,
 ) -> None:
-    """Write captions of the embedded set's images."""
+    """Write captions of the embedded images, or COCO's."""
+    if coco is not None:
+        run("score_text", coco, n, out, function="write_captions")
+        return
     run("align", parameters(ctx), split, n, length, out, function="write")
 
 

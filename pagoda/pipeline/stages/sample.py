@@ -25,7 +25,6 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
 from pagoda.evaluation.samplers import Sampler
 from pagoda.models import Generator, Teacher, load
-from pagoda.networks.captions import CAPTIONS
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line, track
 from pagoda.pipeline.stages.text_lines import read_lines
@@ -196,13 +195,10 @@ def _told(request: Request, model: Generator | Teacher) -> list[int | str]:
     """Tell a model of captions the prompts; the numbers of them."""
     if request.classes is not None:
         raise PagodaError("--classes and --prompts say both what to make; give one of them")
-    prompts, card = _prompts(request.prompts), model.card.get(CAPTIONS) or {}
-    encoder, reader = card.get("encoder", {}), None
-    if "name" in encoder:
-        from pagoda.text_to_image.encoders import open_reader
+    from pagoda.text_to_image.encoders import reader_of
 
-        reader = open_reader(str(encoder["name"]), int(encoder["context"]))[0]
-    for line in model.tell(prompts, reader):
+    prompts = _prompts(request.prompts)
+    for line in model.tell(prompts, reader_of(model.card)):
         log_line(line)
     return list(range(len(prompts)))
 

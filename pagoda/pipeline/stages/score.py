@@ -42,7 +42,10 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Images, collect, subset
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.progress import log_line, track
+from pagoda.pipeline.stages.sample import DIFFUSERS
+from pagoda.pipeline.stages.score_text import Texts, TextScores
 from pagoda.rows import Row, from_json, to_json
+from pagoda.text_to_image.protocols import Captioned, Prompted
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
 _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
@@ -59,11 +62,16 @@ class Source:
     exif: bool = False
     opened: Images | None = None
 
-    def open(self) -> Images:
-        """The images; what lies among them and is passed over is told on stderr."""
+    def open(self, arrays: bool = False) -> Images:
+        """The images; what lies among them and is passed over is told on stderr.
+
+        ``arrays``: of an ``.npz`` as they are, whatever ``crop`` says of files.
+        """
         if self.opened is not None:
             return self.opened
-        images = open_images(self.path, self.split, self.crop, self.size, self.exif)
+        whole = arrays and (self.path.suffix == ".npz" or kind_of(self.path) == "images")
+        crop, size = (None, None) if whole else (self.crop, self.size)
+        images = open_images(self.path, self.split, crop, size, self.exif)
         if isinstance(images, FileImages) and images.passed_over:
             log_line(f"{images.where}: {images.passed_over}")
         return images
@@ -87,7 +95,7 @@ class Request:
     ``source``: images, or a ``generator`` artifact, which needs ``n``. ``reference``: a
     ``reference`` artifact, published ``.npz`` statistics (of the extractor ``reference_features``),
     or images, open ones too. ``seeds``: of latents, or of the choice of ``n`` images. ``metrics``
-    None: a usual choice.
+    None: a usual choice. ``texts``: captions of the images, which are in every row then.
     """
 
     source: Source
@@ -102,6 +110,7 @@ class Request:
     name: str | None = None
     out: Path | None = None
     intervals: bool = False
+    texts: Texts | None = None
 
 
 def seed_list(text: str) -> tuple[int, ...]:
@@ -141,7 +150,8 @@ def run(request: Request) -> dict[str, Any] | None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_there(request.source.path)
+    if not (_foreign(request.source.path) and request.texts):
+        check_there(request.source.path)
     if request.out is not None:
         check_out(request.out)
     tree = measure(request)
@@ -159,13 +169,19 @@ def measure(request: Request) -> dict[str, Any] | None:
         device = pick_device()
         extractor = _extractor(request.features, device)
         default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
+        scores = None
+        if request.texts is not None:
+            default = "fid" if extractor.family == "inception" else "fd"
+            scores = TextScores(request.texts, request.n, request.features.batch, device)
         metrics = metric_names(request.metrics or default, extractor.name)
         reference = _open_reference(request, extractor, metrics)
+        if scores is not None:
+            scores.check(reference)
         evaluator = Evaluator(extractor, reference, metrics)
         rows: list[Row] = []
         cards: list[dict[str, Any]] = []
-        for images, seed in _each_seed(request, device):
-            rows += _measured(request, images, seed, evaluator, device)
+        for images, seed in _each_seed(request, device, scores):
+            rows += _measured(request, images, seed, evaluator, device, scores)
             cards += [images.card()] if distributed.is_main_process() else []
         if not distributed.is_main_process():
             return None
@@ -173,6 +189,8 @@ def measure(request: Request) -> dict[str, Any] | None:
         "rows": to_json(rows), "images": cards, "reference": dict(reference.card),
         "extractor": {"name": extractor.name, **extractor.card},
     }  # fmt: skip
+    if scores is not None:
+        tree["captions"] = scores.card()
     if len(request.seeds) > 1:
         tree["over_seeds"] = over_seeds(rows)
     return tree
@@ -182,12 +200,23 @@ def _extractor(f: Features, device: torch.device) -> Extractor:
     return open_extractor(f.extractor, device, f.batch, f.weights, f.hub, f.download)
 
 
-def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images, int]]:
+def _foreign(path: Path) -> bool:
+    return str(path).startswith(DIFFUSERS)
+
+
+def _each_seed(
+    request: Request, device: torch.device, scores: TextScores | None
+) -> Iterator[tuple[Images, int]]:
     path, seeds = request.source.path, request.seeds
+    if scores is not None and (_foreign(path) or kind_of(path) not in (None, "images")):
+        batch = request.features.batch
+        for seed in seeds:
+            yield scores.model(str(path), seed, batch), seed
+        return
     if request.source.opened is not None or kind_of(path) in (None, "images"):
         if len(seeds) > 1:
             raise PagodaError(f"{path} is no generator: several --seeds have no meaning for files")
-        yield request.source.open(), seeds[0]
+        yield request.source.open(arrays=scores is not None), seeds[0]
         return
     artifact = artifacts.open_artifact(path, "generator")
     if request.n is None:
@@ -199,25 +228,37 @@ def _each_seed(request: Request, device: torch.device) -> Iterator[tuple[Images,
 
 
 def _measured(
-    request: Request, images: Images, seed: int, evaluator: Evaluator, device: torch.device
-) -> list[Row]:
+    request: Request, images: Images, seed: int, evaluator: Evaluator, device: torch.device,
+    scores: TextScores | None,
+) -> list[Row]:  # fmt: skip
+    made, path = isinstance(images, Sampler | Prompted), request.source.path
+    base = images.base_res if isinstance(images, Sampler | Prompted) else None
+    kept = None if scores is None else scores.of(images)
+    images = images if kept is None else kept
     rows = _rows(images, request.n, seed)
     _check_fits(images, evaluator.reference)
-    made = isinstance(images, Sampler)
     facts = {
         "seed": seed if made or len(rows) < len(images) else None,
         "resolution": images.resolution[0],
-        "base_res": images.base_res if isinstance(images, Sampler) else None,
+        "base_res": base,
         "revision": package_revision(),
         "device": device_name(device),
     }
-    path = request.source.path
-    name = request.name or path.stem or str(path)
+    name = request.name or (path.name if _foreign(path) else path.stem) or str(path)
+    if request.texts is not None and request.texts.guidance is not None:
+        name += f", guidance {request.texts.guidance:g}"
+    look = None if scores is None else scores.alignment(name, images)
+    seen = (lambda *_: None) if look is None else look.see
     with track(len(rows), f"evaluate {images.where}") as bar:
-        return evaluate(
+        found = evaluate(
             {name: images}, [evaluator], request.settings, facts, rows=rows,
             intervals=request.intervals, device=metric_device(device), advance=bar.advance,
+            seen=seen,
         )  # fmt: skip
+    if look is None or scores is None:
+        return found
+    scored = look.rows({"nfe": getattr(images, "nfe", None), **facts})  # of all processes
+    return scores.named(found, scored, evaluator.reference) if distributed.is_main_process() else []
 
 
 def _open_reference(request: Request, extractor: Extractor, metrics: tuple[str, ...]) -> Reference:
@@ -302,7 +343,7 @@ def _check_fits(images: Images, reference: Reference) -> None:
             f"{images.where} is {width}x{height}, {reference.where} describes {side}x{side}; "
             "use images of the reference's size, or make a reference of this one"
         )
-    if isinstance(images, FileImages) and images.exif != turned:
+    if isinstance(images, FileImages | Captioned) and images.exif not in (None, turned):
         raise PagodaError(
             f"{reference.where} was made of images "
             + ("turned as their EXIF orientation says; give --exif, " if turned else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ _FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "edits.
           "cost.png", SPEED)  # fmt: skip
 
 _EDIT = "edit-"  # name of a line of the picture of edits
+_BESIDE = {"upsampled_base": "bilinear upsampling", "teacher": "teacher"}
+"""What stands beside the generators of a variant, by the name of its grid."""
 
 Measured = dict[tuple[str, int], Artifact]
 """By variant and seed."""
@@ -122,13 +125,27 @@ def _same_latents(study: Study, measured: Measured, config: Config, folder: Path
         artifact = measured[variant.name, study.seeds(config, variant)[0]]
         kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
         kept = (n for n in kept if not n.startswith(_EDIT))
-        names = sorted(kept, key=lambda n: int(n.rpartition("-")[2]))
-        own = [n for n in names if not n.startswith("samples-teacher-")]
-        if len(names) > 1:
-            teachers = [n for n in names if n not in own]
-            grids = {variant.label: own, f"{variant.label}: teacher": teachers}
-            blocks |= {k: [artifact.array(n) for n in v] for k, v in grids.items() if v}
+        for label, names in blocks_of(variant.label, kept).items():
+            blocks[label] = [artifact.array(name) for name in names]
     return [draw_same_latents(blocks, folder, config.studies.samples)] if blocks else []
+
+
+def blocks_of(label: str, grids: Iterable[str]) -> dict[str, list[str]]:
+    """Grids of samples by the label of their block, lowest resolution first.
+
+    Args:
+        label: of the variant: its generators have it, a teacher and plain upsampling one more word.
+        grids: ``samples-<generator>-<resolution>``, ``below-<resolution>``; one alone is not shown.
+    """
+    names = sorted(grids, key=lambda n: int(n.rpartition("-")[2]))
+    if len(names) < 2:
+        return {}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        more = _BESIDE.get(name.removeprefix("samples-").rpartition("-")[0])
+        found.setdefault(label if more is None else f"{label}: {more}", []).append(name)
+    order = (label, *(f"{label}: {more}" for more in _BESIDE.values()))
+    return {key: found[key] for key in order if key in found}
 
 
 def _edits(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:

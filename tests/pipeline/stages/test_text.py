@@ -27,8 +27,11 @@ from pagoda.pipeline.stages import (
     clip,
     downsample,
     sample,
+    score,
 )
 from pagoda.pipeline.stages.captioned import captions_of
+from pagoda.pipeline.stages.score import Features, Request, Source
+from pagoda.pipeline.stages.score_text import Texts, TextScores
 from tests.pipeline.stages.whole import run_all
 from tests.tiny import tiny_tree
 
@@ -115,6 +118,33 @@ def test_samples_have_the_captions_of_held_out_images_and_are_measured(run_folde
     assert scores["real"]["value"] == pytest.approx(cosine, abs=1e-5)
     accuracy = {r["generator"]: r["value"] for r in found if r["metric"] == "class_accuracy"}
     assert accuracy.keys() == scores.keys()  # of the nouns
+
+
+def test_a_model_is_scored_on_the_captions_of_a_file(run_folder: Path, tmp_path: Path) -> None:
+    """Image i is that of prompt i and seed i, and the rows say which captions these are."""
+    lines = ["a red ring", "a blue star", *said("test", 20)[2:]]
+    file, places = tmp_path / "lines.txt", ("gen/16", "teacher")
+    file.write_text("\n".join(lines), encoding="utf-8")
+    for place in places:
+        source = run_folder / "b8" / place
+        scores = TextScores(Texts(file, steps=3 if place == "teacher" else None), None, 4,
+                            torch.device("cpu"))  # fmt: skip
+        made = scores.model(str(source), 0, 4)
+        model = pagoda.load(source, "cpu")
+        assert isinstance(model, Generator | Teacher)
+        model.tell(lines)
+        model.batch = 4
+        how: Any = {"steps": 3} if isinstance(model, Teacher) else {}
+        alone = np.concatenate([model.sample(i, [i], **how) for i in (2, 9)])
+        assert np.array_equal(made.read(np.array([2, 9])), alone)
+    features = Features(f"classifier:{run_folder / 'features'}", 4)
+    data = Source(run_folder / "data/16", "test")
+    tree = score.measure(Request(Source(run_folder / "b8/gen/16"), features, data.path, "test",
+                                 metrics="fd", texts=Texts(file)))  # fmt: skip
+    assert tree is not None and len(tree["rows"]) == 1
+    row = tree["rows"][0]
+    assert (row["n"], row["nfe"], row["base_res"], row["seed"]) == (20, 1, 8, 0)
+    assert "_20_captions_lines_" in row["protocol"] and row["protocol"].endswith("_uncut")
 
 
 def test_real_pictures_show_their_captions_and_not_those_of_others() -> None:
