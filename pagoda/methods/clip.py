@@ -1,7 +1,8 @@
 """A small CLIP, trained on the captions of the training images.
 
-Its text encoder tells the teacher and the generators of captions, and both its encoders score how
-well pictures follow theirs. The loss is that of Radford et al. 2021 (arXiv 2103.00020).
+Its text encoder tells the teacher and the generators of captions, and a loss may ask for its
+agreement. A second one, of another width and seed, scores how well pictures follow theirs, and
+nothing else is told by it. The loss is that of Radford et al. 2021 (arXiv 2103.00020).
 """
 
 from __future__ import annotations
@@ -55,13 +56,19 @@ class ClipConfig(MethodConfig):
     width: int = opt("width of its two encoders", default=64, ge=16)
     layers: int = opt("layers of each", default=2, ge=1)
     embed: int = opt("width of the space in which images and captions meet", default=64, ge=8)
+    scorer_width: int = opt(
+        "width of the two encoders of the second CLIP, which scores samples and no loss sees",
+        default=48, ge=16,
+    )  # fmt: skip
     patch: int = opt("side of a patch of the image encoder", default=4, ge=1, power_of_two=True)
 
     def checks(self, at: str) -> Iterator[Check]:
         """Whole heads; an encoder that is known."""
         yield (self.file is None or self.captions == OWN_CAPTIONS, f"{at}file", self.file,
                f"null while {at}captions is {self.captions}")  # fmt: skip
-        yield self.width % 16 == 0, f"{at}width", self.width, "a multiple of 16"
+        for key in ("width", "scorer_width"):
+            value = getattr(self, key)
+            yield value % 16 == 0, f"{at}{key}", value, "a multiple of 16"
         kind, _, name = self.encoder.partition(":")
         known = kind in ("clip", "t5", "open_clip") and bool(name)
         yield (self.encoder == OWN or known, f"{at}encoder", self.encoder,

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError, first_line
 from pagoda.extras import package
-from pagoda.networks.captions import CaptionStates
-from pagoda.weight_files import fitted, whole
+from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, SCORER, CaptionStates
+from pagoda.weight_files import fitted, of_the_card, whole
 
 START, END, PAD = "<start>", "<end>", "<pad>"
 SCALE_MOST = 100.0
@@ -198,6 +199,37 @@ def build_clip(card: dict[str, Any]) -> Clip:
 def load_clip(weights: dict[str, Tensor], card: dict[str, Any]) -> Clip:
     """A CLIP from an artifact's weights and card, in eval mode, frozen."""
     return fitted(build_clip, weights, card).requires_grad_(False)
+
+
+def clip_beside(model: Artifact) -> Clip | None:
+    """The CLIP whose text encoder a model was told captions by; None: there is none.
+
+    Args:
+        model: a teacher, a generator, or captioned images.
+
+    Raises:
+        PagodaError: one line: its weights do not fit its card.
+    """
+    return _beside(model, ENCODER)
+
+
+def scorer_beside(model: Artifact) -> Clip | None:
+    """The CLIP that scores samples of a model; None: there is none.
+
+    Raises:
+        PagodaError: one line: its weights do not fit its card.
+    """
+    return _beside(model, SCORER)
+
+
+def _beside(model: Artifact, prefix: str) -> Clip | None:
+    card = (model.card().get(CAPTIONS) or {}).get(prefix.removesuffix("."), {})
+    if "clip" not in card:
+        return None
+    kept = model.weights(CAPTIONS_FILE)
+    own = {k.removeprefix(prefix): v for k, v in kept.items() if k.startswith(prefix)}
+    with of_the_card(model.path / CAPTIONS_FILE, "CLIP"):
+        return load_clip(own, card)
 
 
 def _package(name: str) -> Any:

@@ -10,10 +10,11 @@ import torch
 from pagoda.artifacts import Artifact
 from pagoda.data.captions import LENGTHS
 from pagoda.errors import PagodaError
-from pagoda.evaluation.alignment import Alignment, clip_beside
+from pagoda.evaluation.alignment import Alignment
 from pagoda.evaluation.samplers import Sampler
 from pagoda.evaluation.streaming import Images, StoredImages
 from pagoda.networks.captions import CAPTIONS, held_out
+from pagoda.networks.clip import scorer_beside
 from pagoda.provenance import class_names
 
 
@@ -50,4 +51,4 @@ def alignment_of(
         captions[name] = [texts[i] for i in rows]
     side = next(images.resolution[0] for name, images in sets.items() if name in captions)
     readable = model.card()[CAPTIONS].get("length") in LENGTHS
-    return Alignment(captions, clip_beside(model), side, device, readable=readable)
+    return Alignment(captions, scorer_beside(model), side, device, readable=readable)

@@ -18,15 +18,17 @@ from pagoda.data.embedded import SEED
 from pagoda.data.pixels import to_float
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
-from pagoda.evaluation.alignment import Alignment, clip_beside
+from pagoda.evaluation.alignment import Alignment
 from pagoda.evaluation.streaming import open_split
 from pagoda.models import Generator, Teacher
 from pagoda.networks.captions import states_of
+from pagoda.networks.clip import clip_beside, scorer_beside
 from pagoda.pipeline.stages import (
     caption,
     clip,
     downsample,
     sample,
+    scorer,
 )
 from pagoda.pipeline.stages.captioned import captions_of
 from tests.pipeline.stages.whole import run_all
@@ -36,7 +38,8 @@ pytest.importorskip("open_clip")
 
 TEXT: dict[str, Any] = {
     "name": "text", "text.captions": "short", "text.optim.images": 128, "text.width": 16,
-    "text.layers": 1, "text.embed": 8, "text.optim.batch": 32, "target_res": 16,
+    "text.layers": 1, "text.scorer_width": 32, "text.embed": 8, "text.optim.batch": 32,
+    "target_res": 16,
     "data.train_images": 100, "data.test_images": 70, "teacher.label_dropout": 0.2,
     "features.images": 64, "teacher.optim.images": 64, "distill.optim.images": 32,
     "grow.optim.images": 32, "invert.images": 16, "distill.discriminator.kind": "conv",
@@ -50,7 +53,12 @@ def config(**changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the evaluation."""
-    return run_all(tmp_path_factory.mktemp("text"), config(), clip.run, caption.run)
+
+    def both(own: Config) -> None:
+        clip.run(own)
+        scorer.run(own)
+
+    return run_all(tmp_path_factory.mktemp("text"), config(), both, caption.run)
 
 
 def said(split: str, n: int) -> list[str]:
@@ -104,7 +112,7 @@ def test_samples_have_the_captions_of_held_out_images_and_are_measured(run_folde
     assert {"grown", "upsampled_base", "real"} == scores.keys()
     data = open_artifact(run_folder / "data/16", "images")
     model = open_artifact(run_folder / "b8/gen/16", "generator")
-    reader = clip_beside(model)
+    reader = scorer_beside(model)
     assert reader is not None
     real = open_split(data, "test", scores["real"]["n"])  # not the first ones
     x = to_float(torch.from_numpy(real.read(np.arange(len(real)))))
@@ -115,6 +123,22 @@ def test_samples_have_the_captions_of_held_out_images_and_are_measured(run_folde
     assert scores["real"]["value"] == pytest.approx(cosine, abs=1e-5)
     accuracy = {r["generator"]: r["value"] for r in found if r["metric"] == "class_accuracy"}
     assert accuracy.keys() == scores.keys()  # of the nouns
+
+
+def test_what_scores_is_another_clip_than_what_reads(run_folder: Path) -> None:
+    for place, kind in (("captioned/8", "captioned"), ("gen/16", "generator")):
+        model = open_artifact(run_folder / "b8" / place, kind)
+        first, second = clip_beside(model), scorer_beside(model)
+        assert first is not None and second is not None
+        assert (first.spec.width, second.spec.width) == (16, 32)
+        assert first.tokenizer.text == second.tokenizer.text
+        own = open_artifact(run_folder / "b8/scorer", "clip")
+        assert own.card()["clip"]["width"] == 32
+        for key, value in second.state_dict().items():
+            assert torch.equal(value, own.weights()[key])
+    table = states_of(open_artifact(run_folder / "b8/captioned/8", "captioned"))
+    assert table is not None and second is not None
+    assert not torch.equal(second.read(said("train", 1)).pooled[0], table.pooled[0])
 
 
 def test_real_pictures_show_their_captions_and_not_those_of_others() -> None:
