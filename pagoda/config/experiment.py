@@ -27,6 +27,7 @@ from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.autoencoder import AutoencoderConfig
 from pagoda.methods.clip import IN_FILES, NO_CAPTIONS, OWN, OWN_CAPTIONS, ClipConfig
+from pagoda.methods.guided import GuidedConfig
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
 from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
@@ -139,6 +140,14 @@ class Config:
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         yield from self._weights()
+        told = self.captioned and self.text.encoder == OWN
+        for key in BY_METHOD:
+            section = getattr(self, key)
+            if isinstance(section, GuidedConfig):
+                asked = section.clip_loss.weight
+                yield (told or not asked, f"{key}.clip_loss.weight", asked,
+                       "0 unless text.captions is not none and text.encoder is trained: profile "
+                       "text has both")  # fmt: skip
         yield from self._independent()
         if self.latent:
             yield from self._of_codes()

@@ -222,6 +222,36 @@ def scorer_beside(model: Artifact) -> Clip | None:
     return _beside(model, SCORER)
 
 
+def clip_for_loss(images: Artifact) -> Clip:
+    """The CLIP whose text encoder captions of images were read by, for a loss to ask.
+
+    Raises:
+        PagodaError: one line: there is none, or it is the one that scores samples: whatever a loss
+            asks of a network is no measurement of it any more.
+    """
+    if (found := clip_beside(images)) is None:
+        raise PagodaError(
+            f"{images.path} has no CLIP with an image encoder, which clip_loss.weight asks for; "
+            "set text.encoder: trained, or clip_loss.weight: 0"
+        )
+    card, scorer = images.card()[CAPTIONS], scorer_beside(images)
+    same = card["fingerprint"] == card.get("scorer", {}).get("fingerprint")
+    if same or (scorer is not None and _equal(found, scorer)):
+        raise PagodaError(
+            f"the CLIP of clip_loss is the one that scores samples ({card['fingerprint'][:12]}), "
+            "and a score that was trained for measures nothing; make another scorer, of another "
+            "text.scorer_width"
+        )
+    return found
+
+
+def _equal(a: Clip, b: Clip) -> bool:
+    weights = [network.state_dict() for network in (a, b)]
+    return weights[0].keys() == weights[1].keys() and all(
+        torch.equal(value, weights[1][key]) for key, value in weights[0].items()
+    )
+
+
 def _beside(model: Artifact, prefix: str) -> Clip | None:
     card = (model.card().get(CAPTIONS) or {}).get(prefix.removesuffix("."), {})
     if "clip" not in card:
