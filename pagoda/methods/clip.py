@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_CAPTIONS = "none"
 OWN_CAPTIONS = "own"
+SAME = "same"
 IN_FILES = "folder", "zip", "tar"
 """Sources whose images may have captions of their own."""
 OWN = "trained"
@@ -34,9 +35,14 @@ class ClipConfig(MethodConfig):
 
     captions: str = opt(
         "what teacher and generators are told: none, classes; short or long, captions of the "
-        "embedded set in these lengths; own, the .txt or .json beside each image of a folder, zip "
-        "or tar",
-        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long", OWN_CAPTIONS),
+        "embedded set in these lengths, mixed, half of each; own, the .txt or .json beside each "
+        "image of a folder, zip or tar",
+        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long", "mixed", OWN_CAPTIONS),
+    )  # fmt: skip
+    asked: str = opt(
+        "captions of held-out images, which samples are asked for: same, of the kind of captions; "
+        "short or long of the embedded set",
+        default=SAME, choices=(SAME, "short", "long"),
     )  # fmt: skip
     file: str | None = opt(
         "of captions own: a file of COCO's captions (.json) instead; null = beside the images",
@@ -62,10 +68,18 @@ class ClipConfig(MethodConfig):
     )  # fmt: skip
     patch: int = opt("side of a patch of the image encoder", default=4, ge=1, power_of_two=True)
 
+    @property
+    def held_out(self) -> str:
+        """The kind of captions of held-out images."""
+        return self.captions if self.asked == SAME else self.asked
+
     def checks(self, at: str) -> Iterator[Check]:
         """Whole heads; an encoder that is known."""
         yield (self.file is None or self.captions == OWN_CAPTIONS, f"{at}file", self.file,
                f"null while {at}captions is {self.captions}")  # fmt: skip
+        drawn = self.captions in ("short", "long", "mixed")
+        yield (drawn or self.asked == SAME, f"{at}asked", self.asked,
+               f"{SAME} while {at}captions is {self.captions}")  # fmt: skip
         for key in ("width", "scorer_width"):
             value = getattr(self, key)
             yield value % 16 == 0, f"{at}{key}", value, "a multiple of 16"

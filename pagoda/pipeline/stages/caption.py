@@ -59,7 +59,7 @@ def run(config: Config, resolution: int) -> None:
     card |= {
         "classes": captions.texts,
         CAPTIONS: {
-            "length": config.text.captions, "cut": len(states.cut), "fingerprint": fingerprint,
+            "length": config.text.held_out, "cut": len(states.cut), "fingerprint": fingerprint,
             "encoder": encoder, "scorer": scorer.card() | {"fingerprint": scorer.fingerprint},
         },
     }  # fmt: skip

@@ -13,6 +13,7 @@ from PIL import Image
 import pagoda
 from pagoda.artifacts import open_artifact
 from pagoda.config import Config, parse
+from pagoda.data.captioned import image_captions
 from pagoda.data.captions import captions
 from pagoda.data.embedded import SEED
 from pagoda.data.pixels import to_float
@@ -210,3 +211,16 @@ def test_an_encoder_that_is_not_there_is_named(
         with pytest.raises(PagodaError, match=wrong) as error:
             caption.run(config(**{"text.encoder": name}), 8)
         assert "\n" not in str(error.value)
+
+
+def test_of_mixed_captions_every_class_has_half_of_each_length() -> None:
+    names = [f"train/{i}" for i in range(40)]
+    found = image_captions(names, source="embedded", split="train", kind="mixed", variety=1.0)
+    both = [captions(np.arange(40), seed=SEED, split="train", variety=1.0, length=length)
+            for length in ("short", "long")]  # fmt: skip
+    assert found == [both[i // 10 % 2][i] for i in range(40)]
+    c = config(**{"text.captions": "mixed", "text.asked": "short"})
+    assert c.text.held_out == "short" and config().text.held_out == "short"
+    with pytest.raises(PagodaError, match=r"text\.asked = 'long'; it must be same while"):
+        config(**{"text.captions": "own", "text.asked": "long", "data.source": "folder",
+                  "data.path": "set"})  # fmt: skip
