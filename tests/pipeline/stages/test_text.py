@@ -12,7 +12,7 @@ from PIL import Image
 
 import pagoda
 from pagoda.artifacts import open_artifact
-from pagoda.config import Config, parse
+from pagoda.config import Config, parse, with_derived
 from pagoda.data.captioned import image_captions
 from pagoda.data.captions import captions
 from pagoda.data.embedded import SEED
@@ -51,15 +51,16 @@ def config(**changes: Any) -> Config:
     return parse(tiny_tree(**TEXT | changes))
 
 
+def both_clips(own: Config) -> None:
+    clip.run(own)
+    scorer.run(own)
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the evaluation."""
 
-    def both(own: Config) -> None:
-        clip.run(own)
-        scorer.run(own)
-
-    return run_all(tmp_path_factory.mktemp("text"), config(), both, caption.run)
+    return run_all(tmp_path_factory.mktemp("text"), config(), both_clips, caption.run)
 
 
 def said(split: str, n: int) -> list[str]:
@@ -224,3 +225,27 @@ def test_of_mixed_captions_every_class_has_half_of_each_length() -> None:
     with pytest.raises(PagodaError, match=r"text\.asked = 'long'; it must be same while"):
         config(**{"text.captions": "own", "text.asked": "long", "data.source": "folder",
                   "data.path": "set"})  # fmt: skip
+
+
+@pytest.mark.slow
+def test_guided_by_token_and_asked_of_a_clip_in_distillation_and_growth(tmp_path: Path) -> None:
+    """The paper's parts for text together: weight, discriminator of tokens, similarity."""
+    own: dict[str, Any] = {"invert.guidance_max": 4.0}
+    for key in ("distill", "grow"):
+        own |= {f"{key}.method": "guided", f"{key}.discriminator.kind": "tokens",
+                f"{key}.discriminator.backbones": ["tf_efficientnet_lite0"],
+                f"{key}.discriminator.input_side": 64, f"{key}.loss.adversarial": "hinge",
+                f"{key}.loss.adversarial_start": 0.0}  # fmt: skip
+    tree = tiny_tree(**TEXT | own | {"distill.loss.regression": "noise_to_data"})
+    for section in (tree["distill"], tree["grow"]):
+        section |= {"clip_loss": {"weight": 0.05}, "estimator": {"tolerance": 3.0}}
+        section["discriminator"]["r1"] = 0.0
+    c = parse(with_derived(tree))
+    folder = run_all(tmp_path, c, both_clips, caption.run)
+    for side in (8, 16):
+        model = open_artifact(folder / f"b8/gen/{side}", "generator")
+        assert model.card()["clip_loss"] == {"weight": 0.05, "kind": "angle"}
+        assert np.isfinite(model.card()["metrics"]["loss_clip"])
+        assert model.card()["metrics"]["loss_adv"] != 0
+    found = open_artifact(folder / "b8/evaluate/16", "evaluation").json("results")["rows"]
+    assert {r["generator"] for r in found if r["metric"] == "clip_score"} >= {"grown", "real"}
