@@ -44,7 +44,7 @@ KINDS: dict[str, dict[str, FileSpec]] = {
         "train_labels.npy": FileSpec("number of the caption of each image", 1, ("int64",)),
         "captions.safetensors": FileSpec(
             "embeddings of the captions, numbers of those of held-out images, class of each; "
-            "weights of the text encoder"),
+            "weights of the text encoder and of the CLIP that scores"),
         CARD_FILE: FileSpec("captions, recipe of the images, the text encoder's card"),
     },
     "reference": {

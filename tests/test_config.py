@@ -300,7 +300,7 @@ def test_a_profile_composes_whatever_was_there_and_takes_another_base(
         here = {"modelled": f"b{top}/codes", "autoencoder": [top], "encode": [top]}
         changed["space"] = tree["space"] | here
     if tree["text"]["captions"] != "none":
-        here = {"modelled": f"b{top}/captioned", "caption": [top], "clip": [top]}
+        here = {"modelled": f"b{top}/captioned", "caption": [top], "clip": [top], "scorer": [top]}
         changed["space"] = tree["space"] | here | {"reader": f"b{top}/clip"}
     assert parse(other) and other == tree | changed
 

@@ -27,6 +27,7 @@ from pagoda.errors import PagodaError
 from pagoda.fields import Check, build, hold, opt
 from pagoda.methods.autoencoder import AutoencoderConfig
 from pagoda.methods.clip import IN_FILES, NO_CAPTIONS, OWN, OWN_CAPTIONS, ClipConfig
+from pagoda.methods.guided import GuidedConfig
 from pagoda.methods.one_step import OneStepConfig
 from pagoda.methods.teacher import TeacherConfig
 from pagoda.training.method import ByMethod, file_of, find_method, keys_of_others
@@ -139,6 +140,14 @@ class Config:
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         yield from self._weights()
+        told = self.captioned and self.text.encoder == OWN
+        for key in BY_METHOD:
+            section = getattr(self, key)
+            if isinstance(section, GuidedConfig):
+                asked = section.clip_loss.weight
+                yield (told or not asked, f"{key}.clip_loss.weight", asked,
+                       "0 unless text.captions is not none and text.encoder is trained: profile "
+                       "text has both")  # fmt: skip
         yield from self._independent()
         if self.latent:
             yield from self._of_codes()
@@ -303,16 +312,16 @@ def derive_code(tree: Mapping[str, Any]) -> dict[str, str]:
 def derive_space(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Where what is modelled lies below ``runs/<name>/``, and the stages that make it.
 
-    Of images of classes nothing is made: ``autoencoder``, ``encode``, ``clip`` and ``caption`` name
-    no resolution, and DVC has no such stages.
+    Of images of classes nothing is made: ``autoencoder``, ``encode``, ``clip``, ``scorer`` and
+    ``caption`` name no resolution, and DVC has no such stages.
     """
     data = tree.get("data")
     latent = isinstance(data, Mapping) and data.get("space") == "latent"
     text = tree.get("text")
     text = text if isinstance(text, Mapping) else {}
     captioned = text.get("captions", NO_CAPTIONS) != NO_CAPTIONS
-    space = {"modelled": "data", "autoencoder": [], "encode": [], "clip": [], "caption": [],
-             "reader": "data"}  # fmt: skip
+    space = {"modelled": "data", "autoencoder": [], "encode": [], "clip": [], "scorer": [],
+             "caption": [], "reader": "data"}  # fmt: skip
     if not (latent or captioned):
         return space
     ladder = derive_resolutions(tree["base_res"], tree["target_res"])
@@ -321,7 +330,8 @@ def derive_space(tree: Mapping[str, Any]) -> dict[str, Any]:
         return space | here
     trained = text.get("encoder", OWN) == OWN
     of_own = {"clip": [ladder[-1]], "reader": f"b{ladder[0]}/clip"} if trained else {}
-    return space | {"modelled": f"b{ladder[0]}/captioned", "caption": ladder} | of_own
+    here = {"modelled": f"b{ladder[0]}/captioned", "scorer": [ladder[-1]], "caption": ladder}
+    return space | here | of_own
 
 
 def for_its_methods(tree: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,11 @@ class Paths:
         """The CLIP that reads the captions of an experiment with text."""
         return self._place("clip", self.base / "clip")
 
+    @property
+    def scorer(self) -> Path:
+        """The CLIP that scores samples, which nothing is trained by."""
+        return self._place("scorer", self.base / "scorer")
+
     def captioned(self, resolution: int) -> Path:
         """The images at one resolution with captions for labels."""
         return self._place(f"captioned/{resolution}", self.base / "captioned" / str(resolution))

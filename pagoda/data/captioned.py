@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pagoda.data.caption_files import captions_beside, captions_of_coco
-from pagoda.data.captions import captions
-from pagoda.data.embedded import SEED
+from pagoda.data.captions import LENGTHS, MIXED, captions
+from pagoda.data.embedded import CLASSES, SEED
 from pagoda.errors import PagodaError
 
 
@@ -22,7 +22,8 @@ def image_captions(
         names: as the ``images`` artifact lists them.
         source: of the images; the embedded set has captions.
         split: that they are of.
-        kind: ``short`` or ``long``, of the embedded set; ``own``: beside the images or in ``file``.
+        kind: ``short``, ``long`` or ``mixed``, of the embedded set; ``own``: beside the images or
+            in ``file``.
         variety: of the embedded set.
         path: of the source.
         file: of COCO's captions.
@@ -38,6 +39,10 @@ def image_captions(
             "of that length; own: those beside the images"
         )
     indices = np.array([int(name.rpartition("/")[2]) for name in names])
+    if kind == MIXED:  # ten classes in turn: of each, every other image
+        both = [captions(indices, seed=SEED, split=split, variety=variety, length=length)
+                for length in LENGTHS]  # fmt: skip
+        return [both[i // len(CLASSES) % 2][row] for row, i in enumerate(indices)]
     return captions(indices, seed=SEED, split=split, variety=variety, length=kind)
 
 

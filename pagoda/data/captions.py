@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pagoda.data.reading import Seen
 
 LENGTHS = "short", "long"
+MIXED = "mixed"
+"""Of every class half the images have a short caption, the others a long one."""
 
 SIZES = ("small", "medium-sized", "large")
 NOUNS = ("disc", "square", "triangle", "ring", "plus sign", "star", "striped tile",

@@ -3,7 +3,8 @@
 ``caption`` is the share of pictures that show every word of their caption
 (:mod:`pagoda.data.reading`), ``caption_by_chance`` that of the captions of other samples, in a
 random order. ``clip_score`` is the mean cosine of the embeddings of picture and caption (Hessel et
-al. 2021, arXiv 2104.08718, without the factor 2.5) under the CLIP of the run, no prefix.
+al. 2021, arXiv 2104.08718, without the factor 2.5) under a CLIP of the run that nothing was trained
+by, no prefix.
 """
 
 from __future__ import annotations
@@ -24,35 +25,13 @@ from pagoda.data.reading import SIDE, read
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.base import size
 from pagoda.evaluation.metrics.intervals import fraction_interval, mean_interval
-from pagoda.networks.captions import (
-    CAPTIONS,
-    CAPTIONS_FILE,
-    ENCODER,
-    CaptionStates,
-    CaptionTable,
-)
-from pagoda.networks.clip import Clip, load_clip
+from pagoda.networks.captions import CaptionStates, CaptionTable
+from pagoda.networks.clip import Clip, clip_beside
 from pagoda.rows import Row
-from pagoda.weight_files import of_the_card
 
 Reader = Callable[[Sequence[str]], CaptionStates]
 """What makes of texts what a network is told."""
 CAPTION, BY_CHANCE, SCORE = "caption", "caption_by_chance", "clip_score"
-
-
-def clip_beside(model: Artifact) -> Clip | None:
-    """The CLIP whose text encoder a model was told captions by; None: there is none.
-
-    Raises:
-        PagodaError: one line: its weights do not fit its card.
-    """
-    card = model.card().get(CAPTIONS) or {}
-    if "clip" not in card.get("encoder", {}):
-        return None
-    kept = model.weights(CAPTIONS_FILE)
-    own = {k.removeprefix(ENCODER): v for k, v in kept.items() if k.startswith(ENCODER)}
-    with of_the_card(model.path / CAPTIONS_FILE, "CLIP"):
-        return load_clip(own, card["encoder"])
 
 
 def tell(

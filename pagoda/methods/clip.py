@@ -1,7 +1,8 @@
 """A small CLIP, trained on the captions of the training images.
 
-Its text encoder tells the teacher and the generators of captions, and both its encoders score how
-well pictures follow theirs. The loss is that of Radford et al. 2021 (arXiv 2103.00020).
+Its text encoder tells the teacher and the generators of captions, and a loss may ask for its
+agreement. A second one, of another width and seed, scores how well pictures follow theirs, and
+nothing else is told by it. The loss is that of Radford et al. 2021 (arXiv 2103.00020).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_CAPTIONS = "none"
 OWN_CAPTIONS = "own"
+SAME = "same"
 IN_FILES = "folder", "zip", "tar"
 """Sources whose images may have captions of their own."""
 OWN = "trained"
@@ -33,9 +35,14 @@ class ClipConfig(MethodConfig):
 
     captions: str = opt(
         "what teacher and generators are told: none, classes; short or long, captions of the "
-        "embedded set in these lengths; own, the .txt or .json beside each image of a folder, zip "
-        "or tar",
-        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long", OWN_CAPTIONS),
+        "embedded set in these lengths, mixed, half of each; own, the .txt or .json beside each "
+        "image of a folder, zip or tar",
+        default=NO_CAPTIONS, choices=(NO_CAPTIONS, "short", "long", "mixed", OWN_CAPTIONS),
+    )  # fmt: skip
+    asked: str = opt(
+        "captions of held-out images, which samples are asked for: same, of the kind of captions; "
+        "short or long of the embedded set",
+        default=SAME, choices=(SAME, "short", "long"),
     )  # fmt: skip
     file: str | None = opt(
         "of captions own: a file of COCO's captions (.json) instead; null = beside the images",
@@ -55,13 +62,27 @@ class ClipConfig(MethodConfig):
     width: int = opt("width of its two encoders", default=64, ge=16)
     layers: int = opt("layers of each", default=2, ge=1)
     embed: int = opt("width of the space in which images and captions meet", default=64, ge=8)
+    scorer_width: int = opt(
+        "width of the two encoders of the second CLIP, which scores samples and no loss sees",
+        default=48, ge=16,
+    )  # fmt: skip
     patch: int = opt("side of a patch of the image encoder", default=4, ge=1, power_of_two=True)
+
+    @property
+    def held_out(self) -> str:
+        """The kind of captions of held-out images."""
+        return self.captions if self.asked == SAME else self.asked
 
     def checks(self, at: str) -> Iterator[Check]:
         """Whole heads; an encoder that is known."""
         yield (self.file is None or self.captions == OWN_CAPTIONS, f"{at}file", self.file,
                f"null while {at}captions is {self.captions}")  # fmt: skip
-        yield self.width % 16 == 0, f"{at}width", self.width, "a multiple of 16"
+        drawn = self.captions in ("short", "long", "mixed")
+        yield (drawn or self.asked == SAME, f"{at}asked", self.asked,
+               f"{SAME} while {at}captions is {self.captions}")  # fmt: skip
+        for key in ("width", "scorer_width"):
+            value = getattr(self, key)
+            yield value % 16 == 0, f"{at}{key}", value, "a multiple of 16"
         kind, _, name = self.encoder.partition(":")
         known = kind in ("clip", "t5", "open_clip") and bool(name)
         yield (self.encoder == OWN or known, f"{at}encoder", self.encoder,

@@ -17,6 +17,10 @@ and prior latents, of deviation 1, are never near them. So stage 3 keeps the pai
 within ``estimator.tolerance`` of omega_phi(x, c), which are triples of p(x, c) p(omega | x, c); and
 stage 2, where nothing is estimated yet, is better taught by the teacher's samples, L_dstl
 (``distill.loss.regression: noise_to_data``), as the paper's paragraph on limitations says it was.
+
+Where labels are captions, ``clip_loss`` adds the similarity of what is generated from prior latents
+to its caption, under the CLIP of the run whose text encoder the generator is told by, never the one
+that scores samples. The paper does not state its weight.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pagoda.artifacts import Artifact
+    from pagoda.networks.clip import Clip
     from pagoda.networks.guidance import WeightEstimator
     from pagoda.training.batches import PairBatches
     from pagoda.training.draw import GlobalDraw
@@ -62,10 +67,24 @@ class EstimatorConfig:
 
 
 @dataclass(frozen=True)
+class ClipLossConfig:
+    """The term of the generator's loss by which images follow captions."""
+
+    weight: float = opt("its weight; 0 = none, and no CLIP is loaded", default=0.0, ge=0)
+    kind: str = opt(
+        "angle: the square of the angle between image and caption; cosine: minus its cosine",
+        default="angle", choices=("angle", "cosine"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class GuidedConfig(OneStepConfig):
     """The objective of stages 2 and 3 for generators that are told the weight."""
 
     estimator: EstimatorConfig = opt("estimator of the weight", default=EstimatorConfig())
+    clip_loss: ClipLossConfig = opt(
+        "with captions: similarity under the run's CLIP", default=ClipLossConfig()
+    )
 
     def untrained(self) -> Self:
         """Backbones and the estimator with random weights."""
@@ -114,6 +133,7 @@ class Guided(OneStep):
         else:
             self.estimator.requires_grad_(False)
             self.modules = {**self.modules, ESTIMATOR: self.estimator}
+        self.clip = _clip(config.clip_loss, given)
 
     def _estimator(self, config: EstimatorConfig, given: Given) -> WeightEstimator:
         from pagoda.networks.generator import Generator
@@ -152,7 +172,8 @@ class Guided(OneStep):
 
     def card(self) -> dict[str, Any]:
         """The objective, and what the estimator's weights belong to."""
-        return {**super().card(), ESTIMATOR: self.estimator.card()}
+        asked = {"clip_loss": vars(self.config.clip_loss)} if self.clip else {}
+        return {**super().card(), **asked, ESTIMATOR: self.estimator.card()}
 
     def beside(self) -> dict[str, dict[str, Tensor]]:
         """The estimator."""
@@ -162,6 +183,8 @@ class Guided(OneStep):
         """The estimator's update on samples of the teacher, then those of the objective."""
         if ESTIMATOR in self.players:
             yield self._estimator_loss(draw)
+        if self.clip is not None:
+            yield self._clip_loss(draw, self.clip, progress)
         yield from super().step(draw, i, progress)
 
     def _estimator_loss(self, draw: GlobalDraw) -> Loss:
@@ -172,6 +195,30 @@ class Guided(OneStep):
         loss = (guess - omega).square().mean()
         stats = {"loss_omega": draw.mean(loss.detach(), n)}
         return Loss(ESTIMATOR, draw.mean(loss, n), stats=stats)
+
+    def _clip_loss(self, draw: GlobalDraw, clip: Clip, progress: float) -> Loss:
+        """Adds its gradient to the generator's next update, on prior latents of its own."""
+        from torch.nn import functional as F
+
+        from pagoda.losses.similarity import similarity_loss
+        from pagoda.networks.captions import CaptionTable
+        from pagoda.training.micro_batch import in_parts
+
+        config, n = self.config, self.config.prior_batch
+        most, spec = config.optim.micro_batch, self.generator.spec
+        z = draw.normal(n, spec.image_channels, spec.resolution, spec.resolution,
+                        on=self.pairs.device, dtype=self.images.dtype)  # fmt: skip
+        labels, omega = self._prior_told(draw, n)
+        with self.player.autocast():
+            made = in_parts(self._made, most, z, labels, omega)
+            found = in_parts(clip.images, most, made)
+        table = self.generator.trunk.label
+        assert isinstance(table, CaptionTable)
+        captions = F.normalize(table.pooled[labels], dim=-1)
+        loss = draw.mean(similarity_loss(config.clip_loss.kind, found, captions), n)
+        alone = config.loss.regression == "none" and config.loss.ramp(progress) is None
+        return Loss("generator", config.clip_loss.weight * loss, last=alone,
+                    stats={"loss_clip": loss.detach()})  # fmt: skip
 
     def _pairs(self, draw: GlobalDraw, n: int) -> tuple[Tensor, Tensor, list[Tensor]]:
         z, x, labels, omega = draw.guided_pairs(self.pairs, n)
@@ -192,6 +239,26 @@ class Guided(OneStep):
     def _made(self, z: Tensor, *told: Tensor) -> Tensor:
         labels, omega = told
         return self.generator(z, labels, omega=omega)
+
+
+def _clip(config: ClipLossConfig, given: Given) -> Clip | None:
+    """What ``clip_loss`` asks; nothing is loaded without it.
+
+    Raises:
+        PagodaError: the generator is told classes, or there is no CLIP that may be asked.
+    """
+    from pagoda.networks.captions import CaptionTable
+    from pagoda.networks.generator import Generator
+
+    if not config.weight:
+        return None
+    assert isinstance(given.network, Generator)
+    if given.clip is None or not isinstance(given.network.trunk.label, CaptionTable):
+        raise PagodaError(
+            f"clip_loss.weight = {config.weight:g} needs a generator that is told captions; set "
+            "text.captions, or clip_loss.weight: 0"
+        )
+    return given.clip().requires_grad_(False).to(given.device, given.images.dtype)
 
 
 def load_estimator(below: Artifact | None) -> WeightEstimator:

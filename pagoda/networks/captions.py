@@ -23,6 +23,8 @@ CAPTIONS = "captions"
 CAPTIONS_FILE = f"{CAPTIONS}.safetensors"
 ENCODER = "encoder."
 """What the names of the text encoder's weights in that file begin with."""
+SCORER = "scorer."
+"""And those of the CLIP that scores samples."""
 _TABLE = "tokens", "pooled", "there"
 
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError, first_line
 from pagoda.extras import package
-from pagoda.networks.captions import CaptionStates
-from pagoda.weight_files import fitted, whole
+from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, SCORER, CaptionStates
+from pagoda.weight_files import fitted, of_the_card, whole
 
 START, END, PAD = "<start>", "<end>", "<pad>"
 SCALE_MOST = 100.0
@@ -198,6 +199,67 @@ def build_clip(card: dict[str, Any]) -> Clip:
 def load_clip(weights: dict[str, Tensor], card: dict[str, Any]) -> Clip:
     """A CLIP from an artifact's weights and card, in eval mode, frozen."""
     return fitted(build_clip, weights, card).requires_grad_(False)
+
+
+def clip_beside(model: Artifact) -> Clip | None:
+    """The CLIP whose text encoder a model was told captions by; None: there is none.
+
+    Args:
+        model: a teacher, a generator, or captioned images.
+
+    Raises:
+        PagodaError: one line: its weights do not fit its card.
+    """
+    return _beside(model, ENCODER)
+
+
+def scorer_beside(model: Artifact) -> Clip | None:
+    """The CLIP that scores samples of a model; None: there is none.
+
+    Raises:
+        PagodaError: one line: its weights do not fit its card.
+    """
+    return _beside(model, SCORER)
+
+
+def clip_for_loss(images: Artifact) -> Clip:
+    """The CLIP whose text encoder captions of images were read by, for a loss to ask.
+
+    Raises:
+        PagodaError: one line: there is none, or it is the one that scores samples: whatever a loss
+            asks of a network is no measurement of it any more.
+    """
+    if (found := clip_beside(images)) is None:
+        raise PagodaError(
+            f"{images.path} has no CLIP with an image encoder, which clip_loss.weight asks for; "
+            "set text.encoder: trained, or clip_loss.weight: 0"
+        )
+    card, scorer = images.card()[CAPTIONS], scorer_beside(images)
+    same = card["fingerprint"] == card.get("scorer", {}).get("fingerprint")
+    if same or (scorer is not None and _equal(found, scorer)):
+        raise PagodaError(
+            f"the CLIP of clip_loss is the one that scores samples ({card['fingerprint'][:12]}), "
+            "and a score that was trained for measures nothing; make another scorer, of another "
+            "text.scorer_width"
+        )
+    return found
+
+
+def _equal(a: Clip, b: Clip) -> bool:
+    weights = [network.state_dict() for network in (a, b)]
+    return weights[0].keys() == weights[1].keys() and all(
+        torch.equal(value, weights[1][key]) for key, value in weights[0].items()
+    )
+
+
+def _beside(model: Artifact, prefix: str) -> Clip | None:
+    card = (model.card().get(CAPTIONS) or {}).get(prefix.removesuffix("."), {})
+    if "clip" not in card:
+        return None
+    kept = model.weights(CAPTIONS_FILE)
+    own = {k.removeprefix(prefix): v for k, v in kept.items() if k.startswith(prefix)}
+    with of_the_card(model.path / CAPTIONS_FILE, "CLIP"):
+        return load_clip(own, card)
 
 
 def _package(name: str) -> Any:

@@ -70,8 +70,9 @@ def build_discriminator(
     from pagoda.networks.guidance import GuidedDiscriminator
     from pagoda.networks.token_discriminator import TokenDiscriminator
 
-    if isinstance(labels, CaptionTable) and class_embedding is None:
-        class_embedding = labels.pooled.clone()
+    table = labels if isinstance(labels, CaptionTable) else None
+    if table is not None and class_embedding is None:
+        class_embedding = table.pooled.clone()
     conv = GuidedDiscriminator if weighted else ConvDiscriminator
     makers: dict[str, Callable[[], Discriminator]] = {
         "conv": lambda: conv(resolution, channels, max_channels, classes, image_channels),
@@ -80,12 +81,12 @@ def build_discriminator(
         ),
         "encoder": lambda: EncoderDiscriminator(teacher(), sigma, classes, max_channels),
         "tokens": lambda: TokenDiscriminator(
-            backbones, weights, classes, input_side, weighted=weighted
+            backbones, weights, classes, input_side, weighted=weighted, table=table
         ),
     }
     made = makers[kind]()
-    if isinstance(labels, CaptionTable) and isinstance(made, ConvDiscriminator):
-        made.register_module("label", CaptionLabels(labels, made.logit.in_features))
+    if table is not None and isinstance(made, ConvDiscriminator):
+        made.register_module("label", CaptionLabels(table, made.logit.in_features))
     return made
 
 

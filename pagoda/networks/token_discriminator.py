@@ -2,7 +2,8 @@
 
 The structure is that of Sauer et al. 2023 (arXiv 2301.09515, section 3.2), with PaGoDA's weight of
 the guidance in the path of the image and in that of the text. What the image is compared with is a
-caption, a row of tokens; a class is a caption of one.
+caption: tokens whose embeddings are learned, of which a class is one, or a row of the table that
+the generator is told, tokens and pooled embedding as the text encoder has them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pagoda.networks.backbones import Backbone
+from pagoda.networks.captions import CaptionTable
 from pagoda.networks.discriminators import Discriminator
 from pagoda.networks.layers import GroupNorm, WeightEmbedding
 
@@ -24,6 +26,37 @@ _LONGEST = 128  # tokens of a caption
 _PAD = -1
 
 
+class TableTokens(nn.Module):
+    """Captions by their row of a table: W t_i + V p, of tokens t and of the pooled embedding p.
+
+    The table is a copy and frozen. Entries of the embeddings have a mean square of 1 or so, and W
+    and V start with the variance that leaves it.
+
+    Args:
+        table: of the network that is told these captions.
+        width: of an embedding.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+    there: Tensor
+
+    def __init__(self, table: CaptionTable, width: int) -> None:
+        super().__init__()
+        for name in ("tokens", "pooled", "there"):
+            kept = getattr(table, name).detach().clone()
+            self.register_buffer(name, kept, persistent=False)
+        self.token = nn.Linear(self.tokens.shape[2], width, bias=False)
+        self.whole = nn.Linear(self.pooled.shape[1], width, bias=False)
+        for layer in (self.token, self.whole):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    def forward(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (n,) -> embeddings (n, l, width), and which are there (n, l)."""
+        h = self.token(self.tokens[labels]) + self.whole(self.pooled[labels])[:, None]
+        return h, self.there[labels]
+
+
 class CaptionPath(nn.Module):
     """Tokens of a caption -> one vector: embeddings, the weight, transformer blocks, their mean.
 
@@ -31,12 +64,20 @@ class CaptionPath(nn.Module):
         tokens: size of the vocabulary, or number of classes.
         blocks: transformer blocks.
         weighted: whether it is told the weight of the guidance.
+        table: captions are rows of it, and no embedding is learned.
     """
 
-    def __init__(self, tokens: int, blocks: int, *, weighted: bool) -> None:
+    def __init__(
+        self, tokens: int, blocks: int, *, weighted: bool, table: CaptionTable | None = None
+    ) -> None:
         super().__init__()
-        self.token = nn.Embedding(tokens, _WIDTH)
-        self.position = nn.Parameter(torch.randn(_LONGEST, _WIDTH) * 0.02)
+        self.token: nn.Embedding | TableTokens
+        if table is None:
+            self.token = nn.Embedding(tokens, _WIDTH)
+        else:
+            self.token = TableTokens(table, _WIDTH)
+        length = _LONGEST if table is None else table.tokens.shape[1]
+        self.position = nn.Parameter(torch.randn(length, _WIDTH) * 0.02)
         self.weight = WeightEmbedding(_WIDTH, _WIDTH, asleep=False) if weighted else None
         self.blocks = nn.ModuleList([
             nn.TransformerEncoderLayer(_WIDTH, 4, 4 * _WIDTH, dropout=0.0, activation="gelu",
@@ -46,10 +87,16 @@ class CaptionPath(nn.Module):
         self.out = nn.Linear(_WIDTH, _WIDTH)
 
     def forward(self, caption: Tensor, omega: Tensor | None) -> Tensor:
-        """Tokens (n,) or (n, l), -1 where a caption has ended, and weights (n,) -> (n, 64)."""
-        ids = caption[:, None] if caption.ndim == 1 else caption
-        there = ids != _PAD
-        h = self.token(ids.clamp(min=0)) + self.position[: ids.shape[1]]
+        """Captions and weights (n,) -> (n, 64).
+
+        Without a table captions are tokens (n,) or (n, l), -1 where one has ended.
+        """
+        if isinstance(self.token, TableTokens):
+            h, there = self.token(caption)
+        else:
+            ids = caption[:, None] if caption.ndim == 1 else caption
+            h, there = self.token(ids.clamp(min=0)), ids != _PAD
+        h = h + self.position[: h.shape[1]]
         if self.weight is not None:
             assert omega is not None
             h = h + self.weight(omega)[:, None]
@@ -112,15 +159,16 @@ class TokenDiscriminator(Discriminator):
         side: that smaller images are resized to.
         blocks: transformer blocks over the tokens of the caption.
         weighted: whether image and caption are told the weight of the guidance: D(x, c, omega).
+        table: labels are rows of it, the captions that the generator is told.
     """
 
     def __init__(
         self, backbones: list[str], weights: str, tokens: int, side: int, *, blocks: int = 1,
-        weighted: bool = False,
+        weighted: bool = False, table: CaptionTable | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.networks = nn.ModuleList([Backbone(name, weights, side) for name in backbones])
-        self.caption = CaptionPath(tokens, blocks, weighted=weighted)
+        self.caption = CaptionPath(tokens, blocks, weighted=weighted, table=table)
         with torch.no_grad():
             maps = self.features(torch.zeros(1, 3, side, side))
         self.heads = nn.ModuleList([

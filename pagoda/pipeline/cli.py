@@ -144,6 +144,7 @@ for _command in (  # in the order of the help page
     pipeline.autoencoder,
     pipeline.encode,
     pipeline.clip,
+    pipeline.scorer,
     pipeline.caption,
     pipeline.teacher,
     pipeline.invert,

@@ -29,6 +29,7 @@ from pagoda.pipeline.stages.study_spec import (
 
 _SHARED = ("name", "base_res", "target_res", "data", "reference.extractors", "evaluate",
            "studies.samples", "studies.cascade")  # fmt: skip
+_MODELLED = "codes", "captioned"
 _HEAD = "# Written by 'pagoda derive --stages' from study.yaml and the imports of pagoda/.\n"
 
 
@@ -139,6 +140,12 @@ def _folder(study: Study, variant: Variant) -> str:
     return f"../runs/${{name}}/{study.name}/{variant.name}"
 
 
+def _modelled(kind: str) -> list[str]:
+    """What a step may read in place of images, if a variant makes it."""
+    what, _, where = kind.partition("/")
+    return [f"{m}/{where}" for m in _MODELLED] if what == "data" else []
+
+
 def _inputs(study: Study, variant: Variant) -> list[str]:
     """What a variant reads: images, the evaluator's network, and what it does not make itself.
 
@@ -147,7 +154,8 @@ def _inputs(study: Study, variant: Variant) -> list[str]:
     """
     read, own = dict[str, None](), set[str]()
     for step in variant.steps:
-        read |= dict.fromkeys(kind for kind in STEPS[step].reads if kind not in own)
+        kinds = [made for kind in STEPS[step].reads for made in (kind, *_modelled(kind))]
+        read |= dict.fromkeys(kind for kind in kinds if kind not in own)
         own |= set(STEPS[step].makes)
     compared = set(variant.steps) - set(TIMED)
     found = ["features", "data", *(["reference"] if compared else [])]
@@ -159,7 +167,7 @@ def _inputs(study: Study, variant: Variant) -> list[str]:
         if maker is not None:
             seed = f"${{studies.{study.size}.seeds[0]}}" if maker.once else "${item.seed}"
             parents[f"{_folder(study, maker)}/s{seed}"] = None
-        elif (what := kind.partition("/")[0]) != "data":
+        elif (what := kind.partition("/")[0]) not in ("data", *_MODELLED):
             if variant.doublings:
                 raise PagodaError(
                     f"study {study.name}: {variant.name} doubles the base resolution and reads "

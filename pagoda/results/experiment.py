@@ -116,7 +116,7 @@ def stage_names(config: Config) -> list[str]:
     """Stages that write a history, in the order of the pipeline."""
     codes = ["autoencoder", *(f"encode-{r}" for r in config.resolutions)] if config.latent else []
     if config.captioned:
-        codes = ["clip"] * (config.text.encoder == OWN)
+        codes = [*["clip"] * (config.text.encoder == OWN), "scorer"]
         codes += [f"caption-{r}" for r in config.resolutions]
     grown = [f"grow-{r}" for r in config.growth]
     return ["features", *codes, "teacher", "invert", "distill", *grown]

@@ -59,6 +59,7 @@ _STAGES = {
     "autoencoder": (0, "autoencoder, whose codes are modelled"),
     "encode": (0, "codes of"),
     "clip": (0, "CLIP, which reads the captions"),
+    "scorer": (0, "CLIP, which scores samples"),
     "caption": (0, "captions of"),
     "teacher": (1, "diffusion teacher"),
     "invert": (2, "inversion"),

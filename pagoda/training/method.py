@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pagoda.artifacts import Artifact
+    from pagoda.networks.clip import Clip
     from pagoda.networks.denoiser import Denoiser
     from pagoda.networks.generator import Generator
     from pagoda.training.batches import ImageBatches, PairBatches
@@ -74,6 +75,7 @@ class Given:
         teacher_pairs: makes prior latents and the teacher's samples of them, as many as there are
             pairs, of the same classes and weights of guidance; stage 2.
         below: the generator that is grown, with what its method left beside it; stage 3.
+        clip: loads the CLIP whose text encoder the generator is told captions by; stages 2 and 3.
     """
 
     network: nn.Module
@@ -85,6 +87,7 @@ class Given:
     teacher: Callable[[], Denoiser] | None = None
     teacher_pairs: Callable[[], PairBatches] | None = None
     below: Artifact | None = None
+    clip: Callable[[], Clip] | None = None
 
 
 class Method(ABC):

@@ -262,6 +262,7 @@ space:
   autoencoder: []
   encode: []
   clip: []
+  scorer: []
   caption: []
   reader: data
 """

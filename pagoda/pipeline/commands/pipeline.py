@@ -63,6 +63,13 @@ def clip(ctx: typer.Context) -> None:
     run_shared("clip", config)
 
 
+def scorer(ctx: typer.Context) -> None:
+    """Train the CLIP that scores samples, for evaluation only."""
+    config = parameters(ctx)
+    _check_captioned(config)
+    run_shared("scorer", config)
+
+
 def caption(
     ctx: typer.Context,
     resolution: An[int, option("PIXELS", "One of the experiment's.")],

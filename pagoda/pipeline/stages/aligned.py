@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from pagoda.artifacts import Artifact
-from pagoda.data.captions import LENGTHS
+from pagoda.data.captions import LENGTHS, MIXED
 from pagoda.errors import PagodaError
-from pagoda.evaluation.alignment import Alignment, clip_beside
+from pagoda.evaluation.alignment import Alignment
 from pagoda.evaluation.samplers import Sampler
 from pagoda.evaluation.streaming import Images, StoredImages
 from pagoda.networks.captions import CAPTIONS, held_out
+from pagoda.networks.clip import scorer_beside
 from pagoda.provenance import class_names
 
 
@@ -49,5 +50,5 @@ def alignment_of(
             continue
         captions[name] = [texts[i] for i in rows]
     side = next(images.resolution[0] for name, images in sets.items() if name in captions)
-    readable = model.card()[CAPTIONS].get("length") in LENGTHS
-    return Alignment(captions, clip_beside(model), side, device, readable=readable)
+    readable = model.card()[CAPTIONS].get("length") in (*LENGTHS, MIXED)
+    return Alignment(captions, scorer_beside(model), side, device, readable=readable)

@@ -13,7 +13,7 @@ from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.kinds import CARD_FILE
 from pagoda.methods.clip import OWN
-from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, CaptionStates
+from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, SCORER, CaptionStates
 from pagoda.networks.clip import load_clip
 from pagoda.pipeline.stages.captioned import Captions, captions_of
 from pagoda.pipeline.stages.made import identity, open_made
@@ -32,7 +32,8 @@ def run(config: Config, resolution: int) -> None:
     in the table beside them: the different captions of all images, as the text encoder reads them.
 
     Raises:
-        PagodaError: no text encoder, images without captions, or a table that no network can hold.
+        PagodaError: no text encoder, no CLIP that scores, images without captions, or a table that
+            no network can hold.
     """
     if not distributed.is_main_process():
         return
@@ -40,7 +41,8 @@ def run(config: Config, resolution: int) -> None:
     artifacts.check_out(out, "captioned")
     begun, data = time.monotonic(), open_made(config, f"data/{resolution}")
     captions = captions_of(config, data)
-    inputs = {"data": data}
+    scorer = open_made(config, "scorer")
+    inputs = {"data": data, "scorer": scorer}
     weights: dict[str, torch.Tensor] = {}
     if config.text.encoder == OWN:
         inputs["clip"] = clip = open_made(config, "clip")
@@ -57,12 +59,13 @@ def run(config: Config, resolution: int) -> None:
     card |= {
         "classes": captions.texts,
         CAPTIONS: {
-            "length": config.text.captions, "cut": len(states.cut), "fingerprint": fingerprint,
-            "encoder": encoder,
+            "length": config.text.held_out, "cut": len(states.cut), "fingerprint": fingerprint,
+            "encoder": encoder, "scorer": scorer.card() | {"fingerprint": scorer.fingerprint},
         },
     }  # fmt: skip
     tensors = table(captions, states)
-    tensors |= {f"{ENCODER}{name}": value for name, value in weights.items()}
+    for prefix, beside in ((ENCODER, weights), (SCORER, scorer.weights())):
+        tensors |= {f"{prefix}{name}": value for name, value in beside.items()}
     with artifacts.create(
         out, "captioned", config=identity(config, f"captioned/{resolution}"), inputs=inputs
     ) as folder:

@@ -44,7 +44,7 @@ class Captions:
 
 
 def captions_of(config: Config, data: Artifact) -> Captions:
-    """The captions of images, of the length of ``text.captions``.
+    """The captions of images: of training ones ``text.captions``, of held-out ones ``text.asked``.
 
     Raises:
         PagodaError: the images' source has none.
@@ -53,8 +53,9 @@ def captions_of(config: Config, data: Artifact) -> Captions:
     sizes = {}
     for split in SPLITS:
         names = (data.path / f"{split}_names.txt").read_text("utf-8").splitlines()
+        kind = config.text.captions if split == SPLITS[0] else config.text.held_out
         texts += image_captions(
-            names, source=config.data.source, split=split, kind=config.text.captions,
+            names, source=config.data.source, split=split, kind=kind,
             variety=config.data.variety, path=_found(config.data.path),
             file=_found(config.text.file),
         )  # fmt: skip

@@ -22,8 +22,19 @@ from pagoda.training.sharding import place
 
 
 def run(config: Config) -> None:
-    """Learn the tokenizer, train the CLIP on images of the target resolution, write ``clip``."""
-    section, device = config.text, pick_device()
+    """Train the CLIP by whose text encoder networks are told captions, and write ``clip``."""
+    train_clip(config, "clip", config.text)
+
+
+def train_clip(config: Config, key: str, section: ClipConfig) -> None:
+    """Learn the tokenizer, train a CLIP on images of the target resolution, write its artifact.
+
+    Args:
+        config: its seed is that of the CLIP.
+        key: name of the artifact and of the stage.
+        section: sizes and training.
+    """
+    device = pick_device()
     check_device("text", section.optim, device)
     data = open_made(config, f"data/{config.target_res}")
     captions = captions_of(config, data)
@@ -41,7 +52,7 @@ def run(config: Config) -> None:
     )
     inputs: dict[str, Artifact] = {"data": data}
     train_stage(
-        config, "clip", Training(section, given), section.optim, "clip", card, device=device,
+        config, key, Training(section, given), section.optim, key, card, device=device,
         inputs=inputs, sections={"text": section}, code="clip",
     )  # fmt: skip
 

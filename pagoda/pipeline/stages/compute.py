@@ -27,12 +27,13 @@ from pagoda.methods.classifier import ClassifierConfig
 from pagoda.methods.clip import OWN
 from pagoda.networks.autoencoder import Autoencoder
 from pagoda.networks.classifier import FeatureNetwork
+from pagoda.networks.clip import Clip
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.layers import Frozen
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
-from pagoda.pipeline.stages import autoencoder
+from pagoda.pipeline.stages import autoencoder, clip
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.super_resolution import cascade_spec
@@ -167,6 +168,11 @@ class Untrained:
         with self.device:
             return autoencoder.untrained(self.config.autoencoder)
 
+    def clip(self) -> Clip:
+        """The CLIP that a loss may ask; how many tokens it knows takes no part."""
+        with self.device:
+            return clip.untrained(self.config.text, ["a red ring"], self.config.target_res)
+
     def encoding(self, resolution: int) -> float:
         """FLOPs of the codes of one image; 0 where images themselves are modelled."""
         if not self.config.latent:
@@ -249,7 +255,7 @@ class Untrained:
         images = ImageBatches(stores=stores, labels=labels, device=self.device)
         return Given(
             network, images, self.device, self.config.seed, self.config.diffusion, pairs,
-            self.denoiser, teacher_pairs if kind == "distill" else None,
+            self.denoiser, teacher_pairs if kind == "distill" else None, clip=self.clip,
         )  # fmt: skip
 
     def training(self, stage: str) -> float:
@@ -339,10 +345,11 @@ def training_networks(
 
 
 def stages_of(config: Config, steps: tuple[str, ...]) -> list[str]:
-    """What the steps of a variant train, encode or invert."""
+    """What the steps of a variant train, encode or invert; what only reads captions is no cost."""
     above = config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
     stages = {"encode": [f"encode-{r}" for r in config.resolutions], "grow": grown,
               "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
-              "score_teacher": [], "score_student": [], "pair_randomly": []}  # fmt: skip
+              "clip": [], "scorer": [], "caption": [], "score_teacher": [], "score_student": [],
+              "pair_randomly": []}  # fmt: skip
     return [stage for step in steps for stage in stages.get(step, [step])]

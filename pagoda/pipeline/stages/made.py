@@ -10,7 +10,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 
-_KINDS = {"data": "images", "gen": "generator", "sr": "super_resolution"}
+_KINDS = {"data": "images", "gen": "generator", "sr": "super_resolution", "scorer": "clip"}
 _PLACES = {"gen": "generator", "sr": "super_resolver"}
 
 

@@ -32,6 +32,7 @@ from pagoda.evaluation.samplers import (
     upsampled,
 )
 from pagoda.evaluation.streaming import StoredImages
+from pagoda.pipeline.stages.aligned import alignment_of
 from pagoda.pipeline.stages.compute import training_compute, training_networks
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
@@ -165,7 +166,15 @@ def _image_rows(
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
     held = {sampler.name: StoredImages("samples", images, sampler.labels)}
     settings = settings_of(section, evaluators, {**held, "real": real})
-    found = evaluate(held, evaluators, settings, own)
+    told = None
+    if config.captioned:
+        told = alignment_of(
+            open_made(config, config.modelled(config.base_res)), {sampler.name: sampler},
+            sampler.draws.device,
+        )  # fmt: skip
+    seen = (lambda *_: None) if told is None else told.see
+    found = evaluate(held, evaluators, settings, own, seen=seen)
+    found += [] if told is None else told.rows(own)
     ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
     values = {
         "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),

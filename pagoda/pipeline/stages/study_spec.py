@@ -61,6 +61,12 @@ STEPS = {
     "encode": Step(
         ("autoencoder",), ("autoencoder", "data/base", "data/above"), ("codes/base", "codes/above")
     ),
+    "clip": Step(("diffusion", "text"), ("data/above",), ("clip",)),
+    "scorer": Step(("diffusion", "text"), ("data/above",), ("scorer",)),
+    "caption": Step(
+        ("text",), ("clip", "scorer", "data/base", "data/above"),
+        ("captioned/base", "captioned/above"),
+    ),
     "teacher": Step(("diffusion", "teacher"), ("data/base",), ("teacher",)),
     "score_teacher": Step(("diffusion",), ("teacher",)),
     "invert": Step(("diffusion", "invert"), ("data/base", "teacher"), ("latents",)),

@@ -22,6 +22,7 @@ from pagoda.config.revision import package_revision
 from pagoda.data.shards import open_rows
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
+from pagoda.networks.clip import clip_for_loss
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator
 from pagoda.pipeline.stages.decoder import behind, check_codes
@@ -122,7 +123,7 @@ def train_generator(
     given = Given(
         generator, image_batches(device, inputs["data"]), device, config.seed, config.diffusion,
         pairs, lambda: inputs["teacher"].network(load_denoiser), teacher_pairs,
-        inputs.get("below"),
+        inputs.get("below"), lambda: clip_for_loss(inputs["data"]),
     )  # fmt: skip
     method = find_method(section.method)(section, given)
     trainable = sum(p.numel() for p in generator.parameters() if p.requires_grad)

@@ -10,11 +10,14 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.shards import create_shards
 from pagoda.pipeline.stages import (
     autoencoder,
+    caption,
+    clip,
     distill,
     encode,
     grow,
     invert,
     measure,
+    scorer,
     super_resolution,
     teacher,
 )
@@ -97,7 +100,16 @@ def _encode(config: VariantConfig) -> None:
         encode.run(config, resolution)
 
 
+def _caption(config: VariantConfig) -> None:
+    """Captions for labels of images of every resolution."""
+    for resolution in config.resolutions:
+        caption.run(config, resolution)
+
+
 _STEPS = {
+    "clip": clip.run,
+    "scorer": scorer.run,
+    "caption": _caption,
     "autoencoder": autoencoder.run,
     "encode": _encode,
     "teacher": teacher.run,

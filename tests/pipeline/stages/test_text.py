@@ -12,22 +12,25 @@ from PIL import Image
 
 import pagoda
 from pagoda.artifacts import open_artifact
-from pagoda.config import Config, parse
+from pagoda.config import Config, parse, with_derived
+from pagoda.data.captioned import image_captions
 from pagoda.data.captions import captions
 from pagoda.data.embedded import SEED
 from pagoda.data.pixels import to_float
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
-from pagoda.evaluation.alignment import Alignment, clip_beside
+from pagoda.evaluation.alignment import Alignment
 from pagoda.evaluation.streaming import open_split
 from pagoda.models import Generator, Teacher
 from pagoda.networks.captions import states_of
+from pagoda.networks.clip import clip_beside, scorer_beside
 from pagoda.pipeline.stages import (
     caption,
     clip,
     downsample,
     sample,
     score,
+    scorer,
 )
 from pagoda.pipeline.stages.captioned import captions_of
 from pagoda.pipeline.stages.score import Features, Request, Source
@@ -39,7 +42,8 @@ pytest.importorskip("open_clip")
 
 TEXT: dict[str, Any] = {
     "name": "text", "text.captions": "short", "text.optim.images": 128, "text.width": 16,
-    "text.layers": 1, "text.embed": 8, "text.optim.batch": 32, "target_res": 16,
+    "text.layers": 1, "text.scorer_width": 32, "text.embed": 8, "text.optim.batch": 32,
+    "target_res": 16,
     "data.train_images": 100, "data.test_images": 70, "teacher.label_dropout": 0.2,
     "features.images": 64, "teacher.optim.images": 64, "distill.optim.images": 32,
     "grow.optim.images": 32, "invert.images": 16, "distill.discriminator.kind": "conv",
@@ -50,10 +54,16 @@ def config(**changes: Any) -> Config:
     return parse(tiny_tree(**TEXT | changes))
 
 
+def both_clips(own: Config) -> None:
+    clip.run(own)
+    scorer.run(own)
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the evaluation."""
-    return run_all(tmp_path_factory.mktemp("text"), config(), clip.run, caption.run)
+
+    return run_all(tmp_path_factory.mktemp("text"), config(), both_clips, caption.run)
 
 
 def said(split: str, n: int) -> list[str]:
@@ -107,7 +117,7 @@ def test_samples_have_the_captions_of_held_out_images_and_are_measured(run_folde
     assert {"grown", "upsampled_base", "real"} == scores.keys()
     data = open_artifact(run_folder / "data/16", "images")
     model = open_artifact(run_folder / "b8/gen/16", "generator")
-    reader = clip_beside(model)
+    reader = scorer_beside(model)
     assert reader is not None
     real = open_split(data, "test", scores["real"]["n"])  # not the first ones
     x = to_float(torch.from_numpy(real.read(np.arange(len(real)))))
@@ -145,6 +155,22 @@ def test_a_model_is_scored_on_the_captions_of_a_file(run_folder: Path, tmp_path:
     row = tree["rows"][0]
     assert (row["n"], row["nfe"], row["base_res"], row["seed"]) == (20, 1, 8, 0)
     assert "_20_captions_lines_" in row["protocol"] and row["protocol"].endswith("_uncut")
+
+
+def test_what_scores_is_another_clip_than_what_reads(run_folder: Path) -> None:
+    for place, kind in (("captioned/8", "captioned"), ("gen/16", "generator")):
+        model = open_artifact(run_folder / "b8" / place, kind)
+        first, second = clip_beside(model), scorer_beside(model)
+        assert first is not None and second is not None
+        assert (first.spec.width, second.spec.width) == (16, 32)
+        assert first.tokenizer.text == second.tokenizer.text
+        own = open_artifact(run_folder / "b8/scorer", "clip")
+        assert own.card()["clip"]["width"] == 32
+        for key, value in second.state_dict().items():
+            assert torch.equal(value, own.weights()[key])
+    table = states_of(open_artifact(run_folder / "b8/captioned/8", "captioned"))
+    assert table is not None and second is not None
+    assert not torch.equal(second.read(said("train", 1)).pooled[0], table.pooled[0])
 
 
 def test_real_pictures_show_their_captions_and_not_those_of_others() -> None:
@@ -216,3 +242,40 @@ def test_an_encoder_that_is_not_there_is_named(
         with pytest.raises(PagodaError, match=wrong) as error:
             caption.run(config(**{"text.encoder": name}), 8)
         assert "\n" not in str(error.value)
+
+
+def test_of_mixed_captions_every_class_has_half_of_each_length() -> None:
+    names = [f"train/{i}" for i in range(40)]
+    found = image_captions(names, source="embedded", split="train", kind="mixed", variety=1.0)
+    both = [captions(np.arange(40), seed=SEED, split="train", variety=1.0, length=length)
+            for length in ("short", "long")]  # fmt: skip
+    assert found == [both[i // 10 % 2][i] for i in range(40)]
+    c = config(**{"text.captions": "mixed", "text.asked": "short"})
+    assert c.text.held_out == "short" and config().text.held_out == "short"
+    with pytest.raises(PagodaError, match=r"text\.asked = 'long'; it must be same while"):
+        config(**{"text.captions": "own", "text.asked": "long", "data.source": "folder",
+                  "data.path": "set"})  # fmt: skip
+
+
+@pytest.mark.slow
+def test_guided_by_token_and_asked_of_a_clip_in_distillation_and_growth(tmp_path: Path) -> None:
+    """The paper's parts for text together: weight, discriminator of tokens, similarity."""
+    own: dict[str, Any] = {"invert.guidance_max": 4.0}
+    for key in ("distill", "grow"):
+        own |= {f"{key}.method": "guided", f"{key}.discriminator.kind": "tokens",
+                f"{key}.discriminator.backbones": ["tf_efficientnet_lite0"],
+                f"{key}.discriminator.input_side": 64, f"{key}.loss.adversarial": "hinge",
+                f"{key}.loss.adversarial_start": 0.0}  # fmt: skip
+    tree = tiny_tree(**TEXT | own | {"distill.loss.regression": "noise_to_data"})
+    for section in (tree["distill"], tree["grow"]):
+        section |= {"clip_loss": {"weight": 0.05}, "estimator": {"tolerance": 3.0}}
+        section["discriminator"]["r1"] = 0.0
+    c = parse(with_derived(tree))
+    folder = run_all(tmp_path, c, both_clips, caption.run)
+    for side in (8, 16):
+        model = open_artifact(folder / f"b8/gen/{side}", "generator")
+        assert model.card()["clip_loss"] == {"weight": 0.05, "kind": "angle"}
+        assert np.isfinite(model.card()["metrics"]["loss_clip"])
+        assert model.card()["metrics"]["loss_adv"] != 0
+    found = open_artifact(folder / "b8/evaluate/16", "evaluation").json("results")["rows"]
+    assert {r["generator"] for r in found if r["metric"] == "clip_score"} >= {"grown", "real"}
