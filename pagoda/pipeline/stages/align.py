@@ -19,10 +19,9 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.base import size
 from pagoda.evaluation.metrics.intervals import fraction_interval
 from pagoda.evaluation.results import check_out, write_results
-from pagoda.outputs import check_file, new_file
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.score import Source
-from pagoda.pipeline.stages.text_lines import read_lines
+from pagoda.pipeline.stages.text_lines import read_lines, write_lines
 from pagoda.rows import Row, to_json
 
 _BLOCK = 64
@@ -41,15 +40,7 @@ def write(config: Config, split: str, n: int, length: str, out: Path | None) -> 
         raise PagodaError(f"--split {split}; it must be one of {', '.join(SPLITS)}")
     variety = config.data.variety
     lines = captions(np.arange(n), seed=SEED, split=split, variety=variety, length=length)
-    text = "".join(f"{line}\n" for line in lines)
-    if out is None:
-        sys.stdout.write(text)
-        return
-    check_file(out)
-    if out.exists():
-        raise PagodaError(f"{out} is there; choose another place")
-    with new_file(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_lines(lines, out)
 
 
 def run(images: Source, file: Path, out: Path | None) -> dict[str, Any]:

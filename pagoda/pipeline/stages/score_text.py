@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from pagoda.evaluation.samplers import Draws, Sampler
 from pagoda.evaluation.streaming import Images
 from pagoda.models import Teacher, load
 from pagoda.networks.clip import Clip
-from pagoda.outputs import check_file, new_file
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.pipeline.stages.sample import DIFFUSERS
+from pagoda.pipeline.stages.text_lines import write_lines
 from pagoda.rows import Row
 from pagoda.text_to_image.encoders import reader_of
 from pagoda.text_to_image.open_clip_models import ClipScorer
@@ -82,15 +81,7 @@ def write_captions(file: Path, n: int | None, out: Path | None) -> None:
     Raises:
         PagodaError: one line: the file is none of captions, or ``out`` is in the way.
     """
-    text = "".join(f"{line}\n" for line in read_captions(file, n).texts)
-    if out is None:
-        sys.stdout.write(text)
-        return
-    check_file(out)
-    if out.exists():
-        raise PagodaError(f"{out} is there; choose another place")
-    with new_file(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_lines(read_captions(file, n).texts, out)
 
 
 class TextScores:

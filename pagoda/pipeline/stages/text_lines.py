@@ -1,9 +1,13 @@
-"""Text that a user gives as a file, a line an image or a prompt."""
+"""Text in files, a line an image or a prompt."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from pagoda.errors import PagodaError
+from pagoda.outputs import check_file, new_file
 from pagoda.rows import read_text
 
 
@@ -14,3 +18,20 @@ def read_lines(file: Path) -> list[str]:
         PagodaError: one line; it is missing, cannot be read or is not UTF-8.
     """
     return [line.strip() for line in read_text(file).splitlines()]
+
+
+def write_lines(lines: Iterable[str], out: Path | None) -> None:
+    """Lines to a new file, or shown.
+
+    Raises:
+        PagodaError: one line: something is in the way, or the place cannot be written to.
+    """
+    text = "".join(f"{line}\n" for line in lines)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    check_file(out)
+    if out.exists():
+        raise PagodaError(f"{out} is there; choose another place")
+    with new_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
