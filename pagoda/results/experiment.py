@@ -122,6 +122,15 @@ def stage_names(config: Config) -> list[str]:
     return ["features", *codes, "teacher", "invert", "distill", *grown]
 
 
+_SECTIONS = {"encode": "autoencoder", "clip": "text", "scorer": "text", "caption": "text"}
+
+
+def stage_section(config: Config, stage: str) -> Any:
+    """The section of the configuration that a stage of :func:`stage_names` is set by."""
+    name = stage.split("-")[0]
+    return getattr(config, _SECTIONS.get(name, name))
+
+
 def parameters_hash(config: Config) -> str:
     """SHA-256 over every parameter."""
     return artifacts.digest(dataclasses.asdict(config))

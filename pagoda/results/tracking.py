@@ -30,6 +30,7 @@ from pagoda.results.experiment import (
     parameters_hash,
     read_experiment,
     stage_names,
+    stage_section,
 )
 from pagoda.results.mlflow_store import PARENT, connected, experiment_id, find_store
 from pagoda.results.registry import Generator
@@ -283,7 +284,7 @@ def _record(experiment: Experiment, report: Path) -> Record:
     children = []
     for stage, history in experiment.histories.items():
         start = start_of(Paths(config).history(stage), history)
-        params = flat_parameters(getattr(config, stage.split("-")[0]))
+        params = flat_parameters(stage_section(config, stage))
         children.append(Record(
             f"{stage} · {config.name} b{config.base_res}",
             {"stage": stage, "profile": config.name}, params,

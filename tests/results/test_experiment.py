@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pagoda.config import Config
+from pagoda.config import Config, parse
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
-from pagoda.results.experiment import parameters_hash, read_experiment, read_history
+from pagoda.pipeline.derive import profile_tree
+from pagoda.results.experiment import (
+    parameters_hash,
+    read_experiment,
+    read_history,
+    stage_names,
+    stage_section,
+)
 from pagoda.rows import Row
 from tests.results.synthetic import (
     CLASSES,
@@ -22,6 +29,7 @@ from tests.results.synthetic import (
     write_experiment,
     write_history,
 )
+from tests.tiny import ROOT
 
 
 @pytest.fixture
@@ -158,3 +166,20 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(PagodaError, match=said) as caught:
         read_history(path, "teacher")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "own"),
+    [
+        ("smoke", {}),
+        ("latent", {"encode-16": "autoencoder", "encode-32": "autoencoder"}),
+        ("text", {"clip": "text", "scorer": "text", "caption-8": "text", "caption-32": "text"}),
+    ],
+)
+def test_every_stage_has_a_section(profile: str, own: dict[str, str]) -> None:
+    config = parse(profile_tree(profile, ROOT))
+    sections = {stage: stage_section(config, stage) for stage in stage_names(config)}
+    assert sections["grow-32"] is config.grow and sections["teacher"] is config.teacher
+    assert {stage: sections[stage] for stage in own} == {
+        stage: getattr(config, section) for stage, section in own.items()
+    }
