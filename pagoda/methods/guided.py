@@ -14,8 +14,13 @@ is the one that distillation left beside the generator, and sees real images at 
 A real image has latents E(x, c, omega) under every omega, but is a likely image of few. Under the
 others they lie far from the prior: of the default images under omega = 4 their deviation is 1.5,
 and prior latents, of deviation 1, are never near them. So stage 3 keeps the pairs whose omega is
-within ``estimator.tolerance`` of omega_phi(x, c), which are triples of p(x, c) p(omega | x, c); and
-stage 2, where nothing is estimated yet, is better taught by the teacher's samples, L_dstl
+within ``estimator.tolerance`` of omega_phi(x, c), which are triples of p(x, c) p(omega | x, c).
+Their weights are pi there, for prior latents too: the paper's identity
+
+    p(c) pi(omega) p(x | c, omega) = p(x, c) p(omega | x, c)
+
+holds for that pi alone, and under another the discriminator tells images by their weight. Stage 2,
+where nothing is estimated yet, is better taught by the teacher's samples, L_dstl
 (``distill.loss.regression: noise_to_data``), as the paper's paragraph on limitations says it was.
 
 Where labels are captions, ``clip_loss`` adds the similarity of what is generated from prior latents
@@ -118,9 +123,7 @@ class Guided(OneStep):
                 given.network.take_weights(self.low, self.high)
             self.estimator = self._estimator(config.estimator, given)
         self.estimator.to(given.device).to(memory_format=torch.channels_last)
-        self.every_pair = given.pairs
-        grown = given.teacher_pairs is None and config.estimator.init == "below"
-        if grown and config.loss.regression != "none":
+        if given.teacher_pairs is None and config.estimator.init == "below":
             given = replace(given, pairs=self._likely(given.pairs, config.estimator.tolerance))
         super().__init__(config, given)
         if given.teacher_pairs is not None:
@@ -166,7 +169,7 @@ class Guided(OneStep):
         if not len(rows):
             raise PagodaError(
                 f"no weight of {len(pairs)} pairs is within {tolerance:g} of what its image looks "
-                "like; raise grow.estimator.tolerance, or grow with loss.regression: none"
+                "like; raise grow.estimator.tolerance"
             )
         return pairs.only(rows)
 
@@ -225,7 +228,7 @@ class Guided(OneStep):
         return z, x, [labels, omega]
 
     def _prior_told(self, draw: GlobalDraw, n: int) -> list[Tensor]:
-        return [draw.labels(self.images, n), draw.weights(self.every_pair, n).to(self.images.dtype)]
+        return [draw.labels(self.images, n), draw.weights(self.pairs, n).to(self.images.dtype)]
 
     def _real(self, draw: GlobalDraw, n: int) -> tuple[Tensor, list[Tensor]]:
         """Real images with their classes and the weights that they look like."""
