@@ -78,11 +78,16 @@ def _read(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "experiments" / name).read_text()))
 
 
-def smoke_tree(**overrides: Any) -> dict[str, Any]:
-    """The tree of the default profile with dotted keys replaced; derived keys follow."""
+@cache
+def _smoke() -> dict[str, Any]:
     own = {k: v for k, v in _read("profile/smoke.yaml").items() if k != "defaults"}
     whole: Any = OmegaConf.to_object(OmegaConf.merge(_read("base.yaml"), own))
-    return with_derived(override(whole, overrides))
+    return dict(whole)
+
+
+def smoke_tree(**overrides: Any) -> dict[str, Any]:
+    """The tree of the default profile with dotted keys replaced; derived keys follow."""
+    return with_derived(override(_smoke(), overrides))
 
 
 def copy_studies(folder: Path) -> None:
