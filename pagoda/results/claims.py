@@ -45,14 +45,16 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
 from pagoda.results.effects import by_size, effects_of
+from pagoda.results.labels import TOTALS, quantities
 from pagoda.results.numbers import Interval, detectable, t_interval
-from pagoda.results.studies import EXACT, StudyResults
+from pagoda.results.studies import AS_METRICS, EXACT, StudyResults
 from pagoda.rows import grouped
 
 FOLDER = Path("experiments")
@@ -280,6 +282,9 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     sides = isinstance(c.holds, dict) and len(c.holds) == 1 and set(c.holds) <= {"below", "above"}
     sides = sides and type(next(iter(c.holds.values()))) in (int, float)
     yield sides, "holds must be {below: number} or {above: number}"
+    metrics = {*quantities(), *AS_METRICS, *TOTALS.values()}
+    near = get_close_matches(str(c.metric), sorted(metrics), 1) or sorted(metrics)
+    yield c.metric in metrics, f"no row has metric {c.metric!r}; there is {', '.join(near)}"
     yield c.effect in EFFECTS, f"effect must be one of {', '.join(EFFECTS)}"
     yield bool(c.value), "value names no variant"
     pairs = not c.against or len(c.against) in (1, len(c.value)) or c.effect == "slope"

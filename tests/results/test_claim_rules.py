@@ -21,6 +21,7 @@ from tests.results.synthetic_claim import MANY, make_claim, verdict
     [
         ({"holds": {"near": 1.0}}, "holds must be"),
         ({"holds": {"below": 0.0}}, "limit of a ratio must be above 0"),
+        ({"metric": "accuracy"}, "no row has metric 'accuracy'; there is .*accuracy"),
         ({"effect": "vibes"}, "effect must be one of"),
         ({"against": ["a", "b"], "value": ["a", "b", "c"]}, "against must name one variant"),
         ({"against": []}, "a comparison needs against"),

@@ -121,8 +121,10 @@ def test_counts_need_no_seeds_but_times_do(tmp_path: Path) -> None:
     assert found.outcome == SUPPORTED
     claim = make_claim(tmp_path, metric="parameters", holds={"below": 0.4})
     assert verdicts_of(claim, results(rows))[0].outcome == REFUTED
-    rows = make_rows({"few": [1.0], "many": [2.0]}, metric="seconds", protocol="seconds")
-    claim = make_claim(tmp_path, metric="seconds", holds={"below": 1.0})
+    rows = make_rows(
+        {"few": [1.0], "many": [2.0]}, metric="seconds_per_image", protocol="seconds_per_image"
+    )
+    claim = make_claim(tmp_path, metric="seconds_per_image", holds={"below": 1.0})
     assert verdicts_of(claim, results(rows))[0].outcome == OPEN
 
 
