@@ -73,15 +73,17 @@ def studies(quick: bool) -> dict[str, Any]:
 
 
 def variants() -> list[tuple[str, str]]:
-    """Study and variant: the last of each kind of steps, after the one that it reads from."""
+    """Study and variant: the last of each kind of steps, after those that it reads from."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for file in sorted((ROOT / "experiments").glob("*/study.yaml")):
         study, tree = file.parent.name, yaml.safe_load(file.read_text())["variants"]
         for name, variant in tree.items():
-            parent = [(study, variant["of"])] if "of" in variant else []
+            chain = [(study, name)]
+            while (parent := tree[chain[0][1]].get("of")) is not None:
+                chain.insert(0, (study, parent))
             steps = tuple(variant.get("steps", ()))
             kind = (study, name) if study == _WHOLE else steps
-            found[kind] = [*parent, (study, name)]
+            found[kind] = chain
     return list(dict.fromkeys(one for chain in found.values() for one in chain))
 
 

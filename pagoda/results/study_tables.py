@@ -58,11 +58,13 @@ def study_tables(study: StudyResults) -> dict[str, Table]:
         study: with derived rows, if costs are wanted.
     """
     found = {group: _rows_of(study, group) for group in GROUPS}
-    # Variants that are counted where others train have columns that those lack, and the reverse.
+    # Variants that are counted where others train have columns that those lack, and the reverse;
+    # where most of them train nothing, the columns of training would be empty.
     trained = {row.variant for row in found[COST] if row.metric == "train_flops"}
     own = [row for row in found[COST] if row.variant not in trained]
     others = [row for row in found[COST] if row.variant in trained]
-    if others and {row.metric for row in own} - {row.metric for row in others}:
+    most = len({row.variant for row in own}) > len(trained)
+    if others and (most or {row.metric for row in own} - {row.metric for row in others}):
         found |= {COST: others, SAMPLING: own}
     return {group: _table(study, group, rows) for group, rows in found.items() if rows}
 
