@@ -18,7 +18,7 @@ from tests.pipeline.stages.prepared import prepare
 from tests.pipeline.stages.untrained import write_models
 from tests.tiny import copy_studies, tiny_tree
 
-SEEDS = [0, 1, 2]
+SEEDS = [0, 1]
 TINY = {"target_res": 16, "studies.whole.seeds": SEEDS}
 
 
