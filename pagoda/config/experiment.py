@@ -140,14 +140,7 @@ class Config:
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         yield from self._weights()
-        told = self.captioned and self.text.encoder == OWN
-        for key in BY_METHOD:
-            section = getattr(self, key)
-            if isinstance(section, GuidedConfig):
-                asked = section.clip_loss.weight
-                yield (told or not asked, f"{key}.clip_loss.weight", asked,
-                       "0 unless text.captions is not none and text.encoder is trained: profile "
-                       "text has both")  # fmt: skip
+        yield from self._clip_losses()
         yield from self._independent()
         if self.latent:
             yield from self._of_codes()
@@ -174,6 +167,17 @@ class Config:
             yield (most is not None or imported != NO_WEIGHTS or not weighted,
                    "invert.guidance_max", most, f"a number while {key}.method is {method}"
             )  # fmt: skip
+
+    def _clip_losses(self) -> Iterator[Check]:
+        """A loss may ask the CLIP that this run trains, and no other."""
+        told = self.captioned and self.text.encoder == OWN
+        for key in BY_METHOD:
+            section = getattr(self, key)
+            if isinstance(section, GuidedConfig):
+                asked = section.clip_loss.weight
+                yield (told or not asked, f"{key}.clip_loss.weight", asked,
+                       "0 unless text.captions is not none and text.encoder is trained: profile "
+                       "text has both")  # fmt: skip
 
     def _independent(self) -> Iterator[Check]:
         """No result is measured in a network that training sees."""

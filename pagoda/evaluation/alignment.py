@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.base import size
 from pagoda.evaluation.metrics.intervals import fraction_interval, mean_interval
 from pagoda.networks.captions import CaptionStates, CaptionTable
-from pagoda.networks.clip import Clip, clip_beside
+from pagoda.networks.clip import clip_beside
 from pagoda.rows import Row
 
 Reader = Callable[[Sequence[str]], CaptionStates]
@@ -70,6 +70,23 @@ def tell(
     return states.cut
 
 
+class Scorer(Protocol):
+    """A CLIP as this module asks it: of a run, or one of open_clip."""
+
+    @property
+    def tokenizer(self) -> Callable[[Sequence[str]], tuple[torch.Tensor, tuple[str, ...]]]:
+        """Texts -> their tokens (n, l), and a line for each that is too long."""
+
+    def images(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, r, r) in [-1, 1] -> (n, d), of length 1."""
+
+    def texts(self, rows: torch.Tensor) -> torch.Tensor:
+        """Tokens (n, l) -> (n, d), of length 1."""
+
+    def to(self, device: torch.device) -> Self:
+        """Itself, on a device."""
+
+
 class Alignment:
     """What samples show of their captions, filled in while the evaluation passes over them.
 
@@ -82,7 +99,7 @@ class Alignment:
     """
 
     def __init__(
-        self, captions: Mapping[str, Sequence[str]], clip: Clip | None, side: int,
+        self, captions: Mapping[str, Sequence[str]], clip: Scorer | None, side: int,
         device: torch.device, *, readable: bool = True,
     ) -> None:  # fmt: skip
         self.captions, self.device = captions, device

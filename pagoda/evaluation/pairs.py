@@ -98,6 +98,14 @@ def _row(key: str, features: str, values: np.ndarray) -> Row | None:
     return replace(plain, low=over.low, high=over.high, interval=str(over))
 
 
+def in_order(images: Images) -> np.ndarray:
+    """Rows of images: files by the numbers in their names, an array as it is."""
+    rows = np.arange(len(images))
+    if not isinstance(images, FileImages):
+        return rows
+    return np.array(sorted(rows, key=[_natural(name) for name in images.names].__getitem__))
+
+
 def matched(first: Images, second: Images) -> tuple[np.ndarray, np.ndarray]:
     """Rows of two sets of equal length that belong together.
 
@@ -111,11 +119,7 @@ def matched(first: Images, second: Images) -> tuple[np.ndarray, np.ndarray]:
     """
     rows = np.arange(len(first))
     if not (isinstance(first, FileImages) and isinstance(second, FileImages)):
-        a, b = (
-            np.array(sorted(rows, key=[_natural(name) for name in s.names].__getitem__))
-            if isinstance(s, FileImages) else rows for s in (first, second)
-        )  # fmt: skip
-        return a, b
+        return in_order(first), in_order(second)
     parts = [_parted(s.names) for s in (first, second)]
     for key in _KEYS:
         ours, theirs = ([key(folder, stem) for folder, stem in found] for found in parts)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,9 @@ def read_evaluation(path: Path) -> tuple[list[Row], dict[str, Any]]:
     return files.from_json(trees, str(path)), tree
 
 
-def is_text_protocol(protocol: str) -> bool:
-    """Whether a protocol is of images of captions, as ``pagoda evaluate --captions`` writes it."""
-    return re.search(r"_captions_.+_[0-9a-f]{8}_", protocol) is not None
+def of_captions(tree: Mapping[str, Any]) -> bool:
+    """Whether a file of results is of images of captions: ``pagoda evaluate --captions``."""
+    return "captions" in tree
 
 
 def evaluations_table(paths: Sequence[Path]) -> Table:

@@ -20,7 +20,7 @@ from typing import Any
 from pagoda import rows as files
 from pagoda.errors import PagodaError
 from pagoda.results.blocks import Figure, Gallery, Pair, figure_tree
-from pagoda.results.evaluations import is_text_protocol, read_evaluation
+from pagoda.results.evaluations import of_captions, read_evaluation
 from pagoda.results.labels import FULL_SIZE
 from pagoda.rows import Row
 
@@ -94,8 +94,10 @@ def find_runs(reports: Path = Path("reports")) -> list[Run]:
         others = [
             dataclasses.replace(row, generator=_main(row.size, run.base_res))
             for file in sorted((folder.parent / EVALUATIONS).glob("*.json"))
-            for row in read_evaluation(file)[0]
-            if row.base_res == run.base_res and not is_text_protocol(row.protocol)
+            for rows, tree in [read_evaluation(file)]
+            if not of_captions(tree)
+            for row in rows
+            if row.base_res == run.base_res
         ]
         found.append(dataclasses.replace(run, folder=folder, rows=(*run.rows, *others)))
     return sorted(found, key=lambda run: run.order)

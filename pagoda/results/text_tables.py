@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pagoda.results.blocks import Cell, Grid, Line, Table
-from pagoda.results.evaluations import is_text_protocol, read_evaluation
+from pagoda.results.evaluations import of_captions, read_evaluation
 from pagoda.results.numbers import number, value_cell
 from pagoda.results.paper_tables import KEY, Paper, joined
 from pagoda.results.published import FOLDER, Published
@@ -112,7 +112,7 @@ def measured_text_table(reports: Path) -> Table | None:
     grid = Grid("Images", "Seed", "Pixels", "NFE", "n", "Results", optional=("Seed",))
     for file in sorted(reports.glob(f"*/{EVALUATIONS}/*.json")):
         rows, tree = read_evaluation(file)
-        for row in (row for row in rows if is_text_protocol(row.protocol)):
+        for row in rows if of_captions(tree) else []:
             card: dict[str, Any] = next(iter(tree.get("images") or [{}]))
             side, seed = card.get("resolution"), "–" if row.seed is None else str(row.seed)
             nfe = "–" if row.nfe is None else str(row.nfe)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,7 @@ from pagoda.data import resize
 from pagoda.data.caption_files import captions_of_coco
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import FileImages
-from pagoda.evaluation.pairs import matched
+from pagoda.evaluation.pairs import in_order
 from pagoda.evaluation.samplers import Sampler
 from pagoda.evaluation.streaming import Images, subset
 from pagoda.rows import Row, read_text
@@ -189,8 +189,7 @@ class Captioned:
                 f"{len(captions.texts)} captions; they must be as many, image i of caption i"
             )
         self._images, self.captions, self.where = images, captions, images.where
-        # Captions have an order and no names, as an array has.
-        self._order = matched(images, cast(Images, captions.texts))[0]
+        self._order = in_order(images)
         self._cut = (crop, side) if crop and side and not isinstance(images, FileImages) else None
         self.resolution = (side, side) if self._cut and side else images.resolution
         self.exif: bool | None = getattr(images, "exif", None)

@@ -34,10 +34,14 @@ def row(protocol: str, **changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
-def write(reports: Path, rows: list[dict[str, Any]], **card: Any) -> None:
-    file = reports / "text/evaluations/mine.json"
+def write(
+    reports: Path, rows: list[dict[str, Any]], name: str = "mine", *, captions: bool = True,
+    **card: Any,
+) -> None:  # fmt: skip
+    file = reports / f"text/evaluations/{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     tree = {"rows": rows, "reference": {}, "images": [card] if card else []}
+    tree |= {"captions": {}} if captions else {}
     file.write_text(json.dumps(tree), "utf-8")
 
 
@@ -109,13 +113,14 @@ def test_they_stay_out_of_the_lines_of_the_run(tmp_path: Path) -> None:
     plain = Row(metric="fd", protocol="fd_classifier_2k", value=1.0, n=2048, base_res=8,
                 resolution=32, generator="grown")  # fmt: skip
     results.write_text(to_csv([plain]), "utf-8")
-    write(tmp_path, [row(SCORE), row("fid_clean_2k", n=2048)])
+    write(tmp_path, [row(SCORE)])
+    write(tmp_path, [row("fid_clean_2k", n=2048)], "plain", captions=False)
     (run,) = find_runs(tmp_path)
     assert [r.protocol for r in run.rows] == ["fd_classifier_2k", "fid_clean_2k"]
 
 
 def test_nothing_measured_is_no_table_and_damage_is_one_line(tmp_path: Path) -> None:
-    write(tmp_path, [row("fid_clean_30k")])
+    write(tmp_path, [row("fid_clean_30k")], captions=False)
     assert measured_text_table(tmp_path) is None
     (tmp_path / "text/evaluations/mine.json").write_text("{}", "utf-8")
     with pytest.raises(PagodaError, match="no rows of 'pagoda evaluate'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from pagoda.evaluation.reference import Reference
 from pagoda.evaluation.samplers import Draws, Sampler
 from pagoda.evaluation.streaming import Images
 from pagoda.models import Teacher, load
-from pagoda.networks.clip import Clip
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.pipeline.stages.sample import DIFFUSERS
 from pagoda.pipeline.stages.text_lines import write_lines
@@ -123,8 +122,8 @@ class TextScores:
 
     def alignment(self, name: str, images: Images) -> Alignment:
         """What looks at the images, by the name that rows give them, while they pass."""
-        captions, clip = {name: self.captions.texts}, cast("Clip | None", self._clip)
-        return Alignment(captions, clip, images.resolution[0], self.device, readable=False)
+        captions, side = {name: self.captions.texts}, images.resolution[0]
+        return Alignment(captions, self._clip, side, self.device, readable=False)
 
     def named(self, rows: Sequence[Row], scores: Sequence[Row], real: Reference) -> list[Row]:
         """Rows of features and of the CLIP with protocols that say everything."""
