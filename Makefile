@@ -38,7 +38,7 @@ evidence: .venv/.synced ## Choose the profile PROFILE (evidence: five seeds) and
 
 .PHONY: test
 test: .venv/.synced ## Run the tests
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: lint
 lint: .venv/.synced ## Check style and formatting

@@ -23,8 +23,8 @@ from tests.group import log, run_group
 from tests.methods.small import CPU, Case, denoiser, go, make, state
 from tests.tiny import tiny_tree
 
-STEPS, BATCH = 3, 7
-_PARTS = {"optim.batch": 6, "optim.images": 18, "optim.micro_batch": 2, "prior_batch": 4}
+STEPS, BATCH = 2, 7
+_PARTS = {"optim.batch": 6, "optim.images": 12, "optim.micro_batch": 2, "prior_batch": 4}
 CASES: dict[str, tuple[str | Case, dict[str, Any]]] = {
     **{
         what: (what, {"optim.images": STEPS * BATCH})
@@ -62,7 +62,7 @@ def _stage(name: str) -> None:
 def _alone() -> None:
     for what in CASES:
         _go(f"full-{what}", what)
-    _go("to-sharded", "one_step", stop_after=2)
+    _go("to-sharded", "one_step", stop_after=1)
     _stage("full")
 
 
@@ -84,7 +84,7 @@ def _cut() -> None:
                 for parameter, kept in each.optimizer.state.items():
                     assert sharding.local(kept["exp_avg"]).shape == sharding.local(parameter).shape
         _go("to-sharded", "one_step")
-        _go("to-full", "teacher", stop_after=2)
+        _go("to-full", "teacher", stop_after=1)
         _same_start()
         _stage("sharded")
         _refusals()
