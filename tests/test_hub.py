@@ -37,7 +37,9 @@ def program(folder: Path, hub: Hub, code: str, **environment: str) -> str:
     """What a program prints that talks to the hub; huggingface_hub reads its address once."""
     own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "good", "HF_HUB_CACHE": str(folder / "cache"),
            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "2"}  # fmt: skip
-    lines = "import numpy as np, pagoda, time\nfrom pathlib import Path\nfrom pagoda.hub import push\n"
+    lines = (
+        "import numpy as np, pagoda, time\nfrom pathlib import Path\nfrom pagoda.hub import push\n"
+    )
     lines += "time.sleep = lambda seconds: None\n"  # the library waits before it asks again
     done = subprocess.run(
         [sys.executable, "-c", lines + code], cwd=folder, capture_output=True, text=True,

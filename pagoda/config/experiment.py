@@ -140,7 +140,7 @@ class Config:
             allowed = "reconstruction or none: the teacher has no high-resolution samples"
             yield regression != "noise_to_data", "grow.loss.regression", regression, allowed
         yield from self._weights()
-        yield from self._clip_losses()
+        yield from self._asked_of_clip()
         yield from self._independent()
         if self.latent:
             yield from self._of_codes()
@@ -168,16 +168,18 @@ class Config:
                    "invert.guidance_max", most, f"a number while {key}.method is {method}"
             )  # fmt: skip
 
-    def _clip_losses(self) -> Iterator[Check]:
-        """A loss may ask the CLIP that this run trains, and no other."""
+    def _asked_of_clip(self) -> Iterator[Check]:
+        """Training may ask the CLIP that this run trains, and no other."""
         told = self.captioned and self.text.encoder == OWN
+        needs = (
+            "unless text.captions is not none and text.encoder is trained: profile text has both"
+        )
         for key in BY_METHOD:
             section = getattr(self, key)
             if isinstance(section, GuidedConfig):
-                asked = section.clip_loss.weight
-                yield (told or not asked, f"{key}.clip_loss.weight", asked,
-                       "0 unless text.captions is not none and text.encoder is trained: profile "
-                       "text has both")  # fmt: skip
+                weight, kind = section.clip_loss.weight, section.estimator.kind
+                yield told or not weight, f"{key}.clip_loss.weight", weight, f"0 {needs}"
+                yield told or kind == "image", f"{key}.estimator.kind", kind, f"image {needs}"
 
     def _independent(self) -> Iterator[Check]:
         """No result is measured in a network that training sees."""

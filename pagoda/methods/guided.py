@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pagoda.artifacts import Artifact
     from pagoda.networks.clip import Clip
-    from pagoda.networks.guidance import WeightEstimator
+    from pagoda.networks.guidance import ProductEstimator, WeightEstimator
     from pagoda.training.batches import PairBatches
     from pagoda.training.draw import GlobalDraw
 
@@ -58,7 +58,12 @@ _AT_ONCE = 512  # images that the estimator sees in one call
 class EstimatorConfig:
     """The estimator of the guidance weight of real images."""
 
-    channels: int = opt("width at the teacher's resolution", default=16, ge=1)
+    kind: str = opt(
+        "what it sees: image, and the class or the caption's number; with captions, clip: products "
+        "of CLIP's embeddings of image and caption, as the paper's does",
+        default="image", choices=("image", "clip"),
+    )  # fmt: skip
+    channels: int = opt("width at the highest resolution of what it sees", default=16, ge=1)
     lr: float = opt("learning rate", default=1e-3, gt=0)
     init: str = opt(
         "in growth: what distillation left beside the generator, or random weights, which are to "
@@ -118,6 +123,8 @@ class Guided(OneStep):
         assert isinstance(given.network, Generator) and given.pairs is not None
         self.low, self.high = given.pairs.weight_range
         with torch.random.fork_rng(devices=[]):
+            self.clip = _clip(config, given)
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(given.seed + 1)
             if given.network.guidance is None:
                 given.network.take_weights(self.low, self.high)
@@ -136,20 +143,26 @@ class Guided(OneStep):
         else:
             self.estimator.requires_grad_(False)
             self.modules = {**self.modules, ESTIMATOR: self.estimator}
-        self.clip = _clip(config.clip_loss, given)
 
-    def _estimator(self, config: EstimatorConfig, given: Given) -> WeightEstimator:
+    def _estimator(
+        self, config: EstimatorConfig, given: Given
+    ) -> WeightEstimator | ProductEstimator:
+        from pagoda.networks.captions import CaptionTable
         from pagoda.networks.generator import Generator
-        from pagoda.networks.guidance import WeightEstimator
+        from pagoda.networks.guidance import build_estimator
 
-        if given.teacher_pairs is None and config.init == "below":
-            return load_estimator(given.below)
         assert isinstance(given.network, Generator)
+        told_by, table = None, given.network.trunk.label
+        if config.kind == "clip":
+            assert self.clip is not None and isinstance(table, CaptionTable)
+            told_by = self.clip, table.pooled.to(given.device)
+        if given.teacher_pairs is None and config.init == "below":
+            return load_estimator(given.below, told_by)
         spec = given.network.spec
-        return WeightEstimator(
-            spec.resolution, config.channels, spec.num_classes, self.low, self.high,
-            spec.image_channels,
-        )  # fmt: skip
+        card = {"kind": config.kind, "resolution": spec.resolution, "channels": config.channels,
+                "low": self.low, "high": self.high, "num_classes": spec.num_classes,
+                "image_channels": spec.image_channels}  # fmt: skip
+        return build_estimator(card, told_by)
 
     def _likely(self, pairs: PairBatches, tolerance: float) -> PairBatches:
         """The pairs whose images look like their weight."""
@@ -175,7 +188,8 @@ class Guided(OneStep):
 
     def card(self) -> dict[str, Any]:
         """The objective, and what the estimator's weights belong to."""
-        asked = {"clip_loss": vars(self.config.clip_loss)} if self.clip else {}
+        loss = self.config.clip_loss
+        asked = {"clip_loss": vars(loss)} if loss.weight else {}
         return {**super().card(), **asked, ESTIMATOR: self.estimator.card()}
 
     def beside(self) -> dict[str, dict[str, Tensor]]:
@@ -186,7 +200,7 @@ class Guided(OneStep):
         """The estimator's update on samples of the teacher, then those of the objective."""
         if ESTIMATOR in self.players:
             yield self._estimator_loss(draw)
-        if self.clip is not None:
+        if self.clip is not None and self.config.clip_loss.weight:
             yield self._clip_loss(draw, self.clip, progress)
         yield from super().step(draw, i, progress)
 
@@ -244,8 +258,8 @@ class Guided(OneStep):
         return self.generator(z, labels, omega=omega)
 
 
-def _clip(config: ClipLossConfig, given: Given) -> Clip | None:
-    """What ``clip_loss`` asks; nothing is loaded without it.
+def _clip(config: GuidedConfig, given: Given) -> Clip | None:
+    """What ``clip_loss`` and ``estimator.kind`` ask; nothing is loaded without them.
 
     Raises:
         PagodaError: the generator is told classes, or there is no CLIP that may be asked.
@@ -253,19 +267,27 @@ def _clip(config: ClipLossConfig, given: Given) -> Clip | None:
     from pagoda.networks.captions import CaptionTable
     from pagoda.networks.generator import Generator
 
-    if not config.weight:
+    weight, kind = config.clip_loss.weight, config.estimator.kind
+    if not weight and kind == "image":
         return None
     assert isinstance(given.network, Generator)
     if given.clip is None or not isinstance(given.network.trunk.label, CaptionTable):
+        asked = f"clip_loss.weight = {weight:g}" if weight else f"estimator.kind = {kind}"
+        without = "clip_loss.weight: 0" if weight else "estimator.kind: image"
         raise PagodaError(
-            f"clip_loss.weight = {config.weight:g} needs a generator that is told captions; set "
-            "text.captions, or clip_loss.weight: 0"
+            f"{asked} needs a generator that is told captions; set text.captions, or {without}"
         )
     return given.clip().requires_grad_(False).to(given.device, given.images.dtype)
 
 
-def load_estimator(below: Artifact | None) -> WeightEstimator:
+def load_estimator(
+    below: Artifact | None, told_by: tuple[Clip, Tensor] | None = None
+) -> WeightEstimator | ProductEstimator:
     """The estimator beside a generator, in eval mode.
+
+    Args:
+        below: the generator.
+        told_by: the CLIP and its embeddings of the captions, for an estimator that sees them.
 
     Raises:
         PagodaError: it has none, or weights and card do not belong together.
@@ -281,8 +303,16 @@ def load_estimator(below: Artifact | None) -> WeightEstimator:
             f"{where} has no estimator of the guidance weight, which distill.method: guided leaves "
             "there; distil by it first"
         )
+    kind, asked = facts.get("kind", "image"), "image" if told_by is None else "clip"
+    if kind != asked:
+        raise PagodaError(
+            f"{below.path} has an estimator of kind {kind}, and {asked} is asked for; set "
+            f"grow.estimator.kind: {kind}, or distil again"
+        )
     file = below.path / f"{ESTIMATOR}.safetensors"
     try:
-        return fitted(build_estimator, read_tensors(file), facts)
+        return fitted(
+            lambda card: build_estimator(card, told_by), read_tensors(file), facts | {"kind": kind}
+        )
     except PagodaError as error:
         raise PagodaError(f"{file}: {error}; distil again") from error

@@ -223,7 +223,7 @@ def scorer_beside(model: Artifact) -> Clip | None:
 
 
 def clip_for_loss(images: Artifact) -> Clip:
-    """The CLIP whose text encoder captions of images were read by, for a loss to ask.
+    """The CLIP whose text encoder captions of images were read by, for training to ask.
 
     Raises:
         PagodaError: one line: there is none, or it is the one that scores samples: whatever a loss
@@ -231,16 +231,17 @@ def clip_for_loss(images: Artifact) -> Clip:
     """
     if (found := clip_beside(images)) is None:
         raise PagodaError(
-            f"{images.path} has no CLIP with an image encoder, which clip_loss.weight asks for; "
-            "set text.encoder: trained, or clip_loss.weight: 0"
+            f"{images.path} has no CLIP with an image encoder, which clip_loss.weight and "
+            "estimator.kind ask for; set text.encoder: trained, or clip_loss.weight: 0 and "
+            "estimator.kind: image"
         )
     card, scorer = images.card()[CAPTIONS], scorer_beside(images)
     same = card["fingerprint"] == card.get("scorer", {}).get("fingerprint")
     if same or (scorer is not None and _equal(found, scorer)):
         raise PagodaError(
-            f"the CLIP of clip_loss is the one that scores samples ({card['fingerprint'][:12]}), "
-            "and a score that was trained for measures nothing; make another scorer, of another "
-            "text.scorer_width"
+            f"the CLIP that training asks is the one that scores samples "
+            f"({card['fingerprint'][:12]}), and a score that was trained for measures nothing; "
+            "make another scorer, of another text.scorer_width"
         )
     return found
 

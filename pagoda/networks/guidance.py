@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,11 @@ from torch.nn import functional as F
 
 from pagoda.networks.discriminators import ConvDiscriminator
 from pagoda.networks.layers import WeightEmbedding, at_least_float32
+
+if TYPE_CHECKING:
+    from pagoda.networks.clip import Clip
+
+_MOST_PRODUCTS = 64  # side of what a ProductEstimator convolves, as published
 
 
 class GuidedDiscriminator(ConvDiscriminator):
@@ -52,8 +58,8 @@ class WeightEstimator(nn.Module):
 
     Trained by squared error on samples of the teacher whose weights are known, it is the mean of
     p(omega | x, c), so that a real pair (x, c) becomes a triple (x, c, omega) for a discriminator:
-    p(c) pi(omega) p(x | c, omega) = p(x, c) p(omega | x, c) (section 4). The paper's sees products
-    of CLIP's embeddings of image and caption; this one convolves the image and knows the class:
+    p(c) pi(omega) p(x | c, omega) = p(x, c) p(omega | x, c) (section 4). It convolves the image
+    and knows the class:
 
         h = conv(x),  omega = low + (high - low) sigmoid((w + embed(c)) . h / sqrt(d)).
 
@@ -93,17 +99,72 @@ class WeightEstimator(nn.Module):
         logit = self.logit(h).squeeze(1) + (self.label(labels) * h).sum(1) / math.sqrt(h.shape[1])
         return self.low + (self.high - self.low) * torch.sigmoid(at_least_float32(logit))
 
-    def card(self) -> dict[str, float]:
+    def card(self) -> dict[str, Any]:
         """What :func:`build_estimator` makes another one from."""
         first = self.body[0]
         assert isinstance(first, nn.Conv2d)
-        return {"resolution": self.resolution, "channels": first.out_channels,
+        return {"kind": "image", "resolution": self.resolution, "channels": first.out_channels,
                 "num_classes": self.label.num_embeddings, "low": self.low, "high": self.high,
                 "image_channels": first.in_channels}  # fmt: skip
 
 
-def build_estimator(card: dict[str, float]) -> WeightEstimator:
-    """An estimator with fresh random weights."""
+class ProductEstimator(nn.Module):
+    """omega_phi(x, c) of what CLIP makes of image and caption, as the paper's is (appendix A.2).
+
+    The products a b^T of the entries of both embeddings, each of mean square 1, reduced by means
+    of blocks to a side of at most 64 as published, are the image that :class:`WeightEstimator`
+    convolves. The paper's network is the encoder of a U-Net of which no more is known.
+
+    Args:
+        resolution: of the images, those of the teacher.
+        channels: width at the side of the products, doubled at each lower one.
+        low: smallest weight.
+        high: largest weight.
+        clip: the CLIP of the captions, frozen; it is no part of this network's weights.
+        captions: its embeddings (captions, d) of them, entries of mean square 1.
+    """
+
+    def __init__(
+        self, resolution: int, channels: int, low: float, high: float, clip: Clip, captions: Tensor
+    ) -> None:
+        super().__init__()
+        self.resolution, self._told_by = resolution, (clip, captions)
+        side = 1 << int(math.log2(min(_MOST_PRODUCTS, captions.shape[1])))
+        self.of_products = WeightEstimator(side, channels, 1, low, high, image_channels=1)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """x (n, 3, r, r) in [-1, 1], numbers of captions (n,) -> weights (n,).
+
+        Larger images are averaged down to the estimator's resolution first.
+        """
+        clip, captions = self._told_by
+        factor = x.shape[-1] // self.resolution
+        a = clip.images(F.avg_pool2d(x, factor) if factor > 1 else x) * clip.spec.embed**0.5
+        products = a[:, None, :, None] * captions[labels].to(a.dtype)[:, None, None, :]
+        side = self.of_products.resolution
+        return self.of_products(F.adaptive_avg_pool2d(products, side), torch.zeros_like(labels))
+
+    def card(self) -> dict[str, Any]:
+        """What :func:`build_estimator` makes another one from, with the CLIP and its captions."""
+        inner = self.of_products.card()
+        return {"kind": "clip", "resolution": self.resolution, "channels": inner["channels"],
+                "low": inner["low"], "high": inner["high"]}  # fmt: skip
+
+
+def build_estimator(
+    card: dict[str, Any], told_by: tuple[Clip, Tensor] | None = None
+) -> WeightEstimator | ProductEstimator:
+    """An estimator with fresh random weights.
+
+    Args:
+        card: of either.
+        told_by: the CLIP and its embeddings of the captions, for kind clip.
+    """
+    if card["kind"] == "clip":
+        assert told_by is not None
+        return ProductEstimator(
+            int(card["resolution"]), int(card["channels"]), card["low"], card["high"], *told_by
+        )
     return WeightEstimator(
         int(card["resolution"]), int(card["channels"]), int(card["num_classes"]), card["low"],
         card["high"], int(card["image_channels"]),

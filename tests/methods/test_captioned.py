@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 import torch
 
+from pagoda import artifacts
 from pagoda.config import parse, with_derived
 from pagoda.errors import PagodaError
-from pagoda.methods.guided import Guided
+from pagoda.methods.guided import ESTIMATOR, Guided
 from pagoda.methods.one_step import OneStep
 from pagoda.networks.captions import CaptionStates, CaptionTable
 from pagoda.networks.clip import Clip, clip_for_loss
 from pagoda.networks.generator import Generator, generator_from_teacher, grow
+from pagoda.networks.guidance import ProductEstimator
 from pagoda.networks.token_discriminator import TableTokens, TokenDiscriminator
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.pipeline.stages.teacher import told
+from pagoda.tensors import save_tensors
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import Given, Loss
 from tests.methods.small import (
@@ -200,6 +203,76 @@ def test_images_of_another_side_are_resized() -> None:
     assert own.images(x[:, :, :4, :4]).shape == (2, EMBED)
 
 
+PRODUCTS = {"estimator.kind": "clip", "estimator.init": "random", "clip_loss.weight": 0.0}
+
+
+def test_an_estimator_of_products_sees_image_and_caption_through_the_clip() -> None:
+    """The matrix a b^T of both embeddings, at the teacher's resolution."""
+    made = asking("generator", torch.float32, **PRODUCTS)
+    assert isinstance(made.estimator, ProductEstimator) and made.clip is not None
+    x, labels = torch.rand(3, 3, 16, 16) * 2 - 1, torch.tensor([2, 0, 2])
+    a = made.clip.images(torch.nn.functional.avg_pool2d(x, 2)) * EMBED**0.5
+    b = states().pooled[labels]
+    products = torch.stack([torch.outer(*both) for both in zip(a, b, strict=True)])[:, None]
+    expected = made.estimator.of_products(products, torch.zeros(3, dtype=torch.int64))
+    torch.testing.assert_close(made.estimator(x, labels), expected)
+    assert not [k for k in made.estimator.state_dict() if "clip" in k]
+    stats = once(made)
+    assert stats["loss_omega"] > 0 and "loss_clip" not in stats
+
+
+def test_it_tells_weights_of_captions_that_it_never_saw() -> None:
+    """The weight is the agreement of image and caption; the caption's number says nothing of it."""
+    torch.manual_seed(0)
+    seen, width, low, high = 48, 16, 1.0, 5.0
+    table = torch.nn.functional.normalize(torch.randn(64, width), dim=1) * width**0.5
+    known = SimpleNamespace(
+        spec=SimpleNamespace(embed=width),
+        images=lambda x: torch.nn.functional.normalize(x.flatten(1)[:, :width], dim=1),
+    )
+
+    def batch(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randn(len(rows), 3, 8, 8)
+        x.flatten(1)[:, :width] = table[rows] * torch.randn(len(rows), 1) + torch.randn(
+            len(rows), width
+        )
+        return x, low + (high - low) * torch.sigmoid((known.images(x) * table[rows]).sum(1))
+
+    estimator = ProductEstimator(8, 8, low, high, known, table)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=3e-3)
+    for _ in range(150):
+        rows = torch.randint(seen, (64,))
+        x, omega = batch(rows)
+        optimizer.zero_grad()
+        (estimator(x, rows) - omega).square().mean().backward()
+        optimizer.step()
+    rows = torch.arange(seen, 64).repeat(16)
+    x, omega = batch(rows)
+    with torch.no_grad():
+        error = (estimator(x, rows) - omega).square().mean()
+        other = (estimator(x, rows.roll(1)) - omega).square().mean()
+    assert error < 0.1 * omega.var() < other
+
+
+def test_growth_takes_the_estimator_of_products_that_distillation_left(tmp_path: Path) -> None:
+    below = asking("generator", torch.float32, **PRODUCTS)
+    with artifacts.create(tmp_path / "below", "generator", config={}, inputs={}) as folder:
+        artifacts.save_model(folder, below.generator, {**below.generator.card(), **below.card()})
+        weights = {k: v.contiguous() for k, v in below.beside()[ESTIMATOR].items()}
+        save_tensors(folder / "estimator.safetensors", weights)
+    found = artifacts.open_artifact(tmp_path / "below", "generator")
+    case = Case("guided", "grown", {**CASES["guided"].settings, "discriminator.r1": 0.0})
+    own = captioned(case, below=found, teacher_pairs=None, clip=clip)
+    kept = {"estimator.kind": "clip", "estimator.tolerance": 2.0, "estimator.init": "below"}
+    method = Guided(section(case, **kept), own)
+    x, labels = torch.rand(3, 3, 16, 16) * 2 - 1, torch.arange(3)
+    assert torch.equal(method.estimator(x, labels), below.estimator(x, labels))
+    assert method.card()[ESTIMATOR] == below.card()[ESTIMATOR]
+    once(method)
+    with pytest.raises(PagodaError, match=r"of kind clip, and image is asked.*kind: clip, or dis"):
+        Guided(section(case, **{**kept, "estimator.kind": "image"}), own)
+
+
 def images_of(scorer: Clip | None, fingerprint: str = "b") -> Any:
     """Captioned images with a CLIP, and with one that scores."""
     first = clip()
@@ -232,7 +305,13 @@ def test_of_classes_nothing_is_asked() -> None:
     case = Case("guided", "generator", CASES["guided"].settings)
     with pytest.raises(PagodaError, match=r"clip_loss\.weight = 2 needs a generator .* captions"):
         Guided(section(case, **{"clip_loss.weight": 2.0}), given(case))
+    with pytest.raises(PagodaError, match=r"estimator\.kind = clip needs a generator .* captions"):
+        Guided(section(case, **PRODUCTS), given(case))
     own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0}
+    tree = tiny_tree(**own)
+    tree["grow"]["estimator"] = {"kind": "clip"}
+    with pytest.raises(PagodaError, match=r"grow\.estimator\.kind = 'clip'; it must be image un"):
+        parse(with_derived(tree))
     tree = tiny_tree(**own)
     tree["distill"]["clip_loss"] = {"weight": 1.0}
     with pytest.raises(
@@ -245,8 +324,8 @@ def test_it_is_counted() -> None:
     own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0,
            "text.captions": "short"}  # fmt: skip
     found = []
-    for weight in (0.0, 1.0):
+    for changed in ({}, {"clip_loss": {"weight": 1.0}}, {"estimator": {"kind": "clip"}}):
         tree = tiny_tree(**own)
-        tree["distill"]["clip_loss"] = {"weight": weight}
+        tree["distill"] |= changed
         found.append(Untrained(parse(with_derived(tree)), 10, 200).training("distill"))
-    assert found[0] < found[1] < 2 * found[0]
+    assert found[0] < found[1] < 2 * found[0] > found[2] != found[0]

@@ -16,6 +16,7 @@ from pagoda.diffusion.solver import nfe
 from pagoda.errors import PagodaError
 from pagoda.methods.guided import ESTIMATOR, Guided, load_estimator
 from pagoda.methods.one_step import OneStep
+from pagoda.networks.guidance import WeightEstimator
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.tensors import save_tensors
 from pagoda.training.batches import PairBatches
@@ -144,6 +145,7 @@ def test_growth_takes_the_estimator_below_and_leaves_it_beside(tmp_path: Path) -
 def test_growth_keeps_the_pairs_whose_images_look_like_their_weight(tmp_path: Path) -> None:
     """An estimator that says 2.25 of every image, and pairs from 1 to 3."""
     below = guided()
+    assert isinstance(below.estimator, WeightEstimator)
     with torch.no_grad():
         for parameter in below.estimator.parameters():
             parameter.zero_()

@@ -268,12 +268,13 @@ def test_guided_by_token_and_asked_of_a_clip_in_distillation_and_growth(tmp_path
                 f"{key}.loss.adversarial_start": 0.0}  # fmt: skip
     tree = tiny_tree(**TEXT | own | {"distill.loss.regression": "noise_to_data"})
     for section in (tree["distill"], tree["grow"]):
-        section |= {"clip_loss": {"weight": 0.05}, "estimator": {"tolerance": 3.0}}
+        section |= {"clip_loss": {"weight": 0.05}, "estimator": {"kind": "clip", "tolerance": 3.0}}
         section["discriminator"]["r1"] = 0.0
     c = parse(with_derived(tree))
     folder = run_all(tmp_path, c, both_clips, caption.run)
     for side in (8, 16):
         model = open_artifact(folder / f"b8/gen/{side}", "generator")
+        assert model.card()["estimator"]["kind"] == "clip"
         assert model.card()["clip_loss"] == {"weight": 0.05, "kind": "angle"}
         assert np.isfinite(model.card()["metrics"]["loss_clip"])
         assert model.card()["metrics"]["loss_adv"] != 0
