@@ -207,10 +207,11 @@ class Config:
         for key in BY_METHOD:
             section = getattr(self, key)
             if isinstance(section, OneStepConfig):
-                loss, judge = section.loss, section.discriminator
-                yield (judge.kind in ("conv", "encoder"), f"{key}.discriminator.kind", judge.kind,
+                loss, discriminator = section.loss, section.discriminator
+                kind, augment = discriminator.kind, discriminator.augment
+                yield (kind in ("conv", "encoder"), f"{key}.discriminator.kind", kind,
                        f"conv or encoder {_CODES}")  # fmt: skip
-                yield (not judge.augment, f"{key}.discriminator.augment", judge.augment,
+                yield (not augment, f"{key}.discriminator.augment", augment,
                        f"false {_CODES}")  # fmt: skip
                 yield (loss.distance in ("l2", "l1"), f"{key}.loss.distance", loss.distance,
                        f"l2 or l1 {_CODES}")  # fmt: skip

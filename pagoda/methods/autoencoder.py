@@ -158,17 +158,17 @@ class Autoencoder(Method):
 
         from pagoda.losses.adversarial import discriminator_losses
 
-        judge, n = self.players["discriminator"].network, self.config.optim.batch
-        judge.requires_grad_(True)
+        discriminator, n = self.players["discriminator"].network, self.config.optim.batch
+        discriminator.requires_grad_(True)
         for k, (x, z) in enumerate(parts):
             with self.player.autocast():
                 with torch.no_grad():
                     back = self._there_and_back(x, z)[0]
-                losses = discriminator_losses("hinge", judge(x), judge(back))
+                losses = discriminator_losses("hinge", discriminator(x), discriminator(back))
             value = draw.mean(sum(losses, x.new_zeros(())) / views, n, rows=len(x))
             yield Loss("discriminator", value, last=k == len(parts) - 1,
                        stats={"loss_d": value.detach()})  # fmt: skip
-        judge.requires_grad_(False)
+        discriminator.requires_grad_(False)
 
     def _loss(
         self, x: Tensor, noise: Tensor, against: bool

@@ -100,11 +100,13 @@ def test_a_variant_of_every_kind_is_measured_after_what_it_reads() -> None:
         file.parent.name: yaml.safe_load(file.read_text())["variants"]
         for file in (ROOT / "experiments").glob("*/study.yaml")
     }
-    kinds = {tuple(arm.get("steps", ())) for tree in trees.values() for arm in tree.values()}
-    assert {tuple(trees[study][arm].get("steps", ())) for study, arm in found} == kinds
-    assert {arm for study, arm in found if study == "cost"} == set(trees["cost"])
-    for i, (study, arm) in enumerate(found):
-        parent = trees[study][arm].get("of")
+    kinds = {
+        tuple(variant.get("steps", ())) for tree in trees.values() for variant in tree.values()
+    }
+    assert {tuple(trees[study][variant].get("steps", ())) for study, variant in found} == kinds
+    assert {variant for study, variant in found if study == "cost"} == set(trees["cost"])
+    for i, (study, variant) in enumerate(found):
+        parent = trees[study][variant].get("of")
         assert parent is None or (study, parent) in found[:i]
 
 

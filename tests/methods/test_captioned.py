@@ -80,16 +80,16 @@ def test_the_discriminator_of_tokens_is_told_the_captions_of_the_generator(
     settings = {k: v for k, v in TOKENS.items() if name == "guided" or "estimator" not in k}
     case = Case(name, network, settings)
     made = method(section(case), captioned(case))
-    judge, table = made.discriminator, made.generator.trunk.label
-    assert isinstance(judge, TokenDiscriminator) and isinstance(table, CaptionTable)
-    told_by = judge.caption.token
+    discriminator, table = made.discriminator, made.generator.trunk.label
+    assert isinstance(discriminator, TokenDiscriminator) and isinstance(table, CaptionTable)
+    told_by = discriminator.caption.token
     assert isinstance(told_by, TableTokens)
     for part in ("tokens", "pooled", "there"):
         assert torch.equal(getattr(told_by, part), getattr(table, part))
-    before = {k: v.clone() for k, v in judge.caption.state_dict().items()}
+    before = {k: v.clone() for k, v in discriminator.caption.state_dict().items()}
     stats = once(made)
     assert all(torch.isfinite(torch.tensor(value)) for value in stats.values())
-    after = judge.caption.state_dict()
+    after = discriminator.caption.state_dict()
     assert not [k for k in before if "weight" in k and torch.equal(before[k], after[k])]
 
 
