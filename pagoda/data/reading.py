@@ -105,35 +105,39 @@ def _searched(x: Array, start: Array, pose: Array, label: Array) -> tuple[Array,
     now = pose[start].copy()
     radii, tilts = (RADIUS[own, 1] - RADIUS[own, 0]) / _RADII, np.radians(TILT[own]) / 2
     spread = np.stack([radii, tilts, np.full(n, 0.04), np.full(n, 0.04)], axis=1)
-    step = spread / 2
-    moves = np.concatenate([np.zeros((1, 4)), np.eye(4), -np.eye(4)])
-    error, colour = np.full(n, np.inf), np.zeros((n, _PARTS, 3))
+    step, at = spread / 2, np.arange(n)
+    moves = np.concatenate([np.eye(4), -np.eye(4)])
+    low, high = RADIUS[own].T[:, :, None]
+    (error,), (colour,) = (np.moveaxis(found, 1, 0) for found in _fitted(x, now[:, None], own))
     for _ in range(_ROUNDS):
         tried = np.repeat(now[:, None], len(moves), 1)
         tried[:, :, :4] += moves * step[:, None]
-        low, high = RADIUS[own].T[:, :, None]
         tried[:, :, 0] = np.clip(tried[:, :, 0], low, high)
         errors, colours = _fitted(x, tried, own)
-        best, at = errors.argmin(1), np.arange(n)
-        now, error, colour = tried[at, best], errors[at, best], colours[at, best]
-        step[best == 0] /= 2
+        best = errors.argmin(1)
+        better = errors[at, best] < error
+        now[better], error[better], colour[better] = (
+            found[at, best][better] for found in (tried, errors, colours)
+        )
+        step[~better] /= 2
     return now, error, colour
 
 
 def _fitted(x: Array, poses: Array, label: Array) -> tuple[Array, Array]:
     """Least squared error (n, m) of images by templates of poses (n, m, 5), and colours."""
     n, m = poses.shape[:2]
-    parts = np.empty((n, m, _PARTS, SIDE * SIDE), np.float32)
+    gram, seen = np.empty((n, m, _PARTS, _PARTS)), np.empty((n, m, _PARTS, 3))
     for y in np.unique(label):
         rows = label == y
-        parts[rows] = _parts(int(y), poses[rows].reshape(-1, 5)).reshape(-1, m, _PARTS, SIDE * SIDE)
-    gram = (parts @ parts.transpose(0, 1, 3, 2)).astype(float) + 1e-3 * np.eye(_PARTS)
-    seen = (parts @ x[:, None].transpose(0, 1, 3, 2).astype(np.float32)).astype(float)
+        parts = _parts(int(y), poses[rows].reshape(-1, 5)).reshape(-1, m, _PARTS, SIDE * SIDE)
+        gram[rows] = parts @ parts.transpose(0, 1, 3, 2)
+        seen[rows] = parts @ x[rows, None].transpose(0, 1, 3, 2).astype(np.float32)
+    gram += 1e-3 * np.eye(_PARTS)
     colours = np.linalg.solve(gram, seen)
     errors = np.square(x).sum((1, 2))[:, None] - (colours * seen).sum((2, 3))
     ground, body, second = (colours[:, :, i] for i in (0, 3, 4))
     apart = np.linalg.norm(second - body, axis=2) > _APART * np.linalg.norm(ground - body, axis=2)
-    one_colour = np.square(parts[:, :, 4]).sum(2) < 1e-6
+    one_colour = gram[:, :, 4, 4] < 1e-3 + 1e-6
     return np.where(apart | one_colour, errors, np.square(x).sum()), colours
 
 
@@ -166,23 +170,23 @@ def _parts(label: int, poses: Array) -> Array:
 
     A pose is radius, tilt, place across and down, and +1, or -1 for a mirrored scene.
     """
-    radius, tilt, cx, cy, mirror = poses.T[:, :, None, None]
-    grid = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    radius, tilt, cx, cy, mirror = poses.T.astype(np.float32)[:, :, None, None]
+    grid = ((np.arange(SIDE) + 0.5) / SIDE - 0.5).astype(np.float32)
     x, y = grid[None, None], grid[None, :, None]
     px, py = mirror * (x - cx) / radius, (y - cy) / radius
     cos, sin = np.cos(tilt), np.sin(tilt)
     u, v = px * cos + py * sin, py * cos - px * sin
-    width = (1 / (SIDE * radius)).astype(np.float32)
-    distance, texture, accent = SHAPES[label](u.astype(np.float32), v.astype(np.float32), width)
+    width = 1 / (SIDE * radius)
+    distance, texture, accent = SHAPES[label](u, v, width)
     inside = edge(distance, width)
     ground = 1 - inside
-    second = inside * (0 if accent is None else accent)
-    outline = inside - edge(distance + (_OUTLINE / radius).astype(np.float32), width)
-    parts = [ground, ground * x, ground * y, inside - second, second, inside * px, inside * py,
-             outline, inside * texture]  # fmt: skip
-    shape = (len(poses), SIDE * SIDE)
-    flat = [np.broadcast_to(p, ground.shape).reshape(shape) for p in parts]
-    return np.stack(flat, 1).astype(np.float32)
+    second = inside * np.float32(0) if accent is None else inside * accent
+    outline = inside - edge(distance + np.float32(_OUTLINE) / radius, width)
+    out = np.empty((len(poses), _PARTS, SIDE, SIDE), np.float32)
+    for i, part in enumerate((ground, ground * x, ground * y, inside - second, second, inside * px,
+                              inside * py, outline, inside * texture)):  # fmt: skip
+        out[:, i] = part
+    return out.reshape(len(poses), _PARTS, SIDE * SIDE)
 
 
 def hue(rgb: Array) -> Array:
