@@ -53,7 +53,10 @@ def examine(params: Path) -> list[Finding]:
         return [*findings, Finding("params", str(error), "nothing runs before", True), _store()]
     ladder = " -> ".join(map(str, config.resolutions))
     findings.append(Finding("params", f"{config.name}, {ladder}"))
-    return [*findings, _data(config), *_weights(config), *_networks(config), _store()]
+    return [
+        *findings, *_precision(config), _data(config), *_weights(config), *_networks(config),
+        _store(),
+    ]  # fmt: skip
 
 
 def show(findings: list[Finding]) -> None:
@@ -162,6 +165,20 @@ def _dvc() -> Finding:
         return Finding("dvc", f"{version}: {why}", remedy, True)
     state = f"{changed} of {stages} stages to run" if changed else f"{stages} stages, up to date"
     return Finding("dvc", f"{version}, {state}")
+
+
+def _precision(config: Config) -> list[Finding]:
+    """Stages that train in bfloat16 on a processor that only emulates it."""
+    sections = {key: getattr(config, key) for key in ("teacher", "distill", "grow")}
+    slow = [key for key, section in sections.items() if section.optim.precision == "bf16"]
+    if not slow:
+        return []
+    from pagoda.pipeline.stages.device import NO_BFLOAT16, emulates_bfloat16, pick_device
+
+    if not emulates_bfloat16(pick_device()):
+        return []
+    changes = " ".join(f"-S {key}.optim.precision=fp32" for key in slow)
+    return [Finding("precision", f"bf16 in {', '.join(slow)}; {NO_BFLOAT16}", changes)]
 
 
 def _data(config: Config) -> Finding:

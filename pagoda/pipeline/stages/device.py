@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from pagoda import distributed
+
+NO_BFLOAT16 = "this processor has no bfloat16 instructions, and 'fp32' is faster on it"
 
 
 def pick_device() -> torch.device:
@@ -12,6 +16,15 @@ def pick_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether the device is a processor without bfloat16 instructions, where float32 is faster."""
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def metric_device(device: torch.device) -> str | None:

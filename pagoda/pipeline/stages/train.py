@@ -26,8 +26,9 @@ from pagoda.networks.clip import clip_for_loss
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import Generator
 from pagoda.pipeline.stages.decoder import behind, check_codes
+from pagoda.pipeline.stages.device import NO_BFLOAT16, emulates_bfloat16
 from pagoda.pipeline.stages.made import identity, kind_of, locate
-from pagoda.pipeline.stages.progress import track
+from pagoda.pipeline.stages.progress import log_line, track
 from pagoda.pipeline.stages.scratch import stage_scratch
 from pagoda.tensors import save_tensors
 from pagoda.training import sharding
@@ -259,7 +260,7 @@ def _below(limit: int, latents: Artifact, name: str, count: int) -> np.ndarray:
 
 
 def check_device(name: str, optim: OptimConfig, device: torch.device) -> None:
-    """Refuse what a device cannot do.
+    """Refuse what a device cannot do, and say what it does slowly.
 
     Raises:
         PagodaError: fp16 without a GPU, ``compile`` without a compiler or with sharded weights.
@@ -268,6 +269,8 @@ def check_device(name: str, optim: OptimConfig, device: torch.device) -> None:
         raise PagodaError(
             f"{name}.optim.precision = 'fp16' needs a GPU; on the CPU use 'bf16' or 'fp32'"
         )
+    if optim.precision == "bf16" and emulates_bfloat16(device):
+        log_line(f"{name}.optim.precision = 'bf16': {NO_BFLOAT16}")
     if optim.compile and sharding.wanted():
         raise PagodaError(
             f"{sharding.SHARD}=1 cannot be combined with {name}.optim.compile = true; set one to 0 "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import pagoda
 from pagoda import artifacts
@@ -18,8 +20,10 @@ from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
-from pagoda.pipeline.stages import distill, downsample, grow, invert, teacher
+from pagoda.pipeline.doctor import examine
+from pagoda.pipeline.stages import device, distill, downsample, grow, invert, teacher, train
 from pagoda.training.post_hoc import synthesise
+from tests.tiny import tiny_tree
 
 Make = Callable[..., Config]
 SMALL = {"data.train_images": 100, "data.test_images": 20, "target_res": 16}
@@ -208,6 +212,35 @@ def test_an_augmented_teacher_serves_the_later_stages(tiny_config: Make) -> None
     assert all(np.isfinite(losses(config, "teacher", "loss")))
     card = artifacts.open_artifact(Paths(config).teacher, "teacher").card()
     assert card["unet"]["augment_labels"] == 9
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bfloat16_without_instructions_is_said_by_the_stage_and_the_doctor(
+    emulated: bool, tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for module in (train, device):
+        monkeypatch.setattr(module, "emulates_bfloat16", lambda device: emulated)
+    optim = tiny_config(**{"teacher.optim.precision": "bf16"}).teacher.optim
+    train.check_device("teacher", optim, torch.device("cpu"))
+    said = capsys.readouterr().err
+    assert ("teacher.optim.precision = 'bf16': this processor" in said) == emulated
+    assert said.count("\n") == emulated
+    tree = tiny_tree(**{"teacher.optim.precision": "bf16"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    found = [f.remedy for f in examine(tmp_path / "params.yaml") if f.topic == "precision"]
+    assert found == ["-S teacher.optim.precision=fp32"] * emulated
+
+
+def test_the_instructions_are_those_of_the_processor() -> None:
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file() or platform.machine() != "x86_64":
+        pytest.skip("no list of a processor's instructions here")
+    known = set(flags.read_text("utf-8").split())
+    there = bool(known & {"avx512_bf16", "amx_bf16"})
+    assert device.emulates_bfloat16(torch.device("cpu")) != there
+    assert not device.emulates_bfloat16(torch.device("cuda"))
 
 
 def test_what_the_machine_cannot_do_is_one_line(
