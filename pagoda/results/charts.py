@@ -22,6 +22,8 @@ from pagoda.rows import grouped
 
 _FOLDER = Path(__file__).parent / "vega"
 _LOG_FROM = 4.0  # largest over smallest value, from which a positive axis is logarithmic
+_TWO_COLUMNS = 22  # characters of the longest name, up to which a legend has two columns
+_DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [1, 4])
 _OURS = "PaGoDA"
 _ADVERSARIAL = ("loss_adv", "loss_d")
 _NAMES = {
@@ -72,7 +74,7 @@ def curve_charts(
     stages = grouped(points, lambda p: (p[1].split(": ")[0], p[1].endswith(_ADVERSARIAL)))
     if not stages:
         return None
-    made = tuple(_curves(*stage, own, several=len(tables) > 1) for stage, own in stages.items())
+    made = tuple(_curves(*stage, own, list(tables)) for stage, own in stages.items())
     overlay = ", a dash a run" if len(tables) > 1 else ""
     return Charts(made, (
         f"**Losses over images seen**, a colour a loss{overlay}; logarithmic where values span "
@@ -82,8 +84,9 @@ def curve_charts(
 
 
 def _curves(
-    stage: str, adversarial: bool, points: Sequence[tuple[str, ...]], *, several: bool
+    stage: str, adversarial: bool, points: Sequence[tuple[str, ...]], runs: Sequence[str]
 ) -> Chart:
+    """Of one stage; a run has the same dash in every chart, and the legend names those shown."""
     values = [float(p[3]) for p in points]
     log = 0 < _LOG_FROM * min(values) < max(values)
     lines = [f"{run}\t{_name(curve)}\t{images}\t{value}"
@@ -97,15 +100,21 @@ def _curves(
         "opacity": {"condition": {"param": "shown", "value": 1}, "value": 0.08},
         "tooltip": [{"field": "run"}, *panel["encoding"]["tooltip"][1:]],
     }  # fmt: skip
-    if several:
-        encoding["strokeDash"] = {"field": "run", "type": "nominal",
-                                  "legend": {"title": None, "orient": "bottom"}}  # fmt: skip
+    if len(runs) > 1:
+        own = [run for run in runs if any(p[0] == run for p in points)]
+        columns = 2 if max(map(len, own)) <= _TWO_COLUMNS else 1
+        dashes = [_DASHES[i % len(_DASHES)] for i in range(len(runs))]
+        encoding["strokeDash"] = {
+            "field": "run", "type": "nominal", "scale": {"domain": list(runs), "range": dashes},
+            "legend": {"title": None, "orient": "bottom", "columns": columns, "values": own,
+                       "symbolSize": 500},
+        }  # fmt: skip
     shown = {"name": "shown", "select": {"type": "point", "fields": ["curve"]}, "bind": "legend"}
     title = stage_label(stage, numbered=False) + ", adversarial losses" * adversarial
     spec = {
         "data": {"values": "\n".join(["run\tcurve\timages\tvalue", *lines]),
                  "format": {"type": "tsv"}},
-        "height": 200,
+        "height": 140,
         "params": [_ZOOM, shown],
         "mark": panel["mark"],
         "encoding": encoding,
@@ -147,14 +156,14 @@ def evaluations(nfe: str) -> int:
 def _name(curve: str) -> str:
     """``distill: loss_rec`` as ``reconstruction``."""
     key = curve.split(": ")[1]
-    return _NAMES.get(key, key.replace("_", " "))
+    return _NAMES.get(key, key.removeprefix("loss_").replace("_", " "))
 
 
 def _scatter(size: int, points: list[dict[str, Any]]) -> Chart:
     kinds = [_OURS, "guidance", "no guidance, or not said"]
     spec = {
         "data": {"values": points},
-        "height": 240,
+        "height": 180,
         "params": [_ZOOM],
         "mark": {"type": "point", "strokeWidth": 1.5},
         "encoding": {

@@ -169,7 +169,8 @@ def compose(
         *([Section("Published one-step generators", (scatter,))] if scatter else []),
         Section("Tables of one-step generators", (*records, *_starting(named, "one-step-")),
                 "ordered by FID, with sources; which are below PaGoDA's"),
-        *([Section("Learning curves", (curves,))] if curves else []),
+        *([Section("Learning curves", (curves,), "losses of every stage, to overlay and zoom")]
+          if curves else []),
         *_study_sections(material, verdicts, named, folder),
         *_run_sections(material, named, folder),
         *_paper_sections(material, named),

@@ -103,6 +103,20 @@ def test_a_chart_is_named_after_the_stage_whose_losses_it_draws() -> None:
     assert stage_label("grow-32") == "Stage 3, growth to 32×32"
 
 
+def test_a_run_has_one_dash_in_all_charts_and_a_legend_that_fits() -> None:
+    """Long names stand below each other; a run without a stage is not in its legend."""
+    head, line = "curve\timages\tvalue\n", "{}: loss\t8\t1.5"
+    tables = {"a": head + line.format("teacher"), "b": head + line.format("distill"),
+              "a profile of a long name": head + line.format("teacher")}  # fmt: skip
+    charts = curve_charts(tables)
+    assert charts is not None
+    dashes = [chart.spec["encoding"]["strokeDash"] for chart in charts.charts]
+    first, second = ({k: d[k] for k in ("field", "scale")} for d in dashes)
+    assert first == second and first["scale"]["domain"] == list(tables)
+    legends = [(d["legend"]["values"], d["legend"]["columns"]) for d in dashes]
+    assert legends == [(["a", "a profile of a long name"], 1), (["b"], 2)]
+
+
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("250x2", 500), ("multi", 0), ("", 0)])
 def test_guidance_doubles_evaluations(text: str, number: int) -> None:
     assert evaluations(text) == number

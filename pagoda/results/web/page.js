@@ -137,21 +137,30 @@ async function drawCharts() {
   const code = document.createElement("script");
   code.textContent = await unpack(packed.textContent);
   document.body.append(code);
-  const draw = () => {
-    for (const chart of document.querySelectorAll(".chart")) {
+  // Where browsers give what is folded no width, it is drawn when it is unfolded.
+  const draw = part => {
+    for (const chart of part.querySelectorAll(".chart")) {
       const spec = JSON.parse(chart.querySelector("script").textContent);
-      const full = { ...spec, width: "container", autosize: { type: "fit", contains: "padding" } };
+      // The height is that of the drawing, however many lines its legend has.
+      const full = { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
       const canvas = chart.querySelector(".canvas");
       canvas.replaceChildren();
+      if (!canvas.clientWidth) continue;
       const compiled = vegaLite.compile(full, { config: colours() }).spec;
       new vega.View(vega.parse(compiled), { renderer: "svg", container: canvas, hover: true })
         .tooltip(tooltip).runAsync();
     }
   };
-  draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const all = () => draw(document);
+  all();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; all(); } });
+  for (const fold of document.querySelectorAll(".fold")) {
+    fold.addEventListener("toggle", () => {
+      if (fold.open && fold.querySelector(".canvas:empty")) draw(fold);
+    });
+  }
 }
 const hint = document.createElement("div");
 hint.className = "hint";
