@@ -69,7 +69,7 @@ ui: .venv/.synced ## Browse the tracked runs
 		echo "MLFLOW_TRACKING_URI is a server, it shows the runs itself:" \
 			"$$(echo "$$MLFLOW_TRACKING_URI" | sed 's|//.*@|//|')" ;; \
 	*) MLFLOW_DISABLE_TELEMETRY=$${MLFLOW_DISABLE_TELEMETRY-true} $(RUN) mlflow ui \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" ;; esac
+		--app-name pagoda --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" ;; esac
 
 .PHONY: docs
 docs: .venv/.synced ## Build the documentation in site/, and check its links

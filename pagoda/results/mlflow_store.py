@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARENT = "mlflow.parentRunId"
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Tag of an experiment that trains models, not one of language models."""
 _LOCK_SECONDS, _SQLITE_SECONDS, _SERVER_SECONDS = 120.0, 10.0, 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _LIBRARIES = ("mlflow", "sqlalchemy", "requests", "http")
@@ -104,17 +106,21 @@ def page(uri: str, experiment: str) -> str:
 
 def browse(uri: str) -> str:
     """The command that shows a data base's runs; empty for what shows them itself."""
-    return f"mlflow ui --backend-store-uri {_typed(uri)}" if _is_database(uri) else ""
+    command = f"mlflow ui --app-name pagoda --backend-store-uri {_typed(uri)}"
+    return command if _is_database(uri) else ""
 
 
 def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
-    """The id of the experiment of that name, which is made or restored."""
+    """The id of the experiment of that name, which is made or restored, with its kind."""
     if (found := client.get_experiment_by_name(name)) is None:
         location = None if store.artifacts is None else f"{store.artifacts}/{name}"
-        return str(client.create_experiment(name, location))
+        return str(client.create_experiment(name, location, {KIND: TRAINING}))
+    where = str(found.experiment_id)
     if found.lifecycle_stage != "active":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+        client.restore_experiment(where)
+    if found.tags.get(KIND) != TRAINING:
+        client.set_experiment_tag(where, KIND, TRAINING)
+    return where
 
 
 def check_store(uri: str) -> None:

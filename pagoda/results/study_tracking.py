@@ -121,7 +121,6 @@ def _track(
     where = experiment_id(client, store, name)
     for tag, value in {
         NOTE: note,
-        views.KIND: views.TRAINING,
         f"mlflow.sharedViewState.{views.VIEW}": json.dumps(comparison(study)),
     }.items():
         client.set_experiment_tag(where, tag, value)

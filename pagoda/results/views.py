@@ -1,4 +1,4 @@
-"""How MLflow shows an experiment when it is opened: pages of model training, saved charts.
+"""How MLflow shows an experiment when it is opened: saved charts, the distances first.
 
 The keys are those that MLflow 3 reads from the tag ``mlflow.sharedViewState.<name>`` of an
 experiment; a version that does not know them shows its own choice of charts.
@@ -13,18 +13,15 @@ from typing import Any
 from pagoda.results.experiment import Experiment
 from pagoda.results.verdicts import distance_protocols
 
-KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
-"""Tag of an experiment by which MLflow opens it on the pages of model training."""
-
 VIEW = "charts"
 """Key of the charts that are saved with an experiment."""
 
-CHARTS = f"?compareRunsMode=CHART&viewStateShareKey={VIEW}"
-"""Of the address of an experiment's page: its saved charts."""
+CHARTS = f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+"""Of the address of an experiment's page: its saved charts, among the pages of model training."""
 
 
 def tags(experiment: Experiment) -> dict[str, str]:
-    """Tags of MLflow's experiment: pages of model training, and charts with the distances first.
+    """Tags of MLflow's experiment: charts with the distances first.
 
     The charts are what MLflow's **Share** saves; :data:`VIEW` is its key in the page's address.
     """
@@ -41,7 +38,7 @@ def tags(experiment: Experiment) -> dict[str, str]:
                             *(f"metrics.`{c['metricKey']}`" for c in charts if c["type"] == "BAR"),
                             "params.`base_res`", "params.`seed`"],
     }  # fmt: skip
-    return {KIND: TRAINING, f"mlflow.sharedViewState.{VIEW}": json.dumps(state)}
+    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(state)}
 
 
 def chart(kind: str, **facts: Any) -> dict[str, Any]:

@@ -218,9 +218,25 @@ def test_runs_on_a_server_are_looked_at_there() -> None:
     assert page("https://a:b@host:80/m/", "7") == "https://host:80/m/#/experiments/7/runs"
     assert browse("https://a:b@host:80/m/") == ""
     assert page("sqlite:////m.db", "7") == "http://127.0.0.1:5000/#/experiments/7/runs"
-    assert browse("sqlite:////a b.db") == "mlflow ui --backend-store-uri 'sqlite:////a b.db'"
-    hidden = "postgresql://a:b@host/db"
-    assert browse(hidden) == 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
+    command = "mlflow ui --app-name pagoda --backend-store-uri "
+    assert browse("sqlite:////a b.db") == f"{command}'sqlite:////a b.db'"
+    assert browse("postgresql://a:b@host/db") == f'{command}"$MLFLOW_TRACKING_URI"'
+
+
+def test_every_experiment_is_one_of_model_training(
+    blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New ones, and those made without the tag, deleted ones too."""
+    shutil.copy(blank_store, tmp_path / "m.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'm.db'}")
+    store = find_store()
+    with connected(store) as client:
+        client.create_experiment("kept")
+        client.delete_experiment(client.create_experiment("deleted"))
+        for name in ("kept", "deleted", "new"):
+            found = client.get_experiment(mlflow_store.experiment_id(client, store, name))
+            assert (found.name, found.lifecycle_stage) == (name, "active")
+            assert found.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_make_ui_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
