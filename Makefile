@@ -53,7 +53,7 @@ types: .venv/.synced ## Check types
 imports: .venv/.synced ## Check that imports point down
 	$(RUN) lint-imports
 
-# DVC has no setting for the columns of its table (322: parameters, metrics, dependencies).
+# DVC has no setting for the columns of its table (some 400: parameters, metrics, dependencies).
 .PHONY: experiments
 experiments: .venv/.synced ## List experiments: distances, and the parameters that differ
 	$(RUN) dvc exp show --only-changed --keep 'resolution\.[0-9]+\.(fd|fid)_(?!test)' \
