@@ -63,6 +63,15 @@ class StrictSource(FileConfigSource):
         """What addresses of such files begin with."""
         return "strict"
 
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file; a profile that is not there is one line, not Hydra's."""
+        found = super().is_config(config_path)
+        folder, _, name = config_path.rpartition("/")
+        if folder == "profile" and name != "None" and not found:  # None: no profile is asked for
+            known = ", ".join(sorted(file.stem for file in Path(self.path, folder).glob("*.yaml")))
+            raise DvcException(f"no profile {name}; there are {known}, in experiments/profile")
+        return bool(found)
+
     def load_config(self, config_path: str) -> ConfigResult:
         """One file, as Hydra reads it."""
         file = Path(self.path, self._normalize_file_name(config_path)).resolve()  # past a link

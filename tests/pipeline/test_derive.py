@@ -46,7 +46,7 @@ def test_a_profile_may_build_on_another(project: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("# @package _global_\ndefaults: [smok]\n", "Could not load 'profile/smok'"),
+        ("# @package _global_\ndefaults: [smok]\n", "no profile smok; there are "),
         ("# @package _global_\nname: mine\n", "mine.yaml: missing key base_res"),
         (MINE.replace("rho: 5.0", "rho: -1"), "mine.yaml: diffusion.rho = -1.0; it must be > 0"),
         (MINE.replace("rho: 5.0", "rho: .inf"), "diffusion.rho = '.inf'"),
@@ -159,6 +159,7 @@ def compose_in(project: Path, tree: Any, *overrides: str) -> dict[str, Any]:
         ("name=../up", "name = '../up'; it must be a name"),
         ("+teacher.optim.rate=1", "unknown key teacher.optim.rate"),
         ("~seed", "missing key seed"),
+        ("profile=smokey", "no profile smokey; there are class_ratio, "),
         ("resolutions=[8,32]", "both lists are derived"),
         ("growth=null", "growth = None"),
     ],
