@@ -60,8 +60,10 @@ def compare(
     """
     chosen = [pair_metrics()[name] for name in metrics]
     if len(first) != len(second) or first.resolution != second.resolution:
-        sides = (f"{s.where} has {len(s)} of {s.resolution}" for s in (first, second))
-        raise PagodaError(f"{' and '.join(sides)} images; pairs need equal numbers and equal sizes")
+        sides = (
+            f"{len(s)} of {s.resolution[1]}x{s.resolution[0]} in {s.where}" for s in (first, second)
+        )
+        raise PagodaError(f"pairs need equal numbers and sizes of images; {', '.join(sides)}")
     for metric in chosen:
         if metric.square and first.resolution[0] != first.resolution[1]:
             raise PagodaError(
