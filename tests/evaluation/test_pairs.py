@@ -158,3 +158,15 @@ def test_trouble_is_one_line(folder: Path) -> None:
         with pytest.raises(PagodaError, match=wanted) as raised:
             run(*names, **changes)
         assert "\n" not in str(raised.value)
+
+
+def test_two_pairs_leave_room_for_no_negative_error(folder: Path) -> None:
+    """Student's factor is 12.7 there: below 0 nothing can be; SSIM can."""
+    images = pictures(2, seed=3)
+    off = images.copy()
+    off[0] //= 2
+    np.savez(folder / "two.npz", images)
+    np.savez(folder / "off.npz", off)
+    rows = {row["metric"]: row for row in run("two.npz", "off.npz", "mse,ssim")["rows"]}
+    assert rows["mse"]["low"] == 0 < rows["mse"]["value"] < rows["mse"]["high"]
+    assert -1 <= rows["ssim"]["low"] < 0 < rows["ssim"]["value"] < rows["ssim"]["high"] == 1
