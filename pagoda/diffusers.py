@@ -28,7 +28,7 @@ from pagoda import hub, models
 from pagoda.artifacts import MANIFEST, write_json
 from pagoda.data.pixels import to_uint8
 from pagoda.errors import PagodaError
-from pagoda.provenance import INDEX
+from pagoda.provenance import INDEX, MODELS
 
 try:
     import diffusers
@@ -102,7 +102,7 @@ class PagodaPipeline(DiffusionPipeline):  # type: ignore[misc]
     @classmethod
     def download(cls, name: str, **_: Any) -> Path:
         """Fetch a pipeline of the hub: the files that its manifest lists, compared with it."""
-        return hub.fetch(name, models.KINDS)
+        return hub.fetch(name, MODELS)
 
     @torch.no_grad()
     def __call__(

@@ -1,5 +1,7 @@
 """The one exception that reaches a user as one line, and how others become part of it."""
 
+import re
+
 
 class PagodaError(Exception):
     """Something the user can mend: the message says what is wrong and what to do.
@@ -14,5 +16,9 @@ class PagodaError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of another library says, in one line; its type if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an exception of another library says, in one line; its type if it says nothing.
+
+    Objects without a name, ``<_io.BytesIO object at 0x7f38cddad300>``, are left out.
+    """
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>", "", line)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pagoda.artifacts import MANIFEST, open_artifact, peek
+from pagoda.artifacts import MANIFEST, peek
 from pagoda.errors import PagodaError, first_line
-from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET
+from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET, open_model
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BESIDE = {".gitattributes", README, SHEET}  # of any repository, or replaceable
@@ -118,7 +118,7 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     """
     if not _NAME.fullmatch(name):
         raise PagodaError(f"{name!r} is no name on the hub; it is owner/name")
-    manifest = open_artifact(folder, peek(folder, "generator", "teacher").manifest["kind"]).manifest
+    manifest = open_model(folder).manifest
     if (beside := manifest["config"].get(EXPORTED)) is None:
         raise PagodaError(f"{folder} is a model of a run; 'pagoda export {folder} DIR' comes first")
     files = [f for f in (MANIFEST, *manifest["files"], *beside) if (folder / f).is_file()]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import hub
-from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
+from pagoda.artifacts import Artifact
 from pagoda.calls import in_calls, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
@@ -30,17 +30,15 @@ from pagoda.evaluation import samplers
 from pagoda.evaluation.alignment import Reader, tell
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
-from pagoda.kinds import KINDS as ARTIFACTS
 from pagoda.networks import denoiser, generator
 from pagoda.networks.autoencoder import Decoded, autoencoder_beside
-from pagoda.provenance import PAPER_INVERSION, class_names, inversion
+from pagoda.provenance import MODELS, PAPER_INVERSION, class_names, inversion, open_model
 from pagoda.weight_files import NoRandomValues
 
 Array = Tensor | np.ndarray
 Classes = int | str | Iterable[int | str] | None
 """Classes by number or name; None: all of them."""
 
-KINDS = "generator", "teacher"
 CALL = {"cpu": 8}
 """Images a call of the networks; 64 on other devices. Another number of images a call changes
 images in their last digits, so that seldom a value of a pixel is one more or less."""
@@ -65,10 +63,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Genera
     Raises:
         PagodaError: one line: nothing is there, it is something else, or damaged.
     """
-    path = hub.fetch(source, KINDS) if hub.is_name(source := str(source)) else Path(source)
-    if path.is_dir() and not (path / MANIFEST).is_file():
-        raise PagodaError(_not_a_model(path))
-    artifact = open_artifact(path, peek(path, *KINDS).manifest["kind"])
+    named = hub.is_name(source := str(source))
+    artifact = open_model(hub.fetch(source, MODELS) if named else Path(source))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = Generator if artifact.manifest["kind"] == "generator" else Teacher
@@ -122,7 +118,8 @@ class Model(ABC):
         for asked, y in zip(given, found, strict=True):
             if isinstance(y, str) or not 0 <= int(y) < self.num_classes:
                 more = " ..." * (self.num_classes > _SHOWN)
-                names = f" ({', '.join(self.classes[:_SHOWN])}{more})" if self._names else ""
+                unknown = ", but not by name: its run is without the images that it was trained on"
+                names = f" ({', '.join(self.classes[:_SHOWN])}{more})" if self._names else unknown
                 raise PagodaError(
                     f"there is no class {asked!r}; {self.artifact.path} knows "
                     f"0 to {self.num_classes - 1}{names}"
@@ -367,15 +364,6 @@ class Teacher(Model):
                 f"(n, 3, {side}, {side}): cut or shrink them to {side} pixels a side first"
             )
         return as_float(x, self.device)
-
-
-def _not_a_model(path: Path) -> str:
-    """What is said of a folder without a manifest; models that lie below it are named."""
-    found = (f for deep in ("*", "*/*", "*/*/*") for f in path.glob(f"{deep}/{MANIFEST}"))
-    below = sorted(file.parent for file in found)
-    models = [f for f in below if peek(f, *ARTIFACTS).manifest["kind"] in KINDS]
-    hint = f"; there is {', '.join(map(str, models[:4]))}" if models else ""
-    return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"
 
 
 def _opened(artifact: Artifact, load: Callable[..., nn.Module]) -> nn.Module:

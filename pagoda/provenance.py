@@ -1,13 +1,22 @@
-"""What a model was made from, as its manifest and the other artifacts of its run tell."""
+"""Folders that are named as models: opened, and what their manifests and runs tell of them.
+
+What a model was made from is in its manifest and in the other artifacts of its run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from pagoda.artifacts import MANIFEST, Artifact, peek
+from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import DIFFUSERS
+from pagoda.kinds import KINDS
+
+MODELS = "generator", "teacher"
+"""Kinds of artifacts that are models."""
 
 EXPORTED = "exported"
 """In the configuration of an exported model's manifest: checksums of what lies beside it."""
@@ -21,6 +30,57 @@ INDEX = "model_index.json"
 
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""
+
+_OF_RUNS = "; delete its folder"  # begins what to do about an artifact that a run can make again
+
+
+def check_model(path: Path) -> None:
+    """Refuse a folder in which no model can be, before anything of it is read.
+
+    Raises:
+        PagodaError: one line: nothing is there, or what else is.
+    """
+    if str(path).startswith(DIFFUSERS):
+        raise PagodaError(
+            f"{path} is a pipeline of the library diffusers, which only 'pagoda sample' and "
+            "'pagoda evaluate --captions' take; give the folder of a generator or teacher of pagoda"
+        )
+    if not path.exists():
+        raise PagodaError(
+            f"there is no {path}; give the folder of a generator or teacher: 'dvc repro' makes "
+            "those of the experiment, in runs/NAME/bBASE/gen/RESOLUTION and runs/NAME/bBASE/teacher"
+        )
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        raise PagodaError(_not_a_model(path))
+
+
+def open_model(path: Path) -> Artifact:
+    """The artifact of a generator or teacher, of a run or exported, all its checksums compared.
+
+    Raises:
+        PagodaError: one line: nothing is there, it is something else, or damaged.
+    """
+    check_model(path)
+    try:
+        return open_artifact(path, peek(path, *MODELS).manifest["kind"])
+    except PagodaError as error:
+        what, found, _ = str(error).partition(_OF_RUNS)
+        if not found or not (path / README).exists():
+            raise
+        raise PagodaError(
+            f"{what}; no run makes this folder again: get it, or export it, once more"
+        ) from error
+
+
+def _not_a_model(path: Path) -> str:
+    """What is said of a folder without a manifest; models that lie below it are named."""
+    if (path / INDEX).is_file():
+        return f"{path} is a pipeline of the library diffusers; name it as {DIFFUSERS}{path}"
+    found = (f for deep in ("*", "*/*", "*/*/*") for f in path.glob(f"{deep}/{MANIFEST}"))
+    below = sorted(file.parent for file in found)
+    models = [f for f in below if peek(f, *KINDS).manifest["kind"] in MODELS]
+    hint = f"; there is {', '.join(map(str, models[:4]))}" if models else ""
+    return f"{path} is no generator or teacher: it has no {MANIFEST}{hint}"
 
 
 def trained_on(artifact: Artifact) -> Artifact | None:

@@ -154,8 +154,8 @@ def read_text(path: Path) -> str:
         raise PagodaError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise PagodaError(
-            f"{path} is not UTF-8 text (Windows-1252 or UTF-16, as spreadsheets write?); save it "
-            "as 'CSV UTF-8'"
+            f"{path} is not UTF-8 text (Windows-1252 or UTF-16?); save it as UTF-8, which "
+            "spreadsheets call 'CSV UTF-8'"
         ) from error
 
 

@@ -111,7 +111,7 @@ def test_trouble_with_the_hub_is_one_line(made: Path, tmp_path: Path) -> None:
         ("out", "rings", "is no name on the hub"),
         (GEN, "me/rings", "'pagoda export .*gen/16 DIR' comes first"),
         ("runs/tiny/data/8", "me/rings", "expected generator or teacher"),
-        ("nowhere", "me/rings", "nowhere is missing"),
+        ("nowhere", "me/rings", "there is no nowhere; give the folder"),
     ],
 )
 def test_only_exported_models_are_pushed(

@@ -15,11 +15,14 @@ import numpy as np
 from pagoda.artifacts import MANIFEST, digest, open_artifact, peek
 from pagoda.data import registry, store
 from pagoda.data.base import Arrays, Files, Pictures, decoded
-from pagoda.data.resize import cut
-from pagoda.data.trees import ENDINGS, digests
+from pagoda.data.resize import RECIPES, cut
+from pagoda.data.trees import ENDINGS, digests, is_image
 from pagoda.errors import PagodaError
 from pagoda.evaluation.streaming import Images
 from pagoda.kinds import KINDS
+
+DIFFUSERS = "diffusers:"
+"""Begins the name of a pipeline of that library, which makes images of captions only."""
 
 _THREADS = min(8, os.cpu_count() or 1)
 _READ = 1 << 24  # bytes of pixels hashed at once
@@ -50,9 +53,15 @@ def open_images(
     """
     if (crop is None) != (side is None):
         raise PagodaError("--crop and --size go together: the recipe, and what it cuts to")
+    if crop is not None and crop not in RECIPES:
+        raise PagodaError(f"--crop {crop}; it must be one of {', '.join(RECIPES)}")
+    if side is not None and side < 1:
+        raise PagodaError(f"--size {side}; it must be 1 or more")
     how = (crop, side) if crop and side else None
     pictures, rows = _found(path, split)
     if isinstance(pictures, Files):
+        if split and not len(rows):
+            raise PagodaError(f"{path} holds no images below a folder {split}, which --split names")
         return FileImages(pictures, rows, how, exif)
     if how:
         raise PagodaError(f"{path}: --crop works on image files, not on .npz arrays")
@@ -77,6 +86,8 @@ def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
         return labelled.pictures, np.sort(labelled.rows)
     if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
         raise PagodaError(f"{at} may be a pickle, which can run any code; use .npz, .zip, files")
+    if at.is_file() and is_image(at.name):
+        raise PagodaError(f"{at} is one image; name the folder or the archive that holds them all")
     pictures = source.unlabelled(at, split)
     return pictures, np.arange(len(pictures))
 
@@ -87,6 +98,11 @@ def check_there(path: Path) -> None:
     Raises:
         PagodaError: if so.
     """
+    if str(path).startswith(DIFFUSERS):
+        raise PagodaError(
+            f"{path} makes images of captions: 'pagoda evaluate' needs --captions FILE for it, and "
+            "'pagoda sample' writes the images that any other command takes"
+        )
     if not path.exists() and not _named(path):
         raise PagodaError(f"there is no {path}")
 

@@ -60,8 +60,10 @@ def compare(
     """
     chosen = [pair_metrics()[name] for name in metrics]
     if len(first) != len(second) or first.resolution != second.resolution:
-        sides = (f"{s.where} has {len(s)} of {s.resolution}" for s in (first, second))
-        raise PagodaError(f"{' and '.join(sides)} images; pairs need equal numbers and equal sizes")
+        sides = (
+            f"{len(s)} of {s.resolution[1]}x{s.resolution[0]} in {s.where}" for s in (first, second)
+        )
+        raise PagodaError(f"pairs need equal numbers and sizes of images; {', '.join(sides)}")
     for metric in chosen:
         if metric.square and first.resolution[0] != first.resolution[1]:
             raise PagodaError(
@@ -69,20 +71,21 @@ def compare(
             )
     order = matched(first, second)
     measures = [(metric, metric.open(network, weights, device)) for metric in chosen]
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    found: dict[tuple[str, str, float, float], list[np.ndarray]] = {}
     for start in range(0, len(first), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(first)))
         x, y = first.read(order[0][rows]), second.read(order[1][rows])
         for metric, measure in measures:
             features = network if metric.learned else "pixels"
             for key, values in measure(x, y).items():
-                found.setdefault((key, features), []).append(values)
+                name = key, features, metric.least, metric.most
+                found.setdefault(name, []).append(values)
         advance(len(rows))
     made = [_row(*name, np.concatenate(parts)) for name, parts in found.items()]
     return [row for row in made if row is not None]
 
 
-def _row(key: str, features: str, values: np.ndarray) -> Row | None:
+def _row(key: str, features: str, least: float, most: float, values: np.ndarray) -> Row | None:
     """None for a ratio of means over nothing."""
     n = len(values)
     plain = Row(metric=key, protocol=protocol(key, features, n), value=None, n=n)
@@ -94,7 +97,7 @@ def _row(key: str, features: str, values: np.ndarray) -> Row | None:
     plain = replace(plain, value=float(values.mean()))
     if n < 2:
         return plain
-    over = mean_interval(values, method="student_pairs")
+    over = mean_interval(values, method="student_pairs").within(least, most)
     return replace(plain, low=over.low, high=over.high, interval=str(over))
 
 

@@ -87,7 +87,7 @@ def collect(
     """
     rows = np.arange(len(images)) if rows is None else rows
     if len(rows) < 2:
-        raise PagodaError(f"{images.where}: {len(rows)} images have no covariance; use 2 or more")
+        raise PagodaError(f"{images.where}: fewer than 2 images have no covariance; use more")
     gatherings = [_Gathering(extractor, needs, keep) for extractor, needs in passes]
     starts, world = range(0, len(rows), BLOCK), distributed.world_size()
     for turn in range(0, len(starts), world):

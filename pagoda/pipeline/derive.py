@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import pagoda
+from pagoda import outputs
 from pagoda.config import (
     DERIVED,
     for_its_methods,
@@ -184,17 +184,7 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     """Replace a file whole or not at all; through a link, the file that it leads to."""
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        raise PagodaError(f"{path} is no file; parameters go into a file")
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    outputs.write_text(path.resolve(), text)
 
 
 def _replace(text: str, key: str, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from pagoda import outputs
 from pagoda.config import is_name, parse
 from pagoda.config.experiment import check_counts, derive_resolutions
+from pagoda.data.archives import open_tree
 from pagoda.data.base import ImageSource
 from pagoda.data.registry import Wanted, find, names, open_source
 from pagoda.errors import PagodaError
@@ -30,6 +32,10 @@ _LOOKED_AT = 200  # images opened for their sizes
 _EPOCHS = 100  # of the teacher at most: small sets are learned by heart
 _FROM = {"cpu": "imagenette_cpu", "gpu": "imagenette"}  # profiles of natural images
 _LARGEST = {"cpu": 32, "gpu": 128}
+_LARGEST_BASE = {"cpu": 32, "gpu": 128}  # down from which those profiles' networks have levels
+_LEAST_SIDE = 6  # pixels that are padded or enlarged to 8
+_HEAD = re.compile(r"# @package _global_\n# [\d,]+ images of .+, \d+ -> \d+\.\n")
+_TOLD = 6  # names of classes that are shown
 _SCORED = {"cpu": 4000, "gpu": 10_000}
 
 
@@ -73,6 +79,8 @@ def look(images: str) -> Found:
     sizes = _sizes(train)
     shorter = np.minimum(*sizes.T)
     sides = int(shorter.min()), int(np.median(shorter)), int(shorter.max())
+    if sides[1] < _LEAST_SIDE:
+        raise PagodaError(f"{images} has images of {sides[1]} pixels; the least are 8")
     one_size = len({tuple(size) for size in sizes.tolist()}) == 1 and bool(
         (sizes[0] == sides[0]).all()
     )
@@ -101,13 +109,12 @@ def _splits(source: str, path: str) -> tuple[ImageSource, ImageSource, float | N
         )
         return train, test
 
-    flat = source == "folder" and not any(entry.is_dir() for entry in Path(path).iterdir())
-    first = 1 if flat else None
+    first = 1 if source != "npz" and _in_one_folder(path) else None
     try:
         return *opened(first, None), None
     except PagodaError as error:
         if source == "npz":
-            raise
+            raise PagodaError(f"{error}; x_train, y_train, x_test and y_test are needed") from error
         missing = error
     try:
         found = opened(first, _SHARE)
@@ -120,6 +127,19 @@ def _splits(source: str, path: str) -> tuple[ImageSource, ImageSource, float | N
     return *found, share
 
 
+def _in_one_folder(path: str) -> bool:
+    """Whether all images lie in one folder: there are no classes then, whatever it is called.
+
+    Raises:
+        PagodaError: there are none.
+    """
+    tree = open_tree(path)
+    if not (names := tree.images()):
+        passed = tree.passed_over(0)
+        raise PagodaError(f"{path} holds no images" + f"; {passed}" * bool(passed))
+    return len({name.rpartition("/")[0] for name in names}) == 1
+
+
 def _sizes(source: ImageSource) -> np.ndarray:
     """Width and height of images from all over the set: (n, 2)."""
     rows = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).round().astype(int)
@@ -130,22 +150,29 @@ def sides_for(found: Found, device: str, base: int | None, target: int | None) -
     """Base and target: powers of two that the images and the machine bear.
 
     The target is at most the median of the images' shorter sides (an image of one size just below
-    a power of two is padded to it). The base is two doublings below it, at least 8.
+    a power of two is padded to it). The base is two doublings below it, at least 8, at most what
+    the networks of the machine's profile have levels for.
 
     Raises:
-        PagodaError: for a side that is no power of two, or a base above the target.
+        PagodaError: for a side that is no power of two, a base above the target or above that.
     """
     side = found.sides[1]
     fits = 1 << int(math.log2(max(side, 8)))
     if found.one_size and side > 0.75 * 2 * fits:
         fits *= 2
     target = target or max(8, min(fits, _LARGEST[device]))
-    base = base or max(8, target // (2 if device == "cpu" and target >= 32 else 4))
+    usual = max(8, target // (2 if device == "cpu" and target >= 32 else 4))
+    base = base or min(usual, _LARGEST_BASE[device])
     for key, value in (("--target", target), ("--base", base)):
         if value < 8 or value & (value - 1):
             raise PagodaError(f"{key} {value}; it must be a power of two from 8 up")
     if base > target:
         raise PagodaError(f"--base {base} is above --target {target}; the base is grown from")
+    if base > _LARGEST_BASE[device]:
+        raise PagodaError(
+            f"--base {base} is above {_LARGEST_BASE[device]}, the largest that the networks of "
+            f"profile {_FROM[device]} have levels for; let it be grown from that"
+        )
     return base, target
 
 
@@ -230,10 +257,12 @@ def write(
         raise PagodaError(f"--name {name!r}; letters, digits, '_', '-' and '.' only")
     if not (root / "experiments" / "base.yaml").is_file():
         raise PagodaError("no experiments/base.yaml here; profiles belong to a clone of pagoda")
-    if file.exists() and not replace:
-        raise PagodaError(
-            f"{file.relative_to(root)} is there already; --replace, or another --name"
-        )
+    if file.exists():
+        ours = _HEAD.match(file.read_text("utf-8", errors="replace")) is not None
+        if not (replace and ours):
+            other = ", and 'pagoda new-profile' did not write it; choose another --name"
+            how = "; --replace, or another --name" if ours else other
+            raise PagodaError(f"{file.relative_to(root)} is there already{how}")
     found = look(images)
     sides = sides_for(found, device, base, target)
     told = [
@@ -264,7 +293,8 @@ def write(
 
 def _found(found: Found) -> list[str]:
     name, fewest = found.smallest
-    classes = f"{len(found.classes)} classes, {name} the smallest with {fewest}"
+    shown = ", ".join(found.classes[:_TOLD]) + " ..." * (len(found.classes) > _TOLD)
+    classes = f"{len(found.classes)} classes ({shown}), {name} the smallest with {fewest}"
     classes = "one class" if len(found.classes) == 1 else classes
     how = "as the set has it" if found.share is None else f"{found.share:.0%} of each class"
     least, median, largest = found.sides

@@ -124,8 +124,11 @@ def _of_coco(file: Path, n: int | None) -> list[str]:
     try:
         listed = sorted(json.loads(read_text(file))["images"], key=lambda image: image["id"])
         names = [Path(image["file_name"]).name for image in listed]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return captions_of_coco(file, [""])  # says what is wrong with it
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PagodaError(
+            f"{file} is no file of COCO's captions, which is JSON with 'images' (id, file_name) "
+            "and 'annotations' (id, image_id, caption), such as captions_val2014.json"
+        ) from error
     if n is not None and n > len(names):
         raise PagodaError(f"{file} has {len(names)} images, {n} captions are needed")
     chosen = subset(len(names), COCO_IMAGES if n is None else n)
@@ -185,8 +188,8 @@ class Captioned:
     ) -> None:
         if len(images) != len(captions.texts):
             raise PagodaError(
-                f"{images.where} has {len(images)} images and {captions.name} "
-                f"{len(captions.texts)} captions; they must be as many, image i of caption i"
+                f"{images.where} has {len(images)} images, and there are {len(captions.texts)} "
+                f"captions in {captions.name}; they must be as many, image i of caption i"
             )
         self._images, self.captions, self.where = images, captions, images.where
         self._order = in_order(images)

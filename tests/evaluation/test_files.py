@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,12 @@ def _broken(folder: Path) -> Path:
     return folder / "broken"
 
 
+def _no_image(folder: Path) -> Path:
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.png").write_text("no image", encoding="utf-8")
+    return folder / "texts"
+
+
 def _empty(folder: Path) -> Path:
     (folder / "empty").mkdir()
     return folder / "empty"
@@ -184,14 +191,39 @@ def _read_all(path: Path) -> np.ndarray:
     return opened.read(np.arange(len(opened)))
 
 
+def _one(folder: Path) -> Path:
+    (folder / "alone.png").write_bytes(as_png(pictures(1)[0]))
+    return folder / "alone.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"crop": "admm", "side": 8}, r"^--crop admm; it must be one of adm, "),
+        ({"crop": "adm", "side": 0}, r"^--size 0; it must be 1 or more"),
+        ({"crop": "adm"}, "--crop and --size go together"),
+        ({"split": "vall"}, r"holds no images below a folder vall, which --split names"),
+    ],
+)
+def test_a_slip_in_an_option_is_no_fault_of_the_images(
+    tmp_path: Path, options: dict[str, Any], wanted: str
+) -> None:
+    _one(tmp_path)
+    with pytest.raises(PagodaError, match=wanted):
+        open_images(tmp_path, **options)
+
+
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
         (lambda f: f / "nowhere", "there is no .*nowhere"),
+        (_one, "is one image; name the folder"),
+        (lambda f: Path("diffusers:sd"), r"^diffusers:sd makes images of captions: .*--captions"),
         (_empty, "holds no images"),
         (_mixed, "b.png is 16x16, a.png is 24x24.*--crop and --size"),
         (_truncated, "ends early"),
         (_broken, "a.png does not decode"),
+        (_no_image, r"a.png does not decode \(cannot identify image file\); mend or remove it"),
         (_pickle, "may be a pickle"),
         (lambda f: _npz(f, y=np.zeros(3)), "has no arr_0 or images or samples; it has y"),
         (lambda f: _npz(f, arr_0=pictures(2).astype(float)), "float64 .*images must be uint8"),

@@ -145,11 +145,11 @@ def test_trouble_is_one_line(folder: Path) -> None:
     np.savez(folder / "wide.npz", pictures(9, seed=3)[:, :, :12])
     assert run("wide.npz", "wide.npz", "mse,ssim")["rows"][0]["value"] == 0  # only hf needs squares
     cases: list[tuple[tuple[str, str], dict[str, Any], str]] = [
-        (("few", "originals.zip"), {}, "few has 9 of .* and originals.zip has 30"),
-        (("small.zip", "originals.zip"), {}, "equal numbers and equal sizes"),
+        (("few", "originals.zip"), {}, "9 of 24x24 in few, 30 of .* in originals.zip"),
+        (("small.zip", "originals.zip"), {}, "30 of 8x8 in small.zip"),
         (("small.zip", "small.zip"), {"metrics": "ssim"}, "window of 11 pixels"),
         (("wide.npz", "wide.npz"), {"metrics": "hf"}, "hf takes square images"),
-        (("wide.npz", "few"), {"metrics": "mse"}, "equal numbers and equal sizes"),
+        (("wide.npz", "few"), {"metrics": "mse"}, "9 of 12x24 in wide.npz, 9 of 24x24 in few"),
         (("few", "few"), {"metrics": "fid"}, "--metrics 'fid' is unknown; known: mse"),
         (("few", "few"), {"metrics": ","}, "is unknown"),
         (("few", "few"), {"out": Path("made.npz/x")}, "cannot write"),
@@ -158,3 +158,15 @@ def test_trouble_is_one_line(folder: Path) -> None:
         with pytest.raises(PagodaError, match=wanted) as raised:
             run(*names, **changes)
         assert "\n" not in str(raised.value)
+
+
+def test_two_pairs_leave_room_for_no_negative_error(folder: Path) -> None:
+    """Student's factor is 12.7 there: below 0 nothing can be; SSIM can."""
+    images = pictures(2, seed=3)
+    off = images.copy()
+    off[0] //= 2
+    np.savez(folder / "two.npz", images)
+    np.savez(folder / "off.npz", off)
+    rows = {row["metric"]: row for row in run("two.npz", "off.npz", "mse,ssim")["rows"]}
+    assert rows["mse"]["low"] == 0 < rows["mse"]["value"] < rows["mse"]["high"]
+    assert -1 <= rows["ssim"]["low"] < 0 < rows["ssim"]["value"] < rows["ssim"]["high"] == 1

@@ -34,6 +34,7 @@ def test_one_value_is_no_summary(values: tuple[float, ...]) -> None:
 
 def test_seed_lists() -> None:
     assert seed_list("0,1, 7") == (0, 1, 7)
-    for text in ("", "1,1", "a", "-1", "1.5"):
-        with pytest.raises(PagodaError, match="different whole numbers"):
+    assert seed_list("3-5,0") == (3, 4, 5, 0)
+    for text in ("", "1,1", "0-2,1", "a", "-1", "1.5"):
+        with pytest.raises(PagodaError, match=r"whole numbers and ranges|names one twice"):
             seed_list(text)

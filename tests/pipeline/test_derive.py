@@ -94,10 +94,10 @@ def test_values_of_ones_own_are_dropped_on_request_only(project: Path) -> None:
 def test_a_new_file_is_simply_written_and_a_device_never_is(project: Path) -> None:
     choose(project / "new.yaml", "smoke", project)
     assert load(project / "new.yaml").name == "smoke"
-    with pytest.raises(PagodaError, match="is no file"):
+    with pytest.raises(PagodaError, match="is a folder, so nothing is written"):
         choose(project / "experiments", "smoke", project, reset=True)
     os.mkfifo(project / "pipe")
-    with pytest.raises(PagodaError, match="is no file"):
+    with pytest.raises(PagodaError, match="is a link or a device, no plain file"):
         choose(project / "pipe", "smoke", project, reset=True)
 
 

@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Path:
 def test_a_profile_of_a_folder_composes_and_says_what_was_found(project: Path) -> None:
     images = make_images(project / "images", {"cat": 40, "dog": 25})
     told = "\n".join(write(str(images), "pets", project, "cpu", probed=False))
-    assert "52 for training, 2 classes, dog the smallest with 20" in told
+    assert "52 for training, 2 classes (cat, dog), dog the smallest with 20" in told
     assert "held out  13, 20% of each class" in told
     assert "40 pixels" in told and "16 -> 32 on a CPU" in told and "PFLOP" in told
     config = parse(profile_tree("pets", project))
@@ -57,8 +57,12 @@ def test_the_sets_own_splits_are_kept(project: Path) -> None:
 
 
 def test_images_without_folders_are_one_class_and_a_zip_is_a_folder(project: Path) -> None:
-    flat = make_images(project, {"flat": 30}) / "flat"
+    flat = make_images(project / "around", {"flat": 30}) / "flat"
     assert look(str(flat)).classes == ("all",)
+    wrapped = look(str(flat.parent))
+    assert (wrapped.classes, wrapped.train) == (("all",), look(str(flat)).train)
+    tarred = look(shutil.make_archive(str(project / "flat"), "tar", flat.parent))
+    assert (tarred.classes, tarred.train) == (("all",), wrapped.train)
     pets = make_images(project / "pets", {"cat": 20, "dog": 20})
     archive = shutil.make_archive(str(project / "pets"), "zip", pets)
     zipped, plain = look(archive), look(str(pets))
@@ -83,12 +87,38 @@ def found(side: int, one_size: bool = False, **changed: int) -> Found:
         (found(28, one_size=True), "cpu", (16, 32)),  # padded, as Fashion-MNIST
         (found(28), "cpu", (8, 16)),
         (found(8, one_size=True), "cpu", (8, 8)),
+        (found(600), "gpu", (32, 128)),
     ],
 )
 def test_resolutions_fit_images_and_machine(
     one: Found, device: str, wanted: tuple[int, int]
 ) -> None:
     assert sides_for(one, device, None, None) == wanted
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_large_target_is_grown_from_the_largest_base_there_are_levels_for(device: str) -> None:
+    """The profile's own teacher says which: its network halves down to lowest_res."""
+    profile = {"cpu": "imagenette_cpu", "gpu": "imagenette"}[device]
+    network = profile_tree(profile, ROOT)["teacher"]["network"]
+    largest = network["lowest_res"] << len(network["channel_mult"]) - 1
+    assert sides_for(found(2000), device, None, 1024) == (largest, 1024)
+    assert sides_for(found(2000), device, largest, 1024) == (largest, 1024)
+    with pytest.raises(PagodaError, match=rf"--base {2 * largest} is above {largest}, .*{profile}"):
+        sides_for(found(2000), device, 2 * largest, 1024)
+
+
+def test_a_profile_of_others_is_not_replaced(project: Path) -> None:
+    images = str(make_images(project / "images", {"cat": 40, "dog": 25}))
+    smoke, mine = (project / f"experiments/profile/{name}.yaml" for name in ("smoke", "mine"))
+    before = smoke.read_text("utf-8")
+    with pytest.raises(PagodaError, match=r"smoke\.yaml is there .* did not write it; choose"):
+        write(images, "smoke", project, "cpu", replace=True, probed=False)
+    assert smoke.read_text("utf-8") == before
+    write(images, "mine", project, "cpu", probed=False)
+    first = mine.read_text("utf-8")
+    write(images, "mine", project, "cpu", base=8, replace=True, probed=False)
+    assert mine.read_text("utf-8") != first
 
 
 def test_what_is_too_little_is_said() -> None:
@@ -107,6 +137,12 @@ def test_what_is_too_little_is_said() -> None:
         ({"images": "nowhere"}, "nowhere is not there"),
         ({"images": "few"}, r"few has \d+ training images; 20 are the least"),
         ({"images": "note.txt"}, "no folder and no archive"),
+        ({"images": "empty"}, "empty holds no images; 1 file passed over: .txt 1"),
+        ({"images": "tiny"}, "tiny has images of 4 pixels; the least are 8"),
+        (
+            {"images": "made.npz"},
+            "made.npz lacks x_train; .* and y_test are needed",
+        ),
         ({"name": "a/b"}, "--name 'a/b'"),
         ({"target": 48}, "--target 48; it must be a power of two"),
         ({"base": 64, "target": 32}, "--base 64 is above --target 32"),
@@ -118,7 +154,11 @@ def test_refusals_are_one_line_and_leave_nothing(
     monkeypatch.chdir(project)
     make_images(project / "good", {"a": 30, "b": 30})
     make_images(project / "few", {"a": 5, "b": 5})
+    make_images(project / "tiny", {"a": 30}, side=4)
+    (project / "empty").mkdir()
+    (project / "empty/note.txt").write_text("x")
     (project / "note.txt").write_text("x")
+    np.savez(project / "made.npz", np.zeros((2, 8, 8, 3), np.uint8))
     before = sorted((project / "experiments/profile").iterdir())
     given: dict[str, object] = {"images": "good", "name": "mine"} | arguments
     images, name = str(given.pop("images")), str(given.pop("name"))

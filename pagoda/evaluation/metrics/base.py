@@ -222,6 +222,7 @@ class PairMetric:
         place: in the list of metrics.
         square: whether images must be square.
         learned: whether the protocol names the network instead of ``pixels``.
+        least, most: between which its numbers lie.
     """
 
     key: str
@@ -229,6 +230,8 @@ class PairMetric:
     place: int
     square: bool = False
     learned: bool = False
+    least: float = 0.0
+    most: float = float("inf")
 
 
 @cache

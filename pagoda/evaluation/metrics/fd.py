@@ -79,7 +79,7 @@ def frechet_interval(
     serves it. Resampling the distance itself would cost one a resample, and would centre on a value
     that is biased twice: a resample holds about 63 % of the samples. So the interval is one for the
     expected distance *at this n*, bias included; between equal distributions the influence vanishes
-    and it is too narrow. The reference is taken as exact.
+    and it is too narrow. It ends at 0. The reference is taken as exact.
 
     Raises:
         PagodaError: if n <= d, shapes disagree, or anything is not finite.
@@ -88,7 +88,8 @@ def frechet_interval(
         made = feature_moments(features)
         value = frechet_distance(reference.mean, reference.covariance, made.mean, made.covariance)
     moved = mean_interval(frechet_influence(reference, features), level)
-    return Interval(value, value + moved.low, value + moved.high, level, "influence")
+    ends = value + moved.low, value + moved.high
+    return Interval(value, *ends, level, "influence").within(0.0)
 
 
 def frechet_influence(reference: Moments, features: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ finite n (:mod:`pagoda.evaluation.metrics.fd_infinity` does), nor of other train
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -31,6 +31,14 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.method}_{self.level * 100:g}"
+
+    def within(self, least: float, most: float = np.inf) -> Interval:
+        """The part of it where the number can be: no less is held by it, and no share is above 1.
+
+        The number itself stays inside: a value beyond the bounds by rounding widens them.
+        """
+        low, high = max(self.low, min(least, self.value)), min(self.high, max(most, self.value))
+        return replace(self, low=low, high=high)
 
 
 def mean_interval(values: np.ndarray, level: float = 0.95, method: str = "student") -> Interval:

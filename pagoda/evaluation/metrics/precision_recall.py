@@ -219,7 +219,7 @@ def _jackknife(c: Comparison, value: float, column: int) -> Interval | None:
     """None where k neighbours are not left when a group of images is not there."""
     if c.n < 2 * GROUPS or c.n - -(-c.n // GROUPS) <= c.settings.neighbours:
         return None
-    return jackknife_interval(value, c.once(_left_out)[:, column])
+    return jackknife_interval(value, c.once(_left_out)[:, column]).within(0.0, 1.0)
 
 
 def _check(n: int, real: Sample, settings: Settings) -> None:
@@ -246,6 +246,9 @@ PRECISION = _metric(
 )
 RECALL = _metric("recall", 6, lambda c, value: _jackknife(c, value, 0), "any")
 DENSITY = _metric(
-    "density", 23, lambda c, _: mean_interval(c.once(_values).inside / c.settings.neighbours), ""
+    "density",
+    23,
+    lambda c, _: mean_interval(c.once(_values).inside / c.settings.neighbours).within(0.0),
+    "",
 )
 COVERAGE = _metric("coverage", 7, lambda c, value: _jackknife(c, value, 1), "any")

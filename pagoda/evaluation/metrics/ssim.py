@@ -51,4 +51,5 @@ def _blurred(images: np.ndarray) -> np.ndarray:
     return np.asarray(sliding_window_view(rows, _WINDOW, axis=-1) @ _WEIGHTS)
 
 
-SSIM = PairMetric("ssim", lambda *_: lambda x, y: {"ssim": ssim(x, y)}, 2)
+SSIM = PairMetric("ssim", lambda *_: lambda x, y: {"ssim": ssim(x, y)}, 2,
+                  least=-1.0, most=1.0)  # fmt: skip

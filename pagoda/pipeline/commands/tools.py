@@ -19,8 +19,10 @@ def ema(
     out: An[Path, option("FOLDER", "Where the new artifact goes.")],
 ) -> None:
     """Make the average of weights of another width, after training."""
+    from pagoda.provenance import check_model
     from pagoda.training.post_hoc import synthesise
 
+    check_model(artifact)
     synthesise(artifact, sigma_rel, out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pagoda.pipeline.stages.text_lines import read_lines, write_lines
 from pagoda.rows import Row, to_json
 
 _BLOCK = 64
+_CAPTIONS = 1 << 14  # made at once
 
 
 def write(config: Config, split: str, n: int, length: str, out: Path | None) -> None:
@@ -39,8 +41,11 @@ def write(config: Config, split: str, n: int, length: str, out: Path | None) -> 
     if split not in SPLITS:
         raise PagodaError(f"--split {split}; it must be one of {', '.join(SPLITS)}")
     variety = config.data.variety
-    lines = captions(np.arange(n), seed=SEED, split=split, variety=variety, length=length)
-    write_lines(lines, out)
+    starts = range(0, n, _CAPTIONS)
+    blocks = (np.arange(start, min(start + _CAPTIONS, n)) for start in starts)
+    told = (captions(rows, seed=SEED, split=split, variety=variety, length=length)
+            for rows in blocks)  # fmt: skip
+    write_lines(chain.from_iterable(told), out)
 
 
 def run(images: Source, file: Path, out: Path | None) -> dict[str, Any]:

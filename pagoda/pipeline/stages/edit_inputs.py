@@ -181,8 +181,10 @@ def open_teacher(generator: Generator, source: str, folder: Path | None) -> Teac
     if path is None:
         return None
     teacher = load(path, generator.device)
+    if not isinstance(teacher, Teacher):
+        raise PagodaError(f"{path} is a generator; --teacher names the teacher that it grew from")
     known = teacher.base_res, teacher.num_classes
-    if not isinstance(teacher, Teacher) or known != (generator.base_res, generator.num_classes):
+    if known != (generator.base_res, generator.num_classes):
         raise PagodaError(
             f"{path} is no teacher of {source}, whose latents have {generator.base_res} "
             f"pixels a side and which knows {generator.num_classes} classes"

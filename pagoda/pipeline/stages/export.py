@@ -16,10 +16,10 @@ from pagoda import artifacts, outputs
 from pagoda.artifacts import MANIFEST, peek, sha256
 from pagoda.errors import PagodaError
 from pagoda.kinds import CARD_FILE, MODEL_FILE
-from pagoda.models import KINDS, Generator, Teacher, load
+from pagoda.models import Generator, Teacher, load
 from pagoda.networks.autoencoder import BESIDE_FILE
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET, provenance
+from pagoda.provenance import EXPORTED, INDEX, MODELS, ONNX, PROGRAM, README, SHEET, provenance
 from pagoda.results import grids
 from pagoda.results.model_card import model_card
 from pagoda.weights import graphs
@@ -108,7 +108,7 @@ def _check_pipeline(folder: Path, model: Generator) -> None:
 def stranger(folder: Path) -> str | None:
     """Why a folder may not be replaced: it was not exported, or was edited since."""
     try:
-        manifest = peek(folder, *KINDS).manifest
+        manifest = peek(folder, *MODELS).manifest
     except PagodaError:
         return "is no exported model"
     if (sums := manifest["config"].get(EXPORTED)) is None:

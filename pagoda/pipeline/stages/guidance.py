@@ -85,7 +85,7 @@ def best_weights(rows: Sequence[Row]) -> list[str]:
             found.setdefault((model, row.protocol), []).append((row.number, weight))
     return [
         f"lowest {protocol} of the {model}: {min(points)[0]:.6g} at w = {min(points)[1]} "
-        f"(1 is none), {len(points)} weights searched"
+        f"(1 is none), of {len(points)} searched"
         for (model, protocol), points in found.items()
     ]
 

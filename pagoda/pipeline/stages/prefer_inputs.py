@@ -23,11 +23,12 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.files import FileImages, kind_of, open_images
 from pagoda.evaluation.samplers import Sampler
 from pagoda.evaluation.streaming import Images
-from pagoda.models import KINDS, Teacher, load
+from pagoda.models import Teacher, load
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.progress import log_line
 from pagoda.pipeline.stages.sample import ABOUT, LIST, class_list, numbers
 from pagoda.pipeline.stages.text_lines import read_lines
+from pagoda.provenance import MODELS
 
 _SPLITS = ("train", "test", "val")
 _TOLD = 4  # prompts in a message
@@ -90,7 +91,7 @@ def open_candidate(source: str, name: str, wanted: Wanted) -> Candidate:
         PagodaError: one line: nothing is there, or nobody says what its images show.
     """
     path = Path(source)
-    if kind_of(path) in KINDS or (not path.exists() and hub.is_name(source)):
+    if kind_of(path) in MODELS or (not path.exists() and hub.is_name(source)):
         return _of_model(source, name, wanted)
     images = open_images(path, wanted.split, wanted.crop, wanted.size, wanted.exif)
     if isinstance(images, FileImages) and images.passed_over:

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from pagoda import distributed, outputs
 from pagoda.artifacts import write_json
 from pagoda.errors import PagodaError
+from pagoda.evaluation.files import DIFFUSERS
 from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
 from pagoda.evaluation.samplers import Sampler
 from pagoda.models import Generator, Teacher, load
@@ -30,7 +31,6 @@ from pagoda.pipeline.stages.progress import log_line, track
 from pagoda.pipeline.stages.text_lines import read_lines
 
 LIST = "samples.json"  # in a folder of samples: what pagoda wrote there
-DIFFUSERS = "diffusers:"  # what says that a model is a pipeline of that library
 ABOUT = "pagoda"  # under which a .png and an .npz say what they hold
 _BLOCK = 256  # images that a process makes at a time, about
 _MOST = 10_000_000  # images
@@ -78,7 +78,8 @@ class Made:
                 bar.advance(len(images))
                 yield images
         calls = f"{sampler.nfe} network evaluation{'s' * (sampler.nfe > 1)} each"
-        log_line(f"{n} images in {seconds:.2f} s, {n / seconds:.1f} images/s, {calls}")
+        many = "images" if n > 1 else "image"
+        log_line(f"{n} {many} in {seconds:.2f} s, {n / seconds:.1f} images/s, {calls}")
 
 
 def run(request: Request) -> None:

@@ -21,7 +21,7 @@ from pagoda.config.revision import package_revision
 from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor, open_extractor
-from pagoda.evaluation.files import FileImages, check_there, kind_of, open_images
+from pagoda.evaluation.files import DIFFUSERS, FileImages, check_there, kind_of, open_images
 from pagoda.evaluation.metrics.base import Sample, Settings, metric_names, needs
 from pagoda.evaluation.reference import (
     Reference,
@@ -42,7 +42,7 @@ from pagoda.evaluation.statistics_files import (
 from pagoda.evaluation.streaming import Images, collect, subset
 from pagoda.pipeline.stages.device import device_name, metric_device, pick_device
 from pagoda.pipeline.stages.progress import log_line, track
-from pagoda.pipeline.stages.sample import DIFFUSERS
+from pagoda.pipeline.stages.sample import numbers
 from pagoda.pipeline.stages.score_text import Texts, TextScores
 from pagoda.rows import Row, from_json, to_json
 from pagoda.text_to_image.protocols import Captioned, Prompted
@@ -114,15 +114,12 @@ class Request:
 
 
 def seed_list(text: str) -> tuple[int, ...]:
-    """``0,1,2`` -> (0, 1, 2).
+    """``0,3-5`` -> (0, 3, 4, 5), as ``pagoda sample`` takes them.
 
     Raises:
         PagodaError: for anything but different whole numbers from 0.
     """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
-        raise PagodaError(f"--seeds = {text!r}; it must be different whole numbers, e.g. 0,1,2")
-    return tuple(int(part) for part in parts)
+    return tuple(numbers(text, "--seeds"))
 
 
 def make_reference(

@@ -12,12 +12,12 @@ import torch
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation.alignment import Alignment
+from pagoda.evaluation.files import DIFFUSERS
 from pagoda.evaluation.reference import Reference
 from pagoda.evaluation.samplers import Draws, Sampler
 from pagoda.evaluation.streaming import Images
 from pagoda.models import Teacher, load
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.pipeline.stages.sample import DIFFUSERS
 from pagoda.pipeline.stages.text_lines import write_lines
 from pagoda.rows import Row
 from pagoda.text_to_image.encoders import reader_of

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pagoda.errors import PagodaError
 from pagoda.outputs import check_file, new_file
+from pagoda.pipeline.stages.progress import log_line
 from pagoda.rows import read_text
 
 
@@ -21,17 +22,18 @@ def read_lines(file: Path) -> list[str]:
 
 
 def write_lines(lines: Iterable[str], out: Path | None) -> None:
-    """Lines to a new file, or shown.
+    """Lines to a new file, or shown, as they come: there may be more than memory holds.
 
     Raises:
         PagodaError: one line: something is in the way, or the place cannot be written to.
     """
-    text = "".join(f"{line}\n" for line in lines)
+    ended = (f"{line}\n" for line in lines)
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.writelines(ended)
         return
     check_file(out)
     if out.exists():
         raise PagodaError(f"{out} is there; choose another place")
-    with new_file(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with new_file(out) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(ended)
+    log_line(f"written: {out}")

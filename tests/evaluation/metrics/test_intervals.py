@@ -9,15 +9,21 @@ import pytest
 from scipy.special import gammaln
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.metrics.base import Comparison, Sample, Settings, metrics
 from pagoda.evaluation.metrics.fd import frechet_influence, frechet_interval
 from pagoda.evaluation.metrics.frechet import frechet_distance
 from pagoda.evaluation.metrics.intervals import (
+    Interval,
     fraction_interval,
     jackknife_interval,
     leave_groups_out,
     mean_interval,
 )
-from pagoda.evaluation.metrics.precision_recall import manifold_values, squared_radii
+from pagoda.evaluation.metrics.precision_recall import (
+    _left_out,
+    manifold_values,
+    squared_radii,
+)
 from pagoda.evaluation.metrics.statistics import Moments, feature_moments
 
 D, N = 6, 400
@@ -85,6 +91,32 @@ def test_recall_and_coverage_hold_their_expected_values(d: int, spread: float) -
     expected = np.mean(values, axis=0)
     low, high = np.moveaxis(np.array(ends), 2, 0)
     assert (((low <= expected) & (expected <= high)).mean(0) >= 0.95).all()
+
+
+def test_intervals_end_where_numbers_can_be() -> None:
+    wide = Interval(0.5, -0.25, 1.25, 0.95, "jackknife")
+    assert astuple(wide.within(0, 1)) == (0.5, 0.0, 1.0, 0.95, "jackknife")
+    assert astuple(wide.within(0)) == (0.5, 0.0, 1.25, 0.95, "jackknife")
+    inside = Interval(0.5, 0.4, 0.6, 0.95, "student")
+    assert inside.within(0, 1) == inside
+    rounded = Interval(-1e-17, -1e-3, 1e-3, 0.95, "influence")
+    assert rounded.within(0).low == rounded.value
+
+
+def test_recall_of_few_images_ends_at_one() -> None:
+    rows = (np.random.default_rng(seed).normal(size=(60, 3)) for seed in (0, 1))
+    real, made = (
+        Sample(where="x", extractor="x", n=60, moments=feature_moments(x), spatial=None, features=x)
+        for x in rows
+    )
+    compared = Comparison(made, real, Settings(neighbours=2))
+    for key, most in (("fd", np.inf), ("recall", 1), ("coverage", 1), ("density", np.inf)):
+        value = metrics()[key].measure(compared).value
+        over = metrics()[key].interval(compared, value or 0.0)
+        assert value is not None and over is not None
+        assert 0 <= over.low <= value <= over.high <= most
+    recall, left = metrics()["recall"].measure(compared).value, compared.once(_left_out)[:, 0]
+    assert recall is not None and jackknife_interval(recall, left).high > 1  # the bound holds it
 
 
 def test_influence_is_the_derivative() -> None:

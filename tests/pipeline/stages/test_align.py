@@ -44,3 +44,17 @@ def test_own_captions_and_those_of_others() -> None:
         align.run(source, Path("two.txt"), None)
     with pytest.raises(PagodaError, match=r"no\.txt is missing"):
         align.run(source, Path("no.txt"), None)
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_captions_do_not_depend_on_how_many_are_made_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any number may be asked for: they are made and written block by block."""
+    config = parse(tiny_tree())
+    align.write(config, "train", 50, "long", None)
+    monkeypatch.setattr(align, "_CAPTIONS", 7)
+    align.write(config, "train", 50, "long", Path("captions.txt"))
+    shown, written = capsys.readouterr()
+    assert Path("captions.txt").read_text(encoding="utf-8") == shown
+    assert shown.count("\n") == 50 and written == "written: captions.txt\n"

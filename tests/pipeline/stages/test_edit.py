@@ -121,7 +121,7 @@ INPAINT = f"inpaint {GEN} a.png --class 3 --steps 1 --out x.png --mask"
         (f"super-resolve {GEN} small.png --class 3 --out x.jpg", "--out x.jpg; it is a picture"),
         (f"super-resolve {TEACHER} small.png --class 3 --out x.png", "is a teacher; edits are"),
         ("super-resolve runs small.png --class 3 --out x.png", "runs is no generator or teacher"),
-        (f"super-resolve {GEN} small.png --class 3 --out x.png --teacher {GEN}", "is no teacher"),
+        (f"super-resolve {GEN} small.png --class 3 --out x.png --teacher {GEN}", "is a generator;"),
         ("super-resolve runs/tiny/b8/gen/8 small.png --class 3 --out x.png", "with --teacher"),
         (f"transfer {GEN} a.png --class 3 --to 3,12 --out x.png", "there is no class 12"),
         (f"interpolate {GEN} a.png --class 3 --out x.png", "a path is between 2 images, not 1"),

@@ -147,7 +147,7 @@ def test_samples_replace_samples_and_nothing_else(run: Path) -> None:
         ({"seeds": "1,1"}, "twice"),
         ({"seeds": "0-99999999"}, "more than 10,000,000"),
         ({"classes": "0-9", "seeds": "0-1999999"}, "more than 10,000,000"),
-        ({"source": "nowhere"}, "nowhere is missing"),
+        ({"source": "nowhere"}, "there is no nowhere; give the folder"),
         ({"source": "runs/tiny/b8"}, "there is .*gen/16"),
         ({"steps": 4}, "in one step"),
         ({"guidance": 2.0}, "told no weight"),

@@ -208,7 +208,11 @@ def test_cocos_captions_are_one_an_image_that_of_the_lowest_id(folder: Path) -> 
 @pytest.mark.parametrize(
     ("lines", "changes", "message"),
     [
-        (N - 1, {}, r"made has 12 images and captions 11 captions; they must be as many"),
+        (
+            N - 1,
+            {},
+            r"made has 12 images, and there are 11 captions in captions; they must be as many",
+        ),
         (N, {"clip": f"{NAME}:none.safetensors"}, r"no weights none.safetensors of open_clip's"),
         (N, {"clip": "ViT-nobody:w.safetensors"}, r"open_clip has no model 'ViT-nobody'"),
         (N, {"file": Path("none.txt")}, r"none.txt is missing"),
