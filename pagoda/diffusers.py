@@ -187,7 +187,7 @@ def same_images(folder: Path, model: models.Generator) -> bool:
     """Whether diffusers opens a folder and makes a generator's images of it, bit for bit."""
     diffusers.utils.logging.disable_progress_bar()
     try:
-        pipe = DiffusionPipeline.from_pretrained(folder)
+        pipe = DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
     finally:
         diffusers.utils.logging.enable_progress_bar()
     classes, seeds = model.numbers()[:2], [0, 1]

@@ -8,6 +8,7 @@ process that is killed in between leaves both, and the next one puts the old one
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -179,4 +180,10 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PagodaError(f"cannot write {path}: {error.strerror or error}") from error
+        if error.errno == errno.EBUSY:
+            raise PagodaError(
+                f"cannot write {path}, a disk of its own or in use; name a new folder inside it"
+            ) from error
+        short = error.errno is None and "requested and" in str(error)  # numpy, disk full
+        why = os.strerror(errno.ENOSPC) if short else error.strerror or error
+        raise PagodaError(f"cannot write {path}: {why}") from error

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.results import check_out, write_results
 from pagoda.networks.denoiser import load_denoiser
 from pagoda.pipeline.cli import app
+from tests.disk import small_disk
 from tests.weights.released import unpack
 
 Make = Callable[[Path], None]
@@ -132,6 +134,26 @@ def test_what_was_moved_aside_comes_back(tmp_path: Path) -> None:
     own(aside)  # a kill later: the new one is in place, the old one not yet removed
     own(path)
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_disk_of_its_own_is_not_moved(tmp_path: Path) -> None:
+    """Containers have their outputs there: the place to choose is inside it."""
+    disk = tmp_path / "out"
+    disk.mkdir()
+    with small_disk(disk, "300k"):
+        with (
+            pytest.raises(PagodaError, match=r"out, a disk of its own .*; name a new folder"),
+            outputs.new_folder(disk, outputs.only()) as partial,
+        ):
+            (partial / "a.txt").write_text("x")
+        with outputs.new_folder(disk / "new", outputs.only()) as partial:
+            (partial / "a.txt").write_text("x")
+        with (
+            pytest.raises(PagodaError, match=r"cannot write \S+full: No space left on device"),
+            outputs.new_folder(disk / "full", outputs.only()) as partial,
+        ):
+            np.zeros(10**6).tofile(partial / "a.npy")
+        assert content(disk) == {"new/a.txt": b"x"}
 
 
 def test_the_old_folder_comes_back_when_the_new_one_cannot_be_moved(

@@ -93,8 +93,20 @@ def explain(error: Exception) -> str | None:
         )
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if memory or "can't allocate memory" in text:
-        return "out of memory; close other programs or make the batches in params.yaml smaller"
+        return (
+            "out of memory; close other programs, or make batches smaller: --batch where there is "
+            "one, else those in params.yaml"
+        )
+    if isinstance(error, ModuleNotFoundError) and not _is_own(str(error.name)):
+        return (
+            f"{sys.executable} has no {error.name}, which pagoda needs; activate the environment, "
+            "or 'uv sync --frozen' installs what is missing there"
+        )
     return None
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == pagoda.__name__
 
 
 def _exit(status: int, message: str) -> NoReturn:

@@ -46,6 +46,11 @@ class Finding:
 
 def examine(params: Path) -> list[Finding]:
     """Look at the machine, the project and the configuration in ``params``. Changes nothing."""
+    if missing := _missing():
+        state, remedy = f"missing: {', '.join(missing)}", "'uv sync --frozen' installs them"
+        found = [check() for check in (_python, _memory, _disk, _git)]
+        return [*found, Finding("packages", state, f"{remedy}; the rest is not looked at before",
+                                True)]  # fmt: skip
     findings = [check() for check in (_python, _torch, _threads, _memory, _disk, _git, _dvc)]
     try:
         config = load(params)
@@ -82,6 +87,24 @@ def _python() -> Finding:
     alone = sys.prefix != sys.base_prefix
     remedy = "" if alone else "no virtual environment: 'uv sync --frozen' makes one in .venv"
     return Finding("python", f"{platform.python_version()} in {sys.prefix}", remedy)
+
+
+def _missing() -> list[str]:
+    """Packages that pagoda always needs and that are not installed."""
+    try:
+        needed = metadata.requires("pagoda") or []
+    except metadata.PackageNotFoundError:  # run from its folder
+        return []
+    names = [re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line]
+    return [name for name in names if not _is_installed(name)]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _torch() -> Finding:

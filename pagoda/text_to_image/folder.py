@@ -127,12 +127,12 @@ class Folder:
         """diffusers' scheduler: noise levels, what the network predicts, limits of its images."""
         folder, name = self.part("scheduler"), self.kind("scheduler")
         self._file("scheduler", "scheduler_config.json")
+        library = _library("diffusers")
         try:
-            return getattr(_library("diffusers"), str(name)).from_pretrained(
-                folder, local_files_only=True
-            )
+            return getattr(library, str(name)).from_pretrained(folder, local_files_only=True)
         except Exception as error:
-            raise PagodaError(f"{folder} makes no {name} ({first_line(error)})") from error
+            why = first_line(error)
+            raise PagodaError(f"{folder} makes no {name} ({why}); get it again") from error
 
     def tokenizer(self) -> Any:
         """The tokenizer of transformers.
@@ -148,11 +148,13 @@ class Folder:
                 f"{folder} has none of tokenizer.json, vocab.json (CLIP) and spiece.model (T5), "
                 f"{self._hint('tokenizer')}"
             )
+        library = _library("transformers")
         try:
-            kind = getattr(_library("transformers"), name.removesuffix("Fast"))
+            kind = getattr(library, name.removesuffix("Fast"))
             return kind.from_pretrained(folder, local_files_only=True)
         except Exception as error:
-            raise PagodaError(f"{folder} makes no {name} ({first_line(error)})") from error
+            why = first_line(error)
+            raise PagodaError(f"{folder} makes no {name} ({why}); get it again") from error
 
     def fingerprint(self) -> str:
         """SHA-256 over index, configurations and the weights that make images."""

@@ -219,9 +219,10 @@ def test_a_message_that_the_terminal_cannot_show_is_no_traceback(
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left"),
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (ModuleNotFoundError(name="timm.models"), r"\S+ has no timm.models, which pagoda needs"),
     ],
 )
-def test_full_disk_and_memory(
+def test_full_disk_memory_and_packages(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wanted: str
 ) -> None:
     from pagoda.pipeline.stages import downsample
@@ -244,6 +245,7 @@ def test_a_bug_keeps_its_traceback(
     monkeypatch.setattr(downsample, "run", lambda: None)  # called with two arguments
     with pytest.raises(TypeError):
         call(tmp_path, "downsample", "--resolution", "8")
+    assert cli.explain(ModuleNotFoundError(name="pagoda.nowhere")) is None
 
 
 COMMENTED = """\

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,24 @@ def test_the_stages_of_the_main_pipeline_are_counted(tiny_config: Make, tmp_path
     (dvc,) = findings(tiny_config, "dvc")
     # downsample, reference, evaluate x 3, grow x 2, and the six others
     assert dvc.state.endswith("17 of 17 stages to run")
+
+
+def test_packages_that_are_not_installed(
+    tiny_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named before anything that would import them is looked at; extras are not needed."""
+    installed = metadata.distribution
+
+    def without(name: str) -> metadata.Distribution:
+        if name in ("mlflow", "dvc", "gradio"):
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    assert not findings(tiny_config, "packages")
+    monkeypatch.setattr(metadata, "distribution", without)
+    (found,) = findings(tiny_config, "packages")
+    assert found.level == "broken" and found.state == "missing: dvc, mlflow"
+    assert not findings(tiny_config, "mlflow") and findings(tiny_config, "disk")
 
 
 def test_without_the_packages_a_stage_is_one_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import sample
 from pagoda.pipeline.stages.sample import Request
 from pagoda.pipeline.stages.score_text import Texts, TextScores
+from pagoda.text_to_image.folder import Folder
 from tests.hub_server import local_hub
 from tests.test_hub import TRY, program
 from tests.text_to_image.pipelines import LENGTH, WORDS
@@ -300,3 +301,15 @@ def test_without_the_packages_it_is_one_line(
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(PagodaError, match="uv sync --extra diffusers"):
         pagoda.load_diffusers(pipelines["sd"][0])
+
+
+@pytest.mark.parametrize(
+    ("missing", "part"), [("diffusers", "scheduler"), ("transformers", "tokenizer")]
+)
+def test_a_package_that_is_missing_is_no_fault_of_the_folder(
+    pipelines: Pipelines, missing: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    folder = Folder(pipelines["sd"][0])
+    with pytest.raises(PagodaError, match=rf"^a pipeline of diffusers needs the package {missing}"):
+        getattr(folder, part)()

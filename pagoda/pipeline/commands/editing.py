@@ -14,13 +14,15 @@ Images = An[
     list[Path], typer.Argument(metavar="IMAGE...", help="RGB files, one size; all of one class.")
 ]
 Out = An[Path, option("FILE.png", "A row an image, its answers side by side.")]
-Class = An[str, option("CLASS", "Of the images, by number or name.", "--class")]
-Seed = An[int, option("N", "Of all noise.", min=0)]
-Steps = An[int | None, option("N", "Of the search; each is a call of the generator.", min=1)]
+Class = An[str, option("CLASS", "Class of the images, by number or name.", "--class")]
+Seed = An[int, option("N", "Seed of all noise.", min=0)]
+Steps = An[int | None, option("N", "Steps of a search, each a call of the generator.", min=1)]
 Rate = An[float, option("RATE", "Learning rate of the search.")]
-Restarts = An[int, option("N", "Searches an answer; the best counts.", min=1)]
+Restarts = An[int, option("N", "Searches for each answer; the best is kept.", min=1)]
 Answers = An[int, option("N", "Different answers to each image.", min=1)]
-Norm = An[str, option("NAME", "Of latents: cache (its run's, or the sphere), sphere, free.")]
+Norm = An[
+    str, option("NAME", "Of latents: as in the run (cache), as of noise (sphere), any (free).")
+]
 Walk = An[bool, option(None, "Walk on by Langevin dynamics: answers differ more.", "--langevin")]
 
 
@@ -68,7 +70,10 @@ def super_resolve(
     ] = True,
     seed: Seed = 0,
 ) -> None:  # fmt: skip
-    """Enlarge images to the generator's size; without --steps by inversion, with no search."""
+    """Enlarge images to the generator's size.
+
+    By inversion; with --steps, --restarts, --answers or --langevin by a search.
+    """
     from pagoda.pipeline.stages.edit import Common
     from pagoda.pipeline.stages.edit_inputs import Searched
 

@@ -27,7 +27,7 @@ StudyName = An[str, typer.Argument(help="Folder of the study in experiments/.")]
 
 def downsample(
     ctx: typer.Context,
-    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+    resolution: An[int, option("PIXELS", "Side of the images, one of the experiment's.")],
 ) -> None:
     """Cut every image to one resolution, each from the original."""
     config = parameters(ctx)
@@ -35,12 +35,12 @@ def downsample(
 
 
 def features(ctx: typer.Context) -> None:
-    """Train the embedded feature network, for evaluation only."""
+    """Train the classifier that images are evaluated by."""
     _train(parameters(ctx), "features")
 
 
 def autoencoder(ctx: typer.Context) -> None:
-    """Train the autoencoder of data.space: latent."""
+    """Train the autoencoder, where data.space is latent."""
     config = parameters(ctx)
     _check_latent(config)
     _train(config, "autoencoder")
@@ -48,23 +48,23 @@ def autoencoder(ctx: typer.Context) -> None:
 
 def encode(
     ctx: typer.Context,
-    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+    resolution: An[int, option("PIXELS", "Side of the images, one of the experiment's.")],
 ) -> None:
-    """Encode training images for data.space: latent."""
+    """Encode training images, where data.space is latent."""
     config = parameters(ctx)
     _check_latent(config)
     run_first("encode", config, known(config, resolution))
 
 
 def clip(ctx: typer.Context) -> None:
-    """Train the CLIP that reads the captions of text.captions."""
+    """Train the CLIP that reads captions, where there are some."""
     config = parameters(ctx)
     _check_captioned(config)
     run_shared("clip", config)
 
 
 def scorer(ctx: typer.Context) -> None:
-    """Train the CLIP that scores samples, for evaluation only."""
+    """Train the CLIP that scores samples of captions."""
     config = parameters(ctx)
     _check_captioned(config)
     run_shared("scorer", config)
@@ -72,9 +72,9 @@ def scorer(ctx: typer.Context) -> None:
 
 def caption(
     ctx: typer.Context,
-    resolution: An[int, option("PIXELS", "One of the experiment's.")],
+    resolution: An[int, option("PIXELS", "Side of the images, one of the experiment's.")],
 ) -> None:
-    """Give images captions for labels, for text.captions."""
+    """Label images by captions, where text.captions says so."""
     config = parameters(ctx)
     _check_captioned(config)
     run_first("caption", config, known(config, resolution))
@@ -121,10 +121,10 @@ def distill(ctx: typer.Context) -> None:
 
 def grow(
     ctx: typer.Context,
-    from_res: An[int, option("PIXELS", "Where it ends now.", "--from")],
+    from_res: An[int, option("PIXELS", "Side of its images now.", "--from")],
     to_res: An[int, option("PIXELS", "Twice that.", "--to")],
 ) -> None:
-    """Grow the generator by one doubling of the resolution."""
+    """Grow the generator to twice its resolution."""
     config = parameters(ctx)
     if {"from": from_res, "to": to_res} not in config.growth.values():
         steps = ", ".join(f"--from {g['from']} --to {g['to']}" for g in config.growth.values())

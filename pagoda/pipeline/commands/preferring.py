@@ -21,10 +21,10 @@ def make(
             help="Two or more: generators, teachers, folders, .zip, .tar, .npz.",
         ),
     ],
-    out: An[Path, option("STUDY", "The new folder.")],
+    out: An[Path, option("STUDY", "The new folder of the study.")],
     names: An[str | None, option("LIST", "What the report calls them: A,B.")] = None,
     classes: An[str | None, option("LIST", "By number or name; otherwise all.")] = None,
-    seeds: An[str, option("LIST", "Of generators, in every class: 0-9,20.")] = "0-9",
+    seeds: An[str, option("LIST", "Seeds of generators, in every class: 0-9,20.")] = "0-9",
     prompts: An[
         Path | None, option("FILE", "A prompt a line, in the order of the images' names.")
     ] = None,
@@ -37,11 +37,12 @@ def make(
         float, option("FRACTION", "Pairs that come again, sides exchanged.", min=0, max=0.5)
     ] = 0.05,
     attention: An[
-        float, option("FRACTION", "Pairs more of which the answer is known.", min=0, max=0.5)
+        float,
+        option("FRACTION", "Pairs that are added, of which the answer is known.", min=0, max=0.5),
     ] = 0.05,
-    seed: An[int, option("N", "Of order, sides and repeats.", min=0)] = 0,
-    steps: An[int | None, option("N", "Noise levels of a teacher.", min=2)] = None,
-    guidance: An[float, option("WEIGHT", "Of a teacher; 1 is none.")] = 1.0,
+    seed: An[int, option("N", "Seed of order, sides and repeats.", min=0)] = 0,
+    steps: An[int | None, option("N", "Noise levels, of a teacher.", min=2)] = None,
+    guidance: An[float, option("WEIGHT", "Of guidance, of a teacher; 1 is none.")] = 1.0,
     split: Split = None,
     crop: Crop = None,
     size: Size = None,

@@ -10,21 +10,30 @@ import typer
 from pagoda.errors import PagodaError
 from pagoda.pipeline.commands.running import known, option, parameters, run, run_shared
 
-AnyResolution = An[int | None, option("PIXELS", "One of the experiment's: the stage.")]
+AnyResolution = An[int | None, option("PIXELS", "One of the experiment's: run its own stage.")]
 Extractor = An[
     str,
     option(
-        "NAME", "inception:clean, dinov2:vitl14:dgm, classifier:FOLDER; custom:FILE, which is run"
+        "NAME",
+        "Feature network: inception:clean, dinov2:vitl14:dgm, efficientnet:lite1, "
+        "classifier:FOLDER; custom:FILE, a program, which is run",
     ),
 ]
-Split = An[str | None, option("NAME", "Only images below this folder.")]
-Crop = An[str | None, option("RECIPE", "Cut images: adm, lanczos, box, lanczos_torchvision.")]
-Size = An[int | None, option("PIXELS", "What --crop cuts to.")]
-Exif = An[bool, option(None, "Turn files as their EXIF says, as data.exif does.", "--exif")]
-Count = An[int | None, option("N", "Images to use.", "--n", "--count", min=2)]
-Batch = An[int, option("N", "Images a call of the network.", min=1)]
-Weights = An[Path | None, option("FILE", "Weights of the extractor.")]
-Hub = An[Path | None, option("FOLDER", "Checkout of DINOv2's code.")]
+Split = An[
+    str | None,
+    option("NAME", "Only images below a folder of this name; of an artifact, train or test."),
+]
+Crop = An[
+    str | None, option("RECIPE", "Cut images to squares: adm, lanczos, box, lanczos_torchvision.")
+]
+Size = An[int | None, option("PIXELS", "Side that --crop cuts to.")]
+Exif = An[bool, option(None, "Turn images as their EXIF orientation says.", "--exif")]
+Count = An[
+    int | None, option("N", "Images to use; of a generator, to make.", "--n", "--count", min=2)
+]
+Batch = An[int, option("N", "Images that the network takes at once.", min=1)]
+Weights = An[Path | None, option("FILE", "Weights of the feature network, if they are elsewhere.")]
+Hub = An[Path | None, option("FOLDER", "Checkout of DINOv2's repository, whose code is run.")]
 Download = An[bool, option(None, "Download missing weights.", "--download")]
 
 
@@ -33,14 +42,16 @@ def reference(
     resolution: AnyResolution = None,
     images: An[Path | None, option("PATH", "Real images: folder, .zip, .tar or .npz.")] = None,
     extractor: Extractor = "inception:clean",
-    out: An[Path | None, option("FOLDER", "Where it goes.")] = None,
+    out: An[Path | None, option("FOLDER", "The reference that is written.")] = None,
     split: Split = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
     n: Count = None,
-    manifold: An[int, option("N", "Images whose features are kept.", min=0)] = 10_000,
-    spatial: An[bool, option(None, "For sFID too.", "--spatial")] = False,
+    manifold: An[
+        int, option("N", "Images whose features are kept, for precision and recall.", min=0)
+    ] = 10_000,
+    spatial: An[bool, option(None, "Keep what sFID needs, too.", "--spatial")] = False,
     batch: Batch = 64,
     weights: Weights = None,
     hub: Hub = None,
@@ -62,35 +73,49 @@ def evaluate(
     ctx: typer.Context,
     resolution: AnyResolution = None,
     images: An[
-        Path | None, option("PATH", "Images: folder, .zip, .tar, .npz, SOURCE:NAME, artifact.")
+        Path | None,
+        option("PATH", "Images: folder, .zip, .tar, .npz, SOURCE:NAME, artifact; or a generator."),
     ] = None,
     reference: An[
-        Path | None, option("PATH", "A reference, published .npz statistics, or images.")
+        Path | None,
+        option("PATH", "Images, what 'pagoda reference' wrote, or published .npz statistics."),
     ] = None,
-    extractor: An[str | None, option("NAME", "Otherwise inception:clean.")] = None,
+    extractor: An[
+        str | None, option("NAME", "As of 'pagoda reference'; otherwise inception:clean.")
+    ] = None,
     metrics: An[
-        str | None, option("NAMES", "fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd,...")
+        str | None,
+        option(
+            "NAMES", "Of fid,sfid,fid_inf,kid,prdc,is,is_adm,fd,kd,mmd; otherwise the usual ones."
+        ),
     ] = None,
     n: Count = None,
-    seeds: An[str, option("LIST", "Of a generator's latents, e.g. 0,1,2.")] = "0",
+    seeds: An[
+        str, option("LIST", "Of a generator's latents, or of the choice of --n images: 0-2,7.")
+    ] = "0",
     out: An[Path | None, option("FILE", "JSON file to write.")] = None,
     track: An[bool, option(None, "Put the values into MLflow.", "--track")] = False,
-    name: An[str | None, option("TEXT", "Name in the rows.")] = None,
+    name: An[str | None, option("TEXT", "What results call the images.")] = None,
     split: Split = None,
     reference_split: Split = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
     reference_features: An[
-        str | None, option("NAME", "Extractor behind published statistics.")
+        str | None, option("NAME", "Feature network of published statistics.")
     ] = None,
-    neighbours: An[int, option(None, "Of precision and recall.", "-k", min=1)] = 3,
-    splits: An[int, option(None, "Of the Inception Score.", min=1)] = 10,
-    kid_subsets: An[int, option(None, "Of the kernel distance.", min=1)] = 100,
-    kid_subset_size: An[int, option(None, "Images in each.", min=2)] = 1000,
-    mmd_width: An[int, option(None, "Sigma of the Gaussian kernel.", min=1)] = 10,
+    neighbours: An[
+        int, option("N", "Neighbours, of precision, recall, density, coverage.", "-k", min=1)
+    ] = 3,
+    splits: An[int, option("N", "Parts, of the Inception Score.", min=1)] = 10,
+    kid_subsets: An[int, option("N", "Subsets, of the kernel distance.", min=1)] = 100,
+    kid_subset_size: An[int, option("N", "Images in each subset.", min=2)] = 1000,
+    mmd_width: An[int, option("N", "Sigma, of MMD's Gaussian kernel.", min=1)] = 10,
     intervals: An[
-        bool, option(None, "95 % intervals over the images, where there are.", "--intervals")
+        bool,
+        option(
+            None, "Add 95 % intervals over the images, of metrics that have one.", "--intervals"
+        ),
     ] = False,
     captions: An[
         Path | None, option("FILE", "Captions, one an image: lines, or COCO's JSON.")
@@ -99,10 +124,16 @@ def evaluate(
         str | None, option("NAME", "How images of captions are scored: gigagan, stylegan_t.")
     ] = None,
     clip: An[str | None, option("NAME:FILE", "CLIP of open_clip that scores captions.")] = None,
-    prefix: An[str | None, option("TEXT", "Of captions, for CLIP; else the protocol's.")] = None,
-    tokens: An[int, option("N", "Of a caption that CLIP reads.", min=3)] = 77,
-    guidance: An[float | None, option("W", "Of a model told captions.")] = None,
-    steps: An[int | None, option("N", "Of a teacher told captions.", min=1)] = None,
+    prefix: An[
+        str | None, option("TEXT", "Put before each caption for CLIP; otherwise the protocol's.")
+    ] = None,
+    tokens: An[int, option("N", "Tokens of a caption that CLIP reads.", min=3)] = 77,
+    guidance: An[
+        float | None, option("W", "Guidance weight, of a model that is told captions; 1 is none.")
+    ] = None,
+    steps: An[
+        int | None, option("N", "Noise levels, of a teacher that is told captions.", min=1)
+    ] = None,
     batch: Batch = 64,
     weights: Weights = None,
     hub: Hub = None,
@@ -141,10 +172,10 @@ def evaluate(
 
 def compare(
     images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz.")],
-    originals: An[Path, typer.Argument(help="As many, of the same size.")],
+    originals: An[Path, typer.Argument(help="The same of their originals: as many, of one size.")],
     metrics: An[str, option("NAMES", "mse,psnr,ssim,hf,lpips")] = "mse,psnr,ssim,hf",
-    network: An[str, option("NAME", "Of LPIPS.")] = "alex",
-    weights: An[Path | None, option("FILE", "Torchvision's weights of it.")] = None,
+    network: An[str, option("NAME", "Network of LPIPS: alex, vgg or squeeze.")] = "alex",
+    weights: An[Path | None, option("FILE", "Torchvision's weights of that network.")] = None,
     out: An[Path | None, option("FILE", "JSON file to write.")] = None,
     crop: Crop = None,
     size: Size = None,
@@ -161,7 +192,7 @@ def verify(
     ctx: typer.Context,
     resolution: An[int, option("PIXELS", "Of a generator that class_ratio trained.")],
     out: An[Path, option("FILE", "JSON file to write.")],
-    counts: An[str, option("LIST", "Candidates a sample.")] = "1,2,4,8",
+    counts: An[str, option("LIST", "Of how many candidates the best is taken.")] = "1,2,4,8",
 ) -> None:
     """Measure the best of N samples by a learned density ratio."""
     from pagoda.pipeline.stages.verify import count_list
@@ -181,11 +212,13 @@ def steps(
 
 def captions(
     ctx: typer.Context,
-    n: An[int, option("N", "The first images.", min=1)] = 100,
+    n: An[int, option("N", "How many, of the first images.", min=1)] = 100,
     split: An[str, option("NAME", "train or test.")] = "test",
     length: An[str, option("NAME", "short or long.")] = "short",
     out: An[Path | None, option("FILE", "New text file; otherwise shown.")] = None,
-    coco: An[Path | None, option("FILE", "COCO's captions instead, one an image.")] = None,
+    coco: An[
+        Path | None, option("FILE", "A file of COCO's captions instead: one an image.")
+    ] = None,
 ) -> None:
     """Write captions of the embedded images, or COCO's."""
     if coco is not None:
@@ -196,7 +229,7 @@ def captions(
 
 def align(
     images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz, in the captions' order.")],
-    captions: An[Path, option("FILE", "Captions of the embedded set's grammar, a line an image.")],
+    captions: An[Path, option("FILE", "A line an image, as 'pagoda captions' writes them.")],
     out: An[Path | None, option("FILE", "JSON file to write.")] = None,
 ) -> None:
     """Count the pictures that show what their captions say."""
@@ -209,7 +242,9 @@ def guidance(
     ctx: typer.Context,
     out: An[Path, option("FILE", "JSON file to write.")],
     weights: An[str, option("LIST", "Guidance weights; w = 1 is none.")] = "1,1.5,2,3,4",
-    resolution: An[int | None, option("PIXELS", "Otherwise the teacher's.")] = None,
+    resolution: An[
+        int | None, option("PIXELS", "Side of the images; otherwise the teacher's.")
+    ] = None,
     interval: An[
         str | None, option("LOW,HIGH", "Noise levels of the teacher that are guided; else all.")
     ] = None,
@@ -218,7 +253,7 @@ def guidance(
         option("NAME", "Autoguidance by a snapshot of the teacher, or another one's folder."),
     ] = None,
 ) -> None:
-    """Measure models over the guidance weight (w = 1 is none)."""
+    """Measure teacher and generator by weight of guidance."""
     from pagoda.pipeline.stages.guidance import Request
 
     config = parameters(ctx)

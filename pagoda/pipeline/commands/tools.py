@@ -15,10 +15,15 @@ Text = str | None
 
 def ema(
     artifact: An[Path, typer.Argument(help="A teacher or generator with snapshots.")],
-    sigma_rel: An[float, option("WIDTH", "Relative width of the average.", "--sigma-rel")],
+    sigma_rel: An[
+        float,
+        option(
+            "WIDTH", "Of the average, relative to the length of training (EDM2).", "--sigma-rel"
+        ),
+    ],
     out: An[Path, option("FOLDER", "Where the new artifact goes.")],
 ) -> None:
-    """Make the average of weights of another width, after training."""
+    """Average a trained model's weights over another length."""
     from pagoda.provenance import check_model
     from pagoda.training.post_hoc import synthesise
 
@@ -30,9 +35,13 @@ def plan(
     ctx: typer.Context,
     profile: An[Text, option("NAME", "Of experiments/profile; otherwise the parameters.")] = None,
     as_json: An[bool, option(None, "JSON instead of tables.", "--json")] = False,
-    utilisation: An[float, option("FRACTION", "Of the cards' peak that is reached.")] = 0.35,
+    utilisation: An[
+        float, option("FRACTION", "Of the cards' peak speed, that training reaches.")
+    ] = 0.35,
     tflops: An[float | None, option("X", "Peak of your own card, as one more column.")] = None,
-    images: An[Text, option("TRAIN,TEST", "How many there are, if unknown.")] = None,
+    images: An[
+        Text, option("TRAIN,TEST", "Numbers of images, where they are not known yet.")
+    ] = None,
     probe: An[
         bool, option(None, "Time a few steps here: hours on this machine.", "--probe")
     ] = False,
@@ -52,8 +61,8 @@ def import_(
     resolution: An[int, option("PIXELS", "Of the U-Net, for a .pt.", min=4)] = 64,
     head_channels: An[int, option("N", "Channels a head of attention, for a .pt.", min=1)] = 64,
     growth_blocks: An[int, option("N", "Blocks after each up-sampling one, for a .pt.", min=0)] = 2,
-    sigma_data: An[float, option(None, "Of EDM's preconditioning, for a .pt.")] = 0.5,
-    sigma_max: An[float, option(None, "Of the latents that a generator maps.")] = 80.0,
+    sigma_data: An[float, option("X", "Of EDM's preconditioning, for a .pt.")] = 0.5,
+    sigma_max: An[float, option("X", "Noise level of the latents that a generator maps.")] = 80.0,
     allow_unused: An[
         bool, option(None, "Even if some weights have no place.", "--allow-unused")
     ] = False,
@@ -80,10 +89,10 @@ def derive(
         bool, option(None, "With --profile: drop values that no profile has.", "--reset")
     ] = False,
     stages: An[
-        bool, option(None, "Write what dvc.yaml files say of code and studies.", "--stages")
+        bool, option(None, "Write dvc.yaml files: code of stages, variants of studies.", "--stages")
     ] = False,
 ) -> None:
-    """Mend what follows from other keys of params.yaml."""
+    """Make keys of params.yaml that follow from others fit."""
     from pagoda.config.root import project_root
     from pagoda.pipeline.derive import choose, rewrite
 

@@ -29,13 +29,15 @@ def sample(
     truncation: An[
         float | None, option("SHARE", "Shorten latents to this share of their usual norm.")
     ] = None,
-    steps: An[int | None, option("N", "Noise levels of a teacher.", min=1)] = None,
+    steps: An[
+        int | None, option("N", "Noise levels, of a teacher; steps, of a consistency model.", min=1)
+    ] = None,
     guidance: An[
         float | None,
         option(
             "WEIGHT",
-            "Of a teacher, or a generator that is told it; w = 1 is none, the default (a "
-            "consistency model: 8.5).",
+            "Of guidance, of a teacher or a generator that is told it; 1 is none, the "
+            "default (of a consistency model, 8.5).",
         ),
     ] = None,
     interval: An[
@@ -45,7 +47,7 @@ def sample(
         str | None,
         option("NAME", "Autoguidance by a snapshot of the teacher, or another one's folder."),
     ] = None,
-    batch: An[int | None, option("N", "Images a call of the network.", min=1)] = None,
+    batch: An[int | None, option("N", "Images that the network takes at once.", min=1)] = None,
     prompts: An[
         str | None, option("TEXT", "For models told captions: a text, or a .txt file, one a line.")
     ] = None,
@@ -64,7 +66,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="GEN...",
-            help="Generators of one pyramid; of a run's, those beside it come too.",
+            help="Generators grown from each other; of a run, one brings those beside it.",
         ),
     ],
     teacher: Teacher = None,

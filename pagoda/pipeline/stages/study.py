@@ -16,6 +16,7 @@ from pagoda.artifacts import Artifact
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.config.revision import code_revision
+from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
 from pagoda.results.claims import read_claims
@@ -44,13 +45,23 @@ def run(config: Config, study: Study) -> None:
         PagodaError: if a run of a variant is missing or damaged, or the folder holds anything
             else.
     """
-    measured = {
-        (variant.name, seed): artifacts.open_artifact(
-            study.folder(config, variant, seed) / "measured", "measurement",
-            {"study": study.name, "variant": variant.name, "seed": seed, "name": config.name},
-        )
+    places = {
+        (variant.name, seed): study.folder(config, variant, seed) / "measured"
         for variant in study.variants.values()
         for seed in study.seeds(config, variant)
+    }
+    if missing := [name for name, place in places.items() if not place.exists()]:
+        raise PagodaError(
+            f"{len(missing)} of the {len(places)} runs of study {study.name} are missing, variant "
+            f"{missing[0][0]} with seed {missing[0][1]} first; 'dvc --cd experiments repro "
+            f"{study.name}/dvc.yaml' makes them"
+        )
+    measured = {
+        (name, seed): artifacts.open_artifact(
+            place, "measurement",
+            {"study": study.name, "variant": name, "seed": seed, "name": config.name},
+        )
+        for (name, seed), place in places.items()
     }  # fmt: skip
     rows = [row for key in measured for row in _rows(study, measured, *key)]
     folder = study_folder(config.name, study.name)

@@ -15,6 +15,7 @@ import torch
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
+from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import distill, downsample, grow, invert, study, teacher, variant
 from pagoda.pipeline.stages.compute import training_compute
 from pagoda.pipeline.stages.study_spec import load_study, variant_config
@@ -53,6 +54,19 @@ def _run(config: Config, name: str) -> tuple[Row, ...]:
             variant.run(config, found, member, seed)
     study.run(config, found)
     return read_study(study_folder(config.name, name)).rows
+
+
+def test_runs_that_are_missing_and_what_makes_them(tiny_study: Callable[..., Config]) -> None:
+    config = tiny_study(**{"studies.usual.seeds": [4, 5]})
+    found = load_study("growth_loss")
+    first = next(iter(found.variants))
+    runs = sum(len(found.seeds(config, member)) for member in found.variants.values())
+    with pytest.raises(
+        PagodaError,
+        match=rf"^{runs} of the {runs} runs of study growth_loss are missing, variant {first} with "
+        r"seed 4 first; 'dvc --cd experiments repro growth_loss/dvc.yaml'",
+    ):
+        study.run(config, found)
 
 
 def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
