@@ -53,6 +53,12 @@ class GuidedDiscriminator(ConvDiscriminator):
         return self.classify(self.features(x)[-1], labels, omega)
 
 
+def _averaged(x: Tensor, resolution: int) -> Tensor:
+    """Images, larger ones averaged down to a resolution."""
+    factor = x.shape[-1] // resolution
+    return F.avg_pool2d(x, factor) if factor > 1 else x
+
+
 class WeightEstimator(nn.Module):
     """omega_phi(x, c): the weight of guidance that an image of a class looks like.
 
@@ -93,9 +99,7 @@ class WeightEstimator(nn.Module):
 
         Larger images are averaged down to the estimator's resolution first.
         """
-        factor = x.shape[-1] // self.resolution
-        seen = F.avg_pool2d(x, factor) if factor > 1 else x
-        h = F.silu(self.flat(self.body(seen).flatten(1)))
+        h = F.silu(self.flat(self.body(_averaged(x, self.resolution)).flatten(1)))
         logit = self.logit(h).squeeze(1) + (self.label(labels) * h).sum(1) / math.sqrt(h.shape[1])
         return self.low + (self.high - self.low) * torch.sigmoid(at_least_float32(logit))
 
@@ -138,8 +142,7 @@ class ProductEstimator(nn.Module):
         Larger images are averaged down to the estimator's resolution first.
         """
         clip, captions = self._told_by
-        factor = x.shape[-1] // self.resolution
-        a = clip.images(F.avg_pool2d(x, factor) if factor > 1 else x) * clip.spec.embed**0.5
+        a = clip.images(_averaged(x, self.resolution)) * clip.spec.embed**0.5
         products = a[:, None, :, None] * captions[labels].to(a.dtype)[:, None, None, :]
         side = self.of_products.resolution
         return self.of_products(F.adaptive_avg_pool2d(products, side), torch.zeros_like(labels))
