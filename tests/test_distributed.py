@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from pagoda import distributed
+from pagoda.config import Config
 from pagoda.errors import PagodaError
 from pagoda.pipeline import launcher
+from pagoda.pipeline.stages import downsample
 from tests.group import log, run_group
-from tests.tiny import ROOT, tiny_tree
+from tests.tiny import ROOT
 
 
 def test_alone_nothing_happens() -> None:
@@ -195,13 +197,11 @@ def _ranks(parent: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_stage_in_two_processes_stops_in_order(tmp_path: Path) -> None:
+def test_a_stage_in_two_processes_stops_in_order(tiny_config: Callable[..., Config]) -> None:
     """At Ctrl-C to the process that started them, and when that one is killed; both go on."""
-    tree = tiny_tree(**{"teacher.optim.images": 160_000})
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    history = tmp_path / "runs/tiny/b8/history/teacher.jsonl"
-    alone = [sys.executable, "-m", "pagoda", "downsample", "--resolution", "8"]
-    subprocess.run(alone, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    downsample.run(tiny_config(**{"teacher.optim.images": 160_000}), 8)
+    folder = Path.cwd()
+    history = folder / "runs/tiny/b8/history/teacher.jsonl"
 
     def begun(process: subprocess.Popen[str]) -> None:
         end = time.monotonic() + 120
@@ -211,15 +211,15 @@ def test_a_stage_in_two_processes_stops_in_order(tmp_path: Path) -> None:
             time.sleep(0.05)
 
     def checkpoints() -> list[Path]:
-        return sorted(tmp_path.glob(".scratch/teacher/*/*.safetensors"))
+        return sorted(folder.glob(".scratch/teacher/*/*.safetensors"))
 
-    process = _pagoda(tmp_path, "teacher")
+    process = _pagoda(folder, "teacher")
     begun(process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (130, "interrupted; run the same command again to go on\n")
     assert len(checkpoints()) == 1
-    process = _pagoda(tmp_path, "teacher")
+    process = _pagoda(folder, "teacher")
     begun(process)
     ranks = _ranks(process.pid)
     process.kill()
