@@ -349,4 +349,7 @@ def _trusted(path: Path, files: Mapping[str, Any]) -> set[str]:
 
 
 def _damaged(file: Path, why: str) -> PagodaError:
-    return PagodaError(f"{file} is damaged ({why}); delete its folder and run 'dvc repro'")
+    return PagodaError(
+        f"{file} is damaged ({why}); if a run made its folder, delete that and run 'dvc repro'; "
+        "else get it, or export it, once more"
+    )

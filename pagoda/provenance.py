@@ -31,8 +31,6 @@ INDEX = "model_index.json"
 PAPER_INVERSION = {"steps": 40, "solver": "heun", "noise": 0.0, "clamp": True, "guidance": 1.0}
 """How PaGoDA inverts (section 5.1, official code), where a teacher's run does not say."""
 
-_OF_RUNS = "; delete its folder"  # begins what to do about an artifact that a run can make again
-
 
 def check_model(path: Path) -> None:
     """Refuse a folder in which no model can be, before anything of it is read.
@@ -61,15 +59,7 @@ def open_model(path: Path) -> Artifact:
         PagodaError: one line: nothing is there, it is something else, or damaged.
     """
     check_model(path)
-    try:
-        return open_artifact(path, peek(path, *MODELS).manifest["kind"])
-    except PagodaError as error:
-        what, found, _ = str(error).partition(_OF_RUNS)
-        if not found or not (path / README).exists():
-            raise
-        raise PagodaError(
-            f"{what}; no run makes this folder again: get it, or export it, once more"
-        ) from error
+    return open_artifact(path, peek(path, *MODELS).manifest["kind"])
 
 
 def _not_a_model(path: Path) -> str:

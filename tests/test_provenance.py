@@ -31,21 +31,21 @@ def damage(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("open_it", [pagoda.load, lambda f: hub.push(f, "owner/name")])
-def test_an_exported_folder_is_no_runs_to_delete(
+def test_only_what_a_run_made_is_to_be_deleted(
     run: Path, tmp_path: Path, open_it: Callable[[Path], object]
 ) -> None:
-    """'dvc repro' makes a run's model again, and no other one's."""
+    """'dvc repro' makes a run's model again, and no other one's: a damaged one says both."""
     own, given = tmp_path / "own", tmp_path / "given"
     shutil.copytree(GEN, own)
     export(Request(GEN, given))
     for folder in (own, given):
         damage(folder)
-    with pytest.raises(PagodaError, match=r"damaged .*delete its folder and run 'dvc repro'"):
-        open_it(own)
-    with pytest.raises(PagodaError, match=r"damaged .*; no run makes .*get it, or export it"):
-        open_it(given)
+    remedies = r"damaged .*if a run made its folder, delete .*'dvc repro'; else get it, or export"
+    for folder in (own, given):
+        with pytest.raises(PagodaError, match=remedies):
+            open_it(folder)
     (given / "manifest.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(PagodaError, match=r"damaged .*; no run makes"):
+    with pytest.raises(PagodaError, match=remedies):
         open_it(given)
 
 

@@ -73,7 +73,10 @@ def open_class_folders(tree: Tree, wanted: Wanted) -> ImageSource:
     if not train or not found:
         raise PagodaError(f"{tree.where} has no class folders for its {split} split; {_LAYOUT}")
     if unknown := [name for name in found if name not in train]:
-        raise PagodaError(f"{tree.where}: class {unknown[0]} is in {split} but not in train")
+        raise PagodaError(
+            f"{tree.where}: class {unknown[0]} is in {split} but not in train; move some of its "
+            "images there or remove it"
+        )
     listed = {name: sorted(found.get(name, [])) for name in train}
     if empty := [name for name, images in listed.items() if not images]:
         raise PagodaError(

@@ -192,8 +192,10 @@ def _dvc() -> Finding:
 
 def _precision(config: Config) -> list[Finding]:
     """Stages that train in bfloat16 on a processor that only emulates it."""
-    sections = {key: getattr(config, key) for key in ("teacher", "distill", "grow")}
-    slow = [key for key, section in sections.items() if section.optim.precision == "bf16"]
+    trained = ["teacher", "distill", "grow"]
+    trained += ["autoencoder"] * (config.data.space == "latent")
+    trained += ["text"] * (config.text.captions != "none")
+    slow = [key for key in trained if getattr(config, key).optim.precision == "bf16"]
     if not slow:
         return []
     from pagoda.pipeline.stages.device import NO_BFLOAT16, emulates_bfloat16, pick_device

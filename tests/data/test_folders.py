@@ -219,5 +219,5 @@ def test_a_class_without_images_is_named(folder: Path, kind: str, split: str) ->
 
 def test_a_class_unknown_to_training_is_named(folder: Path) -> None:
     (folder / "test" / "cat").rename(folder / "test" / "dog")
-    with pytest.raises(PagodaError, match="class dog is in test but not in train"):
+    with pytest.raises(PagodaError, match="class dog is in test but not in train; move some"):
         opened("folder", folder, split="test")

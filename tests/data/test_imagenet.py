@@ -88,7 +88,7 @@ def test_imagenet_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(PagodaError, match="has no line for ILSVRC2012_val_00000004"):
         opened("imagenet", tmp_path, split="test")
     kaggle(tmp_path, ["n07", *truth[1:]])
-    with pytest.raises(PagodaError, match="synset n07 is in val but not in train"):
+    with pytest.raises(PagodaError, match="synset n07 is in val but not in train; unpack all"):
         opened("imagenet", tmp_path, split="test")
     (tmp_path / "LOC_val_solution.csv").unlink()
     devkit(tmp_path, truth[:-1])

@@ -62,7 +62,10 @@ def open_imagenet(wanted: Wanted) -> ImageSource:
         raise PagodaError(f"{tree.where} has no {prefix}val/*.JPEG; unpack ILSVRC2012_img_val.tar")
     synsets, truth = sorted(set(trained)), _ground_truth(tree, files)
     if unknown := sorted(set(truth) - set(synsets)):
-        raise PagodaError(f"{tree.where}: synset {unknown[0]} is in val but not in train")
+        raise PagodaError(
+            f"{tree.where}: synset {unknown[0]} is in val but not in train; unpack all of "
+            "ILSVRC2012_img_train.tar"
+        )
     return labelled(tree, files, taken, wanted, synsets, np.searchsorted(synsets, truth))
 
 

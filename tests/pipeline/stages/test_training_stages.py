@@ -227,10 +227,13 @@ def test_bfloat16_without_instructions_is_said_by_the_stage_and_the_doctor(
     said = capsys.readouterr().err
     assert ("teacher.optim.precision = 'bf16': this processor" in said) == emulated
     assert said.count("\n") == emulated
-    tree = tiny_tree(**{"teacher.optim.precision": "bf16"})
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    found = [f.remedy for f in examine(tmp_path / "params.yaml") if f.topic == "precision"]
-    assert found == ["-S teacher.optim.precision=fp32"] * emulated
+    trained = {f"{key}.optim.precision": "bf16" for key in ("teacher", "text", "autoencoder")}
+    for captions, named in (("none", ["teacher"]), ("short", ["teacher", "text"])):
+        tree = tiny_tree(**trained, **{"text.captions": captions})
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), "utf-8")
+        found = [f.remedy for f in examine(tmp_path / "params.yaml") if f.topic == "precision"]
+        wanted = " ".join(f"-S {key}.optim.precision=fp32" for key in named)
+        assert found == [wanted] * emulated
 
 
 def test_the_instructions_are_those_of_the_processor() -> None:
