@@ -28,16 +28,17 @@ variants are measured by one feature network.
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
     """What was found, in one sentence."""
-    counts = Counter(v.outcome for v in verdicts if v.effect is not None)
-    tested, idle = sum(counts.values()), sum(v.effect is None for v in verdicts)
+    tested = [v for v in verdicts if v.effect is not None]
     if not tested:
         return "One-step generators, grown from a diffusion teacher; no claim was tested yet."
-    left = f"; {idle} more were not tested" if idle else ""
+    counts, claims = Counter(v.outcome for v in tested), {v.claim.id for v in tested}
+    idle = {v.claim.id for v in verdicts} - claims
+    left = f"; {len(idle)} more claims were not tested" if idle else ""
     return (
         "One-step image generators, grown from a diffusion teacher of low resolution as in the "
-        f"PaGoDA paper, trained small enough for two CPU cores: of {tested} claims that were "
-        f"tested, **{counts[SUPPORTED]} are supported**, {counts[REFUTED]} are not, and "
-        f"{counts[OPEN]} {'stays' if counts[OPEN] == 1 else 'stay'} undecided{left}."
+        f"PaGoDA paper, trained small enough for two CPU cores: of {len(tested)} verdicts on "
+        f"{len(claims)} claims, **{counts[SUPPORTED]} support them**, {counts[REFUTED]} do not, "
+        f"and {counts[OPEN]} {'is' if counts[OPEN] == 1 else 'are'} open{left}."
     )
 
 
