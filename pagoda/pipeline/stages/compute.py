@@ -345,11 +345,10 @@ def training_networks(
 
 
 def stages_of(config: Config, steps: tuple[str, ...]) -> list[str]:
-    """What the steps of a variant train, encode or invert; what only reads captions is no cost."""
+    """What the steps of a variant train, encode or invert; captions and measuring are no cost."""
     above = config.resolutions[1:]
     grown = [f"grow-{r}" for r in above]
-    stages = {"encode": [f"encode-{r}" for r in config.resolutions], "grow": grown,
-              "grow_each": grown, "cascade": [f"cascade-{r}" for r in above],
-              "clip": [], "scorer": [], "caption": [], "score_teacher": [], "score_student": [],
-              "pair_randomly": []}  # fmt: skip
-    return [stage for step in steps for stage in stages.get(step, [step])]
+    stages = {step: [step] for step in ("autoencoder", "teacher", "invert", "distill")}
+    stages |= {"encode": [f"encode-{r}" for r in config.resolutions], "grow": grown,
+               "grow_each": grown, "cascade": [f"cascade-{r}" for r in above]}  # fmt: skip
+    return [stage for step in steps for stage in stages.get(step, [])]

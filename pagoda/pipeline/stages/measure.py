@@ -45,10 +45,12 @@ from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.round_trip import round_trip_errors
 from pagoda.pipeline.stages.study_spec import Study, Variant
+from pagoda.pipeline.stages.verify import verified
 from pagoda.rows import Row
 
 METRICS = ("fd", "precision", "recall", "accuracy")
 _GRID = 16  # samples kept of each generator, the same latents for all
+_CANDIDATES = 2, 4, 8  # of a sample, of which a ratio network takes the best
 _LATENTS = 4096  # latents whose distribution is looked at
 
 
@@ -108,6 +110,8 @@ def variant_samplers(
     if {"distill", "score_student"} & set(steps):
         student = open_made(config, f"gen/{config.base_res}")
         found.append(one_step(student, draws, "student", guidance=weight))
+    if "verify" in steps:
+        found += verified(open_made(config, f"gen/{config.base_res}"), draws, _CANDIDATES)
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
@@ -178,9 +182,10 @@ def _image_rows(
     ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
     values = {
         "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
-        "seconds_per_image": (f"seconds_per_image_b{section.batch}", seconds),
         "parameters": ("parameters", sampler.parameters),
     }
+    if sampler.draws.chosen is None:  # choosing among candidates costs more than the call timed
+        values["seconds_per_image"] = (f"seconds_per_image_b{section.batch}", seconds)
     if below is not None:
         moved = drift(images, below)
         values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),

@@ -24,7 +24,7 @@ from pagoda.pipeline.stages import (
 from pagoda.pipeline.stages.decoder import behind
 from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.models import without
-from pagoda.pipeline.stages.study_spec import Study, Variant, variant_config
+from pagoda.pipeline.stages.study_spec import STEPS, Study, Variant, variant_config
 
 
 def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
@@ -37,7 +37,8 @@ def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
     made = variant_config(config, study, variant, seed)
     with distributed.group():
         for step in variant.steps:
-            _STEPS[step](made)
+            if STEPS[step].makes:  # others only name what is measured
+                _STEPS[step](made)
             distributed.barrier()  # until the first has written what the next step reads
     if distributed.is_main_process():
         measure.run(made, study, variant)
@@ -90,10 +91,6 @@ def pair_randomly(config: Config) -> None:
         artifacts.write_json(out / "card.json", card)
 
 
-def _nothing(config: Config) -> None:
-    """A step that trains nothing; what it names is measured."""
-
-
 def _encode(config: VariantConfig) -> None:
     """Codes of every resolution."""
     for resolution in config.resolutions:
@@ -113,8 +110,6 @@ _STEPS = {
     "autoencoder": autoencoder.run,
     "encode": _encode,
     "teacher": teacher.run,
-    "score_teacher": _nothing,
-    "score_student": _nothing,
     "invert": invert.run,
     "pair_randomly": pair_randomly,
     "distill": distill.run,

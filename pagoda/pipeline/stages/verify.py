@@ -12,8 +12,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,65 +52,32 @@ Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """uint8 images (n, 3, r, r), their classes (n,) and latents' indices (n,) -> (n,), best highest."""
 
 
-@dataclass(frozen=True)
-class BestOf:
-    """Of every sample of a sampler the best of ``count`` candidates, by a score.
+def scored(sampler: Sampler, count: int, score: Score) -> np.ndarray:
+    """Scores (n, count) of ``count`` candidates of every sample.
 
     Candidate k of sample i has i's class and the latent of index i + k n: the first is the sample
-    itself, and a larger count only adds candidates. Of equal scores the first candidate wins.
+    itself, and a larger count only adds candidates. Processes of a group share the samples.
     """
-
-    sampler: Sampler
-    count: int
-    score: Score
-
-    @property
-    def where(self) -> str:
-        """What messages call it."""
-        return f"best of {self.count}, {self.sampler.where}"
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.sampler.resolution
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n,) class of each sample."""
-        return self.sampler.labels
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the generator an image; the score's come on top."""
-        return self.count * self.sampler.nfe
-
-    @cached_property
-    def candidates(self) -> list[Sampler]:
-        """The first candidates of all samples, the second ones, ..."""
-        return [candidate(self.sampler, np.full(len(self), k)) for k in range(self.count)]
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 images (n, 3, r, r) of samples."""
-        kept, best = np.empty(0), np.empty(0)
-        for k, one in enumerate(self.candidates):
-            images = one.read(rows)
-            if self.count == 1:
-                return images
+    n, batch = len(sampler), sampler.draws.batch
+    own = np.arange(n)[distributed.local_rows(n, batch)]
+    found = np.empty((len(own), count))
+    for k in range(count):
+        one = candidate(sampler, np.full(n, k))
+        for start in range(0, len(own), batch):
+            rows = own[start : start + batch]
             indices, labels = one.which(rows)
-            scores = self.score(images, labels, indices)
-            if k == 0:
-                kept, best = images, scores
-                continue
-            better = scores > best
-            kept[better], best[better] = images[better], scores[better]
-        return kept
+            found[start : start + batch, k] = score(one.read(rows), labels, indices)
+    return distributed.all_gather_rows(found)
 
-    def card(self) -> dict[str, Any]:
-        """The sampler's, and the count."""
-        return {**self.sampler.card(), "best_of": self.count}
+
+def best_of(sampler: Sampler, scores: np.ndarray) -> Sampler:
+    """Of every sample the best candidate by its scores (n, count); of equal ones the first.
+
+    ``nfe`` are the generator's evaluations an image; the score's come on top.
+    """
+    count = scores.shape[1]
+    best = candidate(sampler, scores.argmax(axis=1))
+    return dataclasses.replace(best, name=f"best_of_{count}", nfe=count * sampler.nfe)
 
 
 def candidate(sampler: Sampler, which: np.ndarray) -> Sampler:
@@ -126,7 +91,15 @@ def candidate(sampler: Sampler, which: np.ndarray) -> Sampler:
 def random_of(sampler: Sampler, count: int) -> Sampler:
     """The control: of every sample one of ``count`` candidates, whatever it looks like."""
     drawn = standard_normal(sampler.draws.seed, np.arange(len(sampler)), (count,), "control")
-    return candidate(sampler, drawn.argmax(axis=1))
+    return dataclasses.replace(candidate(sampler, drawn.argmax(axis=1)), name=f"random_of_{count}")
+
+
+def verified(generator: Artifact, draws: Draws, counts: Sequence[int]) -> list[Sampler]:
+    """``best_of_N`` for every count, by the generator's own ratio, and ``random_of_N`` above 1."""
+    sampler = one_step(generator, draws)
+    scores = scored(sampler, max(counts), log_ratio(generator, draws))
+    found = [best_of(sampler, scores[:, :count]) for count in counts]
+    return found + [random_of(sampler, count) for count in counts if count > 1]
 
 
 def log_ratio(generator: Artifact, draws: Draws) -> Score:
@@ -169,9 +142,7 @@ def run(config: Config, resolution: int, counts: Sequence[int], out: Path) -> No
     check_out(out)
     inputs = open_inputs(config, resolution)
     generator, draws = inputs["generator"], draws_of(config)
-    sampler, score = one_step(generator, draws), log_ratio(generator, draws)
-    sets: dict[str, Any] = {f"best of {k}": BestOf(sampler, k, score) for k in counts}
-    sets |= {f"random of {k}": random_of(sampler, k) for k in counts if k > 1}
+    sets = {sampler.name: sampler for sampler in verified(generator, draws, counts)}
     about = {"generator": generator.fingerprint, "levels": LEVELS}
     measure(config, resolution, inputs, sets, out, about)
 

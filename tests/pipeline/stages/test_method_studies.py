@@ -89,3 +89,9 @@ def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> N
         rows = ran(name, member)
         assert {"fd", "precision", "recall"} <= {r.metric for r in rows}
         assert {r.variant for r in rows} == {member}
+    rows = ran("verifier", "class-ratio")
+    calls = {r.generator: r.nfe for r in rows if r.metric == "fd"}
+    counts = 2, 4, 8
+    chosen = {f"best_of_{n}": n for n in counts} | {f"random_of_{n}": 1 for n in counts}
+    assert calls == {"student": 1} | chosen
+    assert {r.generator for r in rows if r.metric == "seconds_per_image"} == {"student"}

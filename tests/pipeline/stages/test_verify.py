@@ -30,7 +30,14 @@ from pagoda.pipeline.stages import (
     steps,
     verify,
 )
-from pagoda.pipeline.stages.verify import BestOf, candidate, count_list, load_ratio, random_of
+from pagoda.pipeline.stages.verify import (
+    best_of,
+    candidate,
+    count_list,
+    load_ratio,
+    random_of,
+    scored,
+)
 from pagoda.tensors import save_tensors
 from pagoda.training.sharding import full_state_on_main
 from tests.methods.small import make
@@ -81,7 +88,7 @@ def brightness(images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> n
 
 def test_the_best_of_one_is_the_plain_sample_bit_for_bit() -> None:
     rows, plain = np.arange(3, 25), sampler()
-    for one in (BestOf(plain, 1, brightness), random_of(plain, 1)):
+    for one in (best_of(plain, scored(plain, 1, brightness)), random_of(plain, 1)):
         assert np.array_equal(one.read(rows), plain.read(rows))
         assert np.array_equal(one.labels, plain.labels)
 
@@ -89,7 +96,9 @@ def test_the_best_of_one_is_the_plain_sample_bit_for_bit() -> None:
 def test_a_known_score_picks_the_brightest_candidate_of_the_class() -> None:
     rows, plain = np.arange(N), sampler()
     drawn = np.stack([candidate(plain, np.full(N, k)).read(rows) for k in range(4)])
-    best = BestOf(plain, 4, brightness)
+    scores = scored(plain, 4, brightness)
+    assert np.array_equal(scores.T, brightness_of(drawn))
+    best = best_of(plain, scores)
     found = best.read(rows)
     assert np.array_equal(found, drawn[brightness_of(drawn).argmax(0), rows])
     assert (brightness_of(drawn)[1:] > brightness_of(drawn)[0]).any()  # else nothing was chosen
@@ -150,11 +159,11 @@ def test_a_ratio_network_is_measured_from_end_to_end(
     rows = json.loads(out.read_text())["rows"]
     found = {(r["generator"], r["metric"]): r for r in rows}
     wanted = {"fd", "precision", "recall"}
-    names = {"best of 1", "best of 2", "random of 2"}
+    names = {"best_of_1", "best_of_2", "random_of_2"}
     assert set(found) == {(name, metric) for name in names for metric in wanted}
     assert [found[name, "fd"]["nfe"] for name in sorted(names)] == [1, 2, 1]
     assert len({found[name, "fd"]["value"] for name in names}) == 3
-    assert capsys.readouterr().out.count("best of 2") == 3
+    assert capsys.readouterr().out.count("best_of_2") == 3
     method.ratio.head[1].bias.data.fill_(1e20)
     method.ratio.head[-1].weight.data.fill_(1e30)
     put()
