@@ -285,14 +285,18 @@ def test_params_reach_the_composition_through_a_relative_link() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_composes_whatever_was_there_and_takes_another_base(
-    profile: str, tmp_path: Path
-) -> None:
+def test_a_profile_composes_whatever_was_there(profile: str, tmp_path: Path) -> None:
     """Nothing of the last experiment survives; 'pagoda derive --profile' writes the same."""
     odd = tiny_tree(base_res=16, seed=99, **{"grow.loss.regression": "none", "data.pad_to": 40})
     tree = compose(tmp_path, odd, f"profile={profile}")
     assert parse(tree).name == profile
     assert tree == profile_tree(profile, ROOT)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "imagenet", "latent", "text"])
+def test_a_profile_takes_another_base(profile: str, tmp_path: Path) -> None:
+    """Another resolution of the teacher changes what is derived from it, and nothing else."""
+    tree = profile_tree(profile, ROOT)
     top = tree["resolutions"][-1]
     other = compose(tmp_path, tree, f"base_res={top}")
     changed = {"base_res": top, "resolutions": [top], "growth": {}}

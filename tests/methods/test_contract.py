@@ -67,7 +67,7 @@ def test_stopped_and_continued_equals_uninterrupted(
     whole = go(fresh(), tmp_path / "whole", save_every_s=1e9)
     before, after = state(fresh()), state(whole)
     assert any(not torch.equal(value, before[key]) for key, value in after.items())
-    go(fresh(), tmp_path / "parts", stop_after=3)
+    go(fresh(), tmp_path / "parts", stop_after=2)
     assert list((tmp_path / "parts" / "scratch").glob("*.safetensors"))
     assert_same(go(fresh(), tmp_path / "parts"), whole)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
@@ -95,16 +95,15 @@ def _difference(a: Path, b: Path) -> float:
     return max((left[k] - right[k]).abs().max().item() for k in left)
 
 
-def test_three_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """In float64, every loss term on, shares of unequal size."""
-    for world in (1, 3):
+    for world in (1, 2):
         assert run_group(world, _train_all, folder=tmp_path) == [0] * world, log(tmp_path)
     for what in CASES:
-        alone, several = tmp_path / f"{what}-1", tmp_path / f"{what}-3"
+        alone, several = tmp_path / f"{what}-1", tmp_path / f"{what}-2"
         first = several / "0.safetensors"
         assert _difference(alone / "0.safetensors", first) < 1e-6, what
-        for rank in (1, 2):  # all processes hold the same bits
-            assert _difference(first, several / f"{rank}.safetensors") == 0, what
+        assert _difference(first, several / "1.safetensors") == 0, what  # both hold the same bits
         for left, right in zip(rows(alone), rows(several), strict=True):
             assert left == pytest.approx(right, rel=1e-6, abs=1e-12), what
 

@@ -53,7 +53,7 @@ def test_equal_scores_pull_nowhere() -> None:
 @pytest.mark.parametrize("divergence", ["js", pytest.param("reverse_kl", marks=pytest.mark.slow)])
 def test_a_generator_that_is_off_moves_onto_the_teachers_law(divergence: str) -> None:
     """The teacher knows flat images of one brightness only."""
-    target, steps = 0.5, 60
+    target, steps = 0.5, 40
     own = given(GENERATOR)
     config = section(GENERATOR, **{
         "divergence": divergence, "optim.images": steps * 16, "optim.batch": 16, "optim.lr": 1e-3,

@@ -22,7 +22,7 @@ from tests.methods.small import assert_same, go, make, rows, state
 def test_curves_belong_to_the_run_that_wrote_them(tmp_path: Path) -> None:
     """Another run between the stop and the end of one, whose curves go to the same file."""
     go(make("teacher"), tmp_path / "whole")
-    go(make("teacher"), tmp_path / "parts", stop_after=3)
+    go(make("teacher"), tmp_path / "parts", stop_after=2)
     go(radam(), tmp_path / "parts", run="other")
     assert rows(tmp_path / "parts") != rows(tmp_path / "whole")
     go(make("teacher"), tmp_path / "parts")
@@ -36,7 +36,7 @@ def radam() -> Method:
 @pytest.mark.parametrize("damage", ["truncated", "changed", "no checksum"])
 def test_a_damaged_newest_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
     whole = go(radam(), tmp_path / "whole")
-    go(radam(), tmp_path / "parts", stop_after=4)
+    go(radam(), tmp_path / "parts", stop_after=3)
     newest = max((tmp_path / "parts" / "scratch").glob("*.safetensors"))
     content = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -55,7 +55,7 @@ def test_clocks_and_temporary_folders_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = go(radam(), tmp_path / "whole")
-    go(radam(), tmp_path / "parts", stop_after=4)
+    go(radam(), tmp_path / "parts", stop_after=3)
     for age, file in enumerate(sorted((tmp_path / "parts").rglob("*.*"))):
         os.utime(file, (4e9 - 1e9 * age,) * 2)  # some in the future, the newest the oldest
     monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -90,9 +90,9 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_curves(tmp_path: Path) -> Non
 
 
 def test_at_most_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    go(make("teacher"), tmp_path, stop_after=5)
+    go(make("teacher"), tmp_path, stop_after=3)
     names = sorted(p.name for p in (tmp_path / "scratch").glob("0*"))
-    assert names == [f"{s:09d}.{e}" for s in (4, 5) for e in ("safetensors", "sha256")]
+    assert names == [f"{s:09d}.{e}" for s in (2, 3) for e in ("safetensors", "sha256")]
 
 
 def test_nothing_to_restore(tmp_path: Path) -> None:
