@@ -81,7 +81,10 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
                 below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
             last = sampler, made
             bar.advance(len(made))
-            found = _image_rows(config, extractors, sampler, made, below, seconds)
+            known = (
+                None if "verify" in variant.steps else seconds
+            )  # of one call: choosing needs more
+            found = _image_rows(config, extractors, sampler, made, below, known)
             rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
             grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
             lower = sampler.side // 2
@@ -151,11 +154,11 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
 
 def _image_rows(
     config: VariantConfig, extractors: Sequence[Extractor], sampler: Sampler, images: np.ndarray,
-    below: np.ndarray | None, seconds: float,
+    below: np.ndarray | None, seconds: float | None,
 ) -> list[Row]:  # fmt: skip
     """One row a value of a sampler's images (n, 3, r, r) uint8.
 
-    ``below``: what the same latents give one resolution below. ``seconds``: an image.
+    ``below``: what the same latents give one resolution below. ``seconds``: an image, if known.
     """
     n, section = len(images), config.evaluate
     names = {"data": f"data/{sampler.side}", "reference": f"reference/{sampler.side}",
@@ -184,7 +187,7 @@ def _image_rows(
         "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
         "parameters": ("parameters", sampler.parameters),
     }
-    if sampler.draws.chosen is None:  # choosing among candidates costs more than the call timed
+    if seconds is not None:
         values["seconds_per_image"] = (f"seconds_per_image_b{section.batch}", seconds)
     if below is not None:
         moved = drift(images, below)

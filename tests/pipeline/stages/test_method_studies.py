@@ -94,4 +94,4 @@ def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> N
     counts = 2, 4, 8
     chosen = {f"best_of_{n}": n for n in counts} | {f"random_of_{n}": 1 for n in counts}
     assert calls == {"student": 1} | chosen
-    assert {r.generator for r in rows if r.metric == "seconds_per_image"} == {"student"}
+    assert not [r for r in rows if r.metric == "seconds_per_image"]  # choosing was not timed
