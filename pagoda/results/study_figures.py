@@ -47,6 +47,7 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
 _MAX_PANELS = 12
 _NOT_DRAWN = frozenset({STAGES, PARTS, RESTORED, TRANSFERRED, PATHS})  # others have more to say
 _TITLE = 31  # characters of a panel's title at full size
+_SMALL, _LARGE = 5.8, 7.8  # points of a title; one that no size fits has two lines
 _LONG = 34  # characters of an axis label that fit one line
 _COLUMNS = 10  # latents of a grid
 _CELL, _GAP = 0.55, 0.24  # inches of a picture in a grid, and between two rows
@@ -86,7 +87,8 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
             metric, _, generator, resolution = panel
             who = f" {generator_label(generator).lower()}," if generator else ""
             title = f"{quantity(metric).label}{who} {resolution}×{resolution}"
-            font = max(5.8, 7.8 * min(1.0, _TITLE / len(title)))
+            font = max(_SMALL, _LARGE * min(1.0, _TITLE / len(title)))
+            title = textwrap.fill(title, int(_TITLE * _LARGE / _SMALL))
             ax.set_title(title, loc="left", fontweight="bold", fontsize=font)
             if by_name:
                 _by_variant(ax, panel, curves[panel], ticks, named=column % 3 == 0)
