@@ -25,7 +25,6 @@ from pagoda.training.settings import MethodConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pagoda.networks.generator import Generator
     from pagoda.training.draw import GlobalDraw
 
 _TINY = 1e-6  # of the norm, which has no gradient at 0
@@ -43,16 +42,6 @@ class ConsistencyConfig(MethodConfig):
     p_std: float = opt("standard deviation of ln t", default=2.0, gt=0)
     shrink: float = opt("q: the distance of neighbours falls by it a stage", default=2.0, gt=1)
     stages: int = opt("stages of equal length", default=8, ge=1)
-
-
-def consistency(generator: Generator, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-    """f(x, sigma) = c_skip x + c_out F(c_in x; c_noise), (n, 3, r, r) from the same shape."""
-    from pagoda.diffusion.edm import scalings
-
-    s = scalings(sigma[:, None, None, None].to(x.dtype), generator.sigma_data)
-    trunk = generator.trunk
-    out = generator.head(trunk(s.c_in * x, trunk.embed(s.c_noise.flatten(), labels)))
-    return s.c_skip * x + s.c_out * out.to(x.dtype)
 
 
 def earlier(t: Tensor, stage: int, shrink: float) -> Tensor:
@@ -107,7 +96,7 @@ class Consistency(Method):
                 with torch.random.fork_rng(devices), torch.no_grad():  # the same dropout below
                     target = self._target(*part)
                 x, e, high, low, y = part
-                made = consistency(self.generator, x + high[:, None, None, None] * e, high, y)
+                made = self.generator.consistency(x + high[:, None, None, None] * e, high, y)
             norm = ((made - target).square().flatten(1).sum(1) + _TINY**2).sqrt()
             loss = (norm / (high - low)).mean()
             loss = draw.mean(loss, n, rows=len(x))
@@ -129,5 +118,5 @@ class Consistency(Method):
             near = start + (low - high) * slope
             other = (near - self.teacher(near, r, labels)) / low
             near = start + (low - high) * (slope + other) / 2
-        found = consistency(self.generator, near, r, labels)
+        found = self.generator.consistency(near, r, labels)
         return torch.where(ends, x if self.teacher is None else near, found)

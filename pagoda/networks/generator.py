@@ -134,6 +134,17 @@ class Generator(nn.Module):
             h = level(h, finer if h.shape[-1] >= above else emb)
         return at_least_float32(self.head(h)) * self.output_scale
 
+    def consistency(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """f(x, sigma) = c_skip x + c_out F(c_in x; c_noise), (n, 3, b, b) from the same shape.
+
+        The network without its levels as a consistency function (Song et al. 2023, arXiv
+        2303.01469), in EDM's form: the end of the path that x of noise level sigma (n,) is on.
+        """
+        s = scalings(sigma[:, None, None, None].to(x.dtype), self.sigma_data)
+        emb = self.trunk.embed(s.c_noise.flatten(), labels)
+        out = self.head(self.trunk(s.c_in * x, emb))
+        return s.c_skip * x + s.c_out * out.to(x.dtype)
+
     def _weights(self, z: Tensor, omega: Tensor | None) -> Tensor | None:
         """The embedding (n, 4 channels) of weights of guidance."""
         if self.guidance is None:

@@ -12,6 +12,7 @@ from pagoda.rows import Row
 GENERATORS = {
     "teacher": "Diffusion teacher",
     "student": "One-step student",
+    "student_two_steps": "Student, two steps",
     "grown": "Grown generator",
     "ungrown": "Grown, new blocks untrained",
     "upsampled_base": "Student, bilinear upsampling",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pagoda.methods import consistency as module
 from pagoda.methods.consistency import Consistency, earlier
+from pagoda.networks.generator import Generator
 from tests.methods.small import (
     CLASSES,
     Case,
@@ -46,7 +46,7 @@ def test_neighbours_by_the_exact_teacher_have_one_end(monkeypatch: pytest.Monkey
     method = make(CASE, DOUBLE, neighbours="teacher")
     assert isinstance(method, Consistency)
     method.teacher = Gaussian()
-    monkeypatch.setattr(module, "consistency", end)
+    monkeypatch.setattr(Generator, "consistency", end)
     torch.manual_seed(0)
     x, e = SPREAD * torch.randn(32, 3, 8, 8, dtype=DOUBLE), torch.randn(32, 3, 8, 8, dtype=DOUBLE)
     t, labels = torch.full((32,), 1.5, dtype=DOUBLE), torch.zeros(32, dtype=torch.long)
@@ -69,7 +69,7 @@ def test_neighbours_from_data_share_image_and_noise(monkeypatch: pytest.MonkeyPa
 
     method = make(CASE, DOUBLE)
     assert isinstance(method, Consistency)
-    monkeypatch.setattr(module, "consistency", record)
+    monkeypatch.setattr(Generator, "consistency", record)
     torch.manual_seed(0)
     x, noise = torch.randn(5, 3, 8, 8, dtype=DOUBLE), torch.randn(5, 3, 8, 8, dtype=DOUBLE)
     t, r = torch.full((5,), 2.0, dtype=DOUBLE), torch.full((5,), 1.0, dtype=DOUBLE)
@@ -96,7 +96,7 @@ def test_at_the_largest_noise_it_is_the_generator() -> None:
     torch.manual_seed(0)
     z, labels = torch.randn(4, 3, 8, 8, dtype=DOUBLE), torch.arange(4) % CLASSES
     sigma = torch.full((4,), generator.sigma_max, dtype=DOUBLE)
-    found = module.consistency(generator, generator.sigma_max * z, sigma, labels)
+    found = generator.consistency(generator.sigma_max * z, sigma, labels)
     skipped = SPREAD**2 / (generator.sigma_max**2 + SPREAD**2) * generator.sigma_max * z
     torch.testing.assert_close(found, generator(z, labels) + skipped)
 

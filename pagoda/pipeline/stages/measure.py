@@ -32,6 +32,7 @@ from pagoda.evaluation.samplers import (
     upsampled,
 )
 from pagoda.evaluation.streaming import StoredImages
+from pagoda.evaluation.two_steps import two_steps
 from pagoda.pipeline.stages.aligned import alignment_of
 from pagoda.pipeline.stages.compute import training_compute, training_networks
 from pagoda.pipeline.stages.cost import sampling_costs
@@ -115,6 +116,9 @@ def variant_samplers(
         found.append(one_step(student, draws, "student", guidance=weight))
     if "verify" in steps:
         found += verified(open_made(config, f"gen/{config.base_res}"), draws, _CANDIDATES)
+    if "two_steps" in steps:
+        student = open_made(config, f"gen/{config.base_res}")
+        found.append(two_steps(student, draws, config.diffusion.sigma_min))
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config

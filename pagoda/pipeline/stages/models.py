@@ -19,6 +19,7 @@ from pagoda.evaluation.samplers import (
     upsampled,
 )
 from pagoda.evaluation.streaming import even_batch
+from pagoda.evaluation.two_steps import makes_two, two_steps
 
 
 def pipeline_samplers(
@@ -37,6 +38,8 @@ def pipeline_samplers(
             one_step(base, draws, "untrained_teacher_weights", start),
             one_step(base, draws, "untrained", lambda: untrained(card, section.seed)),
         ]
+        if makes_two(base):
+            found.insert(1, two_steps(base, draws, source.card()["diffusion"]["sigma_min"]))
     else:
         found = [
             one_step(inputs["generator"], draws, "grown", guidance=weight),

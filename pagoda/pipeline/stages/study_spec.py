@@ -75,6 +75,7 @@ STEPS = {
         ("diffusion", "invert", "distill"), ("data/base", "teacher", "latents"), ("gen/base",)
     ),
     "score_student": Step(("diffusion",), ("gen/base",)),
+    "two_steps": Step(("diffusion",), ("gen/base",)),
     "verify": Step(("diffusion",), ("gen/base",)),
     "grow": Step(("diffusion", "distill", "grow"), _GROWTH, ("gen/above",)),
     "grow_each": Step(
@@ -86,11 +87,11 @@ STEPS = {
     **dict.fromkeys(EDITS, _EDIT),
     **dict.fromkeys(TIMED, Step(("diffusion", "teacher", "grow"), ())),
 }  # fmt: skip
-"""``score_teacher`` and ``score_student`` measure what another variant made, ``verify`` the best of
-several samples by the student's own ratio network. ``grow_each`` grows
-the main pipeline's generators, each by one doubling; ``grow`` grows the variant's own, doubling by
-doubling. :data:`EDITS` (:mod:`.measure_edits`) and :data:`TIMED` (:mod:`.measure_speed`) train
-nothing and make nothing that others read."""
+"""``score_teacher`` and ``score_student`` measure what another variant made, ``two_steps`` the
+student with a second evaluation an image, ``verify`` the best of several samples by the student's
+own ratio network. ``grow_each`` grows the main pipeline's generators, each by one doubling;
+``grow`` grows the variant's own, doubling by doubling. :data:`EDITS` (:mod:`.measure_edits`) and
+:data:`TIMED` (:mod:`.measure_speed`) train nothing and make nothing that others read."""
 
 
 @dataclass(frozen=True)

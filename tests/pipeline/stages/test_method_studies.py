@@ -89,6 +89,15 @@ def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> N
         rows = ran(name, member)
         assert {"fd", "precision", "recall"} <= {r.metric for r in rows}
         assert {r.variant for r in rows} == {member}
+    trained = ran("objectives", "consistency")
+    rows = ran("objectives", "consistency-steps")  # which reads what that one trained
+    calls = {r.generator: r.nfe for r in rows if r.metric == "fd"}
+    assert calls == {"student": 1, "student_two_steps": 2}
+    (before,), (again,) = (
+        [r.value for r in found if r.metric == "fd" and r.generator == "student"]
+        for found in (trained, rows)
+    )
+    assert before == again
     rows = ran("verifier", "class-ratio")
     calls = {r.generator: r.nfe for r in rows if r.metric == "fd"}
     counts = 2, 4, 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -17,10 +18,12 @@ from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_uint8
 from pagoda.errors import PagodaError
 from pagoda.evaluation.samplers import Draws, Map, Sampler, one_step
+from pagoda.evaluation.two_steps import LEVEL, two_steps
 from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio
 from pagoda.methods.mean_flow import average_velocity
 from pagoda.networks.autoencoder import BESIDE
 from pagoda.networks.generator import load_generator
+from pagoda.pipeline.commands import scoring
 from pagoda.pipeline.stages import (
     distill,
     downsample,
@@ -30,6 +33,8 @@ from pagoda.pipeline.stages import (
     steps,
     verify,
 )
+from pagoda.pipeline.stages.evaluate import open_inputs
+from pagoda.pipeline.stages.models import pipeline_samplers
 from pagoda.pipeline.stages.verify import (
     best_of,
     candidate,
@@ -198,7 +203,7 @@ def test_the_second_step_is_one_of_the_average_velocity_and_both_are_measured(
         artifacts.save_weights(made, weights, card | make("mean_flow").card())
     artifact = artifacts.open_artifact(where, "generator")
     draws = Draws(3, 6, 6, torch.device("cpu"))
-    sampler = steps.two_steps(artifact, draws, 0.8, 0.002)
+    sampler = two_steps(artifact, draws, 0.002)
     network, plain = artifact.network(load_generator), one_step(artifact, draws)
     z, labels, indices = plain.latents(np.arange(6))
     e = torch.from_numpy(standard_normal(3, indices, (3, 8, 8), "second-step"))
@@ -211,6 +216,10 @@ def test_the_second_step_is_one_of_the_average_velocity_and_both_are_measured(
     apart = sampler.read(np.arange(6)).astype(int) - wanted
     assert np.abs(apart).max() <= 1 and sampler.nfe == 2  # float32 rounds one way or the other
     assert np.abs(plain.read(np.arange(6)).astype(int) - wanted).mean() > 1
-    steps.run(config, 0.8, out)
+    inputs = open_inputs(config, 8)
+    evaluated = pipeline_samplers(config, 8, inputs, draws.device)
+    assert list(evaluated)[:2] == ["student", "student_two_steps"]
+    assert inspect.signature(scoring.steps).parameters["sigma"].default == LEVEL
+    steps.run(config, LEVEL, out)
     rows = json.loads(out.read_text())["rows"]
-    assert {(r["generator"], r["nfe"]) for r in rows} == {("one step", 1), ("two steps", 2)}
+    assert {(r["generator"], r["nfe"]) for r in rows} == {("student", 1), ("student_two_steps", 2)}
