@@ -26,7 +26,7 @@ import torch
 from benchmarks.edm_peer import CLASSES, Edm, EdmStep, Size, compare, ours, sizes
 from benchmarks.steps import steps
 from benchmarks.timing import Results, Row, interleaved, machine, matmul_peak, table
-from pagoda.pipeline.stages.compute import parameters, training_flops
+from pagoda.pipeline.stages.counters import parameters, training_flops
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.training.batches import ImageBatches
 

@@ -131,6 +131,7 @@ _OTHERS = {
     "stage_seconds": Quantity("Time", STAGES, "s"),
     "held_networks": Quantity("Networks held", STAGES),
     "held_parameters": Quantity("Their parameters", STAGES, "M", 1e-6),
+    "held_memory": Quantity("Memory of a step, counted", STAGES, "MB", 1e-6),
     "part_seconds": Quantity("Time an image", PARTS, "ms", 1e3),
     "part_flops": Quantity("Compute an image", PARTS, "GFLOP", 1e-9),
 }

@@ -28,7 +28,8 @@ AS_METRICS = ("nfe", "images_seen", "train_flops", "train_seconds")
 """Columns that are metrics of their own, too."""
 
 EXACT = frozenset({"nfe", "images_seen", "train_flops", "stage_flops", "total_flops",
-                   "sampling_flops", "parameters", "held_networks", "held_parameters"})  # fmt: skip
+                   "sampling_flops", "parameters", "held_networks", "held_parameters",
+                   "held_memory"})  # fmt: skip
 """Counts: the same for every seed, so one seed is enough to know them."""
 
 _ORDER = (

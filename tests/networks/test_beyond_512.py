@@ -10,7 +10,8 @@ from pagoda.config import parse
 from pagoda.methods.one_step import OneStep
 from pagoda.networks.generator import build_generator
 from pagoda.pipeline.derive import profile_tree
-from pagoda.pipeline.stages.compute import META, Untrained
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import META
 from pagoda.training import loop
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw

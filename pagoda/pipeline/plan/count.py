@@ -16,12 +16,8 @@ from pagoda.diffusion.solver import nfe
 from pagoda.evaluation.features.base import find_family
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.pipeline.plan.shapes import SeenBefore
-from pagoda.pipeline.stages.compute import (
-    META,
-    Untrained,
-    forward_flops,
-    parameters,
-)
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import META, forward_flops, parameters
 from pagoda.pipeline.stages.super_resolution import multipliers
 from pagoda.results.plans import SCHEMA, Direct, Plan, Stage
 

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.pipeline.stages.compute import Untrained, step_flops
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import step_flops
 from pagoda.pipeline.stages.device import device_name, pick_device
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step

@@ -1,8 +1,6 @@
-"""What training costs to compute: one real step of each stage, run with no values and counted.
+"""What training costs: each stage's networks and methods with no values, counted step by step.
 
-Networks, images and latents are on torch's meta device, which holds shapes alone: any size, at once
-and without memory. A step is the method's own, forward and backward as autograd runs it, so a
-frozen part costs its forward pass and whatever of the backward pass has to go through it.
+How a step is counted: :mod:`pagoda.pipeline.stages.counters`.
 """
 
 from __future__ import annotations
@@ -10,15 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch import nn
 
 from pagoda.config import Config
 from pagoda.diffusion.solver import nfe
@@ -30,66 +25,50 @@ from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.clip import Clip
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
-from pagoda.networks.layers import Frozen
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages import autoencoder, clip
+from pagoda.pipeline.stages.counters import (
+    META,
+    forward_flops,
+    kept_bytes,
+    networks_of,
+    parameters,
+    step_flops,
+)
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.super_resolution import cascade_spec
 from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
-from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import Given, Method, find_method
-from pagoda.training.player import Player
 from pagoda.training.settings import MethodConfig
 
-META = torch.device("meta")
 _STORED = 256  # images and latents that batches are drawn from
 _BATCH = 2  # of a call that is counted and divided
-
-
-class FlopCounter(TorchDispatchMode):
-    """Adds up ``flops`` of what runs inside, a multiply-add as two, by PyTorch's own formulae.
-
-    Convolutions, matrix products and attention count; pointwise work does not. PyTorch's own
-    ``FlopCounterMode`` hooks into modules, and fails in gradients of gradients at a leaf.
-    """
-
-    flops = 0.0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run an operation and count it."""
-        out = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def forward_flops(network: Callable[..., object], *inputs: Tensor) -> float:
-    """FLOPs of one call."""
-    with torch.no_grad(), FlopCounter() as counter:
-        network(*inputs)
-    return counter.flops
-
-
-def training_flops(network: Callable[..., Tensor], *inputs: Tensor) -> float:
-    """FLOPs of one call and its backward pass; frozen parts cost what they really cost."""
-    with torch.enable_grad(), FlopCounter() as counter:
-        network(*inputs).float().sum().backward()
-    return counter.flops
-
-
-def parameters(network: nn.Module, *, trained: bool = False) -> int:
-    """Number of parameters, or of those that train."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
 
 
 def _empty(dtype: type, shape: tuple[int, int, int]) -> np.ndarray:
     """Zeros (n, channels, side, side) that take the memory of one number."""
     return np.broadcast_to(np.zeros((), dtype), (_STORED, *shape))
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a training stage holds.
+
+    Attributes:
+        networks: frozen ones too; one that shares its weights with another counts once, and so
+            does one with the frozen network inside it.
+        parameters: theirs.
+        memory: bytes at most, in float32: their weights, the averages, gradients and Adam's moments
+            of what trains, and what waits for the backward pass of a whole batch. What a kernel or
+            a frozen network needs for a moment is not in it.
+    """
+
+    networks: int
+    parameters: int
+    memory: int
 
 
 class Untrained:
@@ -265,55 +244,38 @@ class Untrained:
         """
         method = self.method(stage)
         sampled, self._sampled = self._sampled, False
-        kind = stage.partition("-")[0]
-        optim = getattr(self.config, "teacher" if kind == "cascade" else kind).optim
-        edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
         total = 0.0
-        for start, stop in itertools.pairwise(edges):
-            progress, often = (start + stop) / 2 / optim.steps, method.period - 1
-            step = step_flops(method, 0, progress)
+        for steps, progress in self._phases(stage, method):
+            step, often = step_flops(method, 0, progress), method.period - 1
             if often:
                 step = (step + often * step_flops(method, 1, progress)) / method.period
-            total += step * (stop - start)
+            total += step * steps
         if sampled:
             distill, guidance = self.config.distill, self.config.invert.costliest
             calls = nfe(distill.teacher_steps, "heun", guidance=guidance)
             total += self.denoiser_call * calls * self.pairs * distill.pair_share
         return total
 
+    def _phases(self, stage: str, method: Method) -> list[tuple[int, float]]:
+        """Parts of a training stage whose steps are alike: how many, and the middle's progress."""
+        kind = stage.partition("-")[0]
+        optim = getattr(self.config, "teacher" if kind == "cascade" else kind).optim
+        edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
+        return [(stop - start, (start + stop) / 2 / optim.steps)
+                for start, stop in itertools.pairwise(edges)]  # fmt: skip
 
-def held(method: Method) -> tuple[int, int]:
-    """Networks that a method keeps in memory to train, frozen ones too, and their parameters.
-
-    Averages, gradients and optimisers are not in it; a network that shares its weights with another
-    counts once, and so does one with the frozen network inside it.
-    """
-    own = [player.network for player in method.players.values()]
-    others = [v for v in vars(method).values() if isinstance(v, nn.Module)]
-    seen, networks, total = set[int](), 0, 0
-    for network in (*own, *others):
-        if isinstance(network, Player):
-            continue
-        frozen = [m.frozen for m in network.modules() if isinstance(m, Frozen)]
-        parts = [p for n in (network, *frozen) for p in n.parameters()]
-        new = {id(p): p.numel() for p in parts if id(p) not in seen}
-        seen |= set(new)
-        networks, total = networks + bool(new), total + sum(new.values())
-    return networks, total
-
-
-def step_flops(method: Method, i: int, progress: float) -> float:
-    """FLOPs of step number ``i`` of a method on the meta device, without optimisers.
-
-    The same at every call: how far an augmentation pads an image depends on what is drawn.
-    """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), FlopCounter() as counter:
-        torch.manual_seed(i)
-        for loss in method.step(GlobalDraw(META), i, progress):
-            method.players[loss.player].backward(loss.value)
-    for player in method.players.values():
-        player.network.zero_grad(set_to_none=True)
-    return counter.flops
+    def held(self, stage: str) -> Held:
+        """What a training stage holds in memory."""
+        method = self.method(stage)
+        own, kept = networks_of(method), 0
+        for _, progress in self._phases(stage, method):
+            kept = max(kept, *(kept_bytes(method, i, progress) for i in range(method.period)))
+        trained = {id(p): p.numel() for player in method.players.values()
+                   for p in player.network.parameters() if p.requires_grad}  # fmt: skip
+        averaged = sum(parameters(player.ema) for player in method.players.values()
+                       if hasattr(player, "ema"))  # fmt: skip
+        numbers = sum(own) + 3 * sum(trained.values()) + averaged  # a gradient, Adam's two moments
+        return Held(len(own), sum(own), 4 * numbers + kept)
 
 
 def training_compute(
@@ -335,12 +297,12 @@ def training_compute(
             for stage in stages_of(config, steps)}  # fmt: skip
 
 
-def training_networks(
+def training_held(
     config: Config, steps: tuple[str, ...], classes: int, images: int
-) -> dict[str, tuple[int, int]]:
-    """Networks and parameters that each training step of a variant holds, as :func:`held`."""
+) -> dict[str, Held]:  # fmt: skip
+    """What each training step of a variant holds."""
     untrained = Untrained(config, classes, images)
-    return {stage: held(untrained.method(stage)) for stage in stages_of(config, steps)
+    return {stage: untrained.held(stage) for stage in stages_of(config, steps)
             if stage != "invert" and not stage.startswith("encode-")}  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from pagoda.config import VariantConfig
 from pagoda.diffusion.solver import nfe
 from pagoda.networks.autoencoder import Decoded
 from pagoda.networks.generator import Generator
-from pagoda.pipeline.stages.compute import Untrained, forward_flops, parameters
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import forward_flops, parameters
 
 _REPEATS = 5
 Values = dict[str, tuple[str, float]]

@@ -34,7 +34,7 @@ from pagoda.evaluation.samplers import (
 from pagoda.evaluation.streaming import StoredImages
 from pagoda.evaluation.two_steps import two_steps
 from pagoda.pipeline.stages.aligned import alignment_of
-from pagoda.pipeline.stages.compute import training_compute, training_networks
+from pagoda.pipeline.stages.compute import Held, training_compute, training_held
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
@@ -68,8 +68,8 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     images = config.data.train_images or data.card()["n"]["train"]
     steps = variant.steps or variant.counts
     counted = training_compute(config, steps, classes, images)
-    networks = training_networks(config, steps, classes, images)
-    curves = Curves(config, counted, networks, trained=bool(variant.steps))
+    held = training_held(config, steps, classes, images)
+    curves = Curves(config, counted, held, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
     rows, grids = _latent_rows(config, variant), {}
@@ -216,15 +216,15 @@ class Curves:
 
     Args:
         flops: of each step.
-        networks: that each holds, with their parameters.
+        held: what each holds in memory.
         trained: there are curves; steps that are only counted have none.
     """
 
     def __init__(
         self, config: VariantConfig, flops: dict[str, float],
-        networks: dict[str, tuple[int, int]] | None = None, trained: bool = True,
+        held: dict[str, Held] | None = None, trained: bool = True,
     ) -> None:  # fmt: skip
-        self.flops, self.networks = flops, networks or {}
+        self.flops, self.held = flops, held or {}
         self.at = {stage: int(stage.partition("-")[2] or config.base_res) for stage in flops}
         files = {stage: Paths(config).history(stage) for stage in flops if trained}
         self.curves = {stage: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
@@ -245,10 +245,9 @@ class Curves:
         for stage, flops in self.flops.items():
             kind, curve = stage.partition("-")[0], self.curves.get(stage, [])
             values = {"stage_flops": (f"stage_flops_{kind}", flops)}
-            if stage in self.networks:
-                held, parameters = self.networks[stage]
-                values |= {"held_networks": (f"held_networks_{kind}", held),
-                           "held_parameters": (f"held_parameters_{kind}", parameters)}  # fmt: skip
+            if stage in self.held:
+                own = vars(self.held[stage])
+                values |= {f"held_{key}": (f"held_{key}_{kind}", own[key]) for key in own}
             if curve:
                 values["stage_seconds"] = (f"stage_seconds_{kind}", curve[-1]["seconds"])
             if curve and kind == "grow":

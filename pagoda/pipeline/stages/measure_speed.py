@@ -33,7 +33,8 @@ from pagoda.networks.autoencoder import (
     diffusers_autoencoder,
 )
 from pagoda.networks.generator import Generator, build_generator
-from pagoda.pipeline.stages.compute import META, Untrained, forward_flops
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import META, forward_flops
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import open_made
 from pagoda.pipeline.stages.measurement import write_measurement

@@ -9,7 +9,7 @@ import torch
 from pagoda.pipeline.plan.count import feature_flops
 from pagoda.pipeline.plan.request import planned
 from pagoda.pipeline.plan.tables import as_markdown
-from pagoda.pipeline.stages.compute import forward_flops
+from pagoda.pipeline.stages.counters import forward_flops
 from pagoda.results.plans import Plan, Stage
 from tests.pipeline.plan.test_plan import of, tiny, tiny_plan
 

@@ -19,13 +19,8 @@ from pagoda.pipeline.plan.count import THIS_MACHINE, image_bytes, latent_bytes
 from pagoda.pipeline.plan.request import image_counts, planned
 from pagoda.pipeline.plan.shapes import SeenBefore
 from pagoda.pipeline.plan.tables import CARDS, as_markdown
-from pagoda.pipeline.stages.compute import (
-    FlopCounter,
-    Untrained,
-    forward_flops,
-    parameters,
-    step_flops,
-)
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import FlopCounter, forward_flops, parameters, step_flops
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.results.plans import Plan, Stage
 from pagoda.training.draw import GlobalDraw

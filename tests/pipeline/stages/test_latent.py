@@ -25,7 +25,8 @@ from pagoda.pipeline.stages import (
     encode,
     grow,
 )
-from pagoda.pipeline.stages.compute import META, Untrained
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import META
 from pagoda.pipeline.stages.decoder import CALL, encoded
 from tests.pipeline.stages.whole import run_all
 from tests.tiny import tiny_tree

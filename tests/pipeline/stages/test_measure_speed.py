@@ -16,7 +16,8 @@ from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.derive import profile_tree
 from pagoda.pipeline.stages import measure_speed, study
-from pagoda.pipeline.stages.compute import META, Untrained, forward_flops, parameters
+from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.counters import META, forward_flops, parameters
 from pagoda.pipeline.stages.measure_speed import (
     AS_WIDE,
     GROWN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from pagoda import artifacts
 from pagoda.config import Config, VariantConfig
 from pagoda.pipeline.stages import invert, variant
-from pagoda.pipeline.stages.compute import Untrained, parameters, training_networks
+from pagoda.pipeline.stages.compute import Untrained, training_held
+from pagoda.pipeline.stages.counters import parameters
 from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.rows import Row, from_json
 from tests.pipeline.stages.prepared import prepare
@@ -32,12 +34,21 @@ def test_a_method_holds_its_networks_once(tiny_config: Callable[..., Config]) ->
     """Consistency trains the generator alone; matching holds two denoisers beside it."""
     config = tiny_config(**SMALL)
     copy_studies(Path())
-    found = {name: training_networks(made(config, "objectives", name), ("distill",), 10, 200)
+    found = {name: training_held(made(config, "objectives", name), ("distill",), 10, 200)
              for name in HELD}  # fmt: skip
-    assert {name: networks["distill"][0] for name, networks in found.items()} == HELD
+    assert {name: held["distill"].networks for name, held in found.items()} == HELD
     untrained = Untrained(config, 10, 200)
     generator, denoiser = parameters(untrained.generator(8)), parameters(untrained.denoiser())
-    held = {name: networks["distill"][1] for name, networks in found.items()}
+    memory = {name: held["distill"].memory for name, held in found.items()}
+    states = 4 * 5 * generator  # weights, average, gradients and two moments
+    assert memory["consistency"] > states
+    twice = dataclasses.replace(config.distill.optim, batch=2 * config.distill.optim.batch)
+    wider = dataclasses.replace(config, distill=dataclasses.replace(config.distill, optim=twice))
+    wider = made(wider, "objectives", "consistency")
+    more = training_held(wider, ("distill",), 10, 200)["distill"].memory - states
+    assert more == pytest.approx(2 * (memory["consistency"] - states), rel=0.02)
+    assert memory["matching"] > memory["consistency"] + 4 * denoiser
+    held = {name: held["distill"].parameters for name, held in found.items()}
     assert held["consistency"] == generator
     head = held["matching"] - generator - 2 * denoiser
     assert 0 < head < denoiser / 4

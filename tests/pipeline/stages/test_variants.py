@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config, parse
+from pagoda.config import Config, load, parse
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import distill, downsample, grow, invert, study, teacher, variant
 from pagoda.pipeline.stages.compute import training_compute
@@ -24,7 +24,7 @@ from pagoda.rows import Row
 from pagoda.training.sharding import SHARD
 from tests.group import log, run_group
 from tests.pipeline.stages.prepared import prepare
-from tests.tiny import copy_studies, tiny_tree
+from tests.tiny import ROOT, copy_studies, tiny_tree
 
 _SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
 
@@ -194,3 +194,26 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
     }  # its teacher's distance beside it
     found = {r.variant: r.value for r in _run(config, "pairs") if r.metric == "fd"}
     assert len(found) == 4
+
+
+def test_variants_of_equal_compute_have_it_at_the_default_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their shares of the images are constants of the study; a longer stage would move them."""
+
+    monkeypatch.chdir(ROOT)
+    config = load()
+
+    def compute(name: str, member: str, steps: tuple[str, ...] | None = None) -> float:
+        found = load_study(name)
+        chosen = found.variants[member]
+        own = variant_config(config, found, chosen, 0)
+        return sum(training_compute(own, steps or chosen.steps, 10, 8192).values())
+
+    on_codes = compute("latent_space", "codes")
+    assert compute("latent_space", "pixels_equal_compute") == pytest.approx(on_codes, rel=0.02)
+    whole = compute("objectives", "pagoda", ("distill",))
+    equal = [name for name in load_study("objectives").variants if name.endswith("-compute")]
+    assert {n: compute("objectives", n) / whole for n in equal} == {
+        n: pytest.approx(1, abs=0.05) for n in equal
+    }
