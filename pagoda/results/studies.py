@@ -165,11 +165,13 @@ def _build(kind: type, tree: Any, where: str) -> Any:
 
 
 def _derived(rows: Sequence[Row]) -> list[Row]:
+    """Columns as metrics, and sums over stages; an enlarged student's training is its student's."""
     found: dict[tuple[object, ...], Row] = {}
     for row in rows:
         for name in AS_METRICS:
             value = getattr(row, name)
-            if value is not None and row.generator not in ("none", "real"):
+            enlarged = row.generator == "upsampled_base" and name != "nfe"
+            if value is not None and row.generator not in ("none", "real") and not enlarged:
                 key = row.variant, row.training_seed, row.generator, row.resolution, name
                 found[key] = _bare(row, name, float(value))
     stages = (r for r in rows if r.metric in TOTALS)

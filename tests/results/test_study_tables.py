@@ -48,6 +48,12 @@ def test_every_group_has_a_table_of_its_own_without_empty_columns() -> None:
             assert any(row[i].text for row in table.rows)
 
 
+def test_an_enlarged_student_has_no_training_of_its_own() -> None:
+    own = make_rows(VALUES, train_flops=2e12)
+    enlarged = make_rows(VALUES, train_flops=9e12, generator="upsampled_base", nfe=1)
+    assert len(tables(own + enlarged)[COST].rows) == len(tables(own)[COST].rows)
+
+
 def test_variants_that_train_nothing_have_a_table_of_their_own_beside_others() -> None:
     few, many = make_rows({"few": [0.1]}, train_flops=2e12), make_rows({"many": [0.1]})
     timed = [dataclasses.replace(row, metric="seconds_per_image", protocol="seconds_per_image_b8")

@@ -86,7 +86,9 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
                 None if "verify" in variant.steps else seconds
             )  # of one call: choosing needs more
             found = _image_rows(config, extractors, sampler, made, below, known)
-            rows += [dataclasses.replace(row, **curves.up_to(sampler.side)) for row in found]
+            enlarged = sampler.name == "upsampled_base"  # which needs the student's training alone
+            cost = curves.up_to(sampler.base_res if enlarged else sampler.side)
+            rows += [dataclasses.replace(row, **cost) for row in found]
             grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:

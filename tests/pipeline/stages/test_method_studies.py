@@ -94,6 +94,8 @@ def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> N
     rows = ran("objectives", "drifting")
     fd = {(r.generator, r.resolution) for r in rows if r.metric == "fd"}
     assert fd == {("student", 8), ("grown", 16), ("upsampled_base", 16), ("real", 16)}
+    compute = {r.generator: r.train_flops for r in rows if r.metric == "fd"}
+    assert compute["upsampled_base"] == compute["student"] < compute["grown"]  # type: ignore[operator]
     held = {r.protocol: r.value for r in rows if r.metric == "held_networks"}
     assert held == {"held_networks_distill": 2.0, "held_networks_grow": 2.0}
     for name, member in (("divergences", "skew-0_9"), ("initialisation", "map")):
