@@ -201,6 +201,12 @@ def generator_label(name: str) -> str:
     return GENERATORS.get(name, name.replace("_", " ").capitalize())
 
 
+def generator_within(name: str) -> str:
+    """The same inside a sentence: its first letter small, unless it begins with an abbreviation."""
+    label = generator_label(name)
+    return label if label[:2].isupper() else label[:1].lower() + label[1:]
+
+
 def generator_order(name: str) -> tuple[int, str]:
     """Place of a generator among others; unknown ones beside the real images."""
     order = list(GENERATORS)

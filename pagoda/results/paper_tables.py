@@ -288,7 +288,7 @@ def way_up_table(runs: Sequence[Run]) -> Table:
         main = [r for size in run.resolutions for r in run.main(size)]
         plain = [r for r in run.rows if r.generator == "upsampled_base"]
         ways = {"teacher, student, growth": main,
-                labels.generator_label("upsampled_base").lower(): plain}  # fmt: skip
+                labels.generator_within("upsampled_base"): plain}  # fmt: skip
         for who, found in ways.items():
             rows = [r for r in found if r.metric in labels.DISTANCES]
             if not rows:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from scipy.stats import spearmanr
 
 from pagoda.results.blocks import Cell, Table, table
-from pagoda.results.labels import DISTANCES, generator_label
+from pagoda.results.labels import DISTANCES, generator_label, generator_within
 from pagoda.results.numbers import number
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
@@ -73,7 +73,7 @@ def _places(
     for study in studies:
         card = study.card
         found = [
-            Measured(f"{card.variants[row.variant]}: {generator_label(row.generator).lower()}",
+            Measured(f"{card.variants[row.variant]}: {generator_within(row.generator)}",
                      (row.variant,), row)
             for row in _distances(study.rows)
         ]  # fmt: skip

@@ -33,6 +33,7 @@ from pagoda.results.labels import (
     DISTANCES,
     generator_label,
     generator_order,
+    generator_within,
     metric_label,
     metric_order,
     stage_label,
@@ -262,7 +263,7 @@ def _samples(experiment: Experiment, folder: Path) -> tuple[Block, ...]:
 
     draw(
         "samples.png",
-        [Group(f"{r}×{r}, {generator_label(e.main).lower()}", e.samples[0])
+        [Group(f"{r}×{r}, {generator_within(e.main)}", e.samples[0])
          for r, e in evaluations.items()],
         "**One row a class, the same latents at every resolution**, in the same order. "
         "Enlarged to one size, nearest neighbour.",

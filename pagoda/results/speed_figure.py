@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _KINDS = ("part_seconds", "part_flops")
 _COLOURS = {"base": style.BLACK, "growth": style.BLUE, "decoder": style.VERMILION}
 _LONGEST = 2.6  # of an axis, over the first bar: one that is longer ends there
 _COLUMNS = 6
+_TITLE = 26  # characters of a title's line
 
 
 def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -> Figure:
@@ -45,7 +47,8 @@ def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
         figure, axes = style.panels(len(kept), _COLUMNS, (1.75, 1.9), left=0.5)
         for axis, (kind, variant, found) in zip(axes, kept, strict=True):
             unit = quantity(kind).unit
-            axis.set_title(variants[variant], loc="left", fontsize=6)
+            title = textwrap.fill(variants[variant], _TITLE)
+            axis.set_title(title, loc="left", fontsize=6)
             axis.set_ylabel(unit, fontsize=6.5, labelpad=1)
             _bars(axis, found, letters, quantity(kind).scale)
         axes[0].legend(handles=[Patch(color=c, label=p) for p, c in _COLOURS.items()],
@@ -57,8 +60,8 @@ def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
     return Figure(
         SPEED,
         f"Time and compute of one step, by part: base, then growth or a decoder. {named}. Figures "
-        "above bars are their sums; a bar that is longer than the axis ends there. Times are "
-        "medians of turns of all parts in one process, the median over seeds "
+        "above bars are their sums; a bar that two white strokes cross is longer than the axis. Times "
+        "are medians of turns of all parts in one process, the median over seeds "
         f"{listed(sorted({r.training_seed or 0 for r in rows}))}; a bar is missing where a call "
         f"would take too long, and is counted. Compute an image is the same of every batch and is "
         f"shown once. Code `{rows[0].revision}`, on "
@@ -101,6 +104,11 @@ def _bars(
     ceiling = 1.25 * top
     if max(sums) > top:  # white over what is left out, below the figure above it
         axis.axhspan(top, ceiling, color="white", zorder=1.5)
+        for i, total in enumerate(sums):
+            if total > top:  # the break of an axis: two strokes across the bar
+                for low in (0.86, 0.91):
+                    axis.plot([i - 0.42, i + 0.42], [low * top, (low + 0.04) * top],
+                              color="white", linewidth=1.2)  # fmt: skip
     axis.set_ylim(0, ceiling)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _told(v)))
 

@@ -27,7 +27,7 @@ from pagoda.results.labels import (
     RESTORED,
     STAGES,
     TRANSFERRED,
-    generator_label,
+    generator_within,
     in_a_sentence,
     item_order,
     quantity,
@@ -85,7 +85,7 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
         figure, axes = style.panels(len(drawn), 3, (2.55, height), left, room)
         for column, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
             metric, _, generator, resolution = panel
-            who = f" {generator_label(generator).lower()}," if generator else ""
+            who = f" {generator_within(generator)}," if generator else ""
             title = f"{quantity(metric).label}{who} {resolution}×{resolution}"
             font = max(_SMALL, _LARGE * min(1.0, _TITLE / len(title)))
             title = textwrap.fill(title, int(_TITLE * _LARGE / _SMALL))

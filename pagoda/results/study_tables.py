@@ -242,7 +242,7 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
         own = sorted(lines[line], key=_seed)
         label = labels.generator_label("real") if who == "real" else card.variants[variant]
         if who not in ("", "real") and variant in with_own:
-            label = f"{label}: {labels.generator_label(who).lower()}"
+            label = f"{label}: {labels.generator_within(who)}"
         nfe = ", ".join(sorted({str(r.nfe) for r in own if r.nfe is not None}))
         nfe = nfe or ("–" if who == "real" else "")
         seeds = str(len({r.training_seed for r in own}))

@@ -20,7 +20,7 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
 from pagoda.results.claims import read_claims
-from pagoda.results.labels import generator_label
+from pagoda.results.labels import generator_within
 from pagoda.results.speed_figure import SPEED, draw_speed
 from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
 from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_latents
@@ -166,6 +166,6 @@ def _edits(study: Study, measured: Measured, config: Config, folder: Path) -> li
         artifact = measured[variant.name, study.seeds(config, variant)[0]]
         for file in sorted(n for n in artifact.manifest["files"] if n.startswith(_EDIT)):
             name = file.removesuffix(".npy")
-            label = generator_label(name.split("-", 2)[2]).lower()
+            label = generator_within(name.split("-", 2)[2])
             lines.append((f"{variant.label}: {label}", artifact.array(name)))
     return [draw_edits(lines, folder, config.studies.edit.images)] if lines else []
