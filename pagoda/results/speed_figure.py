@@ -60,8 +60,8 @@ def draw_speed(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
     return Figure(
         SPEED,
         f"Time and compute of one step, by part: base, then growth or a decoder. {named}. Figures "
-        "above bars are their sums; a bar that two white strokes cross is longer than the axis. Times "
-        "are medians of turns of all parts in one process, the median over seeds "
+        "above bars are their sums; a bar that two white strokes cross is longer than the axis. "
+        "Times are medians of turns of all parts in one process, the median over seeds "
         f"{listed(sorted({r.training_seed or 0 for r in rows}))}; a bar is missing where a call "
         f"would take too long, and is counted. Compute an image is the same of every batch and is "
         f"shown once. Code `{rows[0].revision}`, on "
