@@ -200,11 +200,15 @@ def all_verdicts(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> li
 
 
 def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
-    """One verdict a protocol of the claim's metric; one without numbers if there is none."""
+    """One verdict a protocol of the claim's metric; one without numbers if there is none.
+
+    Protocols under which none of its variants was measured, but others were, are none of it.
+    """
     profile = study.card.profile
     by_protocol = grouped((r for r in study.rows if r.metric == claim.metric), lambda r: r.protocol)
-    protocols = sorted(p for p, rows in by_protocol.items()
-                       if any(r.generator == claim.generator for r in rows))  # fmt: skip
+    of_it = [r for rows in by_protocol.values() for r in rows if r.generator == claim.generator]
+    own = {r.protocol for r in of_it if r.variant in {*claim.value, *claim.against}}
+    protocols = sorted(own or {r.protocol for r in of_it})
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
         return [Verdict(claim, OPEN, reason, profile, study=study)]

@@ -107,6 +107,16 @@ def test_every_protocol_has_a_verdict_of_its_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_protocol_of_other_variants_is_none_of_the_claims(tmp_path: Path) -> None:
+    """Times of one image and of sixteen are two protocols; a claim of one has one verdict."""
+    one = make_rows({"few": [1.0, 1.1, 0.9], "many": MANY[:3]})
+    more = make_rows({"other": MANY[:3]}, protocol="fd_another")
+    claim = make_claim(tmp_path)
+    assert [v.protocol for v in verdicts_of(claim, results(one + more))] == [one[0].protocol]
+    (open_one,) = verdicts_of(claim, results(more))
+    assert open_one.outcome == OPEN
+
+
 def test_what_was_not_run_is_not_evidence(tmp_path: Path) -> None:
     claim, other = make_claim(tmp_path), make_rows({"few": [1.0]}, metric="recall")
     for studies, profile in (([], ""), ([results(other)], "tiny")):
