@@ -162,7 +162,7 @@ def test_the_page_and_the_card_state_the_rules_that_decide(name: str) -> None:
     page = (ROOT / "experiments" / name / "README.md").read_text()
     assert f"**Rule.** {rule} " in page
     claims = [claim for claim in read_claims() if claim.study == name]
-    words = "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight"
+    words = "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"
     assert rule.split()[0] == words[len(claims)]
     named = {float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", rule)}
     assert {claim.limit for claim in claims} <= named

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pagoda.losses.divergences import WEIGHTS
-from pagoda.methods import consistency, mean_flow
+from pagoda.methods import mean_flow
 from pagoda.methods.consistency import Consistency
 from pagoda.methods.distribution_matching import DistributionMatching
 from pagoda.methods.mean_flow import MeanFlow
+from pagoda.networks.generator import Generator
 from pagoda.training.draw import GlobalDraw
 from tests.methods.small import CPU, Case, make
 from tests.methods.toy import DOUBLE, Toy
@@ -86,7 +87,7 @@ def test_consistency_has_the_loss_and_the_gradients(
     rows = slice(int(known[f"stage{stage}.first"]), None)
     x, eps, t = (known[key][rows] for key in ("x", "eps", "t"))
     net = toy(known["weights"])
-    monkeypatch.setattr(consistency, "consistency", lambda _, x, s, y: net(x, s, y))
+    monkeypatch.setattr(Generator, "consistency", lambda _, x, s, y: net(x, s, y))
     method = small("consistency", **{"optim.batch": len(x), "optim.images": 6 * len(x)})
     assert isinstance(method, Consistency)
     (loss,) = method.step(Known(x, eps, t), 0, (stage + 0.5) / method.config.stages)
@@ -112,7 +113,7 @@ def test_consistency_distillations_teacher_has_their_slope(monkeypatch: pytest.M
         def forward(self, at: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
             return at - sigma[:, None, None, None] * slope
 
-    monkeypatch.setattr(consistency, "consistency", record)
+    monkeypatch.setattr(Generator, "consistency", record)
     method = small("consistency")
     assert isinstance(method, Consistency)
     method.teacher = Straight()
