@@ -113,7 +113,9 @@ class Claim:
 
     def on_scale(self, effect: float) -> float:
         """An effect where its spread over seeds is taken: logarithms of ratios."""
-        return math.log(effect) if self.effect == "ratio" else effect
+        if self.effect != "ratio":
+            return effect
+        return math.log(effect) if effect > 0 else -math.inf
 
     def shown(self) -> float | None:
         """The weakest effect that its seeds show with the power of :func:`detectable`, if a pilot

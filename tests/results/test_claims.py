@@ -10,6 +10,7 @@ from scipy import stats
 
 from pagoda.errors import PagodaError
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, all_verdicts, verdicts_of
+from pagoda.results.forest import forest
 from pagoda.results.numbers import t_interval
 from tests.results.synthetic_claim import MANY, make_claim, results, verdict
 from tests.results.synthetic_study import make_rows
@@ -115,6 +116,14 @@ def test_a_protocol_of_other_variants_is_none_of_the_claims(tmp_path: Path) -> N
     assert [v.protocol for v in verdicts_of(claim, results(one + more))] == [one[0].protocol]
     (open_one,) = verdicts_of(claim, results(more))
     assert open_one.outcome == OPEN
+
+
+def test_a_ratio_of_one_seed_has_a_place_in_the_figure(tmp_path: Path) -> None:
+    """Its interval is from 0 to infinity, whose logarithms are no numbers of an axis."""
+    (found,) = verdicts_of(make_claim(tmp_path), results(make_rows({"few": [1.0], "many": [2.0]})))
+    assert found.effect is not None
+    assert found.claim.on_scale(found.effect.low) == -math.inf
+    assert forest([found])
 
 
 def test_what_was_not_run_is_not_evidence(tmp_path: Path) -> None:
