@@ -267,7 +267,8 @@ class Untrained:
     def held(self, stage: str) -> Held:
         """What a training stage holds in memory."""
         method = self.method(stage)
-        own, kept = networks_of(method), 0
+        own = [sum(p.numel() for p in weights) for weights in networks_of(method)]
+        kept = 0
         for _, progress in self._phases(stage, method):
             kept = max(kept, *(kept_bytes(method, i, progress) for i in range(method.period)))
         trained = {id(p): p.numel() for player in method.players.values()

@@ -63,8 +63,8 @@ def parameters(network: nn.Module, *, trained: bool = False) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
 
 
-def networks_of(method: Method) -> list[int]:
-    """Parameters of each network that a method keeps to train."""
+def networks_of(method: Method) -> list[list[nn.Parameter]]:
+    """Weights of each network that a method keeps to train; shared ones are of the first."""
     own = [player.network for player in method.players.values()]
     others = [v for v in vars(method).values() if isinstance(v, nn.Module)]
     seen, found = set[int](), []
@@ -73,8 +73,8 @@ def networks_of(method: Method) -> list[int]:
             continue
         frozen = [m.frozen for m in network.modules() if isinstance(m, Frozen)]
         parts = [p for n in (network, *frozen) for p in n.parameters()]
-        if new := {id(p): p.numel() for p in parts if id(p) not in seen}:
-            found.append(sum(new.values()))
+        if new := {id(p): p for p in parts if id(p) not in seen}:
+            found.append(list(new.values()))
         seen |= set(new)
     return found
 
@@ -83,10 +83,7 @@ class _Waiting:
     """Bytes of the tensors that autograd keeps, a storage once and weights not at all."""
 
     def __init__(self, method: Method) -> None:
-        self._known = {_storage(p) for v in vars(method).values() if isinstance(v, nn.Module)
-                       for p in v.parameters()}  # fmt: skip
-        self._known |= {_storage(p) for player in method.players.values()
-                        for p in player.network.parameters()}  # fmt: skip
+        self._known = {_storage(p) for weights in networks_of(method) for p in weights}
         self._counts: Counter[int] = Counter()
         self._now = self.most = 0
 

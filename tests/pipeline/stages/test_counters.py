@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pagoda.networks.layers import Frozen
 from pagoda.pipeline.stages.counters import META, kept_bytes
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.method import Loss, Method
@@ -47,3 +48,28 @@ def test_what_waits_is_the_input_and_the_hidden_layer_once() -> None:
     assert kept_bytes(Losses(1, together=True), 0, 0.5) == one
     assert kept_bytes(Losses(3, together=True), 0, 0.5) == 3 * one
     assert kept_bytes(Losses(3, together=False), 0, 0.5) == one  # freed by each backward pass
+
+
+def test_weights_of_a_frozen_network_wait_for_nothing() -> None:
+    """Behind the trained one, its own weights are kept for the gradient of its input."""
+    method = Losses(1, together=True)
+    with META:
+        frozen = Frozen(nn.Linear(WIDTHS[2], 1))
+    network = method.players["network"].network
+    assert isinstance(network, nn.Sequential)
+    one = kept_bytes(method, 0, 0.5)
+    network.append(Behind(frozen))
+    assert kept_bytes(method, 0, 0.5) == one
+
+
+class Behind(nn.Module):
+    """Calls a frozen network."""
+
+    def __init__(self, held: Frozen) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Through it."""
+        made: Tensor = self.held.frozen(x)
+        return made
