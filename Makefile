@@ -26,15 +26,29 @@ reproduce: .venv/.synced ## Run every stage that is out of date, then say where 
 	@echo
 	@$(RUN) python -m pagoda.results.committed $(REPORT)
 
+# 'speed' measures times and has the machine for itself; then JOBS of the others at once, each with its
+# share of the cores.
+JOBS ?= 1
+CORES = $(shell getconf _NPROCESSORS_ONLN)
+THREADS = $(shell expr $(CORES) / $(JOBS) \| 1)
+STUDIES = $(filter-out speed,$(patsubst experiments/%/dvc.yaml,%,$(wildcard experiments/*/dvc.yaml)))
+REPRO_STUDY = $(RUN) dvc --cd experiments --wait-for-lock repro -k
+
+define EVERY_STUDY
+	$(REPRO_STUDY) speed/dvc.yaml; speed=$$?; printf '%s/dvc.yaml\n' $(STUDIES) \
+		| OMP_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) xargs -P $(JOBS) -n 1 $(REPRO_STUDY) \
+		&& exit $$speed
+endef
+
 .PHONY: studies
-studies: reproduce ## Run every study too; what fails does not stop the others
-	$(RUN) dvc --cd experiments repro -P -k
+studies: reproduce ## Run every study too, JOBS (1) at once; what fails does not stop the others
+	$(EVERY_STUDY)
 
 .PHONY: evidence
 evidence: .venv/.synced ## Choose the profile PROFILE (evidence: five seeds) and run it and every study
 	$(RUN) pagoda derive --profile $(or $(PROFILE),evidence)
 	$(RUN) dvc repro
-	$(RUN) dvc --cd experiments repro -P -k
+	$(EVERY_STUDY)
 
 .PHONY: test
 test: .venv/.synced ## Run the tests

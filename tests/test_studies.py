@@ -201,6 +201,21 @@ def test_a_variant_sees_its_fraction_of_the_images(config: Config) -> None:
     assert student.images % student.batch == 0
 
 
+def test_a_scale_shortens_all_but_the_teacher(config: Config) -> None:
+    study = load_study("latent_space")
+
+    def images(scale: float) -> list[int]:
+        size = dataclasses.replace(config.studies.whole, scale=scale)
+        studies = dataclasses.replace(config.studies, whole=size)
+        chosen = dataclasses.replace(config, studies=studies)
+        made = variant_config(chosen, study, study.variants["pixels_equal_compute"], 0)
+        return [getattr(made, part).optim.images for part in ("teacher", "distill", "grow")]
+
+    (teacher, *long), (same, *short) = images(1.0), images(0.25)
+    assert same == teacher
+    assert [n / 4 for n in long] == pytest.approx(short, abs=config.distill.optim.batch)
+
+
 def test_trouble_is_one_line(config: Config) -> None:
     study = load_study("pairs")
     with pytest.raises(PagodaError, match="no study nonsense"):

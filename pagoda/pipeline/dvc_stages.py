@@ -101,7 +101,11 @@ def _stage(study: Study, variant: Variant) -> dict[str, Any]:
     seeds = f"${{studies.{study.size}.seeds}}"
     steps = *variant.steps, *variant.counts
     sections = [s for step in steps for s in STEPS[step].sections]
-    keys = [*_SHARED, f"studies.{study.size}.fraction", *dict.fromkeys(sections)]
+    keys = [
+        *_SHARED,
+        *(f"studies.{study.size}.{key}" for key in ("fraction", "scale")),
+        *dict.fromkeys(sections),
+    ]
     chosen = {key: {"method": method} for key, method in variant.methods.items()}
     trained = {step.partition("_")[0] for step in steps}  # grow_each trains as grow does
     files = {key: f"${{code.{key}}}" for key in BY_METHOD if key in trained} | derive_code(chosen)

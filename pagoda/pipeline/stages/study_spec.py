@@ -212,10 +212,12 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
     """
     where = f"{STUDIES / study.name / 'study.yaml'}, variant {variant.name}"
     tree = dataclasses.asdict(config)
-    usual = getattr(config.studies, study.size).fraction
+    size = getattr(config.studies, study.size)
     for section in _TRAINED:
         optim = tree[section]["optim"]
-        steps = round(variant.images.get(section, usual) * optim["images"] / optim["batch"])
+        share = variant.images.get(section, size.fraction)
+        share *= 1.0 if section == "teacher" else size.scale
+        steps = round(share * optim["images"] / optim["batch"])
         optim["images"] = max(1, steps) * optim["batch"]
         tree[section]["imported"] = NO_WEIGHTS  # a variant trains what it compares
     tree = with_methods(tree, variant.methods, where)
