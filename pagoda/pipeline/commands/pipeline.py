@@ -204,8 +204,19 @@ def variant(
         run("variant", config, found, member, seed)
 
 
-def study(ctx: typer.Context, name: StudyName) -> None:
+def study(
+    ctx: typer.Context,
+    name: StudyName,
+    keep: An[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep the results that are there of runs that are not here: a study made on "
+            "several machines, or in parts.",
+        ),
+    ] = False,
+) -> None:
     """Put a study's measurements together: table, figures, summary."""
     from pagoda.pipeline.stages.study_spec import load_study
 
-    run("study", parameters(ctx), load_study(name))
+    run("study", parameters(ctx), load_study(name), keep)

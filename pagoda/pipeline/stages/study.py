@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,15 @@ from pagoda.results.blocks import Figure
 from pagoda.results.claims import read_claims
 from pagoda.results.labels import generator_within
 from pagoda.results.speed_figure import SPEED, draw_speed
-from pagoda.results.studies import Failure, StudyCard, StudyResults, study_folder, write_study
+from pagoda.results.studies import (
+    CARD,
+    Failure,
+    StudyCard,
+    StudyResults,
+    read_study,
+    study_folder,
+    write_study,
+)
 from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_latents
 from pagoda.results.study_tables import write_summary
 from pagoda.rows import Row
@@ -38,24 +47,34 @@ Measured = dict[tuple[str, int], Artifact]
 """By variant and seed."""
 
 
-def run(config: Config, study: Study) -> None:
+def run(config: Config, study: Study, keep: bool = False) -> None:
     """Write ``results.csv``, ``study.json``, pictures and ``summary.md`` of a study.
 
+    Args:
+        config: of the profile.
+        study: which.
+        keep: the results that are there stay, of runs that are not here: a study that is made on
+            several machines, or in parts. Pictures need the first seed of every variant here, or
+            stay.
+
     Raises:
-        PagodaError: if a run of a variant is missing or damaged, or the folder holds anything
-            else.
+        PagodaError: if a run of a variant is missing (with ``keep``, every run) or damaged, or the
+            folder holds anything else.
     """
     places = {
         (variant.name, seed): study.folder(config, variant, seed) / "measured"
         for variant in study.variants.values()
         for seed in study.seeds(config, variant)
     }
-    if missing := [name for name, place in places.items() if not place.exists()]:
+    missing = [name for name, place in places.items() if not place.exists()]
+    if missing and not (keep and len(missing) < len(places)):
         raise PagodaError(
             f"{len(missing)} of the {len(places)} runs of study {study.name} are missing, variant "
             f"{missing[0][0]} with seed {missing[0][1]} first; 'dvc --cd experiments repro "
             f"{study.name}/dvc.yaml' makes them"
         )
+    for name in missing:
+        del places[name]
     measured = {
         (name, seed): artifacts.open_artifact(
             place, "measurement",
@@ -63,37 +82,76 @@ def run(config: Config, study: Study) -> None:
         )
         for (name, seed), place in places.items()
     }  # fmt: skip
-    rows = [row for key in measured for row in _rows(study, measured, *key)]
     folder = study_folder(config.name, study.name)
+    before = read_study(folder) if keep and (folder / CARD).exists() else None
+    kept = [r for r in before.rows if _run_of(r) not in measured] if before else []
+    rows = [row for key in measured for row in _rows(study, measured, kept, *key)] + kept
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        figures = _same_latents(study, measured, config, partial)
-        figures += _edits(study, measured, config, partial)
-        if any(row.metric.startswith("part_seconds") for row in rows):
-            timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
-            labels = {variant.name: variant.label for variant in study.variants.values()}
-            figures.append((draw_speed if timed else draw_parts)(rows, labels, partial))
-        card = _card(config, study, measured, tuple(figures))
+        if before and any(name in missing for name in _pictured(config, study)):
+            for figure in before.card.figures:
+                shutil.copyfile(folder / figure.file, partial / figure.file)
+            figures = before.card.figures
+        else:
+            figures = _pictures(config, study, measured, rows, partial)
+        card = _card(config, study, measured, figures)
+        if before:
+            card = dataclasses.replace(card, failures=_failures(card, before, measured))
         write_study(partial, card, rows)
         write_summary(StudyResults(card, tuple(rows), partial), read_claims())
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
 
 
-def _rows(study: Study, measured: Measured, name: str, seed: int) -> list[Row]:
+def _run_of(row: Row) -> tuple[str | None, int | None]:
+    return row.variant, row.training_seed
+
+
+def _rows(study: Study, measured: Measured, kept: Sequence[Row], name: str, seed: int) -> list[Row]:
     """Rows of one run, with the teacher that it read, unless it measured that itself: rules pair
     values by variant and seed.
     """
     variant = study.variants[name]
     rows = _read(measured[name, seed])
     if variant.of is not None and not any(row.generator == "teacher" for row in rows):
-        first = min(s for other, s in measured if other == variant.of)
-        above = measured[variant.of, seed if (variant.of, seed) in measured else first]
-        rows += [row for row in _read(above) if row.generator == "teacher"]
+        above = {s: _read(run) for (other, s), run in measured.items() if other == variant.of}
+        for row in kept:
+            if row.variant == variant.of and (variant.of, row.training_seed) not in measured:
+                above.setdefault(row.training_seed or 0, []).append(row)
+        of = above[seed if seed in above else min(above)] if above else []
+        rows += [row for row in of if row.generator == "teacher"]
     axis = None if variant.axis is None else float(variant.axis)
     return [dataclasses.replace(r, variant=name, axis=axis, training_seed=seed) for r in rows]
 
 
 def _read(artifact: Artifact) -> list[Row]:
     return files.from_json(artifact.json("rows")["rows"], f"{artifact.path / 'rows.json'}")
+
+
+def _failures(card: StudyCard, before: StudyResults, measured: Measured) -> tuple[Failure, ...]:
+    """Counts of the runs that are here, and of those before, of a variant with none made again."""
+    earlier = {_run_of(row) for row in before.rows}
+    again = {name for name, _ in earlier & measured.keys()}
+    runs = Counter(n for n, _ in measured.keys() | {run for run in earlier if run[0] not in again})
+    seen: Counter[tuple[str, int, str]] = Counter()
+    for failure in (*card.failures, *(f for f in before.card.failures if f.variant not in again)):
+        seen[failure.variant, failure.resolution, failure.signature] += failure.seeds
+    return tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items())
+
+
+def _pictured(config: Config, study: Study) -> list[tuple[str, int]]:
+    """The runs whose images are shown: the first seed of each variant."""
+    return [(v.name, study.seeds(config, v)[0]) for v in study.variants.values()]
+
+
+def _pictures(
+    config: Config, study: Study, measured: Measured, rows: Sequence[Row], folder: Path
+) -> tuple[Figure, ...]:
+    figures = _same_latents(study, measured, config, folder)
+    figures += _edits(study, measured, config, folder)
+    if any(row.metric.startswith("part_seconds") for row in rows):
+        timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
+        labels = {variant.name: variant.label for variant in study.variants.values()}
+        figures.append((draw_speed if timed else draw_parts)(rows, labels, folder))
+    return tuple(figures)
 
 
 def _card(

@@ -69,6 +69,30 @@ def test_runs_that_are_missing_and_what_makes_them(tiny_study: Callable[..., Con
         study.run(config, found)
 
 
+def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Config]) -> None:
+    """A study of which a part has gone, collected again, is the study as it was."""
+    config = tiny_study()
+    _prepare(config)
+    distill.run(config)
+    whole = _run(config, "growth_loss")
+    folder = study_folder(config.name, "growth_loss")
+    card, pictures = read_study(folder).card, {p.name: p.read_bytes() for p in folder.glob("*.png")}
+    found = load_study("growth_loss")
+    first, second = found.variants.values()
+    shutil.rmtree(found.folder(config, second, 0))
+    with pytest.raises(PagodaError, match=r"^1 of the 2 runs of study growth_loss are missing"):
+        study.run(config, found)
+    study.run(config, found, True)
+    again = read_study(folder)
+    assert again.rows == whole and again.card.figures == card.figures
+    assert {p.name: p.read_bytes() for p in folder.glob("*.png")} == pictures
+    of_second = [failure for failure in card.failures if failure.variant == second.name]
+    assert [f for f in again.card.failures if f.variant == second.name] == of_second
+    shutil.rmtree(found.folder(config, first, 0))
+    with pytest.raises(PagodaError, match=r"^2 of the 2 runs"):
+        study.run(config, found, True)
+
+
 def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
     tiny_study: Callable[..., Config],
 ) -> None:
