@@ -61,6 +61,33 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
         PagodaError: if a run of a variant is missing (with ``keep``, every run) or damaged, or the
             folder holds anything else.
     """
+    measured = _measured(config, study, keep)
+    folder = study_folder(config.name, study.name)
+    before = read_study(folder) if keep and (folder / CARD).exists() else None
+    kept = _kept(before, study, measured) if before else []
+    rows = [row for key in measured for row in _rows(study, measured, kept, *key)] + kept
+    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
+        if all((v.name, study.seeds(config, v)[0]) in measured for v in study.variants.values()):
+            figures = _pictures(config, study, measured, rows, partial)
+        else:
+            figures = before.card.figures if before else ()
+            for figure in figures:
+                shutil.copyfile(folder / figure.file, partial / figure.file)
+        card = _card(config, study, measured, figures)
+        if before:
+            if before.card.data != card.data:
+                raise PagodaError(
+                    f"{folder} has results on other images ({before.card.data}) than the runs here "
+                    f"({card.data}); move that folder away to begin anew"
+                )
+            card = dataclasses.replace(card, failures=_failures(card, before, measured))
+        write_study(partial, card, rows)
+        write_summary(StudyResults(card, tuple(rows), partial), read_claims())
+    sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
+
+
+def _measured(config: Config, study: Study, keep: bool) -> Measured:
+    """The runs that are here; all must be, unless other results are kept."""
     places = {
         (variant.name, seed): study.folder(config, variant, seed) / "measured"
         for variant in study.variants.values()
@@ -73,32 +100,20 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
             f"{missing[0][0]} with seed {missing[0][1]} first; 'dvc --cd experiments repro "
             f"{study.name}/dvc.yaml' makes them"
         )
-    for name in missing:
-        del places[name]
-    measured = {
+    return {
         (name, seed): artifacts.open_artifact(
             place, "measurement",
             {"study": study.name, "variant": name, "seed": seed, "name": config.name},
         )
         for (name, seed), place in places.items()
+        if (name, seed) not in missing
     }  # fmt: skip
-    folder = study_folder(config.name, study.name)
-    before = read_study(folder) if keep and (folder / CARD).exists() else None
-    kept = [r for r in before.rows if _run_of(r) not in measured] if before else []
-    rows = [row for key in measured for row in _rows(study, measured, kept, *key)] + kept
-    with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        if before and any(name in missing for name in _pictured(config, study)):
-            for figure in before.card.figures:
-                shutil.copyfile(folder / figure.file, partial / figure.file)
-            figures = before.card.figures
-        else:
-            figures = _pictures(config, study, measured, rows, partial)
-        card = _card(config, study, measured, figures)
-        if before:
-            card = dataclasses.replace(card, failures=_failures(card, before, measured))
-        write_study(partial, card, rows)
-        write_summary(StudyResults(card, tuple(rows), partial), read_claims())
-    sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
+
+
+def _kept(before: StudyResults, study: Study, measured: Measured) -> list[Row]:
+    """Rows of runs that are not here, of variants that the study still has."""
+    others = (row for row in before.rows if _run_of(row) not in measured)
+    return [row for row in others if row.variant in study.variants]
 
 
 def _run_of(row: Row) -> tuple[str | None, int | None]:
@@ -114,8 +129,8 @@ def _rows(study: Study, measured: Measured, kept: Sequence[Row], name: str, seed
     if variant.of is not None and not any(row.generator == "teacher" for row in rows):
         above = {s: _read(run) for (other, s), run in measured.items() if other == variant.of}
         for row in kept:
-            if row.variant == variant.of and (variant.of, row.training_seed) not in measured:
-                above.setdefault(row.training_seed or 0, []).append(row)
+            if row.variant == variant.of and row.training_seed is not None:
+                above.setdefault(row.training_seed, []).append(row)
         of = above[seed if seed in above else min(above)] if above else []
         rows += [row for row in of if row.generator == "teacher"]
     axis = None if variant.axis is None else float(variant.axis)
@@ -129,17 +144,12 @@ def _read(artifact: Artifact) -> list[Row]:
 def _failures(card: StudyCard, before: StudyResults, measured: Measured) -> tuple[Failure, ...]:
     """Counts of the runs that are here, and of those before, of a variant with none made again."""
     earlier = {_run_of(row) for row in before.rows}
-    again = {name for name, _ in earlier & measured.keys()}
-    runs = Counter(n for n, _ in measured.keys() | {run for run in earlier if run[0] not in again})
+    stay = card.variants.keys() - {name for name, _ in earlier & measured.keys()}
+    runs = Counter(n for n, _ in measured.keys() | {run for run in earlier if run[0] in stay})
     seen: Counter[tuple[str, int, str]] = Counter()
-    for failure in (*card.failures, *(f for f in before.card.failures if f.variant not in again)):
+    for failure in (*card.failures, *(f for f in before.card.failures if f.variant in stay)):
         seen[failure.variant, failure.resolution, failure.signature] += failure.seeds
     return tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items())
-
-
-def _pictured(config: Config, study: Study) -> list[tuple[str, int]]:
-    """The runs whose images are shown: the first seed of each variant."""
-    return [(v.name, study.seeds(config, v)[0]) for v in study.variants.values()]
 
 
 def _pictures(

@@ -88,6 +88,11 @@ def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Co
     assert {p.name: p.read_bytes() for p in folder.glob("*.png")} == pictures
     of_second = [failure for failure in card.failures if failure.variant == second.name]
     assert [f for f in again.card.failures if f.variant == second.name] == of_second
+    text = (folder / "study.json").read_text()
+    (folder / "study.json").write_text(text.replace(card.data, "other images"))
+    with pytest.raises(PagodaError, match=r"results on other images \(other images\)"):
+        study.run(config, found, True)
+    assert (folder / "results.csv").exists()
     shutil.rmtree(found.folder(config, first, 0))
     with pytest.raises(PagodaError, match=r"^2 of the 2 runs"):
         study.run(config, found, True)
