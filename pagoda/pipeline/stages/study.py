@@ -65,7 +65,9 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
     folder = study_folder(config.name, study.name)
     before = read_study(folder) if keep and (folder / CARD).exists() else None
     kept = _kept(before, study, measured) if before else []
-    rows = [row for key in measured for row in _rows(study, measured, kept, *key)] + kept
+    made = [row for key in measured for row in _rows(study, measured, kept, *key)]
+    _check_same_measure(made, kept, folder)
+    rows = made + kept
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         if all((v.name, study.seeds(config, v)[0]) in measured for v in study.variants.values()):
             figures = _pictures(config, study, measured, rows, partial)
@@ -114,6 +116,21 @@ def _kept(before: StudyResults, study: Study, measured: Measured) -> list[Row]:
     """Rows of runs that are not here, of variants that the study still has."""
     others = (row for row in before.rows if _run_of(row) not in measured)
     return [row for row in others if row.variant in study.variants]
+
+
+def _check_same_measure(made: Sequence[Row], kept: Sequence[Row], folder: Path) -> None:
+    """A protocol has one feature network and one set of real images at a resolution."""
+    by: dict[tuple[str, int | None], set[tuple[str | None, str | None]]] = {}
+    for row in made:
+        by.setdefault((row.protocol, row.resolution), set()).add((row.features, row.reference))
+    for row in kept:
+        here = by.get((row.protocol, row.resolution))
+        if here is not None and (row.features, row.reference) not in here:
+            raise PagodaError(
+                f"{folder} has {row.protocol} at {row.resolution} pixels in features of another "
+                f"network, or against other real images, than the runs here; a feature network is "
+                "the same to the last digit on the same machine with as many threads"
+            )
 
 
 def _run_of(row: Row) -> tuple[str | None, int | None]:

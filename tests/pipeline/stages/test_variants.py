@@ -88,6 +88,12 @@ def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Co
     assert {p.name: p.read_bytes() for p in folder.glob("*.png")} == pictures
     of_second = [failure for failure in card.failures if failure.variant == second.name]
     assert [f for f in again.card.failures if f.variant == second.name] == of_second
+    table = (folder / "results.csv").read_text()
+    network = next(row.features for row in whole if row.metric == "fd")
+    (folder / "results.csv").write_text(table.replace(str(network), "0" * 64))
+    with pytest.raises(PagodaError, match=r"classifier_64 at 16 pixels in features of another"):
+        study.run(config, found, True)
+    (folder / "results.csv").write_text(table)
     text = (folder / "study.json").read_text()
     (folder / "study.json").write_text(text.replace(card.data, "other images"))
     with pytest.raises(PagodaError, match=r"results on other images \(other images\)"):
