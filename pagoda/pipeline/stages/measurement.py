@@ -34,14 +34,15 @@ def write_measurement(
         "axis": None if variant.axis is None else float(variant.axis),
         "training_seed": config.seed,
         "base_res": config.base_res,
-        "features": open_made(config, "features").fingerprint,
         "revision": code_revision(),
         "device": device_name(pick_device()),
     }
+    classifier = open_made(config, "features").fingerprint  # a row of another network says so
     identity = {"study": study.name, "variant": variant.name, "seed": config.seed,
                 "name": config.name}  # fmt: skip
     with artifacts.create(config.places["measured"], "measurement", config=identity) as out:
-        tree = {"rows": to_json(dataclasses.replace(r, **facts) for r in rows)}
+        made = (dataclasses.replace(r, features=r.features or classifier, **facts) for r in rows)
+        tree = {"rows": to_json(made)}
         artifacts.write_json(out / "rows.json", tree | {"failures": failures})
         for name, grid in grids.items():
             np.save(out / f"{name}.npy", grid)

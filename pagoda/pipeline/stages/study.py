@@ -119,13 +119,14 @@ def _kept(before: StudyResults, study: Study, measured: Measured) -> list[Row]:
 
 
 def _check_same_measure(made: Sequence[Row], kept: Sequence[Row], folder: Path) -> None:
-    """A protocol has one feature network and one set of real images at a resolution."""
-    by: dict[tuple[str, int | None], set[tuple[str | None, str | None]]] = {}
+    """The statistics of real images, which one network has made, are one a protocol and size."""
+    by: dict[tuple[str, int | None], set[str]] = {}
     for row in made:
-        by.setdefault((row.protocol, row.resolution), set()).add((row.features, row.reference))
+        if row.reference:
+            by.setdefault((row.protocol, row.resolution), set()).add(row.reference)
     for row in kept:
         here = by.get((row.protocol, row.resolution))
-        if here is not None and (row.features, row.reference) not in here:
+        if here is not None and row.reference not in here:
             raise PagodaError(
                 f"{folder} has {row.protocol} at {row.resolution} pixels in features of another "
                 f"network, or against other real images, than the runs here; a feature network is "

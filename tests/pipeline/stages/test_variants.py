@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,20 @@ import torch
 
 from pagoda import artifacts
 from pagoda.config import Config, load, parse
+from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
-from pagoda.pipeline.stages import distill, downsample, grow, invert, study, teacher, variant
+from pagoda.pipeline.stages import (
+    distill,
+    downsample,
+    features,
+    grow,
+    invert,
+    study,
+    teacher,
+    variant,
+)
 from pagoda.pipeline.stages.compute import training_compute
+from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.results.studies import read_study, study_folder
 from pagoda.rows import Row
@@ -89,8 +101,8 @@ def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Co
     of_second = [failure for failure in card.failures if failure.variant == second.name]
     assert [f for f in again.card.failures if f.variant == second.name] == of_second
     table = (folder / "results.csv").read_text()
-    network = next(row.features for row in whole if row.metric == "fd")
-    (folder / "results.csv").write_text(table.replace(str(network), "0" * 64))
+    real = next(row.reference for row in whole if row.metric == "fd")
+    (folder / "results.csv").write_text(table.replace(str(real), "0" * 64))
     with pytest.raises(PagodaError, match=r"classifier_64 at 16 pixels in features of another"):
         study.run(config, found, True)
     (folder / "results.csv").write_text(table)
@@ -102,6 +114,24 @@ def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Co
     shutil.rmtree(found.folder(config, first, 0))
     with pytest.raises(PagodaError, match=r"^2 of the 2 runs"):
         study.run(config, found, True)
+
+
+def test_a_row_of_another_network_keeps_its_fingerprint(
+    tiny_study: Callable[..., Config],
+) -> None:
+    """What names no network was measured without one, or by the classifier."""
+    config = tiny_study()
+    downsample.run(config, 32)
+    features.run(config)
+    found = load_study("growth_loss")
+    chosen = next(iter(found.variants.values()))
+    own = variant_config(config, found, chosen, 0)
+    row = Row(metric="fd", protocol="fd_classifier_64", value=1.0, n=64, resolution=8)
+    other = dataclasses.replace(row, protocol="fd_other_64", features="f" * 64)
+    write_measurement(own, found, chosen, [row, other], {}, {})
+    kept = artifacts.open_artifact(own.places["measured"], "measurement").json("rows")["rows"]
+    classifier = artifacts.open_artifact(Paths(config).features, "features").fingerprint
+    assert [r["features"] for r in kept] == [classifier, "f" * 64]
 
 
 def test_random_pairs_are_standard_normal_and_keep_images_and_labels(
