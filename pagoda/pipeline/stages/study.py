@@ -54,8 +54,8 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
         config: of the profile.
         study: which.
         keep: the results that are there stay, of runs that are not here: a study that is made on
-            several machines, or in parts. Pictures need the first seed of every variant here, or
-            stay.
+            several machines, or in parts. Pictures stay, too, unless the first seed of every
+            variant is here.
 
     Raises:
         PagodaError: if a run of a variant is missing (with ``keep``, every run) or damaged, or the
@@ -69,12 +69,15 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
     _check_same_measure(made, kept, folder)
     rows = made + kept
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
-        if all((v.name, study.seeds(config, v)[0]) in measured for v in study.variants.values()):
-            figures = _pictures(config, study, measured, rows, partial)
-        else:
-            figures = before.card.figures if before else ()
+        first = _first(config, study, measured)
+        if (
+            before and not {row.variant for row in kept} <= first.keys()
+        ):  # drawn from more than this
+            figures = before.card.figures
             for figure in figures:
                 shutil.copyfile(folder / figure.file, partial / figure.file)
+        else:
+            figures = _pictures(config, study, first, rows, partial)
         card = _card(config, study, measured, figures)
         if before:
             if before.card.data != card.data:
@@ -170,11 +173,17 @@ def _failures(card: StudyCard, before: StudyResults, measured: Measured) -> tupl
     return tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items())
 
 
+def _first(config: Config, study: Study, measured: Measured) -> dict[str, Artifact]:
+    """The run of each variant with its first seed, where it is here: what pictures show."""
+    first = {v.name: (v.name, study.seeds(config, v)[0]) for v in study.variants.values()}
+    return {name: measured[key] for name, key in first.items() if key in measured}
+
+
 def _pictures(
-    config: Config, study: Study, measured: Measured, rows: Sequence[Row], folder: Path
+    config: Config, study: Study, first: dict[str, Artifact], rows: Sequence[Row], folder: Path
 ) -> tuple[Figure, ...]:
-    figures = _same_latents(study, measured, config, folder)
-    figures += _edits(study, measured, config, folder)
+    figures = _same_latents(study, first, config, folder)
+    figures += _edits(study, first, config, folder)
     if any(row.metric.startswith("part_seconds") for row in rows):
         timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
         labels = {variant.name: variant.label for variant in study.variants.values()}
@@ -215,11 +224,13 @@ def _card(
     )
 
 
-def _same_latents(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:
+def _same_latents(
+    study: Study, first: dict[str, Artifact], config: Config, folder: Path
+) -> list[Figure]:
     """The same latents through the resolutions, a variant a block; first seed, uncurated."""
     blocks: dict[str, list[np.ndarray]] = {}
-    for variant in study.variants.values():
-        artifact = measured[variant.name, study.seeds(config, variant)[0]]
+    for name, artifact in first.items():
+        variant = study.variants[name]
         kept = (n.removesuffix(".npy") for n in artifact.manifest["files"] if n.endswith(".npy"))
         kept = (n for n in kept if not n.startswith(_EDIT))
         for label, names in blocks_of(variant.label, kept).items():
@@ -245,13 +256,13 @@ def blocks_of(label: str, grids: Iterable[str]) -> dict[str, list[str]]:
     return {key: found[key] for key in order if key in found}
 
 
-def _edits(study: Study, measured: Measured, config: Config, folder: Path) -> list[Figure]:
+def _edits(study: Study, first: dict[str, Artifact], config: Config, folder: Path) -> list[Figure]:
     """Held-out images and what became of them; first seed, not selected."""
     lines = []
-    for variant in study.variants.values():
-        artifact = measured[variant.name, study.seeds(config, variant)[0]]
+    for name, artifact in first.items():
+        variant = study.variants[name]
         for file in sorted(n for n in artifact.manifest["files"] if n.startswith(_EDIT)):
-            name = file.removesuffix(".npy")
-            label = generator_within(name.split("-", 2)[2])
-            lines.append((f"{variant.label}: {label}", artifact.array(name)))
+            line = file.removesuffix(".npy")
+            label = generator_within(line.split("-", 2)[2])
+            lines.append((f"{variant.label}: {label}", artifact.array(line)))
     return [draw_edits(lines, folder, config.studies.edit.images)] if lines else []
