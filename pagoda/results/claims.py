@@ -15,6 +15,8 @@ A claim, one of the list ``claims`` of that file, reads::
       holds: {below: 1.1}              # or above
       smallest: 1.0                    # weakest effect that would count; left out: the limit
       seeds: 3                         # at least
+      first: 5                         # only so many seeds, from the lowest, where later ones were
+                                       # made of other variants for another claim; may be left out
       pilot: {spread: 0.2, run: smoke at 1a2b3c4}  # of an earlier run; may be left out
       refuted: what would refute it, in words
       after_run: what was already known of it; left out where the rule came before the runs
@@ -90,6 +92,7 @@ class Claim:
     smallest: float | None = None
     pilot: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     after_run: str = ""
+    first: int | None = None
 
     @property
     def limit(self) -> float:
@@ -149,7 +152,7 @@ class Claim:
             f"{self.effect} of `{self.metric}`{who} {where}: {told}; "
             f"{'below' if self.below else 'above'} {self.limit:g}"
             f"{'' if self.smallest is None else f' (counts from {self.smallest:g})'}, "
-            f"{self.seeds} seeds"
+            f"{self.seeds} seeds{'' if self.first is None else f', of the first {self.first}'}"
         )
 
 
@@ -214,15 +217,18 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     if not protocols:
         reason = f"no {claim.metric} of {claim.generator} was measured"
         return [Verdict(claim, OPEN, reason, profile, study=study)]
+    counted = set(sorted({r.training_seed or 0 for r in study.rows})[: claim.first])
     made = []
     for protocol in protocols:
         effects = effects_of(claim, by_protocol[protocol])
+        effects = {seed: value for seed, value in effects.items() if seed in counted}
         outcome, reason, effect = _decide(claim, effects)
         # Left out of Student's interval, failed runs make it too narrow: with one of five missing
         # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants show
         # that there was a seed of which all of the claim's failed.
         mine = {*claim.value, *claim.against}
         tried = {r.training_seed or 0 for r in study.rows if outcome != OPEN or r.variant in mine}
+        tried &= counted
         if effect is not None and not claim.exact and (lacking := sorted(tried - set(effects))):
             outcome, named = OPEN, ", ".join(map(str, lacking))
             reason = f"runs of seed {named} failed or are missing: what is left is no fair sample"
@@ -313,4 +319,6 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     told = known and type(c.pilot.get("spread", 0)) in (int, float)
     yield told, "pilot must be {spread: number, run: which run it is from}"
     yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
+    few = c.first is not None and not (type(c.first) is int and c.first >= c.seeds)
+    yield not few, f"first = {c.first!r} must be a number of seeds, {c.seeds} (seeds) or more"
     yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"

@@ -50,6 +50,21 @@ def test_a_failed_run_is_never_dropped_in_silence(tmp_path: Path) -> None:
     assert found.outcome == OPEN and "seed 4 failed or are missing" in found.reason
 
 
+def test_later_seeds_of_other_claims_are_none_of_it(tmp_path: Path) -> None:
+    """More seeds of some variants decide the claims about those; a claim may keep to its first."""
+    few = [1.00 * MANY[0], 1.01 * MANY[1], 0.99 * MANY[2], 1.02 * MANY[3]]
+    rows = make_rows({"few": few, "many": MANY[:3], "other": MANY})
+    (found,) = verdicts_of(make_claim(tmp_path, first=3), results(rows))
+    assert found.outcome == SUPPORTED and sorted(found.seeds) == [0, 1, 2]
+    (found,) = verdicts_of(make_claim(tmp_path), results(rows))
+    assert found.outcome == OPEN
+    rows = make_rows({"few": few, "many": MANY[:2], "other": MANY})
+    (found,) = verdicts_of(make_claim(tmp_path, first=3), results(rows))
+    assert found.outcome == OPEN
+    with pytest.raises(PagodaError, match="first = 2 must be a number of seeds, 3"):
+        make_claim(tmp_path, first=2)
+
+
 @pytest.mark.parametrize("effect", ["ratio", "difference"])
 def test_swapping_the_variants_turns_the_verdict_round(tmp_path: Path, effect: str) -> None:
     limit = {"ratio": 1.0, "difference": 0.0}[effect]
