@@ -43,7 +43,9 @@ _DASHES: tuple[Any, ...] = ("-", (0, (4.0, 1.5)), (0, (1.2, 1.2)), (0, (6.0, 1.5
 _BARS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION, "#8c8c8c")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||")  # in black and white
 _LOG_FROM = 8.0  # largest over smallest value of a positive metric
-_PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
+_PLAIN = FuncFormatter(
+    lambda value, _: f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+)
 _MAX_PANELS = 12
 _NOT_DRAWN = frozenset({STAGES, PARTS, RESTORED, TRANSFERRED, PATHS})  # others have more to say
 _TITLE = 31  # characters of a panel's title at full size
@@ -74,15 +76,16 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
     if not drawn:
         return None
     by_name = not study.card.axis_metric and not _numeric(study)
-    shown = {r.variant for panel in drawn for r in known[panel]}
-    variants = enumerate(study.card.variants.items())
-    ticks = {float(i): label for i, (v, label) in variants if by_name and v in shown}
-    height, left, room = 2.15, 0.48, 0.0
-    if by_name:
-        height, left = 1.0 + 0.22 * len(ticks), 0.12
-        room = 0.15 + 0.056 * max(map(len, ticks.values()))
+    lines: list[dict[float, str]] = []  # names of the variants that a row of panels has values of
+    for start in range(0, len(drawn) if by_name else 0, 3):
+        variants = enumerate(study.card.variants.items())
+        shown = {r.variant for panel in drawn[start : start + 3] for r in known[panel]}
+        lines.append({float(i): label for i, (v, label) in variants if v in shown})
+    heights = [1.0 + 0.22 * len(ticks) for ticks in lines]
+    left = 0.12 if by_name else 0.48
+    room = 0.15 + 0.056 * max(len(n) for ticks in lines for n in ticks.values()) if lines else 0.0
     with style.applied():
-        figure, axes = style.panels(len(drawn), 3, (2.55, height), left, room)
+        figure, axes = style.panels(len(drawn), 3, (2.55, 2.15), left, room, heights)
         for column, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
             metric, _, generator, resolution = panel
             who = f" {generator_within(generator)}," if generator else ""
@@ -91,7 +94,7 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
             title = textwrap.fill(title, int(_TITLE * _LARGE / _SMALL))
             ax.set_title(title, loc="left", fontweight="bold", fontsize=font)
             if by_name:
-                _by_variant(ax, panel, curves[panel], ticks, named=column % 3 == 0)
+                _by_variant(ax, panel, curves[panel], lines[column // 3], named=column % 3 == 0)
             else:
                 _over_axis(ax, study.card, panel, curves[panel])
         return style.save(figure, path), len(known) - len(drawn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def panels(
     size: tuple[float, float],
     left: float = 0.48,
     label_room: float = 0.0,
+    heights: Sequence[float] = (),
 ) -> tuple[Figure, list[Axes]]:
     """A grid of ``count`` axes, ``columns`` a row, laid out in inches.
 
@@ -68,17 +69,18 @@ def panels(
         size: width and height of a panel with its title and labels.
         left: part of a panel's width, left of its axes.
         label_room: extra width at the left of the figure, for long tick labels.
+        heights: of the panels of each row, in place of that of ``size``.
     """
     columns = min(count, columns)
-    lines = -(-count // columns)
-    width, height = columns * size[0] + label_room, lines * size[1]
+    tall = list(heights) or [size[1]] * -(-count // columns)
+    width, height = columns * size[0] + label_room, sum(tall)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = []
     for i in range(count):
         x = label_room + (i % columns) * size[0] + left
-        y = height - (i // columns + 1) * size[1] + _BOTTOM
-        inner = (size[0] - left - _RIGHT, size[1] - _BOTTOM - _TOP)
+        y = height - sum(tall[: i // columns + 1]) + _BOTTOM
+        inner = (size[0] - left - _RIGHT, tall[i // columns] - _BOTTOM - _TOP)
         box = (x / width, y / height, inner[0] / width, inner[1] / height)
         axes.append(figure.add_axes(box))
     return figure, axes

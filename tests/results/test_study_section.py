@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pagoda.results.blocks import Document, Figure, Section, Table
-from pagoda.results.labels import COST
+from pagoda.results.labels import COST, QUALITY
 from pagoda.results.page import to_html
 from pagoda.results.studies import CARD, Failure, StudyResults, read_study, write_study
 from pagoda.results.study_figures import (
@@ -20,6 +21,7 @@ from pagoda.results.study_figures import (
     draw_edits,
     draw_parts,
     draw_same_latents,
+    draw_study,
     panels_of,
 )
 from pagoda.results.study_tables import nearest_tables, study_tables
@@ -61,6 +63,23 @@ def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) ->
     (failed,) = [c for c in captions if c.startswith("**Signatures of failure**")]
     assert "less than 0.7 of real images' high-frequency energy" in failed
     assert all("`tiny` (scaled down), made up, 8 images" in c for c in captions)
+
+
+def test_a_row_of_panels_has_lines_for_the_variants_that_it_shows(tmp_path: Path) -> None:
+    """A fourth panel, of two of three variants, is as tall as a row of two."""
+    rows = [
+        row for side in (8, 16, 32)
+        for row in make_rows({"few": [1.0], "many": [2.0], "all": [3.0]}, resolution=side)
+    ]  # fmt: skip
+
+    def height(*members: str) -> int:
+        fourth = make_rows({key: [1.0] for key in members}, resolution=64)
+        found = study(rows + fourth, variants=VARIANTS, metrics=("fd",))
+        assert draw_study(found, QUALITY, tmp_path / "x.png") is not None
+        with Image.open(tmp_path / "x.png") as image:
+            return image.height
+
+    assert height("few", "many", "all") > height("few", "all") == height("many", "all")
 
 
 @pytest.mark.parametrize("axis_metric", ["", "fd"])
