@@ -21,7 +21,7 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages.study_spec import Study
 from pagoda.results.blocks import Figure
 from pagoda.results.claims import read_claims
-from pagoda.results.labels import generator_within
+from pagoda.results.labels import OWN, generator_within
 from pagoda.results.speed_figure import SPEED, draw_speed
 from pagoda.results.studies import (
     CARD,
@@ -41,7 +41,7 @@ _FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "edits.
 
 _EDIT = "edit-"  # name of a line of the picture of edits
 _BESIDE = {"upsampled_base": "bilinear upsampling", "teacher": "teacher"}
-"""What stands beside the generators of a variant, by the name of its grid."""
+"""Short names of what stands beside the generators of a variant."""
 
 Measured = dict[tuple[str, int], Artifact]
 """By variant and seed."""
@@ -250,10 +250,12 @@ def blocks_of(label: str, grids: Iterable[str]) -> dict[str, list[str]]:
         return {}
     found: dict[str, list[str]] = {}
     for name in names:
-        more = _BESIDE.get(name.removeprefix("samples-").rpartition("-")[0])
-        found.setdefault(label if more is None else f"{label}: {more}", []).append(name)
-    order = (label, *(f"{label}: {more}" for more in _BESIDE.values()))
-    return {key: found[key] for key in order if key in found}
+        generator = name.removeprefix("samples-").rpartition("-")[0]
+        own = generator in OWN or generator == "below"
+        more = "" if own else f": {_BESIDE.get(generator) or generator_within(generator)}"
+        found.setdefault(label + more, []).append(name)
+    last = [f"{label}: {more}" for more in _BESIDE.values()]
+    return dict(sorted(found.items(), key=lambda e: (e[0] != label, e[0] in last, e[0])))
 
 
 def _edits(study: Study, first: dict[str, Artifact], config: Config, folder: Path) -> list[Figure]:
