@@ -261,13 +261,16 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
     assert len(found) == 4
 
 
-def test_variants_of_equal_compute_have_it_at_the_default_profile(
+def test_variants_of_equal_compute_have_it_at_the_defaults_whole_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their shares of the images are constants of the study; a longer stage would move them."""
 
     monkeypatch.chdir(ROOT)
     config = load()
+    whole_length = dataclasses.replace(config.studies.whole, scale=1.0)
+    studies = dataclasses.replace(config.studies, whole=whole_length)
+    config = dataclasses.replace(config, studies=studies)
 
     def compute(name: str, member: str, steps: tuple[str, ...] | None = None) -> float:
         found = load_study(name)
