@@ -75,7 +75,7 @@ def test_classes_of_diffusers_are_read_from_a_folder_by_name(name: str, tmp_path
         made = theirs.encode(images())
         z = made.latent_dist.mean if hasattr(made, "latent_dist") else made[0]
         assert codes.shape == (2, 4, 8, 8) and torch.allclose(codes, z, atol=1e-6)
-        assert torch.allclose(ours.decode(codes), theirs.decode(z).sample, atol=1e-6)
+        assert torch.allclose(ours.decode(codes), theirs.decode(z).sample, atol=1e-5)
 
 
 def test_a_folder_that_is_no_autoencoder_is_refused_in_one_line(tmp_path: Path) -> None:
