@@ -70,12 +70,13 @@ def test_classes_of_diffusers_are_read_from_a_folder_by_name(name: str, tmp_path
     weights, card = read_diffusers(tmp_path)
     ours = load_autoencoder(weights, json.loads(json.dumps(card)))
     assert (ours.factor, ours.channels) == (2, 4)
+    ours.double(), theirs.double()  # what float32 rounds depends on the processor
     with torch.no_grad():
-        codes = ours.encode(images())
-        made = theirs.encode(images())
+        codes = ours.encode(images().double())
+        made = theirs.encode(images().double())
         z = made.latent_dist.mean if hasattr(made, "latent_dist") else made[0]
-        assert codes.shape == (2, 4, 8, 8) and torch.allclose(codes, z, atol=1e-6)
-        assert torch.allclose(ours.decode(codes), theirs.decode(z).sample, atol=1e-5)
+        assert codes.shape == (2, 4, 8, 8) and torch.allclose(codes, z)
+        assert torch.allclose(ours.decode(codes), theirs.decode(z).sample)
 
 
 def test_a_folder_that_is_no_autoencoder_is_refused_in_one_line(tmp_path: Path) -> None:
