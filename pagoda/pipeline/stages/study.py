@@ -66,26 +66,22 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
     before = read_study(folder) if keep and (folder / CARD).exists() else None
     kept = _kept(before, study, measured) if before else []
     made = [row for key in measured for row in _rows(study, measured, kept, *key)]
-    _check_same_measure(made, kept, folder)
     rows = made + kept
+    card = _card(config, study, measured)
+    if before:
+        _check_same_measure(made, kept, folder)
+        _check_same_images(card, before)
+        card = dataclasses.replace(card, failures=_failures(card, before, measured))
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         first = _first(config, study, measured)
-        if (
-            before and not {row.variant for row in kept} <= first.keys()
-        ):  # drawn from more than this
+        shows_more = {row.variant for row in kept} - first.keys()
+        if before and shows_more:
             figures = before.card.figures
             for figure in figures:
                 shutil.copyfile(folder / figure.file, partial / figure.file)
         else:
             figures = _pictures(config, study, first, rows, partial)
-        card = _card(config, study, measured, figures)
-        if before:
-            if before.card.data != card.data:
-                raise PagodaError(
-                    f"{folder} has results on other images ({before.card.data}) than the runs here "
-                    f"({card.data}); move that folder away to begin anew"
-                )
-            card = dataclasses.replace(card, failures=_failures(card, before, measured))
+        card = dataclasses.replace(card, figures=figures)
         write_study(partial, card, rows)
         write_summary(StudyResults(card, tuple(rows), partial), read_claims())
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
@@ -135,6 +131,14 @@ def _check_same_measure(made: Sequence[Row], kept: Sequence[Row], folder: Path) 
                 f"network, or against other real images, than the runs here; a feature network is "
                 "the same to the last digit on the same machine with as many threads"
             )
+
+
+def _check_same_images(card: StudyCard, before: StudyResults) -> None:
+    if before.card.data != card.data:
+        raise PagodaError(
+            f"{before.folder} has results on other images ({before.card.data}) than the runs here "
+            f"({card.data}); move that folder away to begin anew"
+        )
 
 
 def _run_of(row: Row) -> tuple[str | None, int | None]:
@@ -191,9 +195,8 @@ def _pictures(
     return tuple(figures)
 
 
-def _card(
-    config: Config, study: Study, measured: Measured, figures: tuple[Figure, ...]
-) -> StudyCard:
+def _card(config: Config, study: Study, measured: Measured) -> StudyCard:
+    """All but the pictures."""
     data = artifacts.open_artifact(Paths(config).data(config.target_res), "images").card()
     images = ", ".join(f"{n:,} {split}" for split, n in sorted(data["n"].items(), reverse=True))
     runs = Counter(name for name, _ in measured)
@@ -220,7 +223,6 @@ def _card(
         },
         metrics=study.metrics,
         failures=tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items()),
-        figures=figures,
     )
 
 
