@@ -208,7 +208,7 @@ def test_a_scale_shortens_all_but_the_teacher(config: Config) -> None:
         size = dataclasses.replace(config.studies.whole, scale=scale)
         studies = dataclasses.replace(config.studies, whole=size)
         chosen = dataclasses.replace(config, studies=studies)
-        made = variant_config(chosen, study, study.variants["pixels_equal_compute"], 0)
+        made = variant_config(chosen, study, study.variants["pixels_equal_time"], 0)
         return [getattr(made, part).optim.images for part in ("teacher", "distill", "grow")]
 
     (teacher, *long), (same, *short) = images(1.0), images(0.25)
@@ -266,6 +266,9 @@ GOOD: dict[str, Any] = {
         ("variants.x.counts", [1], "variants.x.counts[0] = 1; it must be text"),
         ("variants.x.of", "z", "variants.x.of = 'z'; it must be another variant"),
         ("variants.x.of", "y", "variants.x.of = 'y'; it must be another variant"),
+        ("variants.x.compute_of", "z", "variants.x.compute_of = 'z'; it must be another variant"),
+        ("variants.x.compute_of", "x", "variants.x.compute_of = 'x'; it must be another variant"),
+        ("variants.y.compute_of", "x", "variants.y.compute_of = 'x'; it must be of a variant that"),
         ("variants.x.doublings", -1, "variants.x.doublings = -1; it must be >= 0"),
         ("variants.x.doublings", "one", "variants.x.doublings = 'one'; it must be a whole"),
         ("variants.x.axis", "left", "variants.x.axis = 'left'; it must be a number"),

@@ -100,7 +100,9 @@ def study_text(study: Study) -> str:
 def _stage(study: Study, variant: Variant) -> dict[str, Any]:
     seeds = f"${{studies.{study.size}.seeds}}"
     steps = *variant.steps, *variant.counts
-    sections = [s for step in steps for s in STEPS[step].sections]
+    read = [variant, *([study.variants[variant.compute_of]] if variant.compute_of else [])]
+    counted = [step for v in read for step in (*v.steps, *v.counts)]
+    sections = [s for step in counted for s in STEPS[step].sections]
     keys = [
         *_SHARED,
         *(f"studies.{study.size}.{key}" for key in ("fraction", "scale")),
@@ -117,7 +119,7 @@ def _stage(study: Study, variant: Variant) -> dict[str, Any]:
                "--seed ${item.seed}",
         "deps": [*_inputs(study, variant), *own, *_code(variant.stage)],
         "params": [{"../params.yaml": keys},
-                   {"study.yaml": ["size", f"variants.{variant.name}"]}],
+                   {"study.yaml": ["size", *(f"variants.{v.name}" for v in read)]}],
         "outs": [f"{_folder(study, variant)}/s${{item.seed}}"],
     }  # fmt: skip
 

@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pagoda.config import Config
+from pagoda.config import Config, VariantConfig
 from pagoda.diffusion.solver import nfe
+from pagoda.errors import PagodaError
 from pagoda.methods.cascade import CascadeTraining
 from pagoda.methods.classifier import ClassifierConfig
 from pagoda.methods.clip import OWN
@@ -38,6 +40,7 @@ from pagoda.pipeline.stages.counters import (
 )
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
+from pagoda.pipeline.stages.study_spec import TRAINED
 from pagoda.pipeline.stages.super_resolution import cascade_spec
 from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
@@ -280,7 +283,7 @@ class Untrained:
 
 
 def training_compute(
-    config: Config, steps: tuple[str, ...], classes: int, images: int
+    config: Config, steps: tuple[str, ...], classes: int, images: int, up_to: int | None = None
 ) -> dict[str, float]:
     """FLOPs of each training step of a variant, by the name of what it trains.
 
@@ -288,6 +291,7 @@ def training_compute(
         steps: steps of a variant (``pagoda.pipeline.stages.study_spec.STEPS``).
         classes: number of classes.
         images: training images there are.
+        up_to: resolution above which nothing is counted.
     """
     untrained = Untrained(config, classes, images)
     other: dict[str, Callable[[], float]] = {
@@ -295,7 +299,51 @@ def training_compute(
         **{f"encode-{r}": partial(untrained.encoded, r) for r in config.resolutions},
     }
     return {stage: other[stage]() if stage in other else untrained.training(stage)
-            for stage in stages_of(config, steps)}  # fmt: skip
+            for stage in stages_of(config, steps)
+            if up_to is None or resolution_of(config, stage) <= up_to}  # fmt: skip
+
+
+def with_compute(
+    config: VariantConfig, steps: tuple[str, ...], wanted: float, classes: int, images: int
+) -> VariantConfig:
+    """The variant with as many training images, in whole batches, as take the FLOPs wanted.
+
+    The images of all sections are multiplied by one factor, of which FLOPs are an affine function:
+    what is inverted, encoded or sampled for training stays.
+
+    Args:
+        config, steps, classes, images: as in :func:`training_compute`.
+        wanted: FLOPs of all of its training steps.
+
+    Raises:
+        PagodaError: what does not follow the training images takes more by itself.
+    """
+
+    def scaled(factor: float) -> VariantConfig:
+        sections: dict[str, Any] = {}
+        for name in TRAINED:
+            section = getattr(config, name)
+            batch = section.optim.batch
+            count = max(1, round(factor * section.optim.images / batch)) * batch
+            sections[name] = replace(section, optim=replace(section.optim, images=count))
+        return replace(config, **sections)
+
+    def flops(factor: float) -> float:
+        return sum(training_compute(scaled(factor), steps, classes, images).values())
+
+    once, twice = flops(1.0), flops(2.0)
+    factor = 1.0 + (wanted - once) / (twice - once)
+    if factor <= 0.0:
+        raise PagodaError(
+            f"what this variant inverts, encodes and samples takes more than the {wanted:.3g} "
+            "FLOPs that it is given (compute_of in study.yaml); invert fewer images"
+        )
+    return scaled(factor)
+
+
+def resolution_of(config: Config, stage: str) -> int:
+    """The resolution at which a stage trains: ``grow-16`` 16, ``teacher`` the base."""
+    return int(stage.partition("-")[2] or config.base_res)
 
 
 def training_held(

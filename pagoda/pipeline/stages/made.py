@@ -38,3 +38,10 @@ def identity(config: Config, key: str) -> dict[str, Any]:
 def open_made(config: Config, key: str) -> Artifact:
     """An artifact, checked to be whole and of this configuration."""
     return artifacts.open_artifact(locate(config, key), kind_of(key), identity(config, key))
+
+
+def training_set(config: Config) -> tuple[int, int]:
+    """How many classes and how many training images there are."""
+    classes = len(open_made(config, "features").card()["classes"])
+    data = open_made(config, f"data/{config.base_res}")
+    return classes, config.data.train_images or data.card()["n"]["train"]

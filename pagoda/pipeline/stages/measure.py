@@ -34,13 +34,13 @@ from pagoda.evaluation.samplers import (
 from pagoda.evaluation.streaming import StoredImages
 from pagoda.evaluation.two_steps import two_steps
 from pagoda.pipeline.stages.aligned import alignment_of
-from pagoda.pipeline.stages.compute import Held, training_compute, training_held
+from pagoda.pipeline.stages.compute import Held, resolution_of, training_compute, training_held
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
 from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.floor import floor_rows
-from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.made import open_made, training_set
 from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.progress import track
@@ -63,12 +63,9 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     """
     artifacts.check_out(config.places["measured"], "measurement")
     device, features = pick_device(), open_made(config, "features")
-    classes = len(features.card()["classes"])
-    data = open_made(config, f"data/{config.base_res}")
-    images = config.data.train_images or data.card()["n"]["train"]
+    classes, _ = there = training_set(config)
     steps = variant.steps or variant.counts
-    counted = training_compute(config, steps, classes, images)
-    held = training_held(config, steps, classes, images)
+    counted, held = training_compute(config, steps, *there), training_held(config, steps, *there)
     curves = Curves(config, counted, held, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
@@ -227,7 +224,7 @@ class Curves:
         held: dict[str, Held] | None = None, trained: bool = True,
     ) -> None:  # fmt: skip
         self.flops, self.held = flops, held or {}
-        self.at = {stage: int(stage.partition("-")[2] or config.base_res) for stage in flops}
+        self.at = {stage: resolution_of(config, stage) for stage in flops}
         files = {stage: Paths(config).history(stage) for stage in flops if trained}
         self.curves = {stage: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
                        for stage, file in files.items()}  # fmt: skip

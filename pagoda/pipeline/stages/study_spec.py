@@ -31,7 +31,7 @@ from pagoda.config import (
 from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
-_TRAINED = ("autoencoder", "teacher", "distill", "grow")
+TRAINED = ("autoencoder", "teacher", "distill", "grow")
 """Sections whose images a study's size scales."""
 _SIZES = ("usual", "costly", "whole")  # of params.yaml
 
@@ -46,6 +46,11 @@ class Step:
     sections: tuple[str, ...]
     reads: tuple[str, ...]
     makes: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether its training images are those of a section that a study's size scales."""
+        return bool({"autoencoder", "teacher", "gen/base", "gen/above", "sr/above"} & {*self.makes})
 
 
 EDITS = ("inpaint", "super_resolve", "transfer", "interpolate")
@@ -106,6 +111,11 @@ class Variant:
     images: dict[str, float] = opt(
         "fraction of the profile's training images, by section, not the size's", default={}, gt=0
     )
+    compute_of: str | None = opt(
+        "variant whose training FLOPs, up to the resolution that this one ends at, this one gets: "
+        "`images` here are only how they are shared out",
+        default=None,
+    )
     doublings: int = opt("of the base resolution, at most up to the target", default=0, ge=0)
     counts: tuple[str, ...] = opt(
         "steps whose cost is counted without doing them", default=(), choices=tuple(STEPS)
@@ -133,8 +143,11 @@ class Variant:
                "of training or of edits, not both")  # fmt: skip
         yield (len(self.steps) == 1 or not set(self.steps) & set(TIMED), f"{at}steps",
                list(self.steps), f"one alone if it is of {', '.join(TIMED)}")  # fmt: skip
+        trained = [step for step in (*self.steps, *self.counts) if STEPS[step].trains]
+        yield (self.compute_of is None or bool(trained), f"{at}compute_of", self.compute_of,
+               "of a variant that trains")  # fmt: skip
         for section in self.images:
-            yield section in _TRAINED, f"{at}images", section, "one of " + ", ".join(_TRAINED)
+            yield section in TRAINED, f"{at}images", section, "one of " + ", ".join(TRAINED)
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,10 @@ class Study:
                 above = self.variants[above].of
             yield (above is None, f"variants.{name}.of", variant.of,
                    "another variant of the study, and not one that reads from this")  # fmt: skip
+            other = self.variants.get(variant.compute_of or name)
+            fits = other is not None and (variant.compute_of is None or other.compute_of is None)
+            yield (fits, f"variants.{name}.compute_of", variant.compute_of,
+                   "another variant of the study, which has no compute_of itself")  # fmt: skip
 
     def variant(self, name: str) -> Variant:
         """A variant by its name.
@@ -213,7 +230,7 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
     where = f"{STUDIES / study.name / 'study.yaml'}, variant {variant.name}"
     tree = dataclasses.asdict(config)
     size = getattr(config.studies, study.size)
-    for section in _TRAINED:
+    for section in TRAINED:
         optim = tree[section]["optim"]
         share = variant.images.get(section, size.fraction)
         share *= 1.0 if section == "teacher" else size.scale

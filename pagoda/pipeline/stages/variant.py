@@ -21,8 +21,14 @@ from pagoda.pipeline.stages import (
     super_resolution,
     teacher,
 )
+from pagoda.pipeline.stages.compute import (
+    resolution_of,
+    stages_of,
+    training_compute,
+    with_compute,
+)
 from pagoda.pipeline.stages.decoder import behind
-from pagoda.pipeline.stages.made import identity, locate, open_made
+from pagoda.pipeline.stages.made import identity, locate, open_made, training_set
 from pagoda.pipeline.stages.models import without
 from pagoda.pipeline.stages.study_spec import STEPS, Study, Variant, variant_config
 
@@ -34,7 +40,7 @@ def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
     Processes of a group share the steps; the first one measures alone, so that nothing else is
     timed.
     """
-    made = variant_config(config, study, variant, seed)
+    made = config_of(config, study, variant, seed)
     with distributed.group():
         for step in variant.steps:
             if STEPS[step].makes:  # others only name what is measured
@@ -42,6 +48,19 @@ def run(config: Config, study: Study, variant: Variant, seed: int) -> None:
             distributed.barrier()  # until the first has written what the next step reads
     if distributed.is_main_process():
         measure.run(made, study, variant)
+
+
+def config_of(config: Config, study: Study, variant: Variant, seed: int) -> VariantConfig:
+    """A variant's configuration, with the images that ``compute_of`` gives it."""
+    made = variant_config(config, study, variant, seed)
+    if variant.compute_of is None:
+        return made
+    other = study.variants[variant.compute_of]
+    there = variant_config(config, study, other, seed)
+    steps, known = variant.steps or variant.counts, training_set(config)
+    end = max(resolution_of(made, stage) for stage in stages_of(made, steps))
+    costs = training_compute(there, other.steps or other.counts, *known, up_to=end)
+    return with_compute(made, steps, sum(costs.values()), *known)
 
 
 def _grow(config: VariantConfig) -> None:

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from pagoda import artifacts
-from pagoda.config import Config, load, parse
+from pagoda.config import Config, parse, read_yaml, with_derived
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import (
@@ -28,9 +28,9 @@ from pagoda.pipeline.stages import (
     teacher,
     variant,
 )
-from pagoda.pipeline.stages.compute import training_compute
+from pagoda.pipeline.stages.compute import training_compute, with_compute
 from pagoda.pipeline.stages.measurement import write_measurement
-from pagoda.pipeline.stages.study_spec import load_study, variant_config
+from pagoda.pipeline.stages.study_spec import Variant, load_study, variant_config
 from pagoda.results.studies import read_study, study_folder
 from pagoda.rows import Row
 from pagoda.training.sharding import SHARD
@@ -261,27 +261,39 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
     assert len(found) == 4
 
 
-def test_variants_of_equal_compute_have_it_at_the_defaults_whole_length(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("base", "study_name", "members"),
+    [(16, "objectives", ("class-ratio", "mean-flow", "relativistic")), (8, "latent_space", ())],
+)
+def test_variants_of_equal_compute_have_it_at_every_size(
+    base: int, study_name: str, members: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their shares of the images are constants of the study; a longer stage would move them."""
-
+    """To one step: the images are whole batches. Students have that of PaGoDA's, not its growth."""
     monkeypatch.chdir(ROOT)
-    config = load()
-    whole_length = dataclasses.replace(config.studies.whole, scale=1.0)
-    studies = dataclasses.replace(config.studies, whole=whole_length)
-    config = dataclasses.replace(config, studies=studies)
+    tree = read_yaml("params.yaml") | {"base_res": base}
+    tree["studies"]["whole"]["scale"] = 0.5
+    config, found = parse(with_derived(tree)), load_study(study_name)
+    monkeypatch.setattr(variant, "training_set", lambda _: (10, 8192))
 
-    def compute(name: str, member: str, steps: tuple[str, ...] | None = None) -> float:
-        found = load_study(name)
+    def compute(member: str, steps: tuple[str, ...] | None = None) -> float:
         chosen = found.variants[member]
-        own = variant_config(config, found, chosen, 0)
+        own = variant.config_of(config, found, chosen, 0)
         return sum(training_compute(own, steps or chosen.steps, 10, 8192).values())
 
-    on_codes = compute("latent_space", "codes")
-    assert compute("latent_space", "pixels_equal_compute") == pytest.approx(on_codes, rel=0.02)
-    whole = compute("objectives", "pagoda", ("distill",))
-    equal = [name for name in load_study("objectives").variants if name.endswith("-compute")]
-    assert {n: compute("objectives", n) / whole for n in equal} == {
-        n: pytest.approx(1, abs=0.05) for n in equal
-    }
+    if members:
+        shares = [compute(f"{m}-compute") / compute("pagoda", ("distill",)) for m in members]
+    else:
+        shares = [compute("pixels_equal_compute") / compute("codes")]
+    assert shares == [pytest.approx(1, abs=0.01)] * len(shares)
+
+
+def test_compute_that_a_variant_cannot_have_is_one_line(
+    tiny_study: Callable[..., Config],
+) -> None:
+    """What it inverts does not follow its training images."""
+    config = tiny_study()
+    with pytest.raises(PagodaError, match=r"takes more than the 1 FLOPs .* invert fewer images$"):
+        with_compute(
+            variant_config(config, load_study("growth_loss"), Variant("x"), 0),
+            ("teacher", "invert"), 1.0, 10, 200,
+        )  # fmt: skip
