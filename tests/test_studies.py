@@ -230,6 +230,18 @@ def test_trouble_is_one_line(config: Config) -> None:
             variant_config(config, study, dataclasses.replace(one, set=keys), 0)
 
 
+def test_a_variant_is_stale_when_what_its_compute_is_counted_from_changes() -> None:
+    """The pipeline on codes trains an autoencoder; that in pixels of equal compute has none."""
+    stages = yaml.safe_load(study_text(load_study("latent_space")))["stages"]
+    for name, variants, counted in (
+        ("pixels_equal_compute", ["variants.pixels_equal_compute", "variants.codes"], True),
+        ("pixels_equal_time", ["variants.pixels_equal_time"], False),
+    ):
+        profile, study = stages[name]["params"]
+        assert study["study.yaml"] == ["size", *variants]
+        assert ("autoencoder" in profile["../params.yaml"]) is counted
+
+
 def test_a_variant_of_another_base_cannot_read_the_main_pipeline() -> None:
     study = load_study("pairs")
     doubled = dataclasses.replace(study.variants["store"], doublings=1)
