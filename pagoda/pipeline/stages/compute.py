@@ -40,7 +40,7 @@ from pagoda.pipeline.stages.counters import (
 )
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
-from pagoda.pipeline.stages.study_spec import TRAINED
+from pagoda.pipeline.stages.study_spec import TRAINED, whole_batches
 from pagoda.pipeline.stages.super_resolution import cascade_spec
 from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
@@ -323,8 +323,7 @@ def with_compute(
         sections: dict[str, Any] = {}
         for name in TRAINED:
             section = getattr(config, name)
-            batch = section.optim.batch
-            count = max(1, round(factor * section.optim.images / batch)) * batch
+            count = whole_batches(factor * section.optim.images, section.optim.batch)
             sections[name] = replace(section, optim=replace(section.optim, images=count))
         return replace(config, **sections)
 

@@ -63,9 +63,10 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     """
     artifacts.check_out(config.places["measured"], "measurement")
     device, features = pick_device(), open_made(config, "features")
-    classes, _ = there = training_set(config)
+    classes, images = training_set(config)
     steps = variant.steps or variant.counts
-    counted, held = training_compute(config, steps, *there), training_held(config, steps, *there)
+    counted = training_compute(config, steps, classes, images)
+    held = training_held(config, steps, classes, images)
     curves = Curves(config, counted, held, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)

@@ -168,6 +168,7 @@ class Study:
 
     def checks(self, _: str) -> Iterator[Check]:
         """Variants can be folders, and read of variants that are there."""
+        counted = {None, *(name for name, v in self.variants.items() if v.compute_of is None)}
         for name, variant in self.variants.items():
             yield is_name(name), "variants", name, f"of keys that are each {NAME_RULE}"
             above, seen = variant.of, {name}
@@ -176,9 +177,7 @@ class Study:
                 above = self.variants[above].of
             yield (above is None, f"variants.{name}.of", variant.of,
                    "another variant of the study, and not one that reads from this")  # fmt: skip
-            other = self.variants.get(variant.compute_of or name)
-            fits = other is not None and (variant.compute_of is None or other.compute_of is None)
-            yield (fits, f"variants.{name}.compute_of", variant.compute_of,
+            yield (variant.compute_of in counted, f"variants.{name}.compute_of", variant.compute_of,
                    "another variant of the study, which has no compute_of itself")  # fmt: skip
 
     def variant(self, name: str) -> Variant:
@@ -234,8 +233,7 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
         optim = tree[section]["optim"]
         share = variant.images.get(section, size.fraction)
         share *= 1.0 if section == "teacher" else size.scale
-        steps = round(share * optim["images"] / optim["batch"])
-        optim["images"] = max(1, steps) * optim["batch"]
+        optim["images"] = whole_batches(share * optim["images"], optim["batch"])
         tree[section]["imported"] = NO_WEIGHTS  # a variant trains what it compares
     tree = with_methods(tree, variant.methods, where)
     for dotted, value in variant.set.items():
@@ -251,6 +249,11 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
     made = parse(with_derived(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
     return VariantConfig(**values, places=_places(config, study, variant, seed, made))
+
+
+def whole_batches(images: float, batch: int) -> int:
+    """The images of as many whole batches as come nearest, of one at least."""
+    return max(1, round(images / batch)) * batch
 
 
 def artifacts_of(config: Config, kind: str) -> list[str]:
