@@ -194,6 +194,17 @@ def test_the_measured_studies_lose_no_value_and_have_no_mostly_empty_column(
             assert filled >= least * len(table.rows), name
 
 
+@pytest.mark.parametrize("study", find_studies(ROOT / "reports"), ids=lambda s: s.card.study)
+def test_rows_of_another_network_do_not_name_the_classifiers_features(study: StudyResults) -> None:
+    """Rows measured before networks had fingerprints of their own are corrected, once and again."""
+    features: dict[bool, set[str | None]] = {True: set(), False: set()}
+    for row in study.rows:
+        if row.features:
+            features["efficientnet" in row.protocol].add(row.features)
+    assert not features[True] & features[False]
+    assert len(features[True]) <= 1
+
+
 def test_an_interval_stands_behind_its_mean_where_there_is_one() -> None:
     assert with_ends("×2.00", 1.5, math.inf) == "×2.00 (1.50 to ∞)"
     assert with_ends("2.00", 2.0, 2.0) == with_ends("2.00", -math.inf, math.inf) == "2.00"
