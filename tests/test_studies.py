@@ -201,6 +201,27 @@ def test_a_variant_sees_its_fraction_of_the_images(config: Config) -> None:
     assert student.images % student.batch == 0
 
 
+def test_a_variant_inverts_its_fraction_of_the_images(config: Config) -> None:
+    study = load_study("base_resolution")
+    base = study.variants["base"]
+
+    def inverted(variant: Variant, fraction: float, images: int | None = 1536) -> int | None:
+        size = dataclasses.replace(config.studies.costly, fraction=fraction)
+        chosen = dataclasses.replace(
+            config,
+            studies=dataclasses.replace(config.studies, costly=size),
+            invert=dataclasses.replace(config.invert, images=images),
+        )
+        return variant_config(chosen, study, variant, 0).invert.images
+
+    assert inverted(base, 0.5) == 768
+    assert inverted(base, 0.5, None) == (config.data.train_images or 0) // 2 > 0
+    assert inverted(dataclasses.replace(base, images={"invert": 0.25}), 0.5) == 384
+    assert inverted(dataclasses.replace(base, set={"invert.images": 99}), 0.5) == 99
+    reads = dataclasses.replace(base, steps=("distill",))  # what another one inverted
+    assert inverted(reads, 0.5) == 1536
+
+
 def test_a_scale_shortens_all_but_the_teacher(config: Config) -> None:
     study = load_study("latent_space")
 
@@ -286,7 +307,7 @@ GOOD: dict[str, Any] = {
         ("variants.x.axis", "left", "variants.x.axis = 'left'; it must be a number"),
         ("variants.x.set", ["a"], "variants.x.set = ['a']; it must be a mapping"),
         ("variants.x.images", {"grow": "all"}, "variants.x.images.grow = 'all'; it must be a"),
-        ("variants.x.images", {"invert": 1}, "variants.x.images = 'invert'; it must be one of"),
+        ("variants.x.images", {"evaluate": 1}, "variants.x.images = 'evaluate'; it must be one of"),
     ],
 )
 def test_what_a_study_may_not_say_is_one_line(

@@ -292,7 +292,9 @@ class StudySizeConfig:
     """How much of the profile's work the variants of a study do."""
 
     seeds: list[int] = opt("training seeds of a variant; a verdict needs three", ge=0)
-    fraction: float = opt("fraction of the profile's training images of a variant", gt=0, le=1)
+    fraction: float = opt(
+        "fraction of the profile's images that a variant trains on or inverts", gt=0, le=1
+    )
     scale: float = opt(
         "images of a variant's training, times this: below 1 for a first look; a teacher's stay, "
         "whose share of the images a study may ask about", gt=0, le=1,

@@ -32,7 +32,7 @@ from pagoda.errors import PagodaError
 
 STUDIES = Path("experiments")
 TRAINED = ("autoencoder", "teacher", "distill", "grow")
-"""Sections whose images a study's size scales."""
+"""Sections that train: a study's size scales their images."""
 _SIZES = ("usual", "costly", "whole")  # of params.yaml
 
 
@@ -109,7 +109,7 @@ class Variant:
     once: bool = opt("made with the first seed only, shared by other variants", default=False)
     set: dict[str, Any] = opt("dotted keys of params.yaml and their values here", default={})
     images: dict[str, float] = opt(
-        "fraction of the profile's training images, by section, not the size's", default={}, gt=0
+        "fraction of the profile's images, by section, not the size's", default={}, gt=0
     )
     compute_of: str | None = opt(
         "variant whose training FLOPs, up to the resolution that this one ends at, this one gets: "
@@ -147,7 +147,8 @@ class Variant:
         yield (self.compute_of is None or bool(trained), f"{at}compute_of", self.compute_of,
                "of a variant that trains")  # fmt: skip
         for section in self.images:
-            yield section in TRAINED, f"{at}images", section, "one of " + ", ".join(TRAINED)
+            sized = (*TRAINED, "invert")
+            yield section in sized, f"{at}images", section, "one of " + ", ".join(sized)
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,10 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
         share *= 1.0 if section == "teacher" else size.scale
         optim["images"] = whole_batches(share * optim["images"], optim["batch"])
         tree[section]["imported"] = NO_WEIGHTS  # a variant trains what it compares
+    inverted = config.invert.images or config.data.train_images
+    if "invert" in variant.steps and inverted is not None:
+        share = variant.images.get("invert", size.fraction)
+        tree["invert"]["images"] = max(1, round(share * inverted))
     tree = with_methods(tree, variant.methods, where)
     for dotted, value in variant.set.items():
         *path, last = dotted.split(".")
