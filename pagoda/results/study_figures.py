@@ -27,6 +27,7 @@ from pagoda.results.labels import (
     RESTORED,
     STAGES,
     TRANSFERRED,
+    generator_label,
     generator_within,
     in_a_sentence,
     item_order,
@@ -101,7 +102,11 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
 
 
 def panels_of(study: StudyResults, group: str) -> dict[Panel, list[Row]]:
-    """What of a group the card asks for, in its order; no panel of teachers or real images."""
+    """What of a group the card asks for, in its order; no panel of teachers or real images.
+
+    Over a numeric axis with one curve, a teacher that has a value at several places has a curve
+    beside it.
+    """
     if group in _NOT_DRAWN:
         return {}
     card, rows = study.card, list(study.rows)
@@ -113,10 +118,23 @@ def panels_of(study: StudyResults, group: str) -> dict[Panel, list[Row]]:
             for r in rows
         ]  # fmt: skip
     first = {metric: i for i, metric in enumerate(card.metrics) if quantity(metric).group == group}
-    shown = (r for r in rows if r.metric in first and r.generator not in ("teacher", "real"))
+    shown = (r for r in rows if r.metric in first and r.generator != "real")
+    own = {*OWN, "teacher"}
     found = grouped(shown, lambda r: (
-        r.metric, r.protocol, "" if r.generator in OWN else r.generator, r.size))  # fmt: skip
+        r.metric, r.protocol, "" if r.generator in own else r.generator, r.size))  # fmt: skip
+    curve = _numeric(study) and not card.axis_metric and not card.series
+    found = {
+        panel: [r for r in rows if r.generator != "teacher" or (curve and _along(rows))]
+        for panel, rows in found.items()
+        if any(r.generator != "teacher" for r in rows)
+    }
     return dict(sorted(found.items(), key=lambda entry: (first[entry[0][0]], entry[0])))
+
+
+def _along(rows: Sequence[Row]) -> bool:
+    """Whether the teacher and what learns from it have values at more than one place each."""
+    places = grouped(rows, lambda r: r.generator == "teacher")
+    return all(len({r.axis for r in places.get(which, [])}) > 1 for which in (True, False))
 
 
 def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
@@ -124,9 +142,11 @@ def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
     if len({r.variant for r in rows}) < 2:
         return {}
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    beside = any(row.generator == "teacher" for row in rows)
     for row in rows:
         if (place := _place(study, row)) is not None:
             series = study.card.series.get(row.variant, "")
+            series = generator_label(row.generator) if beside else series
             curves[series][place].append(row.number * quantity(row.metric).scale)
     return {name: dict(sorted(points.items())) for name, points in curves.items()}
 
@@ -230,7 +250,7 @@ def draw_same_latents(
         f"{samples} samples, uncurated, one class a column, first training seed, evaluation seed "
         "of the profile. Objects that stay where they are from row to row show growth without "
         "drift.",
-        "Samples of every variant at every resolution, the same latents in the same columns",
+        "Samples by variant and resolution, the same latents in the same columns",
         width,
     )
 

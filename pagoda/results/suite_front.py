@@ -65,8 +65,9 @@ def suite_front(
 def headline(studies: Sequence[StudyResults]) -> Table | None:
     """Distances of one profile over its training seeds, a line a resolution; None without them.
 
-    Lines are the resolutions that the grown generator has. None, too, where the values are not of
-    one protocol and one feature network: their distances are on different scales.
+    Lines are the resolutions that the grown generator has, and the images of training. None, too,
+    where the values are not of one protocol and one feature network: their distances are on
+    different scales.
     """
     known = [row for study in studies if study.card.study == _STUDY for row in study.rows]
     cells: dict[str, dict[int, list[Row]]] = {}
@@ -82,12 +83,15 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         (f"{size}×{size}", *(_cell(found.get(size, [])) for found in cells.values()))
         for size in sizes
     ]
+    lines.append(
+        ("Images of training", *(_seen(found.get(sizes[-1], [])) for found in cells.values()))
+    )
     seeds, first = len({row.training_seed for row in rows}), rows[0]
     caption = (
         f"**Fréchet distance to real images** (lower is better): mean of {seeds} training seeds "
         f"and its {CONFIDENCE:.0%} interval; `{first.protocol}`, {first.n:,} images each, all in "
         f"the features of one small classifier of these data ({short(first.features)}), so no "
-        "FID. Profile "
+        "FID. The last line is what training above the base saw. Profile "
         f"`{studies[0].card.profile}`: "
         f"{studies[0].card.data}. Hover for every seed."
     )
@@ -101,3 +105,10 @@ def _cell(rows: Sequence[Row]) -> Cell:
         return Cell("–")
     found, title = t_interval([row.number for row in rows]), mean_cell(rows).title
     return Cell(with_ends(number(found.mean), found.low, found.high), title)
+
+
+def _seen(rows: Sequence[Row]) -> str:
+    """The images of training, of all seeds as many; a dash if that is not told."""
+    found = {row.images_seen for row in rows}
+    (seen,) = found if len(found) == 1 else (None,)
+    return f"{seen:,}" if seen else "–"
