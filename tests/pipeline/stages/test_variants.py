@@ -279,6 +279,7 @@ def test_variants_of_equal_compute_have_it_at_every_size(
     monkeypatch.chdir(ROOT)
     tree = read_yaml("params.yaml") | {"base_res": base}
     tree["studies"]["whole"]["scale"] = 0.5
+    tree["teacher"]["network"] |= {"lowest_res": base, "channel_mult": [1]}  # quick to count
     config, found = parse(with_derived(tree)), load_study(study_name)
     monkeypatch.setattr(variant, "training_set", lambda _: (10, 8192))
 
