@@ -12,6 +12,7 @@ from pagoda import outputs
 from pagoda.config.revision import code_revision
 from pagoda.evaluation.metrics.failure import BLUR, GRADIENT_SPREAD, LOGIT_GAP, LOST_DETAIL
 from pagoda.results import blocks, ledger
+from pagoda.results.base_table import base_tables
 from pagoda.results.blocks import Block, Charts, Document, Figure, Section, Table, seen_from, table
 from pagoda.results.charts import curve_charts, published_charts
 from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
@@ -145,6 +146,7 @@ def suite_tables(material: Material) -> dict[str, Table]:
     """Every table by the name of its files."""
     paper = Paper(material.published, material.runs)
     made = paper.tables() | text_tables(paper, material.reports) | measured_tables(material.runs)
+    made |= base_tables(material.studies)
     for study in material.studies:
         tables = study_tables(study.with_derived())
         made |= {_file_name(study, group): found for group, found in tables.items()}
@@ -234,7 +236,8 @@ def _run_sections(
 
 
 def _paper_sections(material: Material, named: Mapping[str, Table]) -> Iterator[Section]:
-    ways = ("base-resolution", "upsampling", "growth-baselines",
+    studied = (name for name in named if name.startswith("base-resolution-study-"))
+    ways = ("base-resolution", *studied, "upsampling", "growth-baselines",
             *(f"base-resolution-{profile}" for profile in _profiles(material)))  # fmt: skip
     yield Section("Base resolution and growth", tuple(named[name] for name in ways),
                   "the paper's tables 2 and 3, figures 4 and 7, and what was measured here",
