@@ -222,6 +222,16 @@ def test_a_variant_inverts_its_fraction_of_the_images(config: Config) -> None:
     assert inverted(reads, 0.5) == 1536
 
 
+def test_every_seed_is_measured_on_latents_of_its_own(config: Config) -> None:
+    """The same for all variants; those of the first seed are the main pipeline's."""
+    study = load_study("pairs")
+    seeds = [
+        {variant_config(config, study, v, seed).evaluate.seed for v in study.variants.values()}
+        for seed in (0, 1, 4)
+    ]
+    assert seeds == [{config.evaluate.seed + seed} for seed in (0, 1, 4)]
+
+
 def test_a_scale_shortens_all_but_the_teacher(config: Config) -> None:
     study = load_study("latent_space")
 

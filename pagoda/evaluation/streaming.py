@@ -30,9 +30,21 @@ Pass = tuple[Extractor, Collection[str]]
 ``logits``."""
 
 
-def subset(n: int, most: int | None, seed: int = 0) -> np.ndarray:
-    """Ascending indices of a fixed random ``min(n, most)`` of ``n`` images; None keeps all."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+def subset(n: int, most: int | None, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    """Ascending indices of a fixed random ``min(n, most)`` of ``n`` images; None keeps all.
+
+    With ``labels`` (n,) classes differ by one image at most, while they last. Generators draw
+    classes so; by chance alone 1,024 of ten classes have 85 to 120 of each, and a Frechet distance
+    that this adds to.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    if labels is not None:
+        by_class = np.argsort(np.asarray(labels)[order], kind="stable")
+        sizes = np.unique(np.asarray(labels), return_counts=True)[1]
+        turn = np.empty(n, np.int64)
+        turn[by_class] = np.concatenate([np.arange(size) for size in sizes]) if n else 0
+        order = order[np.argsort(turn, kind="stable")]
+    return np.sort(order[:most])
 
 
 class Images(Protocol):
@@ -188,9 +200,12 @@ class StoredImages:
 
 
 def open_split(artifact: Artifact, split: str, most: int | None = None) -> StoredImages:
-    """One split of an ``images`` artifact, or a fixed random subset of ``most`` images of it."""
+    """One split of an ``images`` artifact, or a fixed random subset of ``most`` images of it.
+
+    A subset has as many images of every class.
+    """
     images, labels = open_images(artifact, split), artifact.array(f"{split}_labels")
-    kept = subset(len(images), most)
+    kept = subset(len(images), most, labels=labels)
     return StoredImages(f"{artifact.path} ({split})", images, labels, kept, artifact.fingerprint)
 
 

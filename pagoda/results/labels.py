@@ -16,6 +16,7 @@ GENERATORS = {
     "grown": "Grown generator",
     "ungrown": "Grown, new blocks untrained",
     "upsampled_base": "Student, bilinear upsampling",
+    "upsampled_real": "Real images at the base, bilinear upsampling",
     "untrained_teacher_weights": "Teacher's weights in one step",
     "untrained": "Untrained generator",
     "decoder_as_wide": "Codes, decoder as wide as growth",
@@ -27,6 +28,9 @@ GENERATORS = {
 }
 DISTANCES = ("fd", "fid")
 """Metrics that are Fréchet distances of pooled features."""
+
+REAL = frozenset({"real", "upsampled_real"})
+"""Images that no generator made."""
 
 OWN = frozenset({"student", "grown", "cascade", "none"})
 """Generators that are a variant's own: it has at most one of them a resolution."""

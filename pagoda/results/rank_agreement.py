@@ -14,7 +14,7 @@ from typing import NamedTuple
 from scipy.stats import spearmanr
 
 from pagoda.results.blocks import Cell, Table, table
-from pagoda.results.labels import DISTANCES, generator_label, generator_within
+from pagoda.results.labels import DISTANCES, REAL, generator_label, generator_within
 from pagoda.results.numbers import number
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
@@ -81,7 +81,7 @@ def _places(
 
 
 def _distances(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.metric in DISTANCES and row.generator != "real"]
+    return [row for row in rows if row.metric in DISTANCES and row.generator not in REAL]
 
 
 def _lines(found: Sequence[Measured]) -> Iterator[tuple[str | Cell, ...]]:

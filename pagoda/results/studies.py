@@ -20,7 +20,7 @@ from typing import Any
 from pagoda import rows as files
 from pagoda.errors import PagodaError
 from pagoda.results.blocks import Figure, figure_tree
-from pagoda.results.labels import TOTALS
+from pagoda.results.labels import REAL, TOTALS
 from pagoda.rows import Row, grouped
 
 RESULTS, CARD = "results.csv", "study.json"
@@ -167,11 +167,12 @@ def _build(kind: type, tree: Any, where: str) -> Any:
 def _derived(rows: Sequence[Row]) -> list[Row]:
     """Columns as metrics, and sums over stages; an enlarged student's training is its student's."""
     found: dict[tuple[object, ...], Row] = {}
+    unmade = {"none", *REAL}
     for row in rows:
         for name in AS_METRICS:
             value = getattr(row, name)
             enlarged = row.generator == "upsampled_base" and name != "nfe"
-            if value is not None and row.generator not in ("none", "real") and not enlarged:
+            if value is not None and row.generator not in unmade and not enlarged:
                 key = row.variant, row.training_seed, row.generator, row.resolution, name
                 found[key] = _bare(row, name, float(value))
     stages = (r for r in rows if r.metric in TOTALS)

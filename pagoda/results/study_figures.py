@@ -24,6 +24,7 @@ from pagoda.results.labels import (
     OWN,
     PARTS,
     PATHS,
+    REAL,
     RESTORED,
     STAGES,
     TRANSFERRED,
@@ -111,14 +112,14 @@ def panels_of(study: StudyResults, group: str) -> dict[Panel, list[Row]]:
         return {}
     card, rows = study.card, list(study.rows)
     if not card.axis_metric:  # a variant that is a diffusion model and nothing else has it as own
-        others = {r.variant for r in rows if r.generator not in ("teacher", "real", "none")}
+        others = {r.variant for r in rows if r.generator not in {"teacher", "none", *REAL}}
         rows = [
             dataclasses.replace(r, generator="none")
             if r.generator == "teacher" and r.variant not in others else r
             for r in rows
         ]  # fmt: skip
     first = {metric: i for i, metric in enumerate(card.metrics) if quantity(metric).group == group}
-    shown = (r for r in rows if r.metric in first and r.generator != "real")
+    shown = (r for r in rows if r.metric in first and r.generator not in REAL)
     own = {*OWN, "teacher"}
     found = grouped(shown, lambda r: (
         r.metric, r.protocol, "" if r.generator in own else r.generator, r.size))  # fmt: skip

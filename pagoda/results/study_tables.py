@@ -221,7 +221,8 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
 
     def order(line: tuple[int, str, str, str]) -> tuple[object, ...]:
         size, variant, who, item = line
-        return (size * (not item), who == "real", place[variant], who, item == labels.ALL_STAGES,
+        real = who in labels.REAL, who == "real"  # last, the floor after what is enlarged
+        return (size * (not item), *real, place[variant], who, item == labels.ALL_STAGES,
                 size, labels.item_order(item))  # fmt: skip
 
     def column_order(row: Row) -> tuple[int, int, str]:
@@ -230,7 +231,7 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
 
     optional = ("Resolution", _SPLIT.get(group, ""), "NFE", "Seeds")
     grid = Grid("Variant", *optional, optional=optional)
-    whose = grouped((r for r in rows if r.generator != "real"), lambda r: r.variant)
+    whose = grouped((r for r in rows if r.generator not in labels.REAL), lambda r: r.variant)
     with_own = {
         v
         for v, found in whose.items()
@@ -240,11 +241,11 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
     for line in sorted(lines, key=order):
         size, variant, who, item = line
         own = sorted(lines[line], key=_seed)
-        label = labels.generator_label("real") if who == "real" else card.variants[variant]
-        if who not in ("", "real") and variant in with_own:
+        label = labels.generator_label(who) if who in labels.REAL else card.variants[variant]
+        if who not in {"", *labels.REAL} and variant in with_own:
             label = f"{label}: {labels.generator_within(who)}"
         nfe = ", ".join(sorted({str(r.nfe) for r in own if r.nfe is not None}))
-        nfe = nfe or ("–" if who == "real" else "")
+        nfe = "–" if who in labels.REAL else nfe
         seeds = str(len({r.training_seed for r in own}))
         made = grid.line(label, f"{size}×{size}", item, nfe, seeds, key=line)
         for title, found in grouped(own, lambda r: _title(r, group)).items():

@@ -18,6 +18,7 @@ from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.results import views
 from pagoda.results.claims import Claim, read_claims
+from pagoda.results.labels import REAL
 from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
 from pagoda.results.studies import StudyCard, StudyResults, find_studies
 from pagoda.results.study_tables import rule_text
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 STUDY_IDENTITY = "study_identity"
 _MAX_CHARTS = 12
-_SHARED = frozenset({"teacher", "real"})  # measured beside the variant's own generator
+_SHARED = frozenset({"teacher"}) | REAL  # measured beside the variant's own generator
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,20 @@ def test_a_subset_is_fixed_by_its_seed() -> None:
     assert np.array_equal(subset(5, None), np.arange(5))
 
 
+def test_a_subset_has_as_many_images_of_every_class() -> None:
+    """Where a class has too few, all of it, and the others share the rest."""
+    labels = np.random.default_rng(0).integers(0, 10, 2000)
+    for most in (1024, 1000, 7):
+        counts = np.bincount(labels[subset(2000, most, labels=labels)], minlength=10)
+        assert counts.sum() == most and np.ptp(counts) <= 1
+    few = np.repeat([3, 5], [2, 98])
+    assert np.bincount(few[subset(100, 50, labels=few)])[[3, 5]].tolist() == [2, 48]
+    assert np.array_equal(subset(100, None, labels=few), np.arange(100))
+    assert len(subset(0, 5, labels=np.empty(0, int))) == 0
+    drawn = [subset(2000, 100, seed, labels) for seed in (1, 1, 2)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
 def _mixed(folder: Path) -> Path:
     with zipfile.ZipFile(folder / "mixed.zip", "w") as archive:
         archive.writestr("a.png", as_png(pictures(1, 24)[0]))

@@ -15,6 +15,7 @@ from pagoda import artifacts
 from pagoda.config import VariantConfig
 from pagoda.config.paths import Paths
 from pagoda.data.shards import open_rows
+from pagoda.evaluation.enlarged import ENLARGED, Enlarged
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
@@ -201,6 +202,10 @@ def _image_rows(
                    reference_n=reference.n, **own)  # fmt: skip
     if sampler.name == "grown":  # what lost detail is compared with
         found += evaluate({"real": real}, evaluators, settings, facts)
+    if sampler.name == "upsampled_base":  # and what no student could do better without growth
+        base = open_made(config, f"data/{sampler.base_res}")
+        small = unseen_images(base, reference, config.studies.samples)
+        found += evaluate({ENLARGED: Enlarged(small, sampler.side)}, evaluators, settings, facts)
     return found
 
 

@@ -250,6 +250,7 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
             raise PagodaError(f"{where} sets {dotted}, which is no key of params.yaml")
         node[last] = value
     tree["seed"] = seed
+    tree["evaluate"]["seed"] += seed  # other latents for each: the interval holds their chance too
     tree["base_res"] = min(tree["base_res"] << variant.doublings, tree["target_res"])
     made = parse(with_derived(tree), where)
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}

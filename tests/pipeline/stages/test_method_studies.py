@@ -93,7 +93,8 @@ def ran(tiny_config: Callable[..., Config]) -> Callable[[str, str], list[Row]]:
 def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> None:
     rows = ran("objectives", "drifting")
     fd = {(r.generator, r.resolution) for r in rows if r.metric == "fd"}
-    assert fd == {("student", 8), ("grown", 16), ("upsampled_base", 16), ("real", 16)}
+    assert fd == {("student", 8), ("grown", 16), ("upsampled_base", 16), ("upsampled_real", 16),
+                  ("real", 16)}  # fmt: skip
     compute = {r.generator: r.train_flops for r in rows if r.metric == "fd"}
     assert compute["upsampled_base"] == compute["student"] < compute["grown"]  # type: ignore[operator]
     held = {r.protocol: r.value for r in rows if r.metric == "held_networks"}
