@@ -15,11 +15,13 @@ A claim, one of the list ``claims`` of that file, reads::
       holds: {below: 1.1}              # or above
       smallest: 1.0                    # weakest effect that would count; left out: the limit
       seeds: 3                         # at least
+      looks: 2                         # times that it was decided, seeds being added; left out: 1
       first: 5                         # only so many seeds, from the lowest, where later ones were
                                        # made of other variants for another claim; may be left out
       pilot: {spread: 0.2, run: smoke at 1a2b3c4}  # of an earlier run; may be left out
       refuted: what would refute it, in words
       after_run: what was already known of it; left out where the rule came before the runs
+      caveat: what a reader of the verdict has to know; may be left out
 
 Effects, one number a training seed, averaged over pairs of variants and over resolutions:
 
@@ -31,11 +33,13 @@ Effects, one number a training seed, averaged over pairs of variants and over re
   and ``against_generator``'s at the base: 1 where both put the variants in one order;
 - ``value``: the value itself, no ``against``.
 
-The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms.
-A claim is *supported* if the whole interval is strictly on the side that ``holds`` names, *not
-supported* if the whole interval is on the other side of ``smallest``, or on it: an effect that
-would count is then ruled out, as in a test of equivalence (Schuirmann 1987). Otherwise, and where
-seeds are too few or missing, there is *not enough evidence*. A ``pilot`` tells before the run how
+The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms,
+and for an order it ends at 1. Where seeds were added after a first decision, it is at 1 - 5 % /
+``looks`` (Bonferroni). A claim is *supported* if the whole interval is strictly on the side that
+``holds`` names and its middle is as strong as ``smallest``; *not supported* if the whole interval
+is on the other side of ``smallest``, or on it: an effect that would count is then ruled out, as in
+a test of equivalence (Schuirmann 1987). Otherwise, and where seeds are too few or missing, there is
+*not enough evidence*. A ``pilot`` tells before the run how
 strong an effect has to be for the seeds to show it (:func:`~pagoda.results.numbers.detectable`);
 its ``spread`` is the standard deviation of the effect over seeds, in logarithms for a ratio. Counts
 (:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: one is enough.
@@ -55,7 +59,7 @@ from pagoda.config import read_yaml
 from pagoda.errors import PagodaError
 from pagoda.results.effects import by_size, effects_of
 from pagoda.results.labels import TOTALS, quantities
-from pagoda.results.numbers import Interval, detectable, t_interval
+from pagoda.results.numbers import CONFIDENCE, Interval, detectable, t_interval
 from pagoda.results.studies import AS_METRICS, EXACT, StudyResults
 from pagoda.rows import grouped
 
@@ -92,6 +96,8 @@ class Claim:
     smallest: float | None = None
     pilot: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     after_run: str = ""
+    caveat: str = ""
+    looks: int = 1
     first: int | None = None
 
     @property
@@ -108,6 +114,11 @@ class Claim:
     def counts_from(self) -> float:
         """The weakest effect that would count: at the limit, or beyond it."""
         return self.limit if self.smallest is None else float(self.smallest)
+
+    @property
+    def confidence(self) -> float:
+        """Of the interval that decides: every look has its share of the error."""
+        return 1.0 - (1.0 - CONFIDENCE) / self.looks
 
     @property
     def exact(self) -> bool:
@@ -153,6 +164,7 @@ class Claim:
             f"{'below' if self.below else 'above'} {self.limit:g}"
             f"{'' if self.smallest is None else f' (counts from {self.smallest:g})'}, "
             f"{self.seeds} seeds{'' if self.first is None else f', of the first {self.first}'}"
+            f"{'' if self.looks == 1 else f', decided {self.looks} times'}"
         )
 
 
@@ -246,7 +258,10 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
 def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Interval | None]:
     if not effects:
         return OPEN, "no seed has a value for every variant", None
-    interval = t_interval(list(effects.values()))
+    interval = t_interval(list(effects.values()), claim.confidence)
+    if claim.effect == "order":  # a correlation is no farther from 0 than 1
+        low, high = (min(1.0, max(-1.0, end)) for end in (interval.low, interval.high))
+        interval = Interval(interval.mean, low, high, interval.n)
     limit, counts_from = map(claim.on_scale, (claim.limit, claim.counts_from))
     sign = 1.0 if claim.below else -1.0
     if claim.exact and len(set(effects.values())) == 1:
@@ -257,13 +272,18 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
         asked = "one seed" if interval.n == 1 else f"{interval.n} seeds"
         return OPEN, f"{asked} of {claim.seeds}; {few} is {side}", interval
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
-    what = "the count" if interval.low == interval.high else "the whole interval"
-    if farthest < sign * limit:
-        return SUPPORTED, f"{what} is where the claim wants it", interval
+    what = "the whole interval"
+    if interval.low == interval.high:
+        what = "the count" if claim.exact else "every seed's effect, the same of all,"
     if nearest >= sign * limit:
         return REFUTED, f"{what} is {_OTHER}", interval
     if nearest >= sign * counts_from:
         return REFUTED, f"no effect as strong as {claim.counts_from:g} is in {what}", interval
+    if farthest < sign * limit and sign * interval.mean > sign * counts_from:
+        weaker = f"but the mean is weaker than {claim.counts_from:g}, the weakest that counts"
+        return OPEN, f"{what} is where the claim wants it, {weaker}", interval
+    if farthest < sign * limit:
+        return SUPPORTED, f"{what} is where the claim wants it", interval
     return OPEN, "the limit is inside the interval", interval
 
 
@@ -319,6 +339,8 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     told = known and type(c.pilot.get("spread", 0)) in (int, float)
     yield told, "pilot must be {spread: number, run: which run it is from}"
     yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
+    yield type(c.looks) is int and c.looks >= 1, f"looks = {c.looks!r} must be 1 or more"
+    yield type(c.caveat) is str, "caveat must be text"
     few = c.first is not None and not (type(c.first) is int and c.first >= c.seeds)
     yield not few, f"first = {c.first!r} must be a number of seeds, {c.seeds} (seeds) or more"
     yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from pagoda.errors import PagodaError
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, all_verdicts, verdicts_of
 from pagoda.results.forest import forest
+from pagoda.results.ledger import multiplicity
 from pagoda.results.numbers import t_interval
 from tests.results.synthetic_claim import MANY, make_claim, results, verdict
 from tests.results.synthetic_study import make_rows
@@ -76,6 +78,52 @@ def test_swapping_the_variants_turns_the_verdict_round(tmp_path: Path, effect: s
     claim = make_claim(tmp_path, effect=effect, holds={"above": limit})
     assert verdict(claim, values).outcome == REFUTED
     assert verdict(claim, swapped).outcome == SUPPORTED
+
+
+def test_an_effect_that_is_the_same_of_all_seeds_is_no_count(tmp_path: Path) -> None:
+    """A rate at its end, say; the text of the verdict says what it is."""
+    found = verdict(make_claim(tmp_path), {"few": [5.0] * 3, "many": [10.0] * 3})
+    assert found.outcome == SUPPORTED and found.reason.startswith("every seed's effect, the same")
+
+
+def test_seeds_that_were_added_after_a_look_widen_the_interval(tmp_path: Path) -> None:
+    """Bonferroni: two looks share the 5 %; what one look decides, two may not."""
+    few = [m * f for m, f in zip(MANY, [1.0, 1.02, 1.06, 0.97], strict=True)]
+    once, twice = (
+        verdict(make_claim(tmp_path, looks=n, holds={"below": 1.08}), {"few": few, "many": MANY})
+        for n in (1, 2)
+    )
+    logs = [math.log(a / b) for a, b in zip(few, MANY, strict=True)]
+    for found, level in ((once, 0.95), (twice, 0.975)):
+        ends = stats.t.interval(level, 3, loc=stats.tmean(logs), scale=stats.sem(logs))
+        assert found.effect is not None
+        assert (found.effect.low, found.effect.high) == pytest.approx(tuple(map(math.exp, ends)))
+    assert (once.outcome, twice.outcome) == (SUPPORTED, OPEN)
+    with pytest.raises(PagodaError, match="looks = 0 must be 1 or more"):
+        make_claim(tmp_path, looks=0)
+
+
+def test_many_claims_leave_fewer_that_stand(tmp_path: Path) -> None:
+    """Both procedures again, step by step as their papers have them."""
+    factors = [[1.0, 1.01, 0.99, 1.02], [1.0, 1.055, 1.02, 0.93], [0.5, 2.0, 1.0, 1.3],
+               [1.5, 1.1, 0.9, 1.2]]  # fmt: skip
+    verdicts = [
+        verdict(make_claim(tmp_path), {"few": [f * m for f, m in zip(each, MANY, strict=True)],
+                                       "many": MANY})
+        for each in factors
+    ]  # fmt: skip
+    chances = sorted(
+        stats.ttest_1samp(np.log(each), math.log(1.1), alternative="less").pvalue
+        for each in factors
+    )
+    rate = max(k for k, p in enumerate(chances, 1) if p <= 0.05 * k / 4)
+    single = next(k for k, p in enumerate(chances) if p > 0.05 / (4 - k))
+    assert [v.outcome for v in verdicts] == [SUPPORTED, SUPPORTED, OPEN, OPEN]
+    assert (rate, single) == (2, 1)
+    (text,) = multiplicity(verdicts)
+    assert "Of the 2 that are supported, 2 stay" in text and "and 1 where the chance" in text
+    assert "4 verdicts here have an interval" in text and "0.2 intervals" in text
+    assert multiplicity([]) == ()
 
 
 def test_no_effect_at_all_does_not_support_a_strict_claim(tmp_path: Path) -> None:
@@ -166,7 +214,9 @@ def test_counts_need_no_seeds_but_times_do(tmp_path: Path) -> None:
     ("factors", "expected"),
     [
         ([1.00, 1.01, 0.99], REFUTED),  # straddles the limit, but rules out a tenth
-        ([0.95, 0.96, 0.94], SUPPORTED),  # below the limit, if by less than counts
+        ([0.95, 0.96, 0.94], REFUTED),  # below the limit, by less than counts
+        ([0.94, 0.85, 0.92], OPEN),  # below the limit, and the mean by less than counts
+        ([0.92, 0.86, 0.90], SUPPORTED),
         ([0.80, 1.25, 1.00], OPEN),  # a tenth may be there
         ([1.20, 1.21, 1.19], REFUTED),
     ],
