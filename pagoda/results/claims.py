@@ -137,7 +137,7 @@ class Claim:
         """
         if not self.pilot:
             return None
-        away = detectable(float(self.pilot["spread"]), self.seeds)
+        away = detectable(float(self.pilot["spread"]), self.seeds, confidence=self.confidence)
         found = self.on_scale(self.limit) + (-away if self.below else away)
         return math.exp(found) if self.effect == "ratio" else found
 

@@ -212,7 +212,7 @@ def _line(verdict: Verdict) -> tuple[Cell, ...]:
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in verdict.seeds.items())
     reason = f": {verdict.reason}" if verdict.outcome == OPEN else ""
     late = " (Rule written after the run.)" if claim.after_run else ""
-    late += f" *{' '.join(claim.caveat.split())}*" if claim.caveat else ""
+    late += f" Caveat: {' '.join(claim.caveat.split())}" if claim.caveat else ""
     parts = f" ({told})" if (told := at_each(verdict)) else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}{late}"),

@@ -50,6 +50,17 @@ def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None
         assert ("after the run" in verdicts, "seed 0 was known" in rule) == (marked, marked)
 
 
+def test_the_ledger_tells_a_caveat_and_the_level_of_a_second_look(tmp_path: Path) -> None:
+    values = {"few": [f * m for f, m in zip([1.0, 1.02, 0.99, 1.01], MANY, strict=True)],
+              "many": MANY}  # fmt: skip
+    for overrides, told in (({}, False), ({"caveat": "One of\n two failed.", "looks": 2}, True)):
+        found = verdict(make_claim(tmp_path, **overrides), values)
+        line = [cell.text for cell in verdict_table([found], "abc", tmp_path).rows[0]]
+        assert ("Caveat: One of two failed." in line[0]) == told
+        assert ("(at 97.5%)" in line[3]) == told
+        assert ("decided 2 times" in rule_table([found]).rows[0][2].text) == told
+
+
 def test_the_power_that_is_told_is_how_often_the_claim_is_supported(tmp_path: Path) -> None:
     claim = make_claim(tmp_path, seeds=5, pilot={"spread": 0.3, "run": "a pilot"})
     shown = claim.shown()
