@@ -123,7 +123,7 @@ def panels_of(study: StudyResults, group: str) -> dict[Panel, list[Row]]:
     own = {*OWN, "teacher"}
     found = grouped(shown, lambda r: (
         r.metric, r.protocol, "" if r.generator in own else r.generator, r.size))  # fmt: skip
-    curve = _numeric(study) and not card.axis_metric and not card.series
+    curve = _numeric(study) and not card.axis_metric and len({*card.series.values()}) < 2
     found = {
         panel: [r for r in rows if r.generator != "teacher" or (curve and _along(rows))]
         for panel, rows in found.items()

@@ -101,14 +101,15 @@ def test_a_teacher_that_differs_along_the_axis_stands_beside_its_students() -> N
         students = make_rows({"few": [1.0], "many": [2.0]}, generator="student")
         rows = [dataclasses.replace(r, axis={"few": 1.0, "many": 2.0}[r.variant])
                 for r in students + make_rows(teachers, generator="teacher")]  # fmt: skip
-        found = study(rows, metrics=("fd",), axis_label=label)
+        series = dict.fromkeys(("few", "many"), "Student")  # one alone is no name of a curve
+        found = study(rows, metrics=("fd",), axis_label=label, series=series)
         curves = [curves_of(found, panel) for panel in panels_of(found, QUALITY).values()]
         return [{name: [v for values in c.values() for v in values] for name, c in each.items()}
                 for each in curves]  # fmt: skip
 
     both = {"few": [3.0], "many": [4.0]}
     assert drawn(both) == [{"One-step student": [1.0, 2.0], "Diffusion teacher": [3.0, 4.0]}]
-    assert drawn({"few": [3.0]}) == drawn(both, label="") == [{"": [1.0, 2.0]}]
+    assert drawn({"few": [3.0]}) == drawn(both, label="") == [{"Student": [1.0, 2.0]}]
 
 
 def _costs(seed: int, variant: str) -> list[Row]:
