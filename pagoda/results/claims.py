@@ -235,6 +235,10 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
         effects = effects_of(claim, by_protocol[protocol])
         effects = {seed: value for seed, value in effects.items() if seed in counted}
         outcome, reason, effect = _decide(claim, effects)
+        made_here = {r.variant for r in study.rows}
+        absent = [v for v in dict.fromkeys((*claim.value, *claim.against)) if v not in made_here]
+        if effect is None and absent:
+            reason = f"not run on this profile: {', '.join(absent)}"
         # Left out of Student's interval, failed runs make it too narrow: with one of five missing
         # it holds 60 of 100 times instead of 95. A count has no such trouble. Other variants show
         # that there was a seed of which all of the claim's failed.

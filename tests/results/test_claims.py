@@ -196,6 +196,12 @@ def test_what_was_not_run_is_not_evidence(tmp_path: Path) -> None:
         assert (found.outcome, found.profile) == (OPEN, profile)
 
 
+def test_a_variant_that_was_not_run_here_is_named(tmp_path: Path) -> None:
+    (found,) = verdicts_of(make_claim(tmp_path), results(make_rows({"few": [1.0, 1.1, 0.9]})))
+    assert (found.outcome, found.effect) == (OPEN, None)
+    assert found.reason == "not run on this profile: many"
+
+
 def test_counts_need_no_seeds_but_times_do(tmp_path: Path) -> None:
     rows = make_rows({"few": [1.0], "many": [2.0]}, metric="parameters", protocol="parameters")
     claim = make_claim(tmp_path, metric="parameters", holds={"below": 1.0})
