@@ -242,6 +242,8 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
         size, variant, who, item = line
         own = sorted(lines[line], key=_seed)
         label = labels.generator_label(who) if who in labels.REAL else card.variants[variant]
+        if who == "upsampled_real":  # of several bases, perhaps
+            label += f" ({own[0].base_res}×{own[0].base_res})"
         if who not in {"", *labels.REAL} and variant in with_own:
             label = f"{label}: {labels.generator_within(who)}"
         nfe = ", ".join(sorted({str(r.nfe) for r in own if r.nfe is not None}))

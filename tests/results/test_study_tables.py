@@ -54,6 +54,20 @@ def test_an_enlarged_student_has_no_training_of_its_own() -> None:
     assert len(tables(own + enlarged)[COST].rows) == len(tables(own)[COST].rows)
 
 
+def test_real_images_that_are_enlarged_stand_last_but_one_with_their_base() -> None:
+    """Once where variants share them, and once for each base where they do not."""
+    facts: dict[str, Any] = {"resolution": 32, "nfe": None}
+    few, many = (make_rows({name: [4.0]}, resolution=32) for name in ("few", "many"))
+    real = make_rows({"few": [0.1], "many": [0.1]}, generator="real", **facts)
+    one = make_rows({"few": [35.0], "many": [35.0]}, generator="upsampled_real", **facts)
+    two = make_rows({"many": [9.0]}, generator="upsampled_real", **facts | {"base_res": 16})
+    label = "Real images at the base, bilinear upsampling"
+    for rows, expected in ((one, ["8×8"]), (one[:1] + two, ["8×8", "16×16"])):
+        lines = [row[0].text for row in tables(few + many + real + rows)[QUALITY].rows]
+        assert lines[-1] == "Real images, held out (floor)"
+        assert lines[2:-1] == [f"{label} ({base})" for base in expected]
+
+
 def test_variants_that_train_nothing_have_a_table_of_their_own_beside_others() -> None:
     few, many = make_rows({"few": [0.1]}, train_flops=2e12), make_rows({"many": [0.1]})
     timed = [dataclasses.replace(row, metric="seconds_per_image", protocol="seconds_per_image_b8")
