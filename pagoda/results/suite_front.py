@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
 from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.labels import REAL
 from pagoda.results.numbers import CONFIDENCE, mean_cell, number, short, t_interval, with_ends
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
@@ -108,7 +109,7 @@ def _cell(rows: Sequence[Row]) -> Cell:
 
 
 def _seen(rows: Sequence[Row]) -> str:
-    """The images of training, of all seeds as many; a dash if that is not told."""
-    found = {row.images_seen for row in rows}
+    """The images of training, of all seeds as many; a dash for real images, or if it is not told."""
+    found = {None if row.generator in REAL else row.images_seen for row in rows}
     (seen,) = found if len(found) == 1 else (None,)
     return f"{seen:,}" if seen else "–"
