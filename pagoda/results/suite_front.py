@@ -109,7 +109,7 @@ def _cell(rows: Sequence[Row]) -> Cell:
 
 
 def _seen(rows: Sequence[Row]) -> str:
-    """The images of training, of all seeds as many; a dash for real images, or if it is not told."""
+    """The images of training, of all seeds as many; a dash for real images, or untold."""
     found = {None if row.generator in REAL else row.images_seen for row in rows}
     (seen,) = found if len(found) == 1 else (None,)
     return f"{seen:,}" if seen else "–"
