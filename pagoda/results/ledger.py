@@ -38,7 +38,7 @@ _METHOD = (
     "is wider (5 % error shared by the looks). Values of different protocols, references or "
     "feature networks are never compared. **What an interval does not hold**: seeds of most "
     "studies share one teacher, those of growth one student too, and where a study names one "
-    "evaluation seed for all of them, its latents; so it says what another training from *that* "
+    "evaluation seed for all of them, its latents; so it says what another training from that "
     "teacher would give, not what another teacher would."
 )
 _HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")

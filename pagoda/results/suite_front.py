@@ -92,7 +92,8 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         f"**Fréchet distance to real images** (lower is better): mean of {seeds} training seeds "
         f"and its {CONFIDENCE:.0%} interval; `{first.protocol}`, {first.n:,} images each, all in "
         f"the features of one small classifier of these data ({short(first.features)}), so no "
-        "FID. The last line is what training above the base saw. Profile "
+        "FID. The last line is what training above the base saw; what the other ways lack at this "
+        "size is with the claims on them. Profile "
         f"`{studies[0].card.profile}`: "
         f"{studies[0].card.data}. Hover for every seed."
     )
