@@ -13,7 +13,7 @@ from pathlib import Path
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
 from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Claim, Verdict
 from pagoda.results.labels import size_label
-from pagoda.results.numbers import CONFIDENCE, number, t_interval
+from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
 from pagoda.results.study_tables import SUMMARY
 
@@ -81,17 +81,16 @@ def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     Every verdict with an interval has a one-sided p-value, Student's of its distance from the
     limit, for Benjamini and Hochberg's procedure (1995) and Holm's (1979).
     """
-    from scipy.stats import false_discovery_control, t
+    from scipy.stats import false_discovery_control, ttest_1samp
 
     chances, supported = [], []
     for j in verdicts:
-        values = [j.claim.on_scale(v) for v in j.seeds.values()]
-        found = t_interval(values) if len(values) > 1 else None
-        if j.effect is None or found is None or found.low == found.high:
+        values = [j.claim.on_scale(value) for value in j.seeds.values()]
+        if j.effect is None or len({*values}) < 2:
             continue
-        deviation = (found.high - found.mean) / float(t.ppf(0.5 + CONFIDENCE / 2, found.n - 1))
-        away = (found.mean - j.claim.on_scale(j.claim.limit)) * (-1 if j.claim.below else 1)
-        chances.append(float(t.sf(away / deviation, found.n - 1)))
+        side = "less" if j.claim.below else "greater"
+        limit = j.claim.on_scale(j.claim.limit)
+        chances.append(float(ttest_1samp(values, limit, alternative=side).pvalue))
         supported.append(j.outcome == SUPPORTED)
     if not chances:
         return ()

@@ -236,10 +236,10 @@ def _run_sections(
 
 
 def _paper_sections(material: Material, named: Mapping[str, Table]) -> Iterator[Section]:
-    studied = (name for name in named if name.startswith("base-resolution-study-"))
-    ways = ("base-resolution", *studied, "upsampling", "growth-baselines",
+    ways = ("upsampling", "growth-baselines",
             *(f"base-resolution-{profile}" for profile in _profiles(material)))  # fmt: skip
-    yield Section("Base resolution and growth", tuple(named[name] for name in ways),
+    bases = named["base-resolution"], *_starting(named, "base-resolution-study-")
+    yield Section("Base resolution and growth", (*bases, *(named[name] for name in ways)),
                   "the paper's tables 2 and 3, figures 4 and 7, and what was measured here",
                   _PAPER)  # fmt: skip
     yield Section("The paper's tables", _starting(named, "imagenet-", "fd-dinov2-"),
