@@ -209,7 +209,7 @@ def fitted(
     Raises:
         PagodaError: one line if they do not.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         empty = build(card)
     if why := misfit(empty, weights):
         raise PagodaError(why)

@@ -11,7 +11,7 @@ from torch import nn
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import build_generator
-from pagoda.weight_files import misfit, read_state, some
+from pagoda.weight_files import NoRandomValues, misfit, read_state, some
 from pagoda.weights.adm import is_adm, read_adm
 from pagoda.weights.converted import Found, Options
 from pagoda.weights.edm import read_edm
@@ -74,7 +74,7 @@ def _kind(path: Path, found: Found, options: Options) -> str:
 
 
 def _network(path: Path, found: Found, kind: str, options: Options) -> Imported:
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         module: nn.Module = Denoiser(found.spec, found.sigma_data)
         if kind != "teacher":
             module = build_generator({
