@@ -15,13 +15,16 @@ A claim, one of the list ``claims`` of that file, reads::
       holds: {below: 1.1}              # or above
       smallest: 1.0                    # weakest effect that would count; left out: the limit
       seeds: 3                         # at least
-      looks: 2                         # times that it was decided, seeds being added; left out: 1
-      first: 5                         # only so many seeds, from the lowest, where later ones were
-                                       # made of other variants for another claim; may be left out
       pilot: {spread: 0.2, run: smoke at 1a2b3c4}  # of an earlier run; may be left out
       refuted: what would refute it, in words
       after_run: what was already known of it; left out where the rule came before the runs
       caveat: what a reader of the verdict has to know; may be left out
+      profiles:                        # what came of it on one profile; may be left out
+        evidence:
+          looks: 2                     # times that it was decided, seeds being added; left out: 1
+          first: 5                     # only so many seeds, from the lowest, where later ones were
+                                       # made of other variants for another claim; may be left out
+          caveat: one of this profile  # beside that of all
 
 Effects, one number a training seed, averaged over pairs of variants and over resolutions:
 
@@ -68,6 +71,7 @@ FILE = "experiments/<study>/study.yaml"
 SUPPORTED, REFUTED, OPEN = "supported", "not supported", "not enough evidence"
 EFFECTS = ("ratio", "difference", "slope", "order", "value")
 MIN_SEEDS = 3
+_OF_A_PROFILE = ("looks", "first")
 _OTHER = "on the other side of the limit"
 _JOINED = {"ratio": "over", "difference": "minus", "slope": "minus that of"}
 _PLACES: dict[str | int, str] = {
@@ -97,8 +101,15 @@ class Claim:
     pilot: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     after_run: str = ""
     caveat: str = ""
-    looks: int = 1
+    profiles: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    looks: int = 1  # these two of the profile alone
     first: int | None = None
+
+    def on(self, profile: str) -> Claim:
+        """The claim with what came of it on one profile."""
+        own = dict(self.profiles.get(profile, {}))
+        caveat = f"{self.caveat} {own.pop('caveat', '')}".strip()
+        return dataclasses.replace(self, **own, caveat=caveat)
 
     @property
     def limit(self) -> float:
@@ -137,7 +148,7 @@ class Claim:
         """
         if not self.pilot:
             return None
-        away = detectable(float(self.pilot["spread"]), self.seeds, confidence=self.confidence)
+        away = detectable(float(self.pilot["spread"]), self.seeds)
         found = self.on_scale(self.limit) + (-away if self.below else away)
         return math.exp(found) if self.effect == "ratio" else found
 
@@ -163,9 +174,14 @@ class Claim:
             f"{self.effect} of `{self.metric}`{who} {where}: {told}; "
             f"{'below' if self.below else 'above'} {self.limit:g}"
             f"{'' if self.smallest is None else f' (counts from {self.smallest:g})'}, "
-            f"{self.seeds} seeds{'' if self.first is None else f', of the first {self.first}'}"
-            f"{'' if self.looks == 1 else f', decided {self.looks} times'}"
+            f"{self.seeds} seeds{''.join(map(self._history, self.profiles))}"
         )
+
+    def _history(self, profile: str) -> str:
+        own = self.on(profile)
+        told = [f"of the first {own.first}"] if own.first else []
+        told += [f"decided {own.looks} times"] if own.looks > 1 else []
+        return f"; on `{profile}` {', '.join(told)}" if told else ""
 
 
 @dataclass(frozen=True)
@@ -222,6 +238,7 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     Protocols under which none of its variants was measured, but others were, are none of it.
     """
     profile = study.card.profile
+    claim = claim.on(profile)
     by_protocol = grouped((r for r in study.rows if r.metric == claim.metric), lambda r: r.protocol)
     of_it = [r for rows in by_protocol.values() for r in rows if r.generator == claim.generator]
     own = {r.protocol for r in of_it if r.variant in {*claim.value, *claim.against}}
@@ -299,6 +316,7 @@ def _claim(tree: Any, where: str, study: str) -> Claim:
     names = {
         f.name: f.default is f.default_factory is dataclasses.MISSING
         for f in dataclasses.fields(Claim)
+        if f.name not in _OF_A_PROFILE
     }
     missing = [n for n, needed in names.items() if needed and n not in tree]
     if wrong := missing + sorted(map(str, set(tree) - set(names))):
@@ -311,6 +329,10 @@ def _claim(tree: Any, where: str, study: str) -> Claim:
     for holds, what in _checks(claim):
         if not holds:
             raise PagodaError(f"{where}: {what}")
+    for profile, own in claim.profiles.items():
+        for holds, what in _history_checks(claim, own):
+            if not holds:
+                raise PagodaError(f"{where}, profiles, {profile}: {what}")
     return claim
 
 
@@ -343,8 +365,16 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     told = known and type(c.pilot.get("spread", 0)) in (int, float)
     yield told, "pilot must be {spread: number, run: which run it is from}"
     yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
-    yield type(c.looks) is int and c.looks >= 1, f"looks = {c.looks!r} must be 1 or more"
     yield type(c.caveat) is str, "caveat must be text"
-    few = c.first is not None and not (type(c.first) is int and c.first >= c.seeds)
-    yield not few, f"first = {c.first!r} must be a number of seeds, {c.seeds} (seeds) or more"
+    yield isinstance(c.profiles, dict), "profiles must be a mapping of profiles"
     yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"
+
+
+def _history_checks(c: Claim, own: Any) -> Iterable[tuple[bool, str]]:
+    known = isinstance(own, dict) and set(own) <= {*_OF_A_PROFILE, "caveat"}
+    yield known, f"{own!r} must be a mapping of {', '.join(_OF_A_PROFILE)} and caveat"
+    looks, first, caveat = own.get("looks", 1), own.get("first", c.seeds), own.get("caveat", "")
+    yield type(looks) is int and looks >= 1, f"looks = {looks!r} must be 1 or more"
+    enough = type(first) is int and first >= c.seeds
+    yield enough, f"first = {first!r} must be a number of seeds, {c.seeds} (seeds) or more"
+    yield type(caveat) is str, "caveat must be text"

@@ -41,19 +41,18 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     return Interval(mean, mean - half, mean + half, n)
 
 
-def detectable(spread: float, n: int, power: float = 0.8, confidence: float = CONFIDENCE) -> float:
+def detectable(spread: float, n: int, power: float = 0.8) -> float:
     """Mean that Student's interval of n values tells from 0 with the given probability.
 
-    The non-centrality d of t(n - 1) with P(t > t(n - 1, 1 - (1 - confidence) / 2)) = power, times
+    The non-centrality d of t(n - 1) with P(t > t(n - 1, 0.975)) = power, times
     spread / sqrt(n).
 
     Args:
         spread: standard deviation of the values.
         n: values, at least two.
         power: the probability.
-        confidence: of the interval.
     """
-    critical = float(stdtrit(n - 1, 0.5 + confidence / 2))
+    critical = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
     return float(nctdtrinc(n - 1, 1 - power, critical)) * spread / math.sqrt(n)
 
 

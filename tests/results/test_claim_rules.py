@@ -14,6 +14,7 @@ from pagoda.errors import PagodaError
 from pagoda.results.ledger import rule_table, verdict_table
 from pagoda.results.numbers import number
 from tests.results.synthetic_claim import MANY, make_claim, verdict
+from tests.results.synthetic_study import make_card
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,32 @@ def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None
 def test_the_ledger_tells_a_caveat_and_the_level_of_a_second_look(tmp_path: Path) -> None:
     values = {"few": [f * m for f, m in zip([1.0, 1.02, 0.99, 1.01], MANY, strict=True)],
               "many": MANY}  # fmt: skip
-    for overrides, told in (({}, False), ({"caveat": "One of\n two failed.", "looks": 2}, True)):
-        found = verdict(make_claim(tmp_path, **overrides), values)
+    for profile, told in (("elsewhere", False), (make_card().profile, True)):
+        own = {"caveat": "One of\n two failed.", "looks": 2}
+        found = verdict(make_claim(tmp_path, caveat="Small.", profiles={profile: own}), values)
         line = [cell.text for cell in verdict_table([found], "abc", tmp_path).rows[0]]
-        assert ("Caveat: One of two failed." in line[0]) == told
+        assert line[0].endswith("Caveat: Small. One of two failed." if told else "Caveat: Small.")
         assert ("(at 97.5%)" in line[3]) == told
-        assert ("decided 2 times" in rule_table([found]).rows[0][2].text) == told
+        assert f"; on `{profile}` decided 2 times" in rule_table([found]).rows[0][2].text
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"looks": 0}, "looks = 0 must be 1 or more"),
+        ({"first": 2}, "first = 2 must be a number of seeds, 3"),
+        ({"caveat": 1}, "caveat must be text"),
+        ({"seeds": 2}, "must be a mapping of looks, first and caveat"),
+        ([], "must be a mapping of looks, first and caveat"),
+    ],
+)
+def test_what_came_of_a_claim_on_one_profile_is_checked(
+    tmp_path: Path, own: object, message: str
+) -> None:
+    with pytest.raises(PagodaError, match=f"profiles, evidence: .*{message}"):
+        make_claim(tmp_path, profiles={"evidence": own})
+    with pytest.raises(PagodaError, match="profiles must be a mapping"):
+        make_claim(tmp_path, profiles=[own])
 
 
 def test_the_power_that_is_told_is_how_often_the_claim_is_supported(tmp_path: Path) -> None:
