@@ -92,6 +92,8 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:
                 grids[f"below-{lower}"] = below[:_GRID]
+    for side in sorted({sampler.side for sampler in samplers}):
+        rows += _held_out_rows(config, extractors, side)
     if "autoencoder" in variant.steps:
         rows += floor_rows(config, extractors, device)
     rows += curves.rows()
@@ -166,14 +168,8 @@ def _image_rows(
     ``below``: what the same latents give one resolution below. ``seconds``: an image, if known.
     """
     n, section = len(images), config.evaluate
-    names = {"data": f"data/{sampler.side}", "reference": f"reference/{sampler.side}",
-             "features": "features"}  # fmt: skip
-    inputs = {name: open_made(config, key) for name, key in names.items()}
-    opened = open_evaluators(config, sampler.side, inputs, extractors)
-    data, reference = inputs["data"], opened[0].reference
-    real = unseen_images(data, reference, config.studies.samples)
-    pixels = real.read(np.arange(len(real)))
-    evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in opened]
+    evaluators, real = _measuring(config, extractors, sampler.side)
+    reference, pixels = evaluators[0].reference, real.read(np.arange(len(real)))
     facts = {"resolution": sampler.side}
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
     held = {sampler.name: StoredImages("samples", images, sampler.labels)}
@@ -200,13 +196,29 @@ def _image_rows(
                    "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
     found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
                    reference_n=reference.n, **own)  # fmt: skip
-    if sampler.name == "grown":  # what lost detail is compared with
-        found += evaluate({"real": real}, evaluators, settings, facts)
     if sampler.name == "upsampled_base":  # and what no student could do better without growth
         base = open_made(config, f"data/{sampler.base_res}")
         small = unseen_images(base, reference, config.studies.samples)
         found += evaluate({ENLARGED: Enlarged(small, sampler.side)}, evaluators, settings, facts)
     return found
+
+
+def _measuring(
+    config: VariantConfig, extractors: Sequence[Extractor], side: int
+) -> tuple[list[Evaluator], StoredImages]:
+    """What a study measures with at a resolution, and held-out real images of it."""
+    names = {"data": f"data/{side}", "reference": f"reference/{side}", "features": "features"}
+    inputs = {name: open_made(config, key) for name, key in names.items()}
+    opened = open_evaluators(config, side, inputs, extractors)
+    real = unseen_images(inputs["data"], opened[0].reference, config.studies.samples)
+    return [dataclasses.replace(e, metrics=_measured(e)) for e in opened], real
+
+
+def _held_out_rows(config: VariantConfig, extractors: Sequence[Extractor], side: int) -> list[Row]:
+    """Held-out real images as the generators are measured: no generator can be much nearer."""
+    evaluators, real = _measuring(config, extractors, side)
+    settings = settings_of(config.evaluate, evaluators, {"real": real})
+    return evaluate({"real": real}, evaluators, settings, {"resolution": side})
 
 
 def _measured(evaluator: Evaluator) -> tuple[str, ...]:
