@@ -84,6 +84,18 @@ class StudyResults:
         made = [row for row in _derived(self.rows) if row.metric not in measured]
         return dataclasses.replace(self, rows=(*self.rows, *made))
 
+    def teachers_of(self, row: Row) -> Sequence[Row]:
+        """The teachers' metric of the axis, in the features of a row or, if it has none, in the
+        first.
+        """
+        known = (
+            r for r in self.rows if r.generator == "teacher" and r.metric == self.card.axis_metric
+        )
+        found = grouped(known, lambda r: r.protocol)
+        first: Sequence[Row] = next(iter(found.values()), ())
+        alike = (rows for rows in found.values() if rows[0].features == row.features)
+        return found.get(row.protocol) or next(alike, first)
+
 
 def study_folder(profile: str, study: str, reports: Path = Path("reports")) -> Path:
     """``reports/<profile>/studies/<study>``."""

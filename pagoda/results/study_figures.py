@@ -89,9 +89,12 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
     with style.applied():
         figure, axes = style.panels(len(drawn), 3, (2.55, 2.15), left, room, heights)
         for column, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
-            metric, _, generator, resolution = panel
+            metric, protocol, generator, resolution = panel
             who = f" {generator_within(generator)}," if generator else ""
             title = f"{quantity(metric).label}{who} {resolution}×{resolution}"
+            several = len({p[1] for p in drawn if p[0] == metric}) > 1  # feature networks, say
+            if several and not (by_name and not quantity(metric).unit):  # not below it already
+                title += f", {protocol}"
             font = max(_SMALL, _LARGE * min(1.0, _TITLE / len(title)))
             title = textwrap.fill(title, int(_TITLE * _LARGE / _SMALL))
             ax.set_title(title, loc="left", fontweight="bold", fontsize=font)
@@ -157,8 +160,7 @@ def _place(study: StudyResults, row: Row) -> float | None:
     card = study.card
     if not card.axis_metric:
         return row.axis if _numeric(study) else float(list(card.variants).index(row.variant))
-    teachers = [r for r in study.rows if r.generator == "teacher" and r.metric == card.axis_metric
-                and (r.metric != row.metric or r.protocol == row.protocol)]  # fmt: skip
+    teachers = study.teachers_of(row)
     own = [r for r in teachers if r.variant == row.variant]
     values = [r.number for r in own or [r for r in teachers if r.axis == row.axis]]
     return math.fsum(values) / len(values) if values else None

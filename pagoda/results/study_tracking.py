@@ -88,16 +88,14 @@ def comparison(study: StudyResults) -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     shown = [r for r in study.rows if r.metric in card.metrics and r.generator not in _SHARED]
     by_name = grouped(shown, lambda r: (card.metrics.index(r.metric), _name(r)))
-    teachers = sorted(_name(r) for r in study.rows
-                      if r.generator == "teacher" and r.metric == card.axis_metric)  # fmt: skip
-    axis = {"key": "log10_axis" if card.axis_log else "axis", "type": "PARAM"}
-    if teachers:
-        axis = {"key": teachers[0], "type": "METRIC"}
+    number = {"key": "log10_axis" if card.axis_log else "axis", "type": "PARAM"}
     for key in sorted(k for k, rows in by_name.items() if len({r.variant for r in rows}) > 1):
         name = key[1]
         chart = views.chart("BAR", metricKey=name)
+        teachers = study.teachers_of(by_name[key][0])
         if teachers or any(row.axis is not None for row in by_name[key]):
             yaxis = {"key": name, "type": "METRIC"}
+            axis = {"key": _name(teachers[0]), "type": "METRIC"} if teachers else number
             chart = views.chart("SCATTER", xaxis=axis, yaxis=yaxis)
         charts.append(chart)
     return views.comparison(card.title, charts[:_MAX_CHARTS])

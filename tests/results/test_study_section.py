@@ -27,7 +27,7 @@ from pagoda.results.study_figures import (
 from pagoda.results.study_tables import nearest_tables, study_tables
 from pagoda.results.suite import study_blocks
 from pagoda.rows import Row
-from tests.results.synthetic_study import make_card, make_rows
+from tests.results.synthetic_study import make_card, make_row, make_rows
 
 VARIANTS = {"few": "1 %", "many": "100 %", "all": "Everything"}
 
@@ -121,6 +121,28 @@ def _costs(seed: int, variant: str) -> list[Row]:
             ("seconds_per_image", "seconds_per_image_b64", 0.01),
             ("part_seconds_trunk", "part_seconds_trunk_b64", 0.02)]  # fmt: skip
     return [row(*entry) for entry in rows]
+
+
+def test_a_teacher_is_looked_at_in_the_features_of_what_is_drawn() -> None:
+    """A recall in other features than the classifier's stands over the distance in those."""
+    rows = []
+    for variant, seen, other in (("few", 4.0, 400.0), ("many", 2.0, 200.0)):
+        for features, fd in (("fe" * 32, seen), ("fa" * 32, other)):
+            name = "classifier" if features == "fe" * 32 else "efficientnet"
+            known = {"features": features, "axis": None}
+            rows.append(make_row(variant, 0, fd, generator="teacher",
+                                 protocol=f"fd_{name}_1k", **known))  # fmt: skip
+            rows.append(make_row(variant, 0, 0.5, metric="recall",
+                                 protocol=f"recall_{name}_1k_k3", **known))  # fmt: skip
+        rows.append(make_row(variant, 0, 0.1, metric="high_frequency", axis=None, features="",
+                             protocol="high_frequency_ratio_1k"))  # fmt: skip
+    found = study(rows, axis_metric="fd", metrics=("recall", "high_frequency"))
+    panels = panels_of(found, QUALITY)
+    places = {panel[1]: [*curves_of(found, own)[""]] for panel, own in panels.items()}
+    assert places == {
+        "recall_classifier_1k_k3": [2.0, 4.0], "recall_efficientnet_1k_k3": [200.0, 400.0],
+        "high_frequency_ratio_1k": [2.0, 4.0],
+    }  # fmt: skip
 
 
 def test_the_picture_of_costs_is_of_one_seed(tmp_path: Path) -> None:
