@@ -178,9 +178,9 @@ class Claim:
         )
 
     def _history(self, profile: str) -> str:
-        own = self.on(profile)
-        told = [f"of the first {own.first}"] if own.first else []
-        told += [f"decided {own.looks} times"] if own.looks > 1 else []
+        own = self.profiles[profile]
+        told = [f"of the first {own['first']}"] if "first" in own else []
+        told += [f"decided {own['looks']} times"] if own.get("looks", 1) > 1 else []
         return f"; on `{profile}` {', '.join(told)}" if told else ""
 
 

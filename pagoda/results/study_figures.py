@@ -93,7 +93,8 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
             who = f" {generator_within(generator)}," if generator else ""
             title = f"{quantity(metric).label}{who} {resolution}×{resolution}"
             several = len({p[1] for p in drawn if p[0] == metric}) > 1  # feature networks, say
-            if several and not (by_name and not quantity(metric).unit):  # not below it already
+            below = by_name and not quantity(metric).unit
+            if several and not below:
                 title += f", {protocol}"
             font = max(_SMALL, _LARGE * min(1.0, _TITLE / len(title)))
             title = textwrap.fill(title, int(_TITLE * _LARGE / _SMALL))

@@ -63,6 +63,14 @@ def test_the_ledger_tells_a_caveat_and_the_level_of_a_second_look(tmp_path: Path
         assert f"; on `{profile}` decided 2 times" in rule_table([found]).rows[0][2].text
 
 
+def test_the_rule_tells_of_every_profile_whichever_was_run(tmp_path: Path) -> None:
+    claim = make_claim(tmp_path, profiles={"evidence": {"first": 5}, "fashion": {"looks": 2}})
+    for shown in (claim, claim.on("evidence"), claim.on("fashion")):
+        assert shown.rule().endswith(
+            "3 seeds; on `evidence` of the first 5; on `fashion` decided 2 times"
+        )
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [

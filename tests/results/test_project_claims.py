@@ -23,6 +23,12 @@ def test_the_projects_claims_name_variants_that_their_studies_have() -> None:
         assert {*claim.value, *claim.against} <= set(tree["variants"]), claim.id
 
 
+def test_what_came_of_a_claim_is_of_profiles_that_there_are() -> None:
+    profiles = {file.stem for file in (ROOT / FOLDER / "profile").glob("*.yaml")}
+    named = {profile for claim in read_claims(ROOT / FOLDER) for profile in claim.profiles}
+    assert named and named <= profiles
+
+
 def _held(claim: Claim, seed: int, *, right: bool) -> list[Row]:
     """Results of one seed that lie on one side of a claim's limit, by every variant it names."""
     factor = (0.5 if claim.below == right else 2.0) * (1 + 0.01 * seed)

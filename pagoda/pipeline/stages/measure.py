@@ -55,6 +55,9 @@ _GRID = 16  # samples kept of each generator, the same latents for all
 _CANDIDATES = 2, 4, 8  # of a sample, of which a ratio network takes the best
 _LATENTS = 4096  # latents whose distribution is looked at
 
+Opened = tuple[list[Evaluator], StoredImages]
+"""What a study measures with at a resolution, and held-out real images of it."""
+
 
 def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     """Measure every generator of the variant, its latents and its training curves.
@@ -71,9 +74,11 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     curves = Curves(config, counted, held, trained=bool(variant.steps))
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
+    sides = sorted({sampler.side for sampler in samplers})
+    opened = {side: _opened(config, extractors, side) for side in sides}
     rows, grids = _latent_rows(config, variant), {}
     last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
-    with track(config.studies.samples * len(samplers), "measure") as bar:
+    with track(config.studies.samples * (len(samplers) + len(sides)), "measure") as bar:
         for sampler in samplers:
             made, seconds = draw(sampler)
             below = None
@@ -84,7 +89,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             known = (
                 None if "verify" in variant.steps else seconds
             )  # of one call: choosing needs more
-            found = _image_rows(config, extractors, sampler, made, below, known)
+            found = _image_rows(config, opened[sampler.side], sampler, made, below, known)
             enlarged = sampler.name == "upsampled_base"  # which needs the student's training alone
             cost = curves.up_to(sampler.base_res if enlarged else sampler.side)
             rows += [dataclasses.replace(row, **cost) for row in found]
@@ -92,8 +97,9 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:
                 grids[f"below-{lower}"] = below[:_GRID]
-    for side in sorted({sampler.side for sampler in samplers}):
-        rows += _held_out_rows(config, extractors, side)
+        for side in sides:
+            rows += _held_out_rows(config, opened[side], side)
+            bar.advance(config.studies.samples)
     if "autoencoder" in variant.steps:
         rows += floor_rows(config, extractors, device)
     rows += curves.rows()
@@ -160,7 +166,7 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
 
 
 def _image_rows(
-    config: VariantConfig, extractors: Sequence[Extractor], sampler: Sampler, images: np.ndarray,
+    config: VariantConfig, opened: Opened, sampler: Sampler, images: np.ndarray,
     below: np.ndarray | None, seconds: float | None,
 ) -> list[Row]:  # fmt: skip
     """One row a value of a sampler's images (n, 3, r, r) uint8.
@@ -168,7 +174,7 @@ def _image_rows(
     ``below``: what the same latents give one resolution below. ``seconds``: an image, if known.
     """
     n, section = len(images), config.evaluate
-    evaluators, real = _measuring(config, extractors, sampler.side)
+    evaluators, real = opened
     reference, pixels = evaluators[0].reference, real.read(np.arange(len(real)))
     facts = {"resolution": sampler.side}
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
@@ -203,20 +209,17 @@ def _image_rows(
     return found
 
 
-def _measuring(
-    config: VariantConfig, extractors: Sequence[Extractor], side: int
-) -> tuple[list[Evaluator], StoredImages]:
-    """What a study measures with at a resolution, and held-out real images of it."""
+def _opened(config: VariantConfig, extractors: Sequence[Extractor], side: int) -> Opened:
     names = {"data": f"data/{side}", "reference": f"reference/{side}", "features": "features"}
     inputs = {name: open_made(config, key) for name, key in names.items()}
-    opened = open_evaluators(config, side, inputs, extractors)
-    real = unseen_images(inputs["data"], opened[0].reference, config.studies.samples)
-    return [dataclasses.replace(e, metrics=_measured(e)) for e in opened], real
+    found = open_evaluators(config, side, inputs, extractors)
+    real = unseen_images(inputs["data"], found[0].reference, config.studies.samples)
+    return [dataclasses.replace(e, metrics=_measured(e)) for e in found], real
 
 
-def _held_out_rows(config: VariantConfig, extractors: Sequence[Extractor], side: int) -> list[Row]:
+def _held_out_rows(config: VariantConfig, opened: Opened, side: int) -> list[Row]:
     """Held-out real images as the generators are measured: no generator can be much nearer."""
-    evaluators, real = _measuring(config, extractors, side)
+    evaluators, real = opened
     settings = settings_of(config.evaluate, evaluators, {"real": real})
     return evaluate({"real": real}, evaluators, settings, {"resolution": side})
 
