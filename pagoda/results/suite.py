@@ -38,8 +38,9 @@ _PAPER = "The paper"  # a group of sections
 _FILES = ("report.md", "index.html", "claims.csv", "study-*.png", "tables/*.csv", "tables/*.tex")
 _THRESHOLDS = (
     f"Blur: less than {BLUR:g} of real images' high-frequency energy. Lost detail: less than "
-    f"{LOST_DETAIL:g} of the recall of held-out real images. Unstable gradients: largest norm "
-    f"beyond {GRADIENT_SPREAD:g} medians. Discriminator wins: mean logit gap beyond {LOGIT_GAP:g}. "
+    f"{LOST_DETAIL:g} of the recall of held-out real images, in features of the profile's last "
+    f"network. Unstable gradients: largest norm beyond {GRADIENT_SPREAD:g} medians. "
+    f"Discriminator wins: mean logit gap beyond {LOGIT_GAP:g}. "
     "Conventions, fixed before the runs."
 )
 _NOTHING = "Nothing was run yet: `dvc repro`, then `pagoda report`."

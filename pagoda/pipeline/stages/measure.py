@@ -302,7 +302,9 @@ def _latent_rows(config: VariantConfig, variant: Variant) -> list[Row]:
 
 
 def _failures(rows: Iterable[Row], resolution: int) -> list[str]:
-    """The signatures of failure that growth to a resolution shows."""
+    """The signatures of failure that growth to a resolution shows, recall in the features of the
+    last of ``reference.extractors``: the independent network where there is one.
+    """
     at = {(r.generator, r.metric): r.value or 0.0 for r in rows if r.resolution == resolution}
     return signatures(
         energy_ratio=at["grown", "high_frequency"],
