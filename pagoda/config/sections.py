@@ -263,6 +263,7 @@ class CascadeConfig:
     """Super-resolution diffusion, the cascade that growth is compared with (CDM)."""
 
     channels: int = opt("width at the highest resolution", ge=8)
+    batch: int = opt("images a training step of each super-resolution model", ge=1)
     steps: int = opt("Heun grid of each super-resolution model", ge=2)
     noise_max: float = opt("largest noise added to the condition in training", gt=0)
     noise: float = opt("noise added to the condition when sampling", ge=0)

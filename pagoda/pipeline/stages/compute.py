@@ -41,7 +41,7 @@ from pagoda.pipeline.stages.counters import (
 from pagoda.pipeline.stages.features import feature_network
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.study_spec import TRAINED, whole_batches
-from pagoda.pipeline.stages.super_resolution import cascade_spec
+from pagoda.pipeline.stages.super_resolution import cascade_optim, cascade_spec
 from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.method import Given, Method, find_method
@@ -196,7 +196,7 @@ class Untrained:
         section: MethodConfig
         network: nn.Module
         if kind == "cascade":
-            section, name = CascadeTraining(config.teacher.optim), "cascade"
+            section, name = CascadeTraining(cascade_optim(config)), "cascade"
             network = self.resolver(resolution)
         elif kind == "features":
             section, name = ClassifierConfig(config.features.optim), "classifier"
@@ -261,8 +261,8 @@ class Untrained:
 
     def _phases(self, stage: str, method: Method) -> list[tuple[int, float]]:
         """Parts of a training stage whose steps are alike: how many, and the middle's progress."""
-        kind = stage.partition("-")[0]
-        optim = getattr(self.config, "teacher" if kind == "cascade" else kind).optim
+        kind, config = stage.partition("-")[0], self.config
+        optim = cascade_optim(config) if kind == "cascade" else getattr(config, kind).optim
         edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
         return [(stop - start, (start + stop) / 2 / optim.steps)
                 for start, stop in itertools.pairwise(edges)]  # fmt: skip

@@ -13,18 +13,20 @@ from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.study_spec import whole_batches
 from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.pipeline.stages.train import check_device, image_batches, train_stage
 from pagoda.training.method import Given
+from pagoda.training.settings import OptimConfig
 from pagoda.training.sharding import place
 
 
 def run(config: Config, from_res: int, to_res: int) -> None:
     """Train the model from ``from_res`` to ``to_res`` and write its artifact.
 
-    Optimiser, noise schedule and length are the teacher's; the width is the cascade's own.
+    Noise schedule and number of images are the teacher's; width and batch are the cascade's own.
     """
-    optim, cascade, device = config.teacher.optim, config.studies.cascade, pick_device()
+    optim, cascade, device = cascade_optim(config), config.studies.cascade, pick_device()
     check_device("teacher", optim, device)
     low, high = open_made(config, f"data/{from_res}"), open_made(config, f"data/{to_res}")
     torch.manual_seed(config.seed)
@@ -41,6 +43,16 @@ def run(config: Config, from_res: int, to_res: int) -> None:
         inputs={"low": low, "high": high}, code="cascade",
         sections={"teacher": config.teacher, "diffusion": config.diffusion, "cascade": cascade},
     )  # fmt: skip
+
+
+def cascade_optim(config: Config) -> OptimConfig:
+    """How one upper stage trains: as the teacher, in batches of the cascade's own size.
+
+    Upper stages see few images at the sizes of a study, and in the teacher's batches that is too
+    few steps.
+    """
+    optim, batch = config.teacher.optim, config.studies.cascade.batch
+    return replace(optim, batch=batch, images=whole_batches(optim.images, batch))
 
 
 def cascade_spec(config: Config, resolution: int, num_classes: int) -> UNetSpec:

@@ -22,6 +22,7 @@ from pagoda.pipeline.plan.tables import CARDS, as_markdown
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.pipeline.stages.counters import FlopCounter, forward_flops, parameters, step_flops
 from pagoda.pipeline.stages.grow import freeze, level_channels
+from pagoda.pipeline.stages.super_resolution import cascade_optim
 from pagoda.results.plans import Plan, Stage
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
@@ -68,6 +69,18 @@ def test_a_count_is_the_same_whatever_was_drawn_before() -> None:
         torch.manual_seed(seed)
         counts.add(step_flops(method, 0, 0.0))
     assert len(counts) == 1
+
+
+def test_a_cascade_sees_the_teachers_images_in_batches_of_its_own() -> None:
+    training = {
+        batch: Untrained(tiny(**{"studies.cascade.batch": batch}), 10, 64).training("cascade-16")
+        for batch in (4, 8)
+    }
+    optim = cascade_optim(tiny(**{"studies.cascade.batch": 6}))
+    teacher = tiny().teacher.optim
+    assert (optim.batch, optim.images) == (6, 6 * round(teacher.images / 6))
+    assert dataclasses.replace(optim, batch=teacher.batch, images=teacher.images) == teacher
+    assert training[4] == pytest.approx(training[8], rel=1e-6)
 
 
 def test_a_frozen_network_costs_its_forward_pass_and_what_goes_through_it() -> None:
