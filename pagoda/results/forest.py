@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pagoda.results.blocks import Axis, Block, Forest, Span
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.ledger import MARKS, at_each
 from pagoda.results.numbers import CONFIDENCE, number, with_ends
 

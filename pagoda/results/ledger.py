@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claims import FILE, FOLDER, OPEN, REFUTED, SUPPORTED, Claim, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claims import FILE, FOLDER, Claim
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
@@ -35,11 +36,12 @@ _METHOD = (
     "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
     "evaluations) do not depend on the seed and need one. A rule that changed after a run is in "
     "`CHANGELOG.md`. Where seeds were added because a first look had decided nothing, the interval "
-    "is wider (5 % error shared by the looks). Values of different protocols, references or "
-    "feature networks are never compared. **What an interval does not hold**: seeds of most "
-    "studies share one teacher, those of growth one student too, and where a study names one "
-    "evaluation seed for all of them, its latents; so it says what another training from that "
-    "teacher would give, not what another teacher would."
+    "is wider (5 % error shared by the looks). How many seeds would decide what is open, one look "
+    "later, is for planning alone: another seed moves mean and spread. Values of different "
+    "protocols, references or feature networks are never compared. **What an interval does not "
+    "hold**: seeds of most studies share one teacher, those of growth one student too, and where "
+    "a study names one evaluation seed for all of them, its latents; so it says what another "
+    "training from that teacher would give, not what another teacher would."
 )
 _HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
 _ALIGN = "llrrrrl"

@@ -36,8 +36,18 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, -math.inf, math.inf, 1)
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    return interval_of(mean, spread_of(values), n, confidence)
+
+
+def spread_of(values: Sequence[float]) -> float:
+    """Standard deviation of a sample, n - 1 in the denominator; two values at least."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def interval_of(mean: float, spread: float, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval of n values, two at least, that have this mean and standard deviation."""
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 

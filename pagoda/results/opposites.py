@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.numbers import listed
 from pagoda.rows import grouped
 

@@ -15,7 +15,8 @@ from pagoda.results import blocks, ledger
 from pagoda.results.base_table import base_tables
 from pagoda.results.blocks import Block, Charts, Document, Figure, Section, Table, seen_from, table
 from pagoda.results.charts import curve_charts, published_charts
-from pagoda.results.claims import Claim, Verdict, all_verdicts, read_claims
+from pagoda.results.claim_verdicts import Verdict, all_verdicts
+from pagoda.results.claims import Claim, read_claims
 from pagoda.results.curve_table import CURVES
 from pagoda.results.forest import forest
 from pagoda.results.labels import GROUPS, in_a_sentence

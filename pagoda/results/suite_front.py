@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.labels import REAL
 from pagoda.results.numbers import CONFIDENCE, mean_cell, number, short, t_interval, with_ends
 from pagoda.results.runs import Run

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from pagoda.results.claims import Claim, Verdict, read_claims, verdicts_of
+from pagoda.results.claim_verdicts import Verdict, verdicts_of
+from pagoda.results.claims import Claim, read_claims
 from pagoda.results.studies import StudyResults
 from pagoda.rows import Row
 from tests.results.synthetic_study import make_card, make_rows

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pagoda.errors import PagodaError
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Claim, all_verdicts, verdicts_of
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, all_verdicts, verdicts_of
+from pagoda.results.claims import Claim
 from pagoda.results.ledger import verdict_table
 from pagoda.rows import Row
 from tests.results.synthetic_claim import make_claim, results

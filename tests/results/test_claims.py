@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 from scipy import stats
 
 from pagoda.errors import PagodaError
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, all_verdicts, verdicts_of
+from pagoda.results.claim_verdicts import (
+    OPEN,
+    REFUTED,
+    SUPPORTED,
+    Verdict,
+    all_verdicts,
+    verdicts_of,
+)
 from pagoda.results.forest import forest
 from pagoda.results.ledger import multiplicity
 from pagoda.results.numbers import t_interval
@@ -99,6 +107,32 @@ def test_seeds_that_were_added_after_a_look_widen_the_interval(tmp_path: Path) -
         assert found.effect is not None
         assert (found.effect.low, found.effect.high) == pytest.approx(tuple(map(math.exp, ends)))
     assert (once.outcome, twice.outcome) == (SUPPORTED, OPEN)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.2], ids=["supported", "refuted"])
+def test_as_many_seeds_as_are_named_decide_at_the_same_mean_and_spread(
+    tmp_path: Path, mean: float
+) -> None:
+    """Logarithms of ratios with an exact mean and spread, the limit at log 1.1 = 0.095."""
+
+    def found(n: int, looks: int) -> Verdict:
+        drawn = np.linspace(-1, 1, n)
+        logs = mean + 0.2 * drawn / drawn.std(ddof=1)
+        claim = make_claim(tmp_path, profiles={make_card().profile: {"looks": looks}})
+        few = [10.0 * math.exp(value) for value in logs]
+        return verdict(claim, {"few": few, "many": [10.0] * n})
+
+    told = re.search(r"; (\d+) seeds would decide it", found(4, 1).reason)
+    assert told is not None
+    enough = int(told.group(1))
+    assert found(enough - 1, 2).outcome == OPEN
+    assert found(enough, 2).outcome == (REFUTED if mean else SUPPORTED)
+
+
+def test_an_effect_at_the_limit_is_not_decided_by_any_number_of_seeds(tmp_path: Path) -> None:
+    few = [m * 1.1 * f for m, f in zip(MANY, [0.9, 1 / 0.9, 0.8, 1.25], strict=True)]
+    reason = verdict(make_claim(tmp_path), {"few": few, "many": MANY}).reason
+    assert reason.endswith("100 seeds would not decide it at this mean and spread")
 
 
 def test_many_claims_leave_fewer_that_stand(tmp_path: Path) -> None:

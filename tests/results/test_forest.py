@@ -11,8 +11,9 @@ from pagoda.config import parse
 from pagoda.pipeline.derive import profile_tree
 from pagoda.results.blocks import Forest
 from pagoda.results.charts import curve_charts, evaluations, published_charts
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.claims import FOLDER as STUDIES
-from pagoda.results.claims import OPEN, REFUTED, SUPPORTED, Claim, Verdict, read_claims
+from pagoda.results.claims import Claim, read_claims
 from pagoda.results.classes import class_label, class_labels
 from pagoda.results.experiment import stage_names
 from pagoda.results.forest import forest

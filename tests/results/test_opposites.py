@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagoda.results.claims import REFUTED, SUPPORTED, Verdict, verdicts_of
+from pagoda.results.claim_verdicts import REFUTED, SUPPORTED, Verdict, verdicts_of
 from pagoda.results.opposites import opposite_verdicts
 from pagoda.results.studies import StudyResults
 from tests.results.synthetic_claim import make_claim

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.results.claims import FOLDER, REFUTED, SUPPORTED, Claim, all_verdicts, read_claims
+from pagoda.results.claim_verdicts import REFUTED, SUPPORTED, all_verdicts
+from pagoda.results.claims import FOLDER, Claim, read_claims
 from pagoda.results.labels import TOTALS
 from pagoda.results.studies import AS_METRICS
 from pagoda.rows import Row

@@ -20,8 +20,9 @@ from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import report
 from pagoda.results import study_tracking, tracking
 from pagoda.results.blocks import Cell, Table, escape, to_csv, to_latex
+from pagoda.results.claim_verdicts import all_verdicts
 from pagoda.results.claims import FOLDER as STUDIES
-from pagoda.results.claims import all_verdicts, read_claims
+from pagoda.results.claims import read_claims
 from pagoda.results.paper_tables import Paper, measured_table, way_up_table
 from pagoda.results.plans import plan_tables
 from pagoda.results.published import FOLDER, read_published

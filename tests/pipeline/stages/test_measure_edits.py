@@ -12,7 +12,8 @@ from pagoda.config import Config, parse
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import invert, measure_edits, study
 from pagoda.pipeline.stages.study_spec import load_study
-from pagoda.results.claims import read_claims, verdicts_of
+from pagoda.results.claim_verdicts import verdicts_of
+from pagoda.results.claims import read_claims
 from pagoda.results.studies import StudyResults, read_study, study_folder
 from tests.pipeline.stages.prepared import prepare
 from tests.pipeline.stages.untrained import write_models

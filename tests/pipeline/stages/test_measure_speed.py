@@ -34,7 +34,8 @@ from pagoda.pipeline.stages.measure_speed import (
 )
 from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.results import style
-from pagoda.results.claims import read_claims, verdicts_of
+from pagoda.results.claim_verdicts import verdicts_of
+from pagoda.results.claims import read_claims
 from pagoda.results.speed_figure import draw_speed
 from pagoda.results.studies import StudyResults, read_study, study_folder
 from pagoda.rows import Row
