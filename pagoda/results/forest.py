@@ -36,8 +36,8 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
         caption = (
             f"**Effects with their {CONFIDENCE:.0%} intervals over seeds**, as distances "
             "from the limit of the rule (the line). Left of it is what the claim says. A dot "
-            "without an interval has no spread over seeds. Sizes in brackets: the effect at each "
-            "resolution that the verdict is over. Hover for the rule."
+            "without an interval has no spread over seeds. In brackets: profile, protocol, and the "
+            "effect at each resolution where the verdict is over several. Hover for the rule."
         )
         shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
         made.append(Forest(tuple(axes), shown, caption))
@@ -85,7 +85,8 @@ def _span(verdict: Verdict, place: _Scale) -> Span:
     told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
     title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
     middle, mark = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
-    text = f"{claim.claim} ({parts})" if (parts := at_each(verdict)) else claim.claim
+    of = "; ".join(filter(None, (f"{verdict.profile}, {verdict.protocol}", at_each(verdict))))
+    text = f"{claim.claim} ({of})"
     title = title.replace("`", "")
     return Span(text, verdict.outcome, mark, told, ends[0], middle, ends[1], title)
 

@@ -53,6 +53,15 @@ def test_a_ratio_stands_as_far_from_the_limit_as_its_logarithm(claim: Claim) -> 
     assert block.counts == ((SUPPORTED, 1), (REFUTED, 1))
 
 
+def test_lines_of_one_claim_are_told_apart_by_profile_and_protocol(claim: Claim) -> None:
+    first = verdict(claim, SUPPORTED, 0.1, 0.2, 0.4)
+    others = (dataclasses.replace(first, profile="q"), dataclasses.replace(first, protocol="kid"))
+    (axis,) = drawn(first, *others).axes
+    assert [span.text.removeprefix(claim.claim) for span in axis.spans] == [
+        " (p, fd)", " (q, fd)", " (p, kid)",
+    ]  # fmt: skip
+
+
 def test_the_side_of_the_claim_is_left_for_both_directions(claim: Claim) -> None:
     above = dataclasses.replace(claim, holds={"above": claim.limit})
     low, mean, high = (claim.limit * k for k in (1.5, 2.0, 2.5))
