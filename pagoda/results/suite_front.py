@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
 from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.labels import REAL
-from pagoda.results.numbers import CONFIDENCE, mean_cell, number, short, t_interval, with_ends
+from pagoda.results.numbers import CONFIDENCE, listed, mean_cell, number, t_interval, with_ends
 from pagoda.results.runs import Run
 from pagoda.results.studies import StudyResults
 from pagoda.rows import Row, grouped
 
 _COLUMNS = {
-    "Grown one-step generator (1 evaluation)": ("growth", "grown"),
+    "Grown one-step generator": ("growth", "grown"),
     "Cascade of diffusion models": ("cascade", "cascade"),
     "Grown by the adversarial loss alone": ("adversarial", "grown"),
     "Held-out real images (floor)": ("growth", "real"),
 }  # fmt: skip
+"""Columns of the headline table: variant and generator of their values, all of one study."""
 _STUDY = "growth_baselines"
-"""Columns of the headline table: variant and generator of their values, all of one study, whose
-variants are measured by one feature network.
-"""
+_COUNTS: dict[tuple[str, str], Callable[[Row], str]] = {
+    ("training", "images"): lambda row: f"{row.images_seen:,}" if row.images_seen else "–",
+    ("training", "TFLOP"): lambda row: number(row.train_flops * 1e-12) if row.train_flops else "–",
+    ("sampling", "evaluations"): lambda row: str(row.nfe or "–"),
+}  # fmt: skip
 
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -58,48 +61,56 @@ def suite_front(
             if pairs:
                 made.append(replace(beside, pairs=pairs,
                                     caption=f"{beside.caption} Profile {run.label}."))  # fmt: skip
-    by_profile = grouped(studies, lambda study: study.card.profile)
-    first = next((found for own in by_profile.values() if (found := headline(own))), None)
-    return (*made, *([first] if first else []))
+    found = headline(studies)
+    return (*made, *([found] if found else []))
 
 
 def headline(studies: Sequence[StudyResults]) -> Table | None:
-    """Distances of one profile over its training seeds, a line a resolution; None without them.
+    """Distances of every profile over its training seeds, and what training took; None without any.
 
-    Lines are the resolutions that the grown generator has, and the images of training. None, too,
-    where the values are not of one protocol and one feature network: their distances are on
-    different scales.
+    A line is a protocol and a resolution that the grown generator has. There is none where the
+    values are not of one feature network: their distances are on different scales.
     """
-    known = [row for study in studies if study.card.study == _STUDY for row in study.rows]
-    cells: dict[str, dict[int, list[Row]]] = {}
-    for column, place in _COLUMNS.items():
-        found = [r for r in known if r.metric == "fd" and (r.variant, r.generator) == place]
-        if found:
-            cells[column] = grouped(found, lambda row: row.size)
-    sizes = sorted(cells.get(next(iter(_COLUMNS)), ()))
-    rows = [row for found in cells.values() for size in sizes for row in found.get(size, ())]
-    if not rows or len({(row.protocol, row.features) for row in rows}) > 1:
+    shown = [study for study in studies if study.card.study == _STUDY and _lines(study)]
+    if not shown:
         return None
-    lines: list[tuple[str | Cell, ...]] = [
-        (f"{size}×{size}", *(_cell(found.get(size, [])) for found in cells.values()))
-        for size in sizes
-    ]
-    lines.append(
-        ("Images of training", *(_seen(found.get(sizes[-1], [])) for found in cells.values()))
-    )
-    seeds, first = len({row.training_seed for row in rows}), rows[0]
+    rows = [r for study in shown for r in study.rows if r.metric == "fd"]
+    data = "; ".join(f"`{study.card.profile}`: {study.card.data}" for study in shown)
     caption = (
-        f"**Fréchet distance to real images** (lower is better): mean of {seeds} training seeds "
-        f"and its {CONFIDENCE:.0%} interval; `{first.protocol}`, {first.n:,} images each, all in "
-        f"the features of one small classifier of these data ({short(first.features)}), so no "
-        "FID. The last line is what training above the base saw; what the other ways lack at this "
-        "size is with the claims on them. Profile "
-        f"`{studies[0].card.profile}`: "
-        f"{studies[0].card.data}. Hover for every seed."
+        "**Fréchet distance to real images** (lower is better): mean over "
+        f"{listed(_seeds(study) for study in shown)} training seeds and its {CONFIDENCE:.0%} "
+        f"interval; {listed(f'{row.n:,}' for row in rows)} images each. A line is in the features "
+        "of one network that its protocol names, so no FID, and lines are on different scales. "
+        "Training: what was spent above the base; sampling: network evaluations an image. What a "
+        f"way lacks at this size is with the claims on it. Profiles: {data}. Hover for every seed."
     )
     return table(
-        caption, ("Resolution", *(f"**{c}**" if i == 0 else c for i, c in enumerate(cells))), lines
-    )
+        caption,
+        ("Profile", "Protocol", *(f"**{c}**" if i == 0 else c for i, c in enumerate(_COLUMNS))),
+        [line for study in shown for line in _lines(study)], "ll" + "r" * len(_COLUMNS),
+    )  # fmt: skip
+
+
+def _seeds(study: StudyResults) -> int:
+    return len({row.training_seed for row in study.rows})
+
+
+def _lines(study: StudyResults) -> list[tuple[str | Cell, ...]]:
+    profile = f"`{study.card.profile}`"
+    lines: list[tuple[str | Cell, ...]] = []
+    last: list[list[Row]] = []
+    known = grouped((r for r in study.rows if r.metric == "fd"), lambda r: (r.protocol, r.size))
+    for (protocol, size), rows in sorted(known.items()):
+        found = grouped(rows, lambda row: (row.variant, row.generator))
+        cells = [found.get(place, []) for place in _COLUMNS.values()]
+        if cells[0] and len({row.features for cell in cells for row in cell}) == 1:
+            lines.append((f"{profile}, {size}×{size}", f"`{protocol}`", *map(_cell, cells)))
+            last = cells
+    for (what, unit), told in _COUNTS.items():
+        counts = [{told(row) for row in cell if row.generator not in REAL} for cell in last]
+        if any(found - {"–"} for found in counts):
+            lines.append((f"{profile}, {what}", unit, *(listed(c) or "–" for c in counts)))
+    return lines
 
 
 def _cell(rows: Sequence[Row]) -> Cell:
@@ -107,10 +118,3 @@ def _cell(rows: Sequence[Row]) -> Cell:
         return Cell("–")
     found, title = t_interval([row.number for row in rows]), mean_cell(rows).title
     return Cell(with_ends(number(found.mean), found.low, found.high), title)
-
-
-def _seen(rows: Sequence[Row]) -> str:
-    """The images of training, of all seeds as many; a dash for real images, or untold."""
-    found = {None if row.generator in REAL else row.images_seen for row in rows}
-    (seen,) = found if len(found) == 1 else (None,)
-    return f"{seen:,}" if seen else "–"
