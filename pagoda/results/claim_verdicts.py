@@ -109,7 +109,7 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if same:
         what = "the count" if claim.exact else "every seed's effect, the same of all,"
     outcome, reason = _outcome(claim, interval, what)
-    if outcome == OPEN:
+    if outcome == OPEN and claim.first is None:
         reason += f"; {_more(claim, interval.mean, spread_of(list(effects.values())), interval.n)}"
     return outcome, reason, interval
 
@@ -139,8 +139,10 @@ def _outcome(claim: Claim, interval: Interval, what: str) -> tuple[str, str]:
 def _more(claim: Claim, mean: float, spread: float, n: int) -> str:
     """How many seeds would decide, one look later, if mean and spread stayed as they are."""
     later = dataclasses.replace(claim, looks=claim.looks + 1)
-    for more in range(n + 1, MOST_SEEDS + 1):
-        interval = interval_of(mean, spread, more, later.confidence)
-        if _outcome(later, interval, "")[0] != OPEN:
-            return f"{more} seeds would decide it at this mean and spread"
-    return f"{MOST_SEEDS} seeds would not decide it at this mean and spread"
+    most = max(n, MOST_SEEDS)
+    for more in range(n + 1, most + 1):
+        outcome, _ = _outcome(later, interval_of(mean, spread, more, later.confidence), "")
+        if outcome != OPEN:
+            verb = "support" if outcome == SUPPORTED else "refute"
+            return f"at this mean and spread {more} seeds would {verb} it"
+    return f"at this mean and spread {most} seeds would not decide it"

@@ -1,4 +1,6 @@
-"""Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs; verdicts.
+"""Claims and their rules, fixed in ``experiments/<study>/study.yaml`` before the runs.
+
+Verdicts on them are :mod:`~pagoda.results.claim_verdicts`.
 
 A claim, one of the list ``claims`` of that file, reads::
 

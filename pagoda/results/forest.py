@@ -36,8 +36,9 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
         caption = (
             f"**Effects with their {CONFIDENCE:.0%} intervals over seeds**, as distances "
             "from the limit of the rule (the line). Left of it is what the claim says. A dot "
-            "without an interval has no spread over seeds. In brackets: profile, protocol, and the "
-            "effect at each resolution where the verdict is over several. Hover for the rule."
+            "without an interval has no spread over seeds. Behind a claim: its name, profile, "
+            "protocol, and the effect at each resolution where the verdict is over several. More "
+            "lines of a claim have its name alone. Hover for claim and rule."
         )
         shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
         made.append(Forest(tuple(axes), shown, caption))
@@ -68,12 +69,15 @@ def _axis(
     def place(away: float) -> float:
         return round(100 * min(1.0, max(0.0, (away - low) / (high - low))), 2)
 
-    spans = tuple(_span(v, place) for v in verdicts)
+    spans, told = [], set[str]()
+    for verdict in verdicts:  # what a claim says stands on its first line alone
+        spans.append(_span(verdict, place, verdict.claim.id not in told))
+        told.add(verdict.claim.id)
     places = tuple((place(where), text) for where, text in ticks(low, high))
-    return Axis(title, place(0.0), places, spans)
+    return Axis(title, place(0.0), places, tuple(spans))
 
 
-def _span(verdict: Verdict, place: _Scale) -> Span:
+def _span(verdict: Verdict, place: _Scale, first: bool) -> Span:
     claim, effect = verdict.claim, verdict.effect
     assert effect is not None
     ends = sorted(
@@ -83,10 +87,10 @@ def _span(verdict: Verdict, place: _Scale) -> Span:
     )
     times = "×" * (claim.effect == "ratio")
     told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
-    title = f"{claim.id}, profile {verdict.profile}: {claim.rule()}; {verdict.reason}"
+    title = f"{claim.claim} {claim.rule()}; {verdict.reason}"
     middle, mark = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
-    of = "; ".join(filter(None, (f"{verdict.profile}, {verdict.protocol}", at_each(verdict))))
-    text = f"{claim.claim} ({of})"
+    parts = (claim.id, verdict.profile, verdict.protocol, at_each(verdict))
+    text = f"{claim.claim} " * first + ", ".join(filter(None, parts))
     title = title.replace("`", "")
     return Span(text, verdict.outcome, mark, told, ends[0], middle, ends[1], title)
 

@@ -24,9 +24,9 @@ _COLUMNS = {
 """Columns of the headline table: variant and generator of their values, all of one study."""
 _STUDY = "growth_baselines"
 _COUNTS: dict[tuple[str, str], Callable[[Row], str]] = {
-    ("training", "images"): lambda row: f"{row.images_seen:,}" if row.images_seen else "–",
-    ("training", "TFLOP"): lambda row: number(row.train_flops * 1e-12) if row.train_flops else "–",
-    ("sampling", "evaluations"): lambda row: str(row.nfe or "–"),
+    ("training", "images"): lambda row: f"{row.images_seen:,}" if row.images_seen else "",
+    ("training", "TFLOP"): lambda row: number(row.train_flops * 1e-12) if row.train_flops else "",
+    ("sampling", "evaluations"): lambda row: str(row.nfe or ""),
 }  # fmt: skip
 
 
@@ -66,10 +66,10 @@ def suite_front(
 
 
 def headline(studies: Sequence[StudyResults]) -> Table | None:
-    """Distances of every profile over its training seeds, and what training took; None without any.
+    """Distances of every profile at the target, and what they took; None without any.
 
-    A line is a protocol and a resolution that the grown generator has. There is none where the
-    values are not of one feature network: their distances are on different scales.
+    A line is a protocol. There is none where the values are not of one feature network: their
+    distances are on different scales.
     """
     shown = [study for study in studies if study.card.study == _STUDY and _lines(study)]
     if not shown:
@@ -77,12 +77,12 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
     rows = [r for study in shown for r in study.rows if r.metric == "fd"]
     data = "; ".join(f"`{study.card.profile}`: {study.card.data}" for study in shown)
     caption = (
-        "**Fréchet distance to real images** (lower is better): mean over "
-        f"{listed(_seeds(study) for study in shown)} training seeds and its {CONFIDENCE:.0%} "
-        f"interval; {listed(f'{row.n:,}' for row in rows)} images each. A line is in the features "
-        "of one network that its protocol names, so no FID, and lines are on different scales. "
-        "Training: what was spent above the base; sampling: network evaluations an image. What a "
-        f"way lacks at this size is with the claims on it. Profiles: {data}. Hover for every seed."
+        "**Fréchet distance to real images at the target** (lower is better): mean over training "
+        f"seeds and its {CONFIDENCE:.0%} interval, {listed(f'{row.n:,}' for row in rows)} images "
+        "each. No FID: every line is in the features of a network of its own, `classifier` of a "
+        "small one that was trained on the images of that profile, so lines are on different "
+        "scales. Training: what was spent above the base; sampling: network evaluations an image. "
+        f"Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
     )
     return table(
         caption,
@@ -91,25 +91,27 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
     )  # fmt: skip
 
 
-def _seeds(study: StudyResults) -> int:
-    return len({row.training_seed for row in study.rows})
-
-
 def _lines(study: StudyResults) -> list[tuple[str | Cell, ...]]:
-    profile = f"`{study.card.profile}`"
+    places = list(_COLUMNS.values())
+    known = grouped((r for r in study.rows if r.metric == "fd"), lambda r: (r.variant, r.generator))
+    if places[0] not in known:
+        return []
+    target, profile = max(row.size for row in known[places[0]]), f"`{study.card.profile}`"
+    columns = [[r for r in known.get(place, []) if r.size == target] for place in places]
     lines: list[tuple[str | Cell, ...]] = []
-    last: list[list[Row]] = []
-    known = grouped((r for r in study.rows if r.metric == "fd"), lambda r: (r.protocol, r.size))
-    for (protocol, size), rows in sorted(known.items()):
-        found = grouped(rows, lambda row: (row.variant, row.generator))
-        cells = [found.get(place, []) for place in _COLUMNS.values()]
-        if cells[0] and len({row.features for cell in cells for row in cell}) == 1:
-            lines.append((f"{profile}, {size}×{size}", f"`{protocol}`", *map(_cell, cells)))
-            last = cells
-    for (what, unit), told in _COUNTS.items():
-        counts = [{told(row) for row in cell if row.generator not in REAL} for cell in last]
-        if any(found - {"–"} for found in counts):
-            lines.append((f"{profile}, {what}", unit, *(listed(c) or "–" for c in counts)))
+    for protocol in sorted({row.protocol for row in columns[0]}):
+        cells = [[row for row in column if row.protocol == protocol] for column in columns]
+        if len({row.features for cell in cells for row in cell}) == 1:
+            seeds = listed(len(cell) for cell in cells if cell)
+            what = f"{profile}, {target}×{target}, seeds: {seeds}"
+            lines.append((what, f"`{protocol}`", *map(_cell, cells)))
+    for (what, unit), told in _COUNTS.items() if lines else ():
+        counts = [
+            "–" if generator in REAL else listed(filter(None, map(told, column))) or "–"
+            for (_, generator), column in zip(places, columns, strict=True)
+        ]
+        if {*counts} != {"–"}:
+            lines.append((f"{profile}, {what}", unit, *counts))
     return lines
 
 

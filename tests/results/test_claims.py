@@ -122,9 +122,10 @@ def test_as_many_seeds_as_are_named_decide_at_the_same_mean_and_spread(
         few = [10.0 * math.exp(value) for value in logs]
         return verdict(claim, {"few": few, "many": [10.0] * n})
 
-    told = re.search(r"; (\d+) seeds would decide it", found(4, 1).reason)
+    told = re.search(r"; at this mean and spread (\d+) seeds would (\w+) it", found(4, 1).reason)
     assert told is not None
     enough = int(told.group(1))
+    assert told.group(2) == ("refute" if mean else "support")
     assert found(enough - 1, 2).outcome == OPEN
     assert found(enough, 2).outcome == (REFUTED if mean else SUPPORTED)
 
@@ -132,7 +133,7 @@ def test_as_many_seeds_as_are_named_decide_at_the_same_mean_and_spread(
 def test_an_effect_at_the_limit_is_not_decided_by_any_number_of_seeds(tmp_path: Path) -> None:
     few = [m * 1.1 * f for m, f in zip(MANY, [0.9, 1 / 0.9, 0.8, 1.25], strict=True)]
     reason = verdict(make_claim(tmp_path), {"few": few, "many": MANY}).reason
-    assert reason.endswith("100 seeds would not decide it at this mean and spread")
+    assert reason.endswith("at this mean and spread 100 seeds would not decide it")
 
 
 def test_many_claims_leave_fewer_that_stand(tmp_path: Path) -> None:

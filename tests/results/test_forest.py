@@ -57,8 +57,9 @@ def test_lines_of_one_claim_are_told_apart_by_profile_and_protocol(claim: Claim)
     first = verdict(claim, SUPPORTED, 0.1, 0.2, 0.4)
     others = (dataclasses.replace(first, profile="q"), dataclasses.replace(first, protocol="kid"))
     (axis,) = drawn(first, *others).axes
-    assert [span.text.removeprefix(claim.claim) for span in axis.spans] == [
-        " (p, fd)", " (q, fd)", " (p, kid)",
+    name = claim.id
+    assert [span.text for span in axis.spans] == [
+        f"{claim.claim} {name}, p, fd", f"{name}, q, fd", f"{name}, p, kid",
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pagoda.results.blocks import Table
 from pagoda.results.studies import StudyResults
 from pagoda.results.suite_front import headline
 from pagoda.rows import Row
@@ -19,43 +20,58 @@ def study(rows: list[Row], name: str = "growth_baselines") -> StudyResults:
     return StudyResults(card, tuple(rows), Path(name))
 
 
-def rows(features: str = NETWORK) -> list[Row]:
+def rows(features: str = NETWORK, seeds: int = 3) -> list[Row]:
     """Values at the base are the cascade's alone."""
     facts = {"features": features, "resolution": 16, "images_seen": 1500,
              "train_flops": 2.5e12}  # fmt: skip
-    found = make_rows({"growth": [1.0, 1.2, 1.1]}, generator="grown", **facts)
-    found += make_rows({"growth": [0.05] * 3}, generator="real", **facts)
-    found += make_rows({"adversarial": [8.0, 9.0, 7.0]}, generator="grown", **facts)
+    found = make_rows({"growth": [1.0, 1.2, 1.1][:seeds]}, generator="grown", **facts)
+    found += make_rows({"growth": [0.05] * seeds}, generator="real", **facts)
+    found += make_rows({"adversarial": [8.0, 9.0, 7.0][:seeds]}, generator="grown", **facts)
     for size in (8, 16):
-        found += make_rows({"cascade": [4.0, 5.0, 6.0]}, generator="cascade", resolution=size,
-                           features=features)  # fmt: skip
+        found += make_rows({"cascade": [4.0, 5.0, 6.0][:seeds]}, generator="cascade",
+                           resolution=size, features=features, nfe=53)  # fmt: skip
     return found
+
+
+def texts(made: Table | None) -> list[list[str]]:
+    assert made is not None
+    return [[cell.text for cell in row] for row in made.rows]
 
 
 def test_lines_are_of_one_study_and_one_protocol_each() -> None:
     """A student of another study, seen by another network, is on another scale."""
     student = make_rows({"share-100": [0.1, 0.1, 0.1]}, features=OTHER)
     second = [replace(r, protocol="fd_other_1k", features=OTHER) for r in rows()]
-    made = headline([study([*rows(), *second]), study(student, "pairs")])
-    assert made is not None
-    assert [[cell.text for cell in row[:2]] for row in made.rows] == [
-        ["`tiny`, 16×16", f"`{rows()[0].protocol}`"], ["`tiny`, 16×16", "`fd_other_1k`"],
-        ["`tiny`, training", "images"], ["`tiny`, training", "TFLOP"],
-        ["`tiny`, sampling", "evaluations"],
-    ]  # fmt: skip
-    assert made.rows[0][2].text.startswith("1.10 (")
-    assert [cell.text for cell in made.rows[2][2:]] == ["1,500", "–", "1,500", "–"]
-    assert [cell.text for cell in made.rows[3][2:]] == ["2.50", "–", "2.50", "–"]
-    assert [cell.text for cell in made.rows[4][2:]] == ["1", "1", "1", "–"]
-    assert "0.100" not in str(made.rows)
+    found = texts(headline([study([*rows(), *second]), study(student, "pairs")]))
+    first = rows()[0].protocol
+    assert [line[1] for line in found[:2]] == [f"`{first}`", "`fd_other_1k`"]
+    assert {line[0] for line in found[:2]} == {"`tiny`, 16×16, seeds: 3"}
+    assert found[0][2].startswith("1.10 (") and found[0][5].startswith("0.0500")
+    assert found[2:] == [
+        ["`tiny`, training", "images", "1,500", "–", "1,500", "–"],
+        ["`tiny`, training", "TFLOP", "2.50", "–", "2.50", "–"],
+        ["`tiny`, sampling", "evaluations", "1", "53", "1", "–"],
+    ]
 
 
-def test_profiles_stand_below_one_another() -> None:
-    both = [study(rows()), study(rows(OTHER))]
+def test_a_network_that_saw_a_lower_resolution_alone_has_no_line() -> None:
+    lower = [replace(r, protocol="fd_other_1k", resolution=8, images_seen=700) for r in rows()]
+    assert texts(headline([study([*rows(), *lower])])) == texts(headline([study(rows())]))
+
+
+def test_profiles_stand_below_one_another_with_their_own_seeds() -> None:
+    both = [study(rows()), study(rows(OTHER, seeds=1))]
     both[1] = replace(both[1], card=replace(both[1].card, profile="large"))
-    made = headline(both)
-    assert made is not None
-    assert [row[0].text.partition(",")[0] for row in made.rows] == ["`tiny`"] * 4 + ["`large`"] * 4
+    found = texts(headline(both))
+    assert [line[0].partition(",")[0] for line in found] == ["`tiny`"] * 4 + ["`large`"] * 4
+    assert found[4][:1] + found[4][2:] == [
+        "`large`, 16×16, seeds: 1", "1.00", "4.00", "8.00", "0.0500",
+    ]  # fmt: skip
+
+
+def test_a_way_that_was_not_run_is_a_dash() -> None:
+    found = texts(headline([study([r for r in rows() if r.variant != "cascade"])]))
+    assert [line[3] for line in found] == ["–"] * 4
 
 
 def test_networks_are_never_mixed_in_a_line() -> None:

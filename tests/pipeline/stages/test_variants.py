@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from pagoda.pipeline.stages import (
     grow,
     invert,
     study,
+    super_resolution,
     teacher,
     variant,
 )
@@ -33,6 +35,7 @@ from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.study_spec import Variant, load_study, variant_config
 from pagoda.results.studies import read_study, study_folder
 from pagoda.rows import Row
+from pagoda.training.history import read_rows
 from pagoda.training.sharding import SHARD
 from tests.group import log, run_group
 from tests.pipeline.stages.prepared import prepare
@@ -197,6 +200,18 @@ def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
 
 def _again(**overrides: object) -> Config:
     return parse(tiny_tree(**(_SEEDS | overrides)))
+
+
+@pytest.mark.parametrize("batch", [4, 12])
+def test_an_upper_stage_of_a_cascade_trains_in_batches_of_its_own(
+    tiny_study: Callable[..., Config], batch: int
+) -> None:
+    config = tiny_study(**{"studies.cascade.batch": batch, "teacher.optim.precision": "fp32"})
+    prepare(config)
+    super_resolution.run(config, 8, 16)
+    last = json.loads(read_rows(Paths(config).history("cascade-16"))[-1])
+    assert last["images"] == batch * last["step"]
+    assert abs(last["images"] - config.teacher.optim.images) <= batch / 2
 
 
 def _share_a_variant(tree: dict[str, Any], name: str) -> None:
