@@ -60,10 +60,11 @@ SD_AUTOENCODER: dict[str, Any] = {
 }  # fmt: skip
 _TEXT = (77, 768)  # states of its text encoder, which is left out
 
-LONGEST = 120.0
+LONGEST = 60.0
 """Seconds of the longest call of several images that is timed."""
 _SPAN = 10.0  # seconds of turns; at least three of them, at most as many as below
 _FEWEST, _MOST = 3, 51
+_WARMING = 10.0  # seconds of a first turn, beyond which what warms is no part of it
 
 Calls = dict[str, Callable[[], object]]
 _N = TypeVar("_N", bound=nn.Module)
@@ -133,7 +134,7 @@ def _time(metric: str, seconds: Sequence[float], facts: Mapping[str, Any]) -> Ro
 
 @torch.inference_mode()
 def timed(parts: Parts, n: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of calls with ``n`` images by part, one a turn; a first turn is not counted.
+    """Seconds of calls with ``n`` images by part, one a turn; a short first turn is not counted.
 
     Parts that would take longer than :data:`LONGEST`, going by one image, are left out.
     """
@@ -145,9 +146,11 @@ def timed(parts: Parts, n: int, device: torch.device) -> dict[str, list[float]]:
             sys.stderr.write(f"{name}: {n} images would take {n * ones[name]:.0f} s; counted\n")
     else:
         calls = parts.calls(n)
-    first = sum(_seconds(call, device) for call in calls.values())
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(min(_MOST, max(_FEWEST, math.ceil(_SPAN / first)))):
+    first = {name: [_seconds(call, device)] for name, call in calls.items()}
+    whole = sum(seconds for (seconds,) in first.values())
+    long = whole > _WARMING
+    found: dict[str, list[float]] = first if long else {name: [] for name in calls}
+    for _ in range(min(_MOST, max(_FEWEST, math.ceil(_SPAN / whole))) - long):
         for name, call in calls.items():
             found[name].append(_seconds(call, device))
     return found

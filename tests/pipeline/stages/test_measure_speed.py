@@ -112,14 +112,14 @@ def test_what_would_take_too_long_is_counted_alone(
             called.append((name, n))
             return seconds * n
 
-        return {"quick": lambda: taking("quick", 7.0), "slow": lambda: taking("slow", 8.0)}
+        return {"quick": lambda: taking("quick", 3.5), "slow": lambda: taking("slow", 4.0)}
 
     monkeypatch.setattr(measure_speed, "_seconds", lambda call, _: call())
     parts = Parts(calls, {})
-    assert timed(parts, 16, CPU) == {"quick": [7.0 * 16] * 3}
+    assert timed(parts, 16, CPU) == {"quick": [3.5 * 16] * 3}
     assert ("slow", 16) not in called and ("slow", 1) in called
-    assert "slow: 16 images would take 128 s" in capsys.readouterr().err
-    assert timed(parts, 1, CPU) == {"quick": [7.0] * 3, "slow": [8.0] * 3}
+    assert "slow: 16 images would take 64 s" in capsys.readouterr().err
+    assert timed(parts, 1, CPU) == {"quick": [3.5] * 3, "slow": [4.0] * 3}
 
 
 def test_parts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +128,13 @@ def test_parts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = Parts(lambda n: {k: partial(called.append, k) for k in "abc"}, {})
     timed(parts, 1, CPU)
     assert called == list("abc") * 4  # the first turn is not counted
+
+
+def test_a_first_turn_that_is_long_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What warms is no part of it, and another turn would take as long again."""
+    times = iter([11.0, 12.0, 13.0])
+    monkeypatch.setattr(measure_speed, "_seconds", lambda call, _: next(times))
+    assert timed(Parts(lambda n: {"slow": int}, {}), 1, CPU) == {"slow": [11.0, 12.0, 13.0]}
 
 
 def test_the_published_sizes_are_published(config: Config) -> None:
