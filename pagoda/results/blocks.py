@@ -105,16 +105,24 @@ class Charts:
 
 
 @dataclass(frozen=True)
-class Span:
-    """A line of a :class:`Forest`: places in percent of the width, and what they say."""
+class Mark:
+    """An effect in a line of a :class:`Forest`: places in percent of the width."""
 
-    text: str
     outcome: str
-    mark: str  # sign of the outcome
-    effect: str
+    sign: str  # of the outcome
     low: float
     middle: float
     high: float
+    title: str  # on hover
+
+
+@dataclass(frozen=True)
+class Span:
+    """A line of a :class:`Forest`: what it is about, and its effects."""
+
+    text: str
+    effect: str  # in numbers; empty if there are several
+    marks: tuple[Mark, ...]
     title: str  # on hover
 
 
@@ -133,7 +141,7 @@ class Forest:
     """Effects with their intervals, one below the other. Only the page has it, beside a table."""
 
     axes: tuple[Axis, ...]
-    counts: tuple[tuple[str, int], ...]  # how many lines have each outcome
+    counts: tuple[tuple[str, int], ...]  # how many marks have each outcome
     caption: str
 
 

@@ -1,4 +1,4 @@
-"""The verdicts on all claims as one drawing: an interval a line, one below the other.
+"""The verdicts on all claims as one drawing: a claim a line, its intervals one below the other.
 
 Every effect is drawn as its distance from the limit of its rule, turned so that the claim's side is
 on the left: ratios on one logarithmic axis, differences on one linear axis.
@@ -10,10 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pagoda.results.blocks import Axis, Block, Forest, Span
+from pagoda.results.blocks import Axis, Block, Forest, Mark, Span
 from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
 from pagoda.results.ledger import MARKS, at_each
 from pagoda.results.numbers import CONFIDENCE, number, with_ends
+from pagoda.rows import grouped
 
 _ROOM = 0.06  # of the width, at both ends
 _Scale = Callable[[float], float]
@@ -34,11 +35,11 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
     if axes:
         counts = Counter(v.outcome for v in tested)
         caption = (
-            f"**Effects with their {CONFIDENCE:.0%} intervals over seeds**, as distances "
-            "from the limit of the rule (the line). Left of it is what the claim says. A dot "
-            "without an interval has no spread over seeds. Behind a claim: its name, profile, "
-            "protocol, and the effect at each resolution where the verdict is over several. More "
-            "lines of a claim have its name alone. Hover for claim and rule."
+            f"**Effects with their {CONFIDENCE:.0%} intervals over seeds**, as distances from the "
+            "limit of the rule (the line). Left of it is what the claim says. A claim has a dot "
+            "for each profile and protocol that tested it, and on the right their verdicts in the "
+            "same order. A dot without an interval has no spread over seeds. Hover over a dot for "
+            "its numbers, elsewhere for the rule."
         )
         shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
         made.append(Forest(tuple(axes), shown, caption))
@@ -69,30 +70,37 @@ def _axis(
     def place(away: float) -> float:
         return round(100 * min(1.0, max(0.0, (away - low) / (high - low))), 2)
 
-    spans, told = [], set[str]()
-    for verdict in verdicts:  # what a claim says stands on its first line alone
-        spans.append(_span(verdict, place, verdict.claim.id not in told))
-        told.add(verdict.claim.id)
+    spans = tuple(_span(of, place) for of in grouped(verdicts, lambda v: v.claim.id).values())
     places = tuple((place(where), text) for where, text in ticks(low, high))
-    return Axis(title, place(0.0), places, tuple(spans))
+    return Axis(title, place(0.0), places, spans)
 
 
-def _span(verdict: Verdict, place: _Scale, first: bool) -> Span:
-    claim, effect = verdict.claim, verdict.effect
+def _span(verdicts: Sequence[Verdict], place: _Scale) -> Span:
+    claim, alone = verdicts[0].claim, len(verdicts) == 1
+    marks = tuple(_mark(verdict, place) for verdict in verdicts)
+    title = f"{claim.id}: {claim.rule()}".replace("`", "")
+    return Span(claim.claim, _effect(verdicts[0]) if alone else "", marks, title)
+
+
+def _effect(verdict: Verdict) -> str:
+    assert verdict.effect is not None
+    mean, low, high = verdict.effect[:3]
+    return with_ends(f"{'×' * (verdict.claim.effect == 'ratio')}{number(mean)}", low, high)
+
+
+def _mark(verdict: Verdict, place: _Scale) -> Mark:
+    effect = verdict.effect
     assert effect is not None
     ends = sorted(
         (place(_away(verdict, e)) for e in (effect.low, effect.high))
         if math.isfinite(effect.low)
         else [place(_away(verdict, effect.mean))] * 2
     )
-    times = "×" * (claim.effect == "ratio")
-    told = with_ends(f"{times}{number(effect.mean)}", effect.low, effect.high)
-    title = f"{claim.claim} {claim.rule()}; {verdict.reason}"
-    middle, mark = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
-    parts = (claim.id, verdict.profile, verdict.protocol, at_each(verdict))
-    text = f"{claim.claim} " * first + ", ".join(filter(None, parts))
-    title = title.replace("`", "")
-    return Span(text, verdict.outcome, mark, told, ends[0], middle, ends[1], title)
+    told = f"{verdict.profile}, {verdict.protocol}: {verdict.outcome}, {_effect(verdict)}"
+    told += f" ({parts})" if (parts := at_each(verdict)) else ""
+    middle, sign = place(_away(verdict, effect.mean)), MARKS[verdict.outcome]
+    title = f"{told}; {verdict.reason}"
+    return Mark(verdict.outcome, sign, ends[0], middle, ends[1], title)
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +23,7 @@ _COLUMNS = {
 }  # fmt: skip
 """Columns of the headline table: variant and generator of their values, all of one study."""
 _STUDY = "growth_baselines"
-_COUNTS: dict[tuple[str, str], Callable[[Row], str]] = {
-    ("training", "images"): lambda row: f"{row.images_seen:,}" if row.images_seen else "",
-    ("training", "TFLOP"): lambda row: number(row.train_flops * 1e-12) if row.train_flops else "",
-    ("sampling", "evaluations"): lambda row: str(row.nfe or ""),
-}  # fmt: skip
+_COUNTS = "training images / TFLOP / evaluations"
 
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -81,7 +77,7 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         f"seeds and its {CONFIDENCE:.0%} interval, {listed(f'{row.n:,}' for row in rows)} images "
         "each. No FID: every line is in the features of a network of its own, `classifier` of a "
         "small one that was trained on the images of that profile, so lines are on different "
-        "scales. Training: what was spent above the base; sampling: network evaluations an image. "
+        "scales. Training is that above the base; evaluations of networks are those of an image. "
         f"Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
     )
     return table(
@@ -105,14 +101,17 @@ def _lines(study: StudyResults) -> list[tuple[str | Cell, ...]]:
             seeds = listed(len(cell) for cell in cells if cell)
             what = f"{profile}, {target}×{target}, seeds: {seeds}"
             lines.append((what, f"`{protocol}`", *map(_cell, cells)))
-    for (what, unit), told in _COUNTS.items() if lines else ():
-        counts = [
-            "–" if generator in REAL else listed(filter(None, map(told, column))) or "–"
-            for (_, generator), column in zip(places, columns, strict=True)
-        ]
-        if {*counts} != {"–"}:
-            lines.append((f"{profile}, {what}", unit, *counts))
-    return lines
+    costs = [
+        "–" if generator in REAL else listed(map(_cost, column)) or "–"
+        for (_, generator), column in zip(places, columns, strict=True)
+    ]
+    return [*lines, (profile, _COUNTS, *costs)] if lines else []
+
+
+def _cost(row: Row) -> str:
+    images = f"{row.images_seen:,}" if row.images_seen else "–"
+    compute = number(row.train_flops * 1e-12) if row.train_flops else "–"
+    return f"{images} / {compute} / {row.nfe or '–'}"
 
 
 def _cell(rows: Sequence[Row]) -> Cell:

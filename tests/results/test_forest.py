@@ -46,30 +46,33 @@ def test_a_ratio_stands_as_far_from_the_limit_as_its_logarithm(claim: Claim) -> 
         verdict(claim, REFUTED, limit, 2 * limit, 4 * limit),
     )
     (axis,) = block.axes
-    unit = (axis.spans[1].middle - axis.limit) / math.log(2)
-    first = axis.spans[0]
+    ((first, second),) = (span.marks for span in axis.spans)
+    unit = (second.middle - axis.limit) / math.log(2)
     for place, ratio in ((first.low, 0.1), (first.middle, 0.2), (first.high, 0.4)):
         assert place == pytest.approx(axis.limit + unit * math.log(ratio), abs=0.05)
     assert block.counts == ((SUPPORTED, 1), (REFUTED, 1))
 
 
-def test_lines_of_one_claim_are_told_apart_by_profile_and_protocol(claim: Claim) -> None:
+def test_a_claim_is_one_line_with_a_mark_for_every_profile_and_protocol(claim: Claim) -> None:
     first = verdict(claim, SUPPORTED, 0.1, 0.2, 0.4)
     others = (dataclasses.replace(first, profile="q"), dataclasses.replace(first, protocol="kid"))
-    (axis,) = drawn(first, *others).axes
-    name = claim.id
-    assert [span.text for span in axis.spans] == [
-        f"{claim.claim} {name}, p, fd", f"{name}, q, fd", f"{name}, p, kid",
+    ((span,),) = (axis.spans for axis in drawn(first, *others).axes)
+    assert (span.text, span.effect) == (claim.claim, "")
+    said = "supported, ×0.200 (0.100 to 0.400); r"
+    assert [mark.title for mark in span.marks] == [
+        f"p, fd: {said}", f"q, fd: {said}", f"p, kid: {said}",
     ]  # fmt: skip
+    ((alone,),) = (axis.spans for axis in drawn(first).axes)
+    assert alone.effect == "×0.200 (0.100 to 0.400)"
 
 
 def test_the_side_of_the_claim_is_left_for_both_directions(claim: Claim) -> None:
-    above = dataclasses.replace(claim, holds={"above": claim.limit})
+    above = dataclasses.replace(claim, id="other", holds={"above": claim.limit})
     low, mean, high = (claim.limit * k for k in (1.5, 2.0, 2.5))
     block = drawn(
         verdict(above, SUPPORTED, low, mean, high), verdict(claim, REFUTED, low, mean, high)
     )
-    supported, refuted = block.axes[0].spans
+    (supported,), (refuted,) = (span.marks for span in block.axes[0].spans)
     assert supported.low < supported.middle < supported.high < block.axes[0].limit
     assert block.axes[0].limit < refuted.low < refuted.middle < refuted.high
 

@@ -104,8 +104,11 @@ for (const filter of document.querySelectorAll(".filter")) {
     if (!pressed) return;
     for (const button of buttons) button.setAttribute("aria-pressed", button === pressed);
     const wanted = pressed.dataset.show;
-    for (const line of filter.closest("figure").querySelectorAll("[data-outcome]"))
-      line.hidden = wanted !== "" && line.dataset.outcome !== wanted;
+    for (const line of filter.closest("figure").querySelectorAll(".line:not(.scale)")) {
+      const marks = [...line.querySelectorAll(".mark")];
+      for (const mark of marks) mark.hidden = wanted !== "" && mark.dataset.outcome !== wanted;
+      line.hidden = marks.every(mark => mark.hidden);
+    }
   });
 }
 // Charts: the library is packed, and drawn in the colours of the page, light or dark.
