@@ -23,7 +23,7 @@ _COLUMNS = {
 }  # fmt: skip
 """Columns of the headline table: variant and generator of their values, all of one study."""
 _STUDY = "growth_baselines"
-_COUNTS = "training images / TFLOP / evaluations"
+_COUNTS = "images / TFLOP / evaluations"
 
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -77,8 +77,8 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         f"seeds and its {CONFIDENCE:.0%} interval, {listed(f'{row.n:,}' for row in rows)} images "
         "each. No FID: every line is in the features of a network of its own, `classifier` of a "
         "small one that was trained on the images of that profile, so lines are on different "
-        "scales. Training is that above the base; evaluations of networks are those of an image. "
-        f"Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
+        "scales. Images and TFLOP: of training above the base; evaluations: of networks, for an "
+        f"image. Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
     )
     return table(
         caption,
@@ -95,17 +95,18 @@ def _lines(study: StudyResults) -> list[tuple[str | Cell, ...]]:
     target, profile = max(row.size for row in known[places[0]]), f"`{study.card.profile}`"
     columns = [[r for r in known.get(place, []) if r.size == target] for place in places]
     lines: list[tuple[str | Cell, ...]] = []
+    seeds: set[int] = set()
     for protocol in sorted({row.protocol for row in columns[0]}):
         cells = [[row for row in column if row.protocol == protocol] for column in columns]
         if len({row.features for cell in cells for row in cell}) == 1:
-            seeds = listed(len(cell) for cell in cells if cell)
-            what = f"{profile}, {target}×{target}, seeds: {seeds}"
-            lines.append((what, f"`{protocol}`", *map(_cell, cells)))
+            lines.append((f"{profile}, {target}×{target}", f"`{protocol}`", *map(_cell, cells)))
+            seeds |= {len(cell) for cell in cells if cell}
     costs = [
         "–" if generator in REAL else listed(map(_cost, column)) or "–"
         for (_, generator), column in zip(places, columns, strict=True)
     ]
-    return [*lines, (profile, _COUNTS, *costs)] if lines else []
+    trained = f"{profile}, {listed(sorted(seeds))} seed{'s' * (seeds != {1})}"
+    return [*lines, (trained, _COUNTS, *costs)] if lines else []
 
 
 def _cost(row: Row) -> str:
