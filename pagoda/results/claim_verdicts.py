@@ -93,11 +93,12 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
 def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Interval | None]:
     if not effects:
         return OPEN, "no seed has a value for every variant", None
-    interval = t_interval(list(effects.values()), claim.confidence)
+    values = list(effects.values())
+    interval = t_interval(values, claim.confidence)
     if claim.effect == "order":  # a correlation is no farther from 0 than 1
         low, high = (min(1.0, max(-1.0, end)) for end in (interval.low, interval.high))
         interval = Interval(interval.mean, low, high, interval.n)
-    same = len({*effects.values()}) == 1  # rounding of their mean can leave a width
+    same = len({*values}) == 1  # rounding of their mean can leave a width
     if same and (claim.exact or interval.n >= claim.seeds):
         interval = Interval(interval.mean, interval.mean, interval.mean, interval.n)
     elif interval.n < claim.seeds:
@@ -110,7 +111,7 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
         what = "the count" if claim.exact else "every seed's effect, the same of all,"
     outcome, reason = _outcome(claim, interval, what)
     if outcome == OPEN and claim.first is None:
-        reason += f"; {_more(claim, interval.mean, spread_of(list(effects.values())), interval.n)}"
+        reason += f"; {_more(claim, interval.mean, spread_of(values), interval.n)}"
     return outcome, reason, interval
 
 

@@ -67,11 +67,12 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
     A line is a protocol. There is none where the values are not of one feature network: their
     distances are on different scales.
     """
-    shown = [study for study in studies if study.card.study == _STUDY and _lines(study)]
+    found = [(study, _lines(study)) for study in studies if study.card.study == _STUDY]
+    shown = [(study, lines) for study, lines in found if lines]
     if not shown:
         return None
-    rows = [r for study in shown for r in study.rows if r.metric == "fd"]
-    data = "; ".join(f"`{study.card.profile}`: {study.card.data}" for study in shown)
+    rows = [r for study, _ in shown for r in study.rows if r.metric == "fd"]
+    data = "; ".join(f"`{study.card.profile}`: {study.card.data}" for study, _ in shown)
     caption = (
         "**Fréchet distance to real images at the target** (lower is better): mean over training "
         f"seeds and its {CONFIDENCE:.0%} interval, {listed(f'{row.n:,}' for row in rows)} images "
@@ -83,7 +84,7 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
     return table(
         caption,
         ("Profile", "Protocol", *(f"**{c}**" if i == 0 else c for i, c in enumerate(_COLUMNS))),
-        [line for study in shown for line in _lines(study)], "ll" + "r" * len(_COLUMNS),
+        [line for _, lines in shown for line in lines], "ll" + "r" * len(_COLUMNS),
     )  # fmt: skip
 
 
