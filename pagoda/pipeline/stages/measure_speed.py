@@ -60,7 +60,7 @@ SD_AUTOENCODER: dict[str, Any] = {
 }  # fmt: skip
 _TEXT = (77, 768)  # states of its text encoder, which is left out
 
-LONGEST = 60.0
+LONGEST = 20.0
 """Seconds of the longest call of several images that is timed."""
 _SPAN = 10.0  # seconds of turns; at least three of them, at most as many as below
 _FEWEST, _MOST = 3, 51
