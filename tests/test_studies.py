@@ -194,9 +194,9 @@ def test_a_variant_sees_its_fraction_of_the_images(config: Config) -> None:
     study = load_study("robustness")
     half = variant_config(config, study, study.variants["teacher-half"], 0)
     assert half.teacher.optim.images == pytest.approx(config.teacher.optim.images / 2, abs=64)
-    fraction = config.studies.usual.fraction
+    size = config.studies.usual
     student = variant_config(config, study, study.variants["rec-half"], 0).distill.optim
-    wanted = config.distill.optim.images * fraction
+    wanted = config.distill.optim.images * size.fraction * size.scale
     assert student.images == pytest.approx(wanted, abs=student.batch)
     assert student.images % student.batch == 0
 

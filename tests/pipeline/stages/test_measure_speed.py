@@ -112,14 +112,14 @@ def test_what_would_take_too_long_is_counted_alone(
             called.append((name, n))
             return seconds * n
 
-        return {"quick": lambda: taking("quick", 3.5), "slow": lambda: taking("slow", 4.0)}
+        return {"quick": lambda: taking("quick", 1.0), "slow": lambda: taking("slow", 1.5)}
 
     monkeypatch.setattr(measure_speed, "_seconds", lambda call, _: call())
     parts = Parts(calls, {})
-    assert timed(parts, 16, CPU) == {"quick": [3.5 * 16] * 3}
+    assert timed(parts, 16, CPU) == {"quick": [16.0] * 3}
     assert ("slow", 16) not in called and ("slow", 1) in called
-    assert "slow: 16 images would take 64 s" in capsys.readouterr().err
-    assert timed(parts, 1, CPU) == {"quick": [3.5] * 3, "slow": [4.0] * 3}
+    assert "slow: 16 images would take 24 s" in capsys.readouterr().err
+    assert timed(parts, 1, CPU) == {"quick": [1.0] * 4, "slow": [1.5] * 4}
 
 
 def test_parts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
