@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,8 @@ from pagoda.results.study_figures import draw_edits, draw_parts, draw_same_laten
 from pagoda.results.study_tables import write_summary
 from pagoda.rows import Row
 
-_FILES = ("results.csv", "study.json", "summary.md", "same_latents.png", "edits.png",
-          "cost.png", SPEED)  # fmt: skip
+_OF_RUNS = "same_latents.png", "edits.png"  # what the first seed of each variant made
+_FILES = "results.csv", "study.json", "summary.md", *_OF_RUNS, "cost.png", SPEED
 
 _EDIT = "edit-"  # name of a line of the picture of edits
 _BESIDE = {"upsampled_base": "bilinear upsampling", "teacher": "teacher"}
@@ -54,8 +54,8 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
         config: of the profile.
         study: which.
         keep: the results that are there stay, of runs that are not here: a study that is made on
-            several machines, or in parts. Pictures stay, too, unless the first seed of every
-            variant is here.
+            several machines, or in parts. Pictures of samples stay, too, unless the first seed of
+            every variant is here.
 
     Raises:
         PagodaError: if a run of a variant is missing (with ``keep``, every run) or damaged, or the
@@ -74,14 +74,14 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
         card = dataclasses.replace(card, failures=_failures(card, before, measured))
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
         first = _first(config, study, measured)
-        shows_more = {row.variant for row in kept} - first.keys()
-        if before and shows_more:
-            figures = before.card.figures
+        if before and _shows_more(kept, first):
+            figures = [f for f in before.card.figures if f.file in _OF_RUNS]
             for figure in figures:
                 shutil.copyfile(folder / figure.file, partial / figure.file)
         else:
-            figures = _pictures(config, study, first, rows, partial)
-        card = dataclasses.replace(card, figures=figures)
+            figures = _pictures(study, first, config, partial)
+        figures += _charts(study, rows, partial)
+        card = dataclasses.replace(card, figures=tuple(figures))
         write_study(partial, card, rows)
         write_summary(StudyResults(card, tuple(rows), partial), read_claims())
     sys.stderr.write(f"study {study.name}: {folder}/summary.md\n")
@@ -177,22 +177,36 @@ def _failures(card: StudyCard, before: StudyResults, measured: Measured) -> tupl
     return tuple(Failure(*key, count, runs[key[0]]) for key, count in seen.items())
 
 
-def _first(config: Config, study: Study, measured: Measured) -> dict[str, Artifact]:
+def _first(config: Config, study: Study, measured: Measured) -> dict[tuple[str, int], Artifact]:
     """The run of each variant with its first seed, where it is here: what pictures show."""
-    first = {v.name: (v.name, study.seeds(config, v)[0]) for v in study.variants.values()}
-    return {name: measured[key] for name, key in first.items() if key in measured}
+    first = [(v.name, study.seeds(config, v)[0]) for v in study.variants.values()]
+    return {key: measured[key] for key in first if key in measured}
+
+
+def _shows_more(kept: Sequence[Row], first: Mapping[tuple[str, int], Artifact]) -> bool:
+    """Whether kept rows are of a variant, or an earlier seed of it, that is not shown here."""
+    shown = dict(first.keys())
+    return any(
+        row.variant is not None and (row.training_seed or 0) < shown.get(row.variant, sys.maxsize)
+        for row in kept
+    )
 
 
 def _pictures(
-    config: Config, study: Study, first: dict[str, Artifact], rows: Sequence[Row], folder: Path
-) -> tuple[Figure, ...]:
-    figures = _same_latents(study, first, config, folder)
-    figures += _edits(study, first, config, folder)
-    if any(row.metric.startswith("part_seconds") for row in rows):
-        timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
-        labels = {variant.name: variant.label for variant in study.variants.values()}
-        figures.append((draw_speed if timed else draw_parts)(rows, labels, folder))
-    return tuple(figures)
+    study: Study, first: Mapping[tuple[str, int], Artifact], config: Config, folder: Path
+) -> list[Figure]:
+    """Of what the first seed of each variant made."""
+    runs = {name: run for (name, _), run in first.items()}
+    return _same_latents(study, runs, config, folder) + _edits(study, runs, config, folder)
+
+
+def _charts(study: Study, rows: Sequence[Row], folder: Path) -> list[Figure]:
+    """Of the rows, whoever made them."""
+    if not any(row.metric.startswith("part_seconds") for row in rows):
+        return []
+    timed = all(variant.stage == "measure_speed" for variant in study.variants.values())
+    labels = {variant.name: variant.label for variant in study.variants.values()}
+    return [(draw_speed if timed else draw_parts)(rows, labels, folder)]
 
 
 def _card(config: Config, study: Study, measured: Measured) -> StudyCard:

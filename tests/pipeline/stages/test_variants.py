@@ -119,6 +119,27 @@ def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Co
         study.run(config, found, True)
 
 
+def test_a_later_seed_adds_rows_and_leaves_the_pictures_of_the_first(
+    tiny_study: Callable[..., Config],
+) -> None:
+    config = tiny_study()
+    _prepare(config)
+    distill.run(config)
+    before = _run(config, "growth_loss")
+    folder = study_folder(config.name, "growth_loss")
+    pictures = {p.name: p.read_bytes() for p in folder.glob("*.png")}
+    later = dataclasses.replace(config.studies.usual, seeds=[1])
+    config = dataclasses.replace(config, studies=dataclasses.replace(config.studies, usual=later))
+    found = load_study("growth_loss")
+    for member in found.variants.values():
+        variant.run(config, found, member, 1)
+    study.run(config, found, keep=True)
+    rows = read_study(folder).rows
+    assert [row for row in rows if row.training_seed == 0] == list(before)
+    assert {row.training_seed for row in rows} == {0, 1}
+    assert pictures and {p.name: p.read_bytes() for p in folder.glob("*.png")} == pictures
+
+
 def test_a_row_of_another_network_keeps_its_fingerprint(
     tiny_study: Callable[..., Config],
 ) -> None:
