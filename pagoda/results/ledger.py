@@ -44,8 +44,9 @@ _METHOD = (
     "a study names one evaluation seed for all of them, its latents; so it says what another "
     "training from that teacher would give, not what another teacher would."
 )
-_HEADER = ("Claim", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds", "Protocol")
-_ALIGN = "llrrrrl"
+_HEADER = ("Claim", "Protocol", "Verdict", "Effect", f"{CONFIDENCE:.0%} interval", "Limit", "Seeds",
+           "At each resolution")  # fmt: skip
+_ALIGN = "lllrrrrl"
 _SCOPE = (
     "A verdict holds for the profile and data it was reached on. The scaled-down profiles say "
     "whether a mechanism shows at their size; they neither confirm nor refute the paper's figures "
@@ -124,17 +125,23 @@ def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> T
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
         "**Claims.** Effect: of the variants that the rule names (table below), its unit that of "
-        "the protocol, none for a ratio; in brackets the mean effect at each resolution, where a "
-        "claim is over several; the effect of each seed shows on hover and is in "
+        "the protocol, none for a ratio; at each resolution, its mean there, where a claim is over "
+        "several; the effect of each seed shows on hover and is in "
         f"`claims.csv`. Data: {data}. Ledger made by code `{revision}`."
     )
     return table(caption, (*_HEADER, "Profile, study"), rows, _ALIGN + "l")
 
 
 def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
-    """The verdicts on one study's claims."""
+    """The verdicts on one study's claims, each told once: with other protocols it has its name."""
     caption = "**Claims of this study**, decided as the section on claims says."
-    return table(caption, _HEADER, map(_line, verdicts), _ALIGN)
+    rows: list[tuple[Cell, ...]] = []
+    for at, verdict in enumerate(verdicts):
+        told = any(verdict.claim.id == other.claim.id for other in verdicts[:at])
+        name = [Cell(f"`{verdict.claim.id}`")] if told else []
+        line = _line(verdict)
+        rows.append((*name, *line[len(name) :]))
+    return table(caption, _HEADER, rows, _ALIGN)
 
 
 def rule_table(verdicts: Sequence[Verdict]) -> Table:
@@ -216,13 +223,13 @@ def _line(verdict: Verdict) -> tuple[Cell, ...]:
     reason = f": {verdict.reason}" if verdict.outcome == OPEN else ""
     late = " (Rule written after the run.)" if claim.after_run else ""
     late += f" Caveat: {' '.join(claim.caveat.split())}" if claim.caveat else ""
-    parts = f" ({told})" if (told := at_each(verdict)) else ""
     return (
         Cell(f"`{claim.id}` {claim.claim}{late}"),
+        Cell(f"`{verdict.protocol}`" if verdict.protocol else ""),
         Cell(f"{MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
-        Cell(effect + parts, seeds),
+        Cell(effect, seeds),
         Cell(interval, seeds),
         Cell(f"{'<' if claim.below else '>'} {claim.limit:g}"),
         Cell(str(len(verdict.seeds))),
-        Cell(f"`{verdict.protocol}`" if verdict.protocol else ""),
+        Cell(at_each(verdict)),
     )

@@ -122,7 +122,8 @@ def nearest_tables(study: StudyResults) -> list[Table]:
     own = [r for r in study.rows if r.metric in labels.DISTANCES and r.generator in OWN]
     lines = []
     places = grouped(own, lambda r: (r.protocol, r.size, r.reference, r.features))
-    for (_, size, *_), at in sorted(places.items()):
+    several = len({row.protocol for row in own}) > 1
+    for (protocol, size, *_), at in sorted(places.items()):
         found = grouped(sorted(at, key=_seed), lambda r: r.variant)
         means = {v: t_interval([r.number for r in found[v]]).mean
                  for v in study.card.variants if v in found}  # fmt: skip
@@ -130,11 +131,13 @@ def nearest_tables(study: StudyResults) -> list[Table]:
         if len(ranks) > 1:
             shown = ranks if len(ranks) == 2 else [*ranks[:2], ranks[-1]]
             cells = [c for v in shown for c in (study.card.variants[v], mean_cell(found[v]))]
-            lines.append([f"{size}×{size}", *cells])
+            lines.append([*([f"`{protocol}`"] if several else []), f"{size}×{size}", *cells])
     if not lines:
         return []
     header = ("Resolution", "Nearest", "Distance", "Second", "Distance", "Furthest", "Distance")
-    width = max(map(len, lines))
+    align, width = "llrlrlr", max(map(len, lines))
+    if several:
+        header, align = ("Protocol", *header), f"l{align}"
     metrics = listed(f"{labels.metric_label(r.metric)} `{r.protocol}`" for r in own)
     told = (
         f"**Nearest to the data**, lowest mean first: {metrics}, n "
@@ -144,7 +147,7 @@ def nearest_tables(study: StudyResults) -> list[Table]:
         f"that overlap, the order is not settled. {ran(study.card)}"
     )
     rows = [line + [""] * (width - len(line)) for line in lines]
-    return [table(told, header[:width], rows, "llrlrlr"[:width])]
+    return [table(told, header[:width], rows, align[:width])]
 
 
 def rule_text(card: StudyCard, claims: Iterable[Claim]) -> str:

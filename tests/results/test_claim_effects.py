@@ -11,7 +11,7 @@ import pytest
 from pagoda.errors import PagodaError
 from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, all_verdicts, verdicts_of
 from pagoda.results.claims import Claim
-from pagoda.results.ledger import verdict_table
+from pagoda.results.ledger import study_verdicts, verdict_table
 from pagoda.rows import Row
 from tests.results.synthetic_claim import make_claim, results
 from tests.results.synthetic_study import make_row, make_rows
@@ -107,11 +107,22 @@ def test_a_claim_over_resolutions_shows_where_it_does_not_hold(
     (found,) = verdicts_of(claim, results(rows))
     assert found.outcome == SUPPORTED
     assert found.sizes == pytest.approx({16: at_16, 32: at_32})
-    line = verdict_table([found], "abc", tmp_path).rows[0]
     times = "×" * (effect == "ratio")
-    assert f"(16×16: {times}{at_16:.3f}, 32×32: {times}{at_32:#.3g})" in line[2].text
+    at_each = f"16×16: {times}{at_16:.3f}, 32×32: {times}{at_32:#.3g}"
+    assert at_each in [c.text for c in verdict_table([found], "abc", tmp_path).rows[0]]
     (one,) = verdicts_of(make_claim(tmp_path, resolution="target"), results(rows))
-    assert one.sizes == {} and "(" not in verdict_table([one], "abc", tmp_path).rows[0][2].text
+    assert one.sizes == {} and study_verdicts([one]).rows[0][-1].text == ""
+
+
+def test_a_claim_in_two_protocols_is_told_once_beside_each(tmp_path: Path) -> None:
+    rows = make_rows({"few": [0.2] * 3, "many": [1.0] * 3})
+    rows += make_rows({"few": [0.4] * 3, "many": [1.0] * 3}, protocol="fd_other_1k")
+    claim = make_claim(tmp_path)
+    lines = [
+        [c.text for c in row] for row in study_verdicts(verdicts_of(claim, results(rows))).rows
+    ]
+    assert [line[0] for line in lines] == [f"`{claim.id}` {claim.claim}", f"`{claim.id}`"]
+    assert [line[1] for line in lines] == [f"`{rows[0].protocol}`", "`fd_other_1k`"]
 
 
 def test_a_generator_against_another_in_the_same_variant(tmp_path: Path) -> None:

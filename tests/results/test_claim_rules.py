@@ -59,7 +59,7 @@ def test_the_ledger_tells_a_caveat_and_the_level_of_a_second_look(tmp_path: Path
         found = verdict(make_claim(tmp_path, caveat="Small.", profiles={profile: own}), values)
         line = [cell.text for cell in verdict_table([found], "abc", tmp_path).rows[0]]
         assert line[0].endswith("Caveat: Small. One of two failed." if told else "Caveat: Small.")
-        assert ("(at 97.5%)" in line[3]) == told
+        assert ("(at 97.5%)" in line[4]) == told
         assert f"; on `{profile}` decided 2 times" in rule_table([found]).rows[0][2].text
 
 

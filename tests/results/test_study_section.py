@@ -43,13 +43,14 @@ def test_the_nearest_variant_is_the_one_of_the_lowest_mean_and_protocols_stay_ap
     rows += make_rows({"few": [0.1]}, resolution=16)  # nothing to compare with
     (table,) = nearest_tables(study(rows, variants=VARIANTS))
     lines = [tuple(cell.text for cell in row) for row in table.rows]
-    assert [(*line[:2], line[3], line[5]) for line in lines] == [
-        ("8×8", "100 %", "Everything", "1 %"), ("8×8", "1 %", "100 %", ""),
+    assert [(*line[:3], line[4], line[6]) for line in lines] == [
+        ("`fd_classifier_1k`", "8×8", "100 %", "Everything", "1 %"),
+        ("`fid_clean_1k`", "8×8", "1 %", "100 %", ""),
     ]  # fmt: skip
-    assert lines[0][2] == "3.00"
-    assert "seed 0: 9.0; seed 1: 1.0" in table.rows[0][6].title
+    assert lines[0][3] == "3.00"
+    assert "seed 0: 9.0; seed 1: 1.0" in table.rows[0][7].title
     (pair,) = nearest_tables(study(make_rows({"few": [1.0], "many": [2.0]})))
-    assert "Furthest" not in pair.header
+    assert pair.header == ("Resolution", "Nearest", "Distance", "Second", "Distance")
     assert nearest_tables(study(make_rows({"few": [1.0]}))) == []
 
 
