@@ -146,6 +146,8 @@ def timed(parts: Parts, n: int, device: torch.device) -> dict[str, list[float]]:
             sys.stderr.write(f"{name}: {n} images would take {n * ones[name]:.0f} s; counted\n")
     else:
         calls = parts.calls(n)
+    if not calls:
+        return {}
     first = {name: [_seconds(call, device)] for name, call in calls.items()}
     whole = sum(seconds for (seconds,) in first.values())
     long = whole > _WARMING

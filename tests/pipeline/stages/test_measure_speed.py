@@ -120,6 +120,7 @@ def test_what_would_take_too_long_is_counted_alone(
     assert ("slow", 16) not in called and ("slow", 1) in called
     assert "slow: 16 images would take 24 s" in capsys.readouterr().err
     assert timed(parts, 1, CPU) == {"quick": [1.0] * 4, "slow": [1.5] * 4}
+    assert timed(parts, 64, CPU) == {}  # all of it is counted
 
 
 def test_parts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
