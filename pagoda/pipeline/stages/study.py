@@ -54,8 +54,8 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
         config: of the profile.
         study: which.
         keep: the results that are there stay, of runs that are not here: a study that is made on
-            several machines, or in parts. Pictures of samples stay, too, unless the first seed of
-            every variant is here.
+            several machines, or in parts. Pictures of samples stay, too, if they show a variant,
+            or a lower seed of one, that is not here.
 
     Raises:
         PagodaError: if a run of a variant is missing (with ``keep``, every run) or damaged, or the
@@ -178,18 +178,15 @@ def _failures(card: StudyCard, before: StudyResults, measured: Measured) -> tupl
 
 
 def _first(config: Config, study: Study, measured: Measured) -> dict[tuple[str, int], Artifact]:
-    """The run of each variant with its first seed, where it is here: what pictures show."""
-    first = [(v.name, study.seeds(config, v)[0]) for v in study.variants.values()]
+    """The run of each variant with its lowest seed, where it is here: what pictures show."""
+    first = [(v.name, min(study.seeds(config, v))) for v in study.variants.values()]
     return {key: measured[key] for key in first if key in measured}
 
 
 def _shows_more(kept: Sequence[Row], first: Mapping[tuple[str, int], Artifact]) -> bool:
     """Whether kept rows are of a variant, or an earlier seed of it, that is not shown here."""
     shown = dict(first.keys())
-    return any(
-        row.variant is not None and (row.training_seed or 0) < shown.get(row.variant, sys.maxsize)
-        for row in kept
-    )
+    return any((row.training_seed or 0) < shown.get(row.variant, sys.maxsize) for row in kept)
 
 
 def _pictures(
