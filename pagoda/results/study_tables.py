@@ -134,10 +134,11 @@ def nearest_tables(study: StudyResults) -> list[Table]:
             lines.append([*([f"`{protocol}`"] if several else []), f"{size}×{size}", *cells])
     if not lines:
         return []
-    header = ("Resolution", "Nearest", "Distance", "Second", "Distance", "Furthest", "Distance")
-    align, width = "llrlrlr", max(map(len, lines))
-    if several:
-        header, align = ("Protocol", *header), f"l{align}"
+    header = (
+        *(("Protocol",) if several else ()), "Resolution",
+        "Nearest", "Distance", "Second", "Distance", "Furthest", "Distance",
+    )  # fmt: skip
+    align, width = "l" * several + "llrlrlr", max(map(len, lines))
     metrics = listed(f"{labels.metric_label(r.metric)} `{r.protocol}`" for r in own)
     told = (
         f"**Nearest to the data**, lowest mean first: {metrics}, n "
