@@ -17,6 +17,7 @@ from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
 from pagoda.results.studies import StudyResults
 from pagoda.results.study_tables import SUMMARY
+from pagoda.rows import grouped
 
 MARKS = {SUPPORTED: "✓", REFUTED: "✗", OPEN: "–"}
 """Sign of each outcome: of a line of the ledger and of the drawing."""
@@ -136,11 +137,9 @@ def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts on one study's claims, each told once: with other protocols it has its name."""
     caption = "**Claims of this study**, decided as the section on claims says."
     rows: list[tuple[Cell, ...]] = []
-    for at, verdict in enumerate(verdicts):
-        told = any(verdict.claim.id == other.claim.id for other in verdicts[:at])
-        name = [Cell(f"`{verdict.claim.id}`")] if told else []
-        line = _line(verdict)
-        rows.append((*name, *line[len(name) :]))
+    for name, (first, *others) in grouped(verdicts, lambda v: v.claim.id).items():
+        rows.append(_line(first))
+        rows += [(Cell(f"`{name}`"), *_line(other)[1:]) for other in others]
     return table(caption, _HEADER, rows, _ALIGN)
 
 
