@@ -110,7 +110,7 @@ def _decide(claim: Claim, effects: Mapping[int, float]) -> tuple[str, str, Inter
     if same:
         what = "the count" if claim.exact else "every seed's effect, the same of all,"
     outcome, reason = _outcome(claim, interval, what)
-    if outcome == OPEN and claim.first is None:
+    if outcome == OPEN:
         reason += f"; {_more(claim, interval.mean, spread_of(values), interval.n)}"
     return outcome, reason, interval
 

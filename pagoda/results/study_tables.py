@@ -6,10 +6,10 @@ metric under one protocol, a cell the mean over training seeds with half of Stud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pagoda.results import labels
-from pagoda.results.blocks import Grid, Table, block_text, table
+from pagoda.results.blocks import Cell, Grid, Table, block_text, table
 from pagoda.results.claims import Claim
 from pagoda.results.labels import (
     COST,
@@ -241,6 +241,8 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
         for v, found in whose.items()
         if any(r.generator in OWN for r in found) or len({r.generator for r in found}) > 1
     }
+    title_of = _titles(rows, group)
+    fewer = False
     lines = grouped(rows, _line)
     for line in sorted(lines, key=order):
         size, variant, who, item = line
@@ -254,10 +256,32 @@ def _table(study: StudyResults, group: str, rows: Sequence[Row]) -> Table:
         nfe = "–" if who in labels.REAL else nfe
         seeds = str(len({r.training_seed for r in own}))
         made = grid.line(label, f"{size}×{size}", item, nfe, seeds, key=line)
-        for title, found in grouped(own, lambda r: _title(r, group)).items():
-            made.add(title, mean_cell(found, labels.quantity(found[0].metric).scale))
-    columns = [_title(row, group) for row in sorted(rows, key=column_order)]
-    return grid.table(_caption(study, group, rows) + "{same}", columns)
+        for title, found in grouped(own, title_of).items():
+            cell = mean_cell(found, labels.quantity(found[0].metric).scale)
+            if title != _title(found[0], group):
+                fewer, cell = True, Cell(f"{cell.text} (n {found[0].n:,})", cell.title)
+            made.add(title, cell)
+    columns = [title_of(row) for row in sorted(rows, key=column_order)]
+    note = " Real images are not as many as samples where their n stands beside a value." * fewer
+    return grid.table(_caption(study, group, rows) + note + "{same}", columns)
+
+
+def _titles(rows: Iterable[Row], group: str) -> Callable[[Row], str]:
+    """Columns of rows. Real images that were not as many as the samples, and so have protocols
+    without a generator, stand in the generators' column of the same metric and features.
+    """
+    theirs: dict[tuple[str, str | None], set[str]] = {}
+    for row in rows:
+        if row.generator not in labels.REAL:
+            theirs.setdefault((row.metric, row.features), set()).add(_title(row, group))
+
+    def title_of(row: Row) -> str:
+        own = _title(row, group)
+        found = theirs.get((row.metric, row.features), {own})
+        alone = row.generator in labels.REAL and own not in found and len(found) == 1
+        return next(iter(found)) if alone else own
+
+    return title_of
 
 
 def _title(row: Row, group: str) -> str:

@@ -162,6 +162,21 @@ def test_values_of_two_protocols_stand_in_two_columns() -> None:
     assert column(table, "FD ↓ `fid_clean_1k`") == ["", "2.00"]
 
 
+def test_fewer_real_images_stand_in_the_column_of_the_samples_with_their_n() -> None:
+    own = make_rows({"few": [3.0], "many": [1.0]}, protocol="fd_classifier_4k", n=4096)
+    facts: dict[str, Any] = {"generator": "real", "nfe": None, "protocol": "fd_classifier_2k"}
+    fewer = make_rows({"few": [0.5]}, n=2048, **facts)
+    table = tables(own + fewer)[QUALITY]
+    assert column(table, "FD ↓ `fd_classifier_4k`") == ["3.00", "1.00", "0.500 (n 2,048)"]
+    assert "Real images are not as many" in table.caption
+    assert "FD ↓ `fd_classifier_2k`" not in table.header
+    # of another network, or beside two protocols of samples, they have a column of their own
+    others = make_rows({"few": [0.5]}, features="beef" * 16, **facts)
+    assert "FD ↓ `fd_classifier_2k`" in tables(own + others)[QUALITY].header
+    two = make_rows({"many": [1.0]}, protocol="fd_classifier_1k")
+    assert "FD ↓ `fd_classifier_2k`" in tables(own + two + fewer)[QUALITY].header
+
+
 def test_a_shared_teacher_and_real_images_are_shown_once() -> None:
     rows = make_rows({"few": [3.0, 3.1], "many": [1.0, 1.1]})
     for who, nfe in (("teacher", 23), ("real", None)):
@@ -195,9 +210,8 @@ def test_the_measured_studies_lose_no_value_and_have_no_mostly_empty_column(
     for row in study.rows:
         assert f": {row.value!r}" in told
     # Edits are measured on three numbers of images (one answer to each, several to few, frames of
-    # paths), and protocols are not blended: their columns are as full as their lines allow. The
-    # verifier's samples are more than the held-out images, whose line has protocols of its own.
-    least = {"editing": 0.02, "verifier": 0.1}.get(study.card.study, 0.5)
+    # paths), and protocols are not blended: their columns are as full as their lines allow.
+    least = 0.02 if study.card.study == "editing" else 0.5
     for table in made.values():
         columns: dict[str, list[int]] = {}
         for i, name in enumerate(table.header):
