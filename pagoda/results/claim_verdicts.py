@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,15 @@ def all_verdicts(claims: Sequence[Claim], studies: Sequence[StudyResults]) -> li
         if not ran:
             found.append(Verdict(claim, OPEN, "the study was not run"))
     return found
+
+
+def whole_claims(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """How many claims come out in one way on every profile and by every protocol that tested them;
+    the rest, open somewhere or different, count as ``OPEN``.
+    """
+    tested = grouped((v for v in verdicts if v.effect is not None), lambda v: v.claim.id)
+    found = ({v.outcome for v in own} for own in tested.values())
+    return Counter(one.pop() if len(one) == 1 else OPEN for one in found)
 
 
 def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict, whole_claims
 from pagoda.results.claims import FILE, FOLDER, Claim
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
@@ -72,12 +72,19 @@ def ledger_blocks(verdicts: Sequence[Verdict], revision: str, folder: Path) -> t
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts there are of each kind, in one sentence."""
-    counts = Counter(j.outcome for j in verdicts)
-    idle = sum(not j.profile for j in verdicts)
+    """How many verdicts there are of each kind, and how many claims."""
+    counts, claims = Counter(j.outcome for j in verdicts), whole_claims(verdicts)
+    idle = sum(j.effect is None for j in verdicts)
     parts = [f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, OPEN)]
     more = f" ({idle} of these because nothing was run)" if idle else ""
-    return f"**{len(verdicts)} verdicts: {', '.join(parts)}{more}.**"
+    found = f"**{len(verdicts)} verdicts: {', '.join(parts)}{more}.**"
+    if not claims:
+        return found
+    return (
+        f"{found} A claim has one for every profile, protocol and feature network: of "
+        f"{claims.total()} that were tested {claims[SUPPORTED]} are supported everywhere, "
+        f"{claims[REFUTED]} nowhere, {claims[OPEN]} are undecided or come out differently."
+    )
 
 
 def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
-from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict, whole_claims
 from pagoda.results.labels import REAL
 from pagoda.results.numbers import CONFIDENCE, listed, mean_cell, number, t_interval, with_ends
 from pagoda.results.runs import Run
@@ -28,17 +27,18 @@ _COUNTS = "images / TFLOP / evaluations"
 
 def front_sentence(verdicts: Sequence[Verdict]) -> str:
     """What was found, in one sentence."""
-    tested = [v for v in verdicts if v.effect is not None]
-    if not tested:
+    counts = whole_claims(verdicts)
+    if not counts:
         return "One-step generators, grown from a diffusion teacher; no claim was tested yet."
-    counts, claims = Counter(v.outcome for v in tested), {v.claim.id for v in tested}
-    idle = {v.claim.id for v in verdicts} - claims
-    left = f"; {len(idle)} more claims were not tested" if idle else ""
+    idle = len({v.claim.id for v in verdicts}) - counts.total()
+    left = f"; {idle} more claims were not tested" if idle else ""
     return (
         "One-step image generators, grown from a diffusion teacher of low resolution as in the "
-        f"PaGoDA paper, trained small enough for two CPU cores: of {len(tested)} verdicts on "
-        f"{len(claims)} claims, **{counts[SUPPORTED]} support them**, {counts[REFUTED]} do not, "
-        f"and {counts[OPEN]} {'is' if counts[OPEN] == 1 else 'are'} open{left}."
+        f"PaGoDA paper, trained small enough for two CPU cores: of {counts.total()} claims "
+        f"**{counts[SUPPORTED]} are supported wherever they were tested**, {counts[REFUTED]} are "
+        f"not supported, and {counts[OPEN]} {'is' if counts[OPEN] == 1 else 'are'} undecided or "
+        f"{'comes' if counts[OPEN] == 1 else 'come'} out differently between sets of images or "
+        f"feature networks{left}."
     )
 
 

@@ -18,6 +18,7 @@ from pagoda.results.claim_verdicts import (
     Verdict,
     all_verdicts,
     verdicts_of,
+    whole_claims,
 )
 from pagoda.results.forest import forest
 from pagoda.results.ledger import multiplicity
@@ -45,6 +46,18 @@ def test_three_verdicts(tmp_path: Path, factors: list[float], expected: str) -> 
     geometric = math.exp(sum(map(math.log, factors)) / len(factors))
     assert found.effect.mean == pytest.approx(geometric)
     assert found.seeds == pytest.approx(dict(enumerate(factors)))
+
+
+def test_a_claim_counts_as_supported_only_where_all_its_verdicts_are(tmp_path: Path) -> None:
+    outcomes = {
+        "everywhere": [SUPPORTED, SUPPORTED], "nowhere": [REFUTED],
+        "different": [SUPPORTED, REFUTED], "partly open": [SUPPORTED, OPEN],
+    }  # fmt: skip
+    ran = t_interval([1.0, 1.1, 0.9])
+    verdicts = [Verdict(make_claim(tmp_path, id=name), outcome, "", effect=ran)
+                for name, found in outcomes.items() for outcome in found]  # fmt: skip
+    untested = [Verdict(make_claim(tmp_path, id=name), OPEN, "") for name in ("everywhere", "idle")]
+    assert whole_claims(verdicts + untested) == {SUPPORTED: 1, REFUTED: 1, OPEN: 2}
 
 
 def test_a_failed_run_is_never_dropped_in_silence(tmp_path: Path) -> None:
