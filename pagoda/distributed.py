@@ -82,14 +82,6 @@ def local_fraction(n: int) -> float:
     return (mine.stop - mine.start) / n
 
 
-def part_streams() -> None:
-    """Give each process random numbers of its own from here on, for dropout."""
-    if _joined():
-        import torch
-
-        torch.manual_seed(torch.initial_seed() + rank())
-
-
 def barrier() -> None:
     """Return when every process has come here."""
     all_reduce_max([0.0])  # by gloo: a barrier of NCCL would need a GPU

@@ -40,11 +40,6 @@ def scalings(sigma: Tensor, sigma_data: float) -> Scalings:
     )
 
 
-def sample_sigma(n: int, p_mean: float, p_std: float) -> Tensor:
-    """(n,) training noise levels from torch's generator: ln sigma ~ N(p_mean, p_std^2)."""
-    return (torch.randn(n) * p_std + p_mean).exp()
-
-
 def ramp(at: Tensor, high: float, low: float, rho: float) -> Tensor:
     """Noise levels at places in [0, 1] of eq. 5's ramp, from ``high`` at 0 to ``low`` at 1."""
     first, last = high ** (1 / rho), low ** (1 / rho)

@@ -115,7 +115,6 @@ class Autoencoder(Method):
         config, n = self.config, self.config.optim.batch
         *views, _ = draw.images(self.images, n)
         noise = [draw.normal(n, *self._shape(x), on=x.device, dtype=x.dtype) for x in views]
-        draw.own_stream()
         against = bool(config.adversarial_weight) and progress >= config.adversarial_start
         parts = [(x[rows], z[rows]) for x, z in zip(views, noise, strict=True)
                  for rows in slices(len(x), config.optim.micro_batch)]  # fmt: skip

@@ -51,7 +51,6 @@ class Classifier(Method):
 
         network, n = cast("FeatureNetwork", self.player.network), self.config.optim.batch
         images, labels = draw.images(self.images, n)
-        draw.own_stream()
         count = network.architecture["degradations"]
         levels = draw.local(torch.arange(n) * count // n, n)
         parts = images.split(levels.bincount(minlength=count).tolist())

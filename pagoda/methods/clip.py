@@ -124,7 +124,6 @@ class Clip(Method):
         n, most = self.config.optim.batch, self.config.optim.micro_batch
         network: Any = self.player.network
         images, labels = draw.images(self.images, n)
-        draw.own_stream()
         with self.player.autocast():
             x = in_parts(network.images, most, images)
             y = in_parts(network.texts, most, self.texts[labels])

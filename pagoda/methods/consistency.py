@@ -80,22 +80,21 @@ class Consistency(Method):
         """One update, in micro batches."""
         import torch
 
-        from pagoda.diffusion.edm import sample_sigma
         from pagoda.training.micro_batch import slices
 
         c, n = self.config, self.config.optim.batch
         images, labels = draw.images(self.images, n)
-        t = draw.local(sample_sigma(n, c.p_mean, c.p_std), n).to(images).clamp(min=self.low)
+        t = draw.sigma(n, c.p_mean, c.p_std).to(images).clamp(min=self.low)
         noise = draw.noise(images, n)
-        draw.own_stream()
         r = earlier(t, int(progress * c.stages), c.shrink)
         devices = [images.device] if images.is_cuda else []
         for rows in slices(len(images), c.optim.micro_batch):
             part = images[rows], noise[rows], t[rows], r[rows], labels[rows]
+            # The same dropout below; narrow weights are cached apart, as these have no gradient.
+            with torch.random.fork_rng(devices), torch.no_grad(), self.player.autocast():
+                target = self._target(*part)
+            x, e, high, low, y = part
             with self.player.autocast():
-                with torch.random.fork_rng(devices), torch.no_grad():  # the same dropout below
-                    target = self._target(*part)
-                x, e, high, low, y = part
                 made = self.generator.consistency(x + high[:, None, None, None] * e, high, y)
             norm = ((made - target).square().flatten(1).sum(1) + _TINY**2).sqrt()
             loss = (norm / (high - low)).mean()

@@ -123,7 +123,6 @@ class Drifting(Method):
         n, most = self.config.optim.batch, self.config.optim.micro_batch
         real, labels = draw.images(self.images, n)
         z = draw.normal(n, *self.generator.spec.shape, on=real.device, dtype=real.dtype)
-        draw.own_stream()
         with self.player.autocast():
             made = in_parts(self.generator, most, z, labels)
             of_made = in_parts(self._vectors, most, made, labels)

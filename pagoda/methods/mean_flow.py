@@ -143,7 +143,6 @@ class MeanFlow(Method):
         images, labels = draw.images(self.images, n)
         r, t, first = self._times(draw, images)
         noise = draw.noise(images, n)
-        draw.own_stream()
         for rows in slices(len(images), c.optim.micro_batch):
             x, e, y = images[rows], noise[rows], labels[rows]
             far = t[rows, None, None, None]
@@ -169,16 +168,14 @@ class MeanFlow(Method):
         import torch
 
         from pagoda import distributed
-        from pagoda.diffusion.edm import sample_sigma
 
         c, n = self.config, self.config.optim.batch
-        levels = torch.stack([sample_sigma(n, c.p_mean, c.p_std) for _ in range(2)])
+        levels = torch.stack([draw.sigma(n, c.p_mean, c.p_std) for _ in range(2)])
         least, most = levels.clamp(self.low, self.high).sort(dim=0).values
-        most = torch.where(torch.rand(n) < c.ends, torch.full_like(most, self.high), most)
+        most = torch.where(draw.uniform(n) < c.ends, torch.full_like(most, self.high), most)
         equal = round(c.equal * n)
-        least = torch.where(torch.arange(n) < equal, most, least)
-        times = (level.double() / (1 + level.double()) for level in (least, most))
-        r, t = (draw.local(time, n).to(like) for time in times)
+        least = torch.where(draw.local(torch.arange(n), n) < equal, most, least)
+        r, t = ((level.double() / (1 + level.double())).to(like) for level in (least, most))
         return r, t, max(0, equal - distributed.local_rows(n).start)
 
     def _target(

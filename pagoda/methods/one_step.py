@@ -195,6 +195,7 @@ class OneStep(Method):
         }[loss.fakes]
         fakes, fake_told = images[rows], [facts[rows] for facts in told]
         if ramp is not None:
+            self.discriminator.aim(i)
             yield self._discriminator_loss(draw, i, fakes.detach(), fake_told, sizes)
             self.discriminator.requires_grad_(False)
         value: Tensor | None = None
@@ -245,13 +246,14 @@ class OneStep(Method):
         from pagoda.training.micro_batch import in_parts
 
         most = self.config.optim.micro_batch
-        with self.player.autocast():
-            if not self.config.loss.separate_update or pairs == len(z):
+        if not self.config.loss.separate_update or pairs == len(z):
+            with self.player.autocast():
                 return in_parts(self._made, most, z, *told)
-            with torch.no_grad():
-                prior = in_parts(self._made, most, z[pairs:], *(t[pairs:] for t in told))
+        with torch.no_grad(), self.player.autocast():
+            prior = in_parts(self._made, most, z[pairs:], *(t[pairs:] for t in told))
+        with self.player.autocast():  # its cache has weights with a gradient
             first = in_parts(self._made, most, z[:pairs], *(t[:pairs] for t in told))
-            return torch.cat([first, prior])
+        return torch.cat([first, prior])
 
     def _discriminator_loss(
         self, draw: GlobalDraw, i: int, fakes: Tensor, fake_told: Sequence[Tensor],

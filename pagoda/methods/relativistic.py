@@ -103,7 +103,6 @@ class Relativistic(Method):
         n = self.config.optim.batch
         real, labels = draw.images(self.images, n)
         z = draw.normal(n, *self.generator.spec.shape, on=real.device, dtype=real.dtype)
-        draw.own_stream()
         with self.player.autocast():
             made = in_parts(self.generator, self.config.optim.micro_batch, z, labels)
         yield self._critic_loss(draw, i, real, made.detach(), labels)

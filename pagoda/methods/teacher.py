@@ -70,10 +70,8 @@ class Denoising(Method):
 
     def sigma(self, draw: GlobalDraw, like: Tensor) -> Tensor:
         """Noise levels of a batch."""
-        from pagoda.diffusion.edm import sample_sigma
-
         n = self.config.optim.batch
-        return draw.local(sample_sigma(n, self.diffusion.p_mean, self.diffusion.p_std), n).to(like)
+        return draw.sigma(n, self.diffusion.p_mean, self.diffusion.p_std).to(like)
 
     def losses(
         self, draw: GlobalDraw, images: Tensor, labels: Tensor, sigma: Tensor,
@@ -89,7 +87,6 @@ class Denoising(Method):
 
         n = self.config.optim.batch
         noise = draw.noise(images, n)
-        draw.own_stream()
         for rows in slices(len(images), self.config.optim.micro_batch):
             facts = {name: value[rows] for name, value in told.items() if value is not None}
             with self.player.autocast():

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pagoda import distributed
 from pagoda.data.pixels import to_float, to_uint8
+from pagoda.networks.layers import BatchNorm
 from pagoda.weight_files import fitted, whole
 
 _WIDTHS = ((2, 2), (4, 1), (6, 2), (8, 1))  # (multiple of ``channels``, stride) after the stem
@@ -125,30 +125,10 @@ def extract(
     return features, logits
 
 
-class _BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the rows of all processes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or distributed.world_size() == 1:
-            return super().forward(x)
-        total = distributed.all_reduce_with_gradient
-        n = total(x.new_full((), x.numel() / x.shape[1]))
-        mean = total(x.sum((0, 2, 3))) / n
-        centred = x - mean[:, None, None]
-        variance = total(centred.square().sum((0, 2, 3))) / n
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        self.running_mean.lerp_(mean.detach(), self.momentum)
-        self.running_var.lerp_(variance.detach() * n / (n - 1), self.momentum)
-        self.num_batches_tracked.add_(1)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
-
-
 def _layer(
     in_channels: int, out_channels: int, kernel: int, stride: int, activation: nn.Module
 ) -> list[nn.Module]:
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
     )
-    return [conv, _BatchNorm(out_channels), activation]
+    return [conv, BatchNorm(out_channels), activation]

@@ -20,7 +20,7 @@ from pagoda.diffusion.edm import scalings
 from pagoda.networks.backbones import SIDE, projected_features
 from pagoda.networks.captions import CaptionLabels, CaptionTable
 from pagoda.networks.denoiser import Denoiser
-from pagoda.networks.layers import Frozen, at_least_float32
+from pagoda.networks.layers import BatchNorm, Frozen, at_least_float32
 
 _EMBEDDING = 64  # channels in which a patch head compares a patch with its class
 _PATCHES = 4  # side of the logits of every head of an encoder discriminator
@@ -37,6 +37,9 @@ class Discriminator(nn.Module, ABC):
     """
 
     views = 1
+
+    def aim(self, key: int) -> None:
+        """Choose by ``key``, a step's number, what to look at closer; most look at everything."""
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
@@ -203,7 +206,7 @@ class PatchHead(nn.Module):
         blocks = [
             nn.Sequential(
                 spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)),
-                nn.BatchNorm2d(b),
+                BatchNorm(b),
                 nn.LeakyReLU(0.2),
             )
             for a, b in itertools.pairwise(widths)
@@ -289,7 +292,7 @@ class EncoderDiscriminator(Frozen, Discriminator):
     In Yin et al. 2024 (arXiv 2405.14867, section 4.3) the encoder trains too.
 
     Images above the teacher's resolution are seen twice: whole, averaged down to it, and as one
-    crop of its size, at a place drawn from torch's global generator.
+    crop of its size, at the place of :meth:`aim`: the middle before.
 
     Args:
         teacher: its encoder is used; it is no part of the state and of the parameters.
@@ -303,11 +306,16 @@ class EncoderDiscriminator(Frozen, Discriminator):
     ) -> None:
         super().__init__(teacher)
         self.sigma, self.resolution = sigma, teacher.spec.resolution
+        self._place = torch.full((2,), 0.5)  # of the room, from the top and from the left
         shapes = [(teacher.spec.channels * m, self.resolution >> i)
                   for i, m in enumerate(teacher.spec.channel_mult)]  # fmt: skip
         self.heads = nn.ModuleList(
             [PatchHead(_widths(c, r, max_channels), num_classes, kernel=3) for c, r in shapes]
         )
+
+    def aim(self, key: int) -> None:
+        """Where the crop is from now on."""
+        self._place.uniform_(generator=torch.Generator().manual_seed(key))
 
     def features(self, x: Tensor, labels: Tensor | None = None) -> list[Tensor]:
         """Encoder maps of x (n, 3, r, r) or, above the teacher's resolution, of both its views.
@@ -342,7 +350,7 @@ class EncoderDiscriminator(Frozen, Discriminator):
         side, room = self.resolution, x.shape[-1] - self.resolution
         if not room:
             return [x]
-        top, left = torch.randint(room + 1, (2,)).tolist()
+        top, left = (self._place * (room + 1)).long().tolist()
         crop = x[:, :, top : top + side, left : left + side]
         return [F.interpolate(x, (side, side), mode="area"), crop]
 

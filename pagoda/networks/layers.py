@@ -12,10 +12,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pagoda import distributed
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, in float32 if its type is narrower; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the rows of all processes, its statistics in float32 or wider.
+
+    ``torch.nn.SyncBatchNorm`` is for GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (n, c, h, w), n this process's rows."""
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        total, values = distributed.all_reduce_with_gradient, at_least_float32(x)
+        n = total(values.new_full((), values.numel() / values.shape[1]))
+        mean = total(values.sum((0, 2, 3))) / n
+        centred = values - mean[:, None, None]
+        variance = total(centred.square().sum((0, 2, 3))) / n
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * n / (n - 1), self.momentum)
+        self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """Random draws of a step's global batch, of which each process gets its rows.
 
 Everything is drawn for the whole batch by every process and cut afterwards, so that the number of
-processes changes nothing of what is computed.
+processes changes nothing of what is computed; but for dropout, which in a group is each process's
+own.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -32,6 +36,9 @@ class Forecast(Exception):
 class GlobalDraw:
     """The draws of one step, from torch's global generators, which the loop seeds.
 
+    There they are alike in all processes of a group; from the first draw on, and outside of
+    :meth:`common`, they are each process's own.
+
     A batch is given by its size, or by the sizes of its parts: (pairs, prior) is a batch of pairs
     followed by one of prior samples, each divided over the processes by itself.
 
@@ -42,6 +49,26 @@ class GlobalDraw:
 
     def __init__(self, device: torch.device, forecast: torch.Generator | None = None) -> None:
         self.device, self._forecast = device, forecast
+        self._devices = [device] if device.type == "cuda" else []
+        self._common: list[Tensor] | None = None  # where the common numbers go on
+
+    @contextmanager
+    def common(self) -> Iterator[None]:
+        """Inside, random numbers are those that all processes of a group draw; alone, any are."""
+        if distributed.world_size() == 1 or self._forecast is not None:
+            yield
+            return
+        with torch.random.fork_rng(self._devices):
+            if self._common is not None:
+                torch.set_rng_state(self._common[0])
+                for state in self._common[1:]:
+                    torch.cuda.set_rng_state(state, self.device)
+            yield
+            states = (torch.cuda.get_rng_state(device) for device in self._devices)
+            first, self._common = self._common is None, [torch.get_rng_state(), *states]
+        if first:
+            own = f"{torch.initial_seed()}/{distributed.rank()}"
+            torch.manual_seed(zlib.crc32(own.encode()))
 
     def local(self, values: Tensor, *sizes: int) -> Tensor:
         """This process's rows of values that all processes have for the whole batch."""
@@ -73,7 +100,7 @@ class GlobalDraw:
         """
         rows = self._rows(source, n)
         pixels = source.take(rows)
-        mirror = self.local(torch.rand(n) < 0.5, n).to(self.device)
+        mirror = (self.uniform(n) < 0.5).to(self.device)
         seen = (_seen(p, mirror, source.dtype) for p in pixels)
         return *seen, source.labels_of(rows)
 
@@ -88,8 +115,7 @@ class GlobalDraw:
 
     def weights(self, source: PairBatches, n: int) -> Tensor:
         """Weights of the guidance of random pairs: omega ~ pi."""
-        self._other()
-        return source.weights_of(self.local(torch.randint(len(source), (n,)), n).numpy())
+        return source.weights_of(self._integers(len(source), n))
 
     def pairs_at(self, source: PairBatches, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`pairs`, of these rows."""
@@ -100,8 +126,7 @@ class GlobalDraw:
 
     def labels(self, source: ImageBatches, n: int) -> Tensor:
         """Labels of random images."""
-        self._other()
-        return source.labels_of(self.local(torch.randint(len(source.labels), (n,)), n).numpy())
+        return source.labels_of(self._integers(len(source.labels), n))
 
     def prior(self, source: ImageBatches, n: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Prior latents (n, *shape), and labels of random images."""
@@ -109,27 +134,31 @@ class GlobalDraw:
         z = self.normal(n, *shape, on=self.device, dtype=source.dtype)
         return z.contiguous(memory_format=torch.channels_last), labels
 
+    def sigma(self, n: int, p_mean: float, p_std: float) -> Tensor:
+        """Noise levels of training, on the CPU: ln sigma ~ N(p_mean, p_std^2)."""
+        return (self.normal(n) * p_std + p_mean).exp()
+
     def uniform(self, n: int, *shape: int) -> Tensor:
         """Uniform in [0, 1), on the CPU."""
-        self._other()
-        return self.local(torch.rand(n, *shape), n)
+        with self._drawn():
+            return self.local(torch.rand(n, *shape), n)
 
     def normal(
         self, n: int, *shape: int, on: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:  # fmt: skip
         """Standard normal."""
-        self._other()
-        return self.local(torch.randn(n, *shape, device=on, dtype=dtype), n)
+        with self._drawn():
+            return self.local(torch.randn(n, *shape, device=on, dtype=dtype), n)
 
     def noise(self, images: Tensor, n: int) -> Tensor:
         """Standard normal, for a batch of ``n`` images like these."""
-        self._other()
         drawn = torch.empty(
             (n, *images.shape[1:]), dtype=images.dtype, device=images.device,
             memory_format=torch.channels_last,
         )  # fmt: skip
-        return self.local(drawn.normal_(), n)
+        with self._drawn():
+            return self.local(drawn.normal_(), n)
 
     def augmentation(self, key: int, resolution: int, *sizes: int) -> Augmentation:
         """Numbers of DiffAugment for a batch: a function of ``key``, sizes and resolution alone."""
@@ -138,19 +167,24 @@ class GlobalDraw:
             lambda values: self.local(values, *sizes).to(self.device)
         )
 
-    def own_stream(self) -> None:
-        """After the last draw: dropout in this process is its own from here on."""
-        distributed.part_streams()
-
     def _rows(self, source: ImageBatches | PairBatches, n: int) -> np.ndarray:
-        rows = torch.randint(len(source), (n,), generator=self._forecast)
+        with self.common():
+            rows = torch.randint(len(source), (n,), generator=self._forecast)
         if self._forecast is not None:
             raise Forecast(source, rows.numpy())
         return self.local(rows, n).numpy()
 
-    def _other(self) -> None:
+    def _integers(self, below: int, n: int) -> np.ndarray:
+        with self._drawn():
+            return self.local(torch.randint(below, (n,)), n).numpy()
+
+    @contextmanager
+    def _drawn(self) -> Iterator[None]:
+        """Of what is no row of a data set."""
         if self._forecast is not None:
             raise Forecast(None, np.arange(0))
+        with self.common():
+            yield
 
 
 def _seen(stored: Tensor, mirror: Tensor, dtype: torch.dtype) -> Tensor:

@@ -66,11 +66,6 @@ def train(
             or a weight of what is saved. The last checkpoint stays.
         KeyboardInterrupt: after an orderly stop.
     """
-    if optim.batch < distributed.world_size():
-        raise PagodaError(
-            f"{name}: a batch of {optim.batch} cannot be shared by {distributed.world_size()} "
-            f"processes; set PAGODA_PROCESSES={optim.batch} or less"
-        )
     scratch = checkpoints(method, folder)
     for module in scratch.modules.values():
         held = itertools.chain(module.parameters(), module.buffers())
@@ -147,6 +142,8 @@ def run_step(
                 facts = {"grad_norm": norm, "lr": player.rate}
                 if bad is not None:
                     bad.gradient(main, norm)
+    for player in method.players.values():
+        player.end_step(i)
     return stats, facts
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pagoda import distributed
+from pagoda.errors import PagodaError
 from pagoda.training import sharding
 from pagoda.training.ema import EMA, PowerAverages
 from pagoda.training.settings import OptimConfig
@@ -45,6 +46,9 @@ class Player(nn.Module):
         batches: sizes of other batches than ``optim.batch`` that the network sees.
         keep: the parameter that a loss differentiates by outside of the backward pass.
         compiled: calls of the network may be compiled.
+
+    Raises:
+        PagodaError: a batch has fewer images than there are processes.
     """
 
     def __init__(
@@ -54,11 +58,15 @@ class Player(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.network, self._optim, self._device, self._main = network.train(), optim, device, main
-        self._averages: list[EMA | PowerAverages] = []
+        self._average: EMA | None = None
+        self._powers: PowerAverages | None = None
         if main:
-            ema = EMA(network, optim.ema)
-            power = PowerAverages(network, optim.ema_profiles, optim.steps, optim.ema_snapshots)
-            self.ema, self._averages = ema.model, [ema, power]
+            _check_shared([optim.batch, *batches])
+            ema = self._average = EMA(network, optim.ema)
+            power = self._powers = PowerAverages(
+                network, optim.ema_profiles, optim.steps, optim.ema_snapshots
+            )
+            self.ema = ema.model
             self.powers = nn.ModuleList(power.models.values())
             sharding.check(optim.precision, [optim.batch, *batches], optim.micro_batch)
             sharding.shard(device, network, ema.model, *self.powers, keep=keep)
@@ -75,10 +83,19 @@ class Player(nn.Module):
         return autocast(self._device, self._optim.precision)
 
     def gradient_norm(self, loss: Tensor, parameter: nn.Parameter) -> Tensor:
-        """|| d loss / d parameter ||, summed over the processes before; as scaled for backward."""
-        (gradient,) = torch.autograd.grad(self._scaler.scale(loss), parameter, retain_graph=True)
-        distributed.all_reduce_([gradient])
-        return gradient.norm()
+        """|| d loss / d parameter ||, summed over the processes before; as scaled for backward.
+
+        Where that scale overflows float16, which is for :meth:`update` to find, it is measured
+        with a smaller one.
+        """
+        scale = used = self._scaler.get_scale()
+        while True:
+            (gradient,) = torch.autograd.grad(loss * used, parameter, retain_graph=True)
+            distributed.all_reduce_([gradient])
+            norm = gradient.norm()
+            if used <= 1.0 or norm.isfinite():
+                return norm * (scale / used)
+            used /= 16.0
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss: this process's part of the whole batch's."""
@@ -103,15 +120,19 @@ class Player(nn.Module):
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        for average in self._averages:
-            average.update(step)
+        if self._average is not None:
+            self._average.update(step)
         return norm.nan_to_num(0.0, 0.0) if self._scaler.is_enabled() else norm
+
+    def end_step(self, step: int) -> None:
+        """After the last update of a step, of which there may be several: averages by its time."""
+        if self._powers is not None:
+            self._powers.update(step)
 
     def keep_snapshots(self, folder: Path) -> None:
         """Write the snapshots of ``optim.ema_profiles`` there when they are due."""
-        for average in self._averages:
-            if isinstance(average, PowerAverages):
-                average.folder = folder
+        if self._powers is not None:
+            self._powers.folder = folder
 
     @property
     def rate(self) -> float:
@@ -136,6 +157,16 @@ class Player(nn.Module):
             scale, steps = state.tolist()
             known |= {"scale": scale, "_growth_tracker": int(steps)}
             self._scaler.load_state_dict(known)
+
+
+def _check_shared(batches: Iterable[int]) -> None:
+    world = distributed.world_size()
+    for n in batches:
+        if n < world:
+            raise PagodaError(
+                f"a batch of {n} cannot be shared by {world} processes; set PAGODA_PROCESSES={n} "
+                "or less"
+            )
 
 
 def _optimizer(

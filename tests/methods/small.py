@@ -74,6 +74,9 @@ CASES = {
     "one_step, separate": Case("one_step", "generator", ONE_STEP | {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
+    "one_step, encoder": Case("one_step", "grown", ONE_STEP | {
+        "discriminator.kind": "encoder", "discriminator.r1": 0.0,
+    }),
     "guided": Case("guided", "generator", ONE_STEP | {"loss.fakes": "both"}),
     "class_ratio": Case("class_ratio", "generator", {
         "normalise": True, "ratio.r1": 1.0, "ratio.r1_every": 2, "ratio.steps": 2,

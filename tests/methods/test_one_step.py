@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from pagoda import distributed
 from pagoda.config import parse
 from pagoda.errors import PagodaError
 from pagoda.methods.one_step import OneStep
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.draw import GlobalDraw
-from pagoda.training.loop import checkpoints
+from pagoda.training.finite import FirstBad
+from pagoda.training.loop import checkpoints, run_step
+from pagoda.training.post_hoc import exponent
 from tests.methods.small import CASES, CPU, Case, given, make, once, section, state
 from tests.tiny import tiny_tree
 
@@ -256,6 +259,50 @@ def test_the_adaptive_weight_is_the_ratio_of_gradient_norms_clamped() -> None:
         assert found == pytest.approx(0.2 * expected, rel=1e-3)
     clamped = adaptive | {"loss.weight_min": 7.0, "loss.weight_max": 8.0}
     assert 7 <= once(one_step(PLAIN, **REC, **clamped))["lambda"] <= 8
+
+
+def test_the_adaptive_weight_is_the_same_where_the_scale_overflows_float16() -> None:
+    """It is the scaler's to find, which leaves the step out and halves the scale."""
+    found = {}
+    for scale in (2.0, 2.0**16, 2.0**24):
+        method = one_step("one_step", **{"optim.precision": "fp16", "discriminator.r1": 0.0})
+        with torch.no_grad():  # a discriminator that is sure of itself
+            for part in ("logit.weight", "label.weight"):
+                method.discriminator.get_parameter(part).mul_(100.0)
+        method.player._scaler._init_scale = scale
+        before, bad = state(method), FirstBad(method.players)
+        torch.manual_seed(0)
+        stats, _ = run_step(method, GlobalDraw(CPU), 1, 0.5, bad)
+        moved = any(not torch.equal(value, before[key]) for key, value in state(method).items()
+                    if key.startswith("generator.network."))  # fmt: skip
+        assert bad.first() is None
+        found[scale] = float(stats["lambda"]), moved
+    assert found[2.0][1] and not found[2.0**24][1]
+    for weight, _ in found.values():
+        assert weight == pytest.approx(found[2.0][0], rel=0.05)
+
+
+def test_averages_by_time_see_a_step_with_two_updates_once() -> None:
+    changes = {"loss.weighting": "fixed", "optim.ema_profiles": [0.1]}
+    made = one_step("one_step", **changes, **{"loss.separate_update": True})
+    weight = "generator.network.trunk.stem.weight"
+    seen, expected = [], torch.zeros(())
+    for i in range(3):
+        once(made, i, seed=i)
+        seen.append(state(made)[weight])
+    for t, value in enumerate(seen, 1):
+        decay = (1 - 1 / t) ** (exponent(0.1) + 1)
+        expected = decay * expected + (1 - decay) * value
+    average = state(made)["generator.powers.0.trunk.stem.weight"]
+    torch.testing.assert_close(average, expected)
+
+
+def test_a_batch_of_the_prior_smaller_than_the_group_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 6)
+    with pytest.raises(PagodaError, match=r"^a batch of 5 cannot be shared by 6 processes; set"):
+        one_step("one_step")
 
 
 def test_the_distance_is_the_regression_loss_augmented_alike() -> None:
