@@ -324,8 +324,14 @@ def protocol(metric: str, features: str, n: int, **settings: int) -> str:
 
 
 def size(n: int) -> str:
-    """A number of images in short: 50000 -> 50k, 2048 -> 2k, 500 -> 500, 1500 -> 1500."""
-    for thousand in (1000, 1024):
-        if n and n % thousand == 0:
-            return f"{n // thousand}k"
+    """A number of images in short, no two alike: 50000 -> 50k, 2048 -> 2k, 2000 -> 2000.
+
+    k is 1024 where there are 1, 2, 4, 8, ... of them, as a set is often cut, and else 1000.
+    """
+    blocks, rest = divmod(n, 1024)
+    if n and not rest and blocks & (blocks - 1) == 0:
+        return f"{blocks}k"
+    thousands, rest = divmod(n, 1000)
+    if n and not rest and thousands & (thousands - 1):
+        return f"{thousands}k"
     return str(n)

@@ -29,6 +29,11 @@ def test_sizes(n: int, name: str) -> None:
     assert size(n) == name
 
 
+def test_no_two_sizes_have_one_name() -> None:
+    """Equal protocols mean equal n: 1,000 images are not 1,024."""
+    assert len({size(n) for n in range(70_000)}) == 70_000
+
+
 def test_names_carry_distance_features_and_n() -> None:
     assert protocol("fd", "classifier", 2048) == "fd_classifier_2k"
     assert protocol("precision", "classifier", 50000, k=3) == "precision_classifier_50k_k3"
