@@ -13,6 +13,7 @@ from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.reconstruction import AUTOENCODER, Reconstructed, reconstruction_rows
 from pagoda.networks.autoencoder import load_autoencoder
+from pagoda.pipeline.stages.device import metric_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
 from pagoda.pipeline.stages.made import open_made
 from pagoda.rows import Row
@@ -38,6 +39,7 @@ def floor_rows(
         back = Reconstructed(real, network, device, config.evaluate.batch)
         facts = {"resolution": resolution}
         settings = settings_of(config.evaluate, evaluators, {AUTOENCODER: back})
-        found += evaluate({AUTOENCODER: back}, evaluators, settings, facts)
+        found += evaluate({AUTOENCODER: back}, evaluators, settings, facts,
+                          device=metric_device(device))  # fmt: skip
         found += reconstruction_rows(real, back, evaluators[0].extractor, facts)
     return found

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from pagoda.evaluation.two_steps import two_steps
 from pagoda.pipeline.stages.aligned import alignment_of
 from pagoda.pipeline.stages.compute import Held, resolution_of, training_compute, training_held
 from pagoda.pipeline.stages.cost import sampling_costs
-from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.device import metric_device, pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
 from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.floor import floor_rows
@@ -55,8 +56,22 @@ _GRID = 16  # samples kept of each generator, the same latents for all
 _CANDIDATES = 2, 4, 8  # of a sample, of which a ratio network takes the best
 _LATENTS = 4096  # latents whose distribution is looked at
 
-Opened = tuple[list[Evaluator], StoredImages]
-"""What a study measures with at a resolution, and held-out real images of it."""
+
+@dataclass(frozen=True)
+class Opened:
+    """What a study measures with at a resolution.
+
+    Attributes:
+        evaluators: of every feature network.
+        real: held-out real images.
+        energy: their high-frequency energy.
+        device: that distances between points are made on, as :func:`evaluate` takes it.
+    """
+
+    evaluators: list[Evaluator]
+    real: StoredImages
+    energy: float
+    device: str | None
 
 
 def run(config: VariantConfig, study: Study, variant: Variant) -> None:
@@ -75,7 +90,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
     sides = sorted({sampler.side for sampler in samplers})
-    opened = {side: _opened(config, extractors, side) for side in sides}
+    opened = {side: _opened(config, extractors, side, device) for side in sides}
     rows, grids = _latent_rows(config, variant), {}
     last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
     with track(config.studies.samples * (len(samplers) + len(sides)), "measure") as bar:
@@ -86,9 +101,8 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
                 below = last[1] if sampler.below is last[0] else draw(sampler.below)[0]
             last = sampler, made
             bar.advance(len(made))
-            known = (
-                None if "verify" in variant.steps else seconds
-            )  # of one call: choosing needs more
+            # Of one call: choosing needs more.
+            known = None if "verify" in variant.steps else seconds
             found = _image_rows(config, opened[sampler.side], sampler, made, below, known)
             enlarged = sampler.name == "upsampled_base"  # which needs the student's training alone
             cost = curves.up_to(sampler.base_res if enlarged else sampler.side)
@@ -153,8 +167,10 @@ def cascade(config: VariantConfig, draws: Draws) -> list[Sampler]:
     return found
 
 
-def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
-    """All images of a sampler, and seconds an image, drawing latents and a first call left out."""
+def draw(sampler: Sampler) -> tuple[np.ndarray, float | None]:
+    """All images of a sampler, and seconds an image, drawing latents and a first call left out:
+    None where there is no other.
+    """
     parts, seconds = [], 0.0
     for start in range(0, len(sampler), sampler.draws.batch):
         stop = min(start + sampler.draws.batch, len(sampler))
@@ -162,7 +178,8 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float]:
         began = time.perf_counter()
         parts.append(sampler.make(*drawn))
         seconds += time.perf_counter() - began if start else 0.0
-    return np.concatenate(parts), seconds / max(1, len(sampler) - len(parts[0]))
+    timed = len(sampler) - len(parts[0])
+    return np.concatenate(parts), seconds / timed if timed else None
 
 
 def _image_rows(
@@ -173,13 +190,11 @@ def _image_rows(
 
     ``below``: what the same latents give one resolution below. ``seconds``: an image, if known.
     """
-    n, section = len(images), config.evaluate
-    evaluators, real = opened
-    reference, pixels = evaluators[0].reference, real.read(np.arange(len(real)))
+    n, section, reference = len(images), config.evaluate, opened.evaluators[0].reference
     facts = {"resolution": sampler.side}
     own = {**facts, "nfe": sampler.nfe, "seed": section.seed}
     held = {sampler.name: StoredImages("samples", images, sampler.labels)}
-    settings = settings_of(section, evaluators, {**held, "real": real})
+    settings = settings_of(section, opened.evaluators, {**held, "real": opened.real})
     told = None
     if config.captioned:
         told = alignment_of(
@@ -187,9 +202,9 @@ def _image_rows(
             sampler.draws.device,
         )  # fmt: skip
     seen = (lambda *_: None) if told is None else told.see
-    found = evaluate(held, evaluators, settings, own, seen=seen)
+    found = evaluate(held, opened.evaluators, settings, own, device=opened.device, seen=seen)
     found += [] if told is None else told.rows(own)
-    ratio = high_frequency_energy(images) / max(high_frequency_energy(pixels), 1e-12)
+    ratio = high_frequency_energy(images) / max(opened.energy, 1e-12)
     values = {
         "high_frequency": (f"high_frequency_ratio_{size(n)}", ratio),
         "parameters": ("parameters", sampler.parameters),
@@ -205,23 +220,30 @@ def _image_rows(
     if sampler.name == "upsampled_base":  # and what no student could do better without growth
         base = open_made(config, f"data/{sampler.base_res}")
         small = unseen_images(base, reference, config.studies.samples)
-        found += evaluate({ENLARGED: Enlarged(small, sampler.side)}, evaluators, settings, facts)
+        found += evaluate(
+            {ENLARGED: Enlarged(small, sampler.side)}, opened.evaluators, settings, facts,
+            device=opened.device,
+        )  # fmt: skip
     return found
 
 
-def _opened(config: VariantConfig, extractors: Sequence[Extractor], side: int) -> Opened:
+def _opened(
+    config: VariantConfig, extractors: Sequence[Extractor], side: int, device: torch.device
+) -> Opened:
     names = {"data": f"data/{side}", "reference": f"reference/{side}", "features": "features"}
     inputs = {name: open_made(config, key) for name, key in names.items()}
     found = open_evaluators(config, side, inputs, extractors)
     real = unseen_images(inputs["data"], found[0].reference, config.studies.samples)
-    return [dataclasses.replace(e, metrics=_measured(e)) for e in found], real
+    evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in found]
+    energy = high_frequency_energy(real.read(np.arange(len(real))))
+    return Opened(evaluators, real, energy, metric_device(device))
 
 
 def _held_out_rows(config: VariantConfig, opened: Opened, side: int) -> list[Row]:
     """Held-out real images as the generators are measured: no generator can be much nearer."""
-    evaluators, real = opened
-    settings = settings_of(config.evaluate, evaluators, {"real": real})
-    return evaluate({"real": real}, evaluators, settings, {"resolution": side})
+    settings = settings_of(config.evaluate, opened.evaluators, {"real": opened.real})
+    return evaluate({"real": opened.real}, opened.evaluators, settings, {"resolution": side},
+                    device=opened.device)  # fmt: skip
 
 
 def _measured(evaluator: Evaluator) -> tuple[str, ...]:

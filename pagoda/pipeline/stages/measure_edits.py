@@ -343,7 +343,8 @@ def _path_length(
     n = len(held.images)
     drawn = np.random.default_rng(held.config.seed).uniform(0, 1 - _STEP, (_PLACES, n))
     for shift in (0.0, _STEP):
-        with torch.no_grad():
+        # TF32, which convolutions on a GPU may use, rounds more than the step is long.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             seen = [features(path(torch.from_numpy(t + shift).float())) for t in drawn]
         ends.append(torch.cat(seen).double().cpu().numpy())
     value = path_length(ends[0], ends[1], _STEP)

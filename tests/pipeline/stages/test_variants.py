@@ -19,6 +19,7 @@ from pagoda import artifacts
 from pagoda.config import Config, parse, read_yaml, with_derived
 from pagoda.config.paths import Paths
 from pagoda.errors import PagodaError
+from pagoda.evaluation.samplers import Draws, Sampler
 from pagoda.pipeline.stages import (
     distill,
     downsample,
@@ -31,6 +32,7 @@ from pagoda.pipeline.stages import (
     variant,
 )
 from pagoda.pipeline.stages.compute import training_compute, with_compute
+from pagoda.pipeline.stages.measure import draw
 from pagoda.pipeline.stages.measurement import write_measurement
 from pagoda.pipeline.stages.study_spec import Variant, load_study, variant_config
 from pagoda.results.studies import read_study, study_folder
@@ -42,6 +44,15 @@ from tests.pipeline.stages.prepared import prepare
 from tests.tiny import ROOT, copy_studies, tiny_tree
 
 _SEEDS = {"studies.usual.seeds": [0], "studies.samples": 64}
+
+
+@pytest.mark.parametrize(("n", "timed"), [(7, True), (4, False), (3, False)])
+def test_a_time_an_image_needs_a_call_after_the_first(n: int, timed: bool) -> None:
+    draws = Draws(0, n, 4, torch.device("cpu"))
+    sampler = Sampler("made", "made", lambda: (lambda z, *_: z.clamp(-1, 1), 0), 8, 8, 2, 1, draws)
+    images, seconds = draw(sampler)
+    assert images.shape == (n, 3, 8, 8)
+    assert (seconds is not None and seconds > 0) if timed else seconds is None
 
 
 @pytest.fixture
