@@ -35,6 +35,26 @@ def standard_normal(
     return out.reshape(len(indices), *shape)
 
 
+class NormalRows:
+    """Rows of :func:`standard_normal`, 0 to n - 1, made when they are read.
+
+    Args:
+        seed: run seed.
+        shape: (n, ...).
+        stream: name of an independent stream.
+    """
+
+    def __init__(self, seed: int, shape: tuple[int, ...], stream: str) -> None:
+        self._seed, self.shape, self._stream = seed, shape, stream
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        index = np.arange(len(self))[rows]
+        return standard_normal(self._seed, index, self.shape[1:], self._stream)
+
+
 def uniform(
     seed: int, indices: np.ndarray, low: float, high: float, stream: str
 ) -> np.ndarray:  # fmt: skip

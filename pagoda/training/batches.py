@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pagoda.data.noise import NormalRows
 from pagoda.data.shards import ShardedArray, read_at_random
 from pagoda.data.store import Images
 
@@ -90,7 +91,7 @@ class PairBatches(Rows):
     """(latent, image, label) triples.
 
     Attributes:
-        latents: (m, 3, b, b), possibly sharded.
+        latents: (m, 3, b, b), possibly sharded or made when they are read.
         indices: (m,) row of ``images`` of each latent.
         flips: (m,) 1 where the image was mirrored before its inversion.
         images: (n, 3, r, r) uint8 at the generator's resolution.
@@ -99,7 +100,7 @@ class PairBatches(Rows):
         weight_range: smallest and largest that there may be.
     """
 
-    latents: np.ndarray | ShardedArray
+    latents: np.ndarray | ShardedArray | NormalRows
     indices: np.ndarray
     flips: np.ndarray
     images: Images

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +20,21 @@ from pagoda.config import Config, InvertConfig
 from pagoda.config.paths import Paths
 from pagoda.data.noise import dithered, uniform
 from pagoda.data.pixels import seen
-from pagoda.data.shards import ShardedArray, create_shards, shard_names
+from pagoda.data.shards import ShardedArray, shard_names
 from pagoda.data.store import Images, open_images
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert, nfe, sample
 from pagoda.errors import PagodaError
 from pagoda.networks.denoiser import Denoiser, load_denoiser
-from pagoda.outputs import link_or_copy, new_file
+from pagoda.outputs import link_or_copy
 from pagoda.pipeline.stages.decoder import behind, check_codes
 from pagoda.pipeline.stages.device import pick_device
+from pagoda.pipeline.stages.filled import Filled
 from pagoda.pipeline.stages.made import identity, open_made
-from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.scratch import stage_scratch
 from pagoda.training.history import HISTORY, History, read_rows
 from pagoda.training.player import autocast
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
-_DONE = "done"
 _TOLD = ("dtype", "precision", "solver", "steps", "guidance", "noise", "clamp")  # in the card
 
 
@@ -82,12 +80,13 @@ def run(config: Config) -> None:
         rows = _rows(config.invert, data.array("train_labels"), config.seed)
         sections = {"invert": config.invert, "diffusion": config.diffusion}
         folder = stage_scratch("invert", sections, inputs, seed=config.seed)
-        latents, done = _open_store(folder, config.invert, len(rows), images.shape[-3:])
-        with _history(paths, folder, done, config.invert.batch) as history:
-            _invert_all(inverter, images, rows, latents, done, history)
-            distributed.barrier()
+        section = config.invert
+        store = Filled(folder, "latents", _DTYPES[section.dtype], (len(rows), *images.shape[-3:]),
+                       section.shard, section.batch)  # fmt: skip
+        with _history(paths, folder, store.finished) as history:
+            store.fill(_maker(inverter, images, rows), "invert", history)
             if distributed.is_main_process():
-                card = inverter.card(latents, images, rows) | {"recipe": data.card()["recipe"]}
+                card = inverter.card(store.rows, images, rows) | {"recipe": data.card()["recipe"]}
                 card |= behind(data).card
                 moments = {k: card[k] for k in ("latent_mean", "latent_std", "latent_kurtosis")}
                 history(len(rows), round_trip_mse=card["round_trip_mse"], **moments)
@@ -108,63 +107,18 @@ def _rows(section: InvertConfig, labels: np.ndarray, seed: int) -> Rows:
     return Rows(indices, mirrored, labels[indices].astype(np.int64), weights)
 
 
-def _open_store(
-    folder: Path, section: InvertConfig, count: int, shape: tuple[int, ...]
-) -> tuple[ShardedArray, np.ndarray]:
-    """The store in scratch and a mark for every batch: the checksum of its latents, 0 without.
+def _maker(inverter: Inverter, images: Images, rows: Rows) -> Callable[[slice], np.ndarray]:
+    """Latents of rows, in the type of the store."""
+    device, dtype = inverter.device, np.dtype(_DTYPES[inverter.section.dtype])
 
-    A mark that does not fit what is written, after a power cut perhaps, is taken back.
-    """
-    arguments = folder, "latents", _DTYPES[section.dtype], (count, *shape), section.shard
-    batches, file = -(-count // section.batch), folder / _DONE
-    if distributed.is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        latents = create_shards(*arguments)
-        if not file.is_file() or file.stat().st_size != 4 * batches:
-            with new_file(file) as partial:
-                partial.write_bytes(bytes(4 * batches))  # numpy's tofile keeps a full disk quiet
-        done = np.memmap(file, np.uint32, "r+")
-        for k in np.flatnonzero(done).tolist():
-            done[k] *= _checksum(latents[_rows_of(k, section.batch, count)]) == done[k]
-    distributed.barrier()
-    return create_shards(*arguments), np.memmap(file, np.uint32, "r+")
+    def make(part: slice) -> np.ndarray:
+        index, flips = rows.indices[part], rows.flips[part]
+        x = _load(images, index, flips, device)
+        y = torch.from_numpy(rows.labels[part]).to(device)
+        z = inverter(x, y, index * 2 + flips, _weights(rows, part, device))
+        return _stored(z, dtype, index, flips)
 
-
-def _rows_of(k: int, batch: int, count: int) -> slice:
-    return slice(k * batch, min((k + 1) * batch, count))
-
-
-def _checksum(latents: np.ndarray) -> int:
-    """CRC-32 of a batch as it is stored; never 0."""
-    return zlib.crc32(np.ascontiguousarray(latents).data) or 1
-
-
-def _invert_all(
-    inverter: Inverter, images: Images, rows: Rows, latents: ShardedArray, done: np.ndarray,
-    history: Callable[..., None],
-) -> None:  # fmt: skip
-    """Every batch that is not done and falls to this process."""
-    batch, device = inverter.section.batch, inverter.device
-    todo, world = np.flatnonzero(done == 0).tolist(), distributed.world_size()
-    todo = distributed.broadcast_object(todo)
-    bar = track(len(rows), "invert") if distributed.is_main_process() else contextlib.nullcontext()
-    with bar as progress:
-        for turn, k in enumerate(todo[distributed.rank() :: world]):
-            if turn % 64 == 63 and turn < len(todo) // world:
-                distributed.barrier()  # so that a fast process need not wait for hours at the end
-            part = _rows_of(k, batch, len(rows))
-            index, flips = rows.indices[part], rows.flips[part]
-            x = _load(images, index, flips, device)
-            y = torch.from_numpy(rows.labels[part]).to(device)
-            w = _weights(rows, part, device)
-            z = _stored(inverter(x, y, index * 2 + flips, w), latents.dtype, index, flips)
-            latents[part] = z
-            latents.flush(part)  # a batch counts as done only when its latents are safe
-            done[k] = _checksum(z)
-            finished = min(int(np.count_nonzero(done)) * batch, len(rows))
-            history(finished)
-            if progress is not None:
-                progress.advance(finished - progress.done)
+    return make
 
 
 def _stored(z: Tensor, dtype: np.dtype, indices: np.ndarray, flips: np.ndarray) -> np.ndarray:
@@ -183,9 +137,7 @@ def _stored(z: Tensor, dtype: np.dtype, indices: np.ndarray, flips: np.ndarray) 
 
 
 @contextlib.contextmanager
-def _history(
-    paths: Paths, folder: Path, done: np.ndarray, batch: int
-) -> Iterator[Callable[..., None]]:
+def _history(paths: Paths, folder: Path, finished: int) -> Iterator[Callable[..., None]]:
     """A function that appends a row to the first process's history; the others write nothing.
 
     Seconds go on from the last row kept of an inversion that was stopped.
@@ -193,8 +145,7 @@ def _history(
     if not distributed.is_main_process():
         yield lambda images, **values: None
         return
-    before = int(np.count_nonzero(done)) * batch
-    with History(paths.history("invert"), before, folder / HISTORY) as rows:
+    with History(paths.history("invert"), finished, folder / HISTORY) as rows:
         kept = read_rows(rows.path)
         start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -21,16 +20,16 @@ from torch import Tensor
 
 from pagoda import artifacts
 from pagoda.artifacts import Artifact
-from pagoda.config import Config, parse
+from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.data.shards import open_rows
 from pagoda.errors import PagodaError
 from pagoda.pipeline.stages import downsample, invert, teacher
+from pagoda.pipeline.stages.filled import Filled
 from pagoda.pipeline.stages.train import pair_batches
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.history import HISTORY
 from tests.disk import small_disk
-from tests.tiny import tiny_tree
 
 Make = Callable[..., Config]
 SMALL = {
@@ -130,7 +129,6 @@ def test_a_row_counts_as_done_only_if_it_is_written(
 
 def test_a_full_disk_leaves_no_half_written_map(tmp_path: Path) -> None:
     """However much room there is: the map of 4,200 batches is whole, or it is not there."""
-    section = dataclasses.replace(parse(tiny_tree()).invert, batch=1)
     disk, full = tmp_path / "disk", 0
     disk.mkdir()
     with small_disk(disk, "128k"):
@@ -138,13 +136,13 @@ def test_a_full_disk_leaves_no_half_written_map(tmp_path: Path) -> None:
             ballast = disk / "ballast"
             ballast.write_bytes(b"x" * (shutil.disk_usage(disk).free - room))
             try:
-                _, done = invert._open_store(disk / "scratch", section, 4200, (1, 1, 1))
+                store = Filled(disk / "scratch", "latents", "float32", (4200, 1, 1, 1), 1 << 17, 1)
             except (OSError, PagodaError):
                 full += 1
                 assert not (disk / "scratch" / "done").exists()
             else:
-                assert len(done) == 4200 and not done.any()
-                del done
+                assert len(store.rows) == 4200 and store.finished == 0
+                del store
             shutil.rmtree(disk / "scratch")
             ballast.unlink()
     assert 4 < full < 12

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ import torch
 import yaml
 
 import pagoda
-from pagoda import artifacts
-from pagoda.config import Config
+from pagoda import artifacts, distributed
+from pagoda.config import Config, parse
 from pagoda.config.paths import Paths
 from pagoda.diffusion.solver import edm_grid, sample
 from pagoda.errors import PagodaError
@@ -22,7 +24,9 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.doctor import examine
 from pagoda.pipeline.stages import device, distill, downsample, grow, invert, teacher, train
+from pagoda.pipeline.stages.train import pair_batches
 from pagoda.training.post_hoc import synthesise
+from tests.group import log, run_group
 from tests.tiny import tiny_tree
 
 Make = Callable[..., Config]
@@ -100,6 +104,47 @@ def test_variants_of_distillation(
         stage.run(config)
     assert losses(config, "distill", present) and not losses(config, "distill", absent)
     artifacts.open_artifact(Paths(config).generator(8), "generator")
+
+
+def _sampled(tree: dict[str, Any], folder: Path) -> None:
+    """The pairs of noise-to-data distillation, with the images of each."""
+    config = parse(tree)
+    with distributed.group():
+        made, data = (artifacts.open_artifact(path, kind) for path, kind in (
+            (Paths(config).teacher, "teacher"), (Paths(config).data(8), "images")))  # fmt: skip
+        latents = artifacts.open_artifact(Paths(config).latents, "latents")
+        pairs = pair_batches(latents, data, torch.device("cpu"))
+        found = distill.teacher_pairs(config, made.network(load_denoiser), pairs, folder)
+        rows = np.arange(len(found))
+        if distributed.is_main_process():
+            np.save(folder / f"seen-{distributed.world_size()}.npy", found.read(rows)[1].numpy())
+
+
+def test_processes_share_the_teachers_samples_and_a_stop_loses_none(tiny_config: Make) -> None:
+    """The same bits in any number of processes; what is done stays."""
+    settings = SMALL | {"invert.batch": 20}
+    config, tree = tiny_config(**settings), tiny_tree(**settings)
+    downsample.run(config, 8)
+    teacher.run(config)
+    invert.run(config)
+    for world in (1, 2):
+        folder = Path.cwd() / f"pairs-{world}"
+        statuses = run_group(world, _sampled, tree, folder, folder=Path.cwd())
+        assert statuses == [0] * world, log(Path.cwd())
+    alone, shared = (np.load(f"pairs-{n}/seen-{n}.npy") for n in (1, 2))
+    assert len(alone) == 128 and np.array_equal(alone, shared)
+    assert len(np.unique(alone.reshape(128, -1), axis=0)) == 128
+    marks, kept = Path("pairs-1/done"), np.load("pairs-1/samples.npy")
+    done = np.fromfile(marks, np.uint32)
+    assert len(done) == 7 and done.all()
+    done[2] = 0  # stopped before its third batch; the first one is changed, to see that it stays
+    kept[:20] = 7
+    done[0] = zlib.crc32(np.ascontiguousarray(kept[:20]).data)
+    done.tofile(marks)
+    np.save("pairs-1/samples.npy", kept)
+    _sampled(tree, Path("pairs-1"))
+    again = np.load("pairs-1/seen-1.npy")
+    assert np.array_equal(again[20:], alone[20:]) and (again[:20] == 7).all()
 
 
 def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
