@@ -113,6 +113,16 @@ def inversion(artifact: Artifact) -> dict[str, Any]:
     return PAPER_INVERSION | {key: card[key] for key in PAPER_INVERSION if key in card}
 
 
+def known_of(artifact: Artifact) -> dict[str, Any]:
+    """What a model needs in its card where its run is not beside it: ``classes``, their names if
+    they are known, and a teacher's ``inversion``.
+    """
+    names, teacher = class_names(artifact), artifact.manifest["kind"] == "teacher"
+    return ({"classes": names} if names else {}) | (
+        {"inversion": inversion(artifact)} if teacher else {}
+    )
+
+
 def provenance(artifact: Artifact) -> dict[str, Any]:
     """What is known of a model, as an exported one carries it in its card. JSON-able.
 

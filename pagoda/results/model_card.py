@@ -13,6 +13,9 @@ from pagoda.results.labels import metric_label
 _FILES = {
     "model.safetensors": "weights, of the exponential moving average",
     "autoencoder.safetensors": "weights of the autoencoder whose codes it models; it decodes them",
+    "captions.safetensors": "text encoder, the CLIP that scores, and captions of held-out images",
+    "ratio.safetensors": "weights of the ratio network, which best-of-N sampling asks",
+    "estimator.safetensors": "weights of the network that guesses the weight of guidance",
     "card.json": "configuration: architecture, training, provenance",
     "manifest.json": "checksums of the files above and of the graphs, which `pagoda.load` compares",
     "model.pt2": "the network as a graph of `torch.export`, any batch size",
@@ -50,7 +53,7 @@ def model_card(
         name=told["config"].get("name", "imported"), side=base << levels, base=base,
         levels=levels, classes=card["classes"], data=_data(told["data"]), training=_training(card),
         metrics=told["metrics"], train_share=measured.get("train_share"), label=metric_label,
-        files={file: _FILES[file] for file in files},
+        files={file: _FILES.get(file, "other weights of its method") for file in files},
     )  # fmt: skip
 
 

@@ -7,13 +7,18 @@ combination whose density over training is nearest to its own, in the mean squar
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagoda import artifacts
+from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
+from pagoda.kinds import MODEL_FILE
 
 Doubles = NDArray[np.float64]
 _NAME = re.compile(r"ema-([0-9.e-]+)-(\d{9})\.safetensors")
@@ -59,11 +64,21 @@ def blend(times: Doubles, gammas: Doubles, time: float, gamma: float) -> Doubles
     return np.asarray(np.linalg.lstsq(system, np.append(wanted, 1), rcond=None)[0][:n])
 
 
-def synthesise(source: Path, sigma_rel: float, out: Path) -> None:
+def weights_beside(artifact: Artifact) -> list[str]:
+    """Files of other weights that a model keeps beside its own, but its snapshots."""
+    names = sorted(artifact.manifest["files"])
+    return [n for n in names if n.endswith(".safetensors") and n != MODEL_FILE
+            and not _NAME.fullmatch(n)]  # fmt: skip
+
+
+def synthesise(
+    source: Path, sigma_rel: float, out: Path, facts: Mapping[str, Any] | None = None
+) -> None:
     """Write the artifact ``out``: that of ``source`` with the average of width ``sigma_rel``.
 
     Args:
         source: a teacher or generator artifact with snapshots (``optim.ema_profiles``).
+        facts: for the card, what only the run beside ``source`` tells.
 
     Raises:
         PagodaError: if it has none, or the width is outside what its profiles span.
@@ -98,8 +113,11 @@ def synthesise(source: Path, sigma_rel: float, out: Path) -> None:
             part = value.double() * factor if value.is_floating_point() else value
             state[key] = state[key] + part if key in state and value.is_floating_point() else part
     model = {k: v.to(like[k].dtype) for k, v in state.items()}
-    card = artifact.card() | {"ema": {"sigma_rel": sigma_rel, "snapshots": len(files)}}
+    card = artifact.card() | dict(facts or {})
+    card |= {"ema": {"sigma_rel": sigma_rel, "snapshots": len(files)}}
     with artifacts.create(
         out, kind, config=artifact.config, inputs={"snapshots": artifact}
     ) as folder:
         artifacts.save_weights(folder, model, card)
+        for name in weights_beside(artifact):
+            shutil.copyfile(source / name, folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import nn
 
 from pagoda import artifacts
 from pagoda.errors import PagodaError
+from pagoda.tensors import save_tensors
 from pagoda.training.ema import PowerAverages
-from pagoda.training.post_hoc import blend, exponent, inner_products, synthesise
+from pagoda.training.post_hoc import blend, exponent, inner_products, synthesise, weights_beside
 
 STEPS = 400
 
@@ -87,6 +89,21 @@ def test_any_average_can_be_made_afterwards(tmp_path: Path) -> None:
         error = abs(made.weights()["weight"].item() - direct[sigma])
         assert error < (1e-6 if sigma in (0.05, 0.1) else 0.02) * spread, sigma
         assert made.card()["ema"]["sigma_rel"] == sigma and made.card()["images_seen"] == 1
+
+
+def test_an_average_keeps_what_lies_beside_the_model(tmp_path: Path) -> None:
+    """An autoencoder or captions, without which it cannot be used, and what its run tells of it."""
+    source = artifact(tmp_path, [0.05, 0.1], 2)
+    with artifacts.create(tmp_path / "codes", "teacher", config={}) as out:
+        for file in source.iterdir():
+            if file.name != artifacts.MANIFEST:
+                shutil.copyfile(file, out / file.name)
+        save_tensors(out / "autoencoder.safetensors", {"w": torch.ones(2)})
+    synthesise(tmp_path / "codes", 0.07, tmp_path / "made", {"classes": ["a", "b"]})
+    made = artifacts.open_artifact(tmp_path / "made", "teacher")
+    assert weights_beside(made) == ["autoencoder.safetensors"]
+    assert torch.equal(made.weights("autoencoder.safetensors")["w"], torch.ones(2))
+    assert made.card()["classes"] == ["a", "b"] and made.card()["images_seen"] == 1
 
 
 def test_factors_are_least_squares() -> None:

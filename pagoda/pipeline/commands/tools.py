@@ -24,11 +24,12 @@ def ema(
     out: An[Path, option("FOLDER", "Where the new artifact goes.")],
 ) -> None:
     """Average a trained model's weights over another length."""
-    from pagoda.provenance import check_model
+    from pagoda.artifacts import peek
+    from pagoda.provenance import MODELS, check_model, known_of
     from pagoda.training.post_hoc import synthesise
 
     check_model(artifact)
-    synthesise(artifact, sigma_rel, out)
+    synthesise(artifact, sigma_rel, out, known_of(peek(artifact, *MODELS)))
 
 
 def plan(

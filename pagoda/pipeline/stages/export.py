@@ -17,11 +17,21 @@ from pagoda.artifacts import MANIFEST, peek, sha256
 from pagoda.errors import PagodaError
 from pagoda.kinds import CARD_FILE, MODEL_FILE
 from pagoda.models import Generator, Teacher, load
-from pagoda.networks.autoencoder import BESIDE_FILE
 from pagoda.pipeline.stages.progress import log_line
-from pagoda.provenance import EXPORTED, INDEX, MODELS, ONNX, PROGRAM, README, SHEET, provenance
+from pagoda.provenance import (
+    EXPORTED,
+    INDEX,
+    MODELS,
+    ONNX,
+    PROGRAM,
+    README,
+    SHEET,
+    known_of,
+    provenance,
+)
 from pagoda.results import grids
 from pagoda.results.model_card import model_card
+from pagoda.training.post_hoc import weights_beside
 from pagoda.weights import graphs
 
 PARITY = 1e-4  # by which a graph may differ from the network, of images in [-1, 1]
@@ -58,15 +68,14 @@ def run(request: Request) -> None:
     if request.out.resolve() == model.artifact.path.resolve():
         raise PagodaError(f"{request.out} is the model itself; export it to another place")
     kind = model.artifact.manifest["kind"]
-    card = model.card | {"classes": model.classes, "provenance": provenance(model.artifact)}
-    if isinstance(model, Teacher):
-        card["inversion"] = model.inversion
+    card = model.card | {"classes": model.classes} | known_of(model.artifact)
+    card["provenance"] = provenance(model.artifact)
     asked = {PROGRAM: request.program, ONNX: request.onnx, INDEX: request.diffusers}
     wanted = [name for name, yes in asked.items() if yes]
     with outputs.new_folder(request.out, stranger) as folder:
         shown = _write_sheet(folder / SHEET, model)
-        decoder = [] if model.autoencoder is None else [BESIDE_FILE]
-        files = [MODEL_FILE, *decoder, CARD_FILE, *wanted, MANIFEST, SHEET, README]
+        beside = weights_beside(model.artifact)
+        files = [MODEL_FILE, *beside, CARD_FILE, *wanted, MANIFEST, SHEET, README]
         text = model_card(
             kind, card, licence=request.licence, place=request.out.name, shown=shown,
             parameters=sum(p.numel() for p in model.network.parameters()), files=files,
@@ -79,8 +88,8 @@ def run(request: Request) -> None:
         made_from = {"exported_from": model.artifact}
         with artifacts.create(inside, kind, config=config, inputs=made_from) as out:
             artifacts.save_weights(out, model.artifact.weights(), card)
-            if model.autoencoder is not None:
-                shutil.copyfile(model.artifact.path / BESIDE_FILE, out / BESIDE_FILE)
+            for name in beside:
+                shutil.copyfile(model.artifact.path / name, out / name)
             _write_graphs(out, model.network, [name for name in wanted if name != INDEX])
             if request.diffusers:
                 from pagoda.diffusers import write_index

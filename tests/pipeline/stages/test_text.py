@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pagoda.pipeline.stages import (
     caption,
     clip,
     downsample,
+    export,
     sample,
     score,
     scorer,
@@ -184,6 +186,20 @@ def test_real_pictures_show_their_captions_and_not_those_of_others() -> None:
         own.see("others", rows, x[rows])
     values = {row.metric: row.number for row in own.rows({})}
     assert values["caption"] > 0.8 > 4 * values["caption_by_chance"]
+
+
+def test_an_exported_generator_of_captions_stands_alone(run_folder: Path, tmp_path: Path) -> None:
+    """It reads prompts and takes captions, and its card has the rows that have no reference."""
+    source = run_folder / "b8/gen/16"
+    export.run(export.Request(str(source), tmp_path / "out"))
+    shutil.copytree(tmp_path / "out", tmp_path / "elsewhere/model")
+    kept, alone = pagoda.load(source), pagoda.load(tmp_path / "elsewhere/model")
+    assert np.array_equal(alone.sample([3], [0]), kept.sample([3], [0]))
+    for model in (kept, alone):
+        model.tell(["a red ring"])
+    assert np.array_equal(alone.sample(seeds=[0]), kept.sample(seeds=[0]))
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "`captions.safetensors`" in text and "clip_score" in text
 
 
 def test_bad_requests_are_one_line(run_folder: Path, tmp_path: Path) -> None:
