@@ -228,7 +228,8 @@ class WinRate:
     Attributes:
         first, second: the generators.
         wins, ties, losses: of the first.
-        interval: its win rate, a tie being half a win; Wilson's. None: fewer than two votes.
+        interval: its win rate, a tie being half a win; Wilson's, of ``effective`` votes. None:
+            fewer than two votes.
         effective: independent votes that would say as much, see :func:`effective_number`.
         detectable: smallest win rate above 1/2 that so many votes show with :data:`POWER`; None:
             not even 1.
@@ -259,7 +260,7 @@ def win_rates(found: Sequence[Judgement], generators: int) -> list[WinRate]:
         effective = effective_number(scores, np.array([j.unit for j in own]))
         rates.append(WinRate(
             first, second, wins, ties, losses,
-            fraction_interval(scores, LEVEL) if len(own) > 1 else None,
+            fraction_interval(scores, LEVEL, effective) if len(own) > 1 else None,
             effective, detectable_win_rate(effective),
         ))  # fmt: skip
     return rates

@@ -227,10 +227,10 @@ def _rates_table(found: Findings, key: str) -> Table:
         ])  # fmt: skip
     caption = (
         "**Win rate** of the one named first, a tie being half a win, with Wilson's "
-        f"{LEVEL:.0%} interval, which takes votes for independent; intervals are not adjusted for "
-        "the number of lines. Least shown: the smallest win rate that so many votes tell from 0.5 "
-        f"with probability {POWER:g}; votes on the same {study.over[:-1]} count as the fewer "
-        "independent ones that they are worth. “Not enough evidence” does not mean equal: a "
+        f"{LEVEL:.0%} interval; intervals are not adjusted for the number of lines. Least shown: "
+        f"the smallest win rate that so many votes tell from 0.5 with probability {POWER:g}. In "
+        f"both, votes on the same {study.over[:-1]} count as the fewer independent ones that they "
+        "are worth. “Not enough evidence” does not mean equal: a "
         "smaller difference would not have shown."
     )
     header = ("Generators", "Wins", "Ties", "Losses", "Win rate", f"{LEVEL:.0%} interval",

@@ -95,6 +95,20 @@ def test_ninety_five_intervals_of_a_hundred_hold_the_truth() -> None:
     assert 88 <= held <= 100
 
 
+@pytest.mark.parametrize(("items", "voters", "shape"), [(50, 20, 1.0), (50, 5, 2.0), (200, 1, 1.0)])
+def test_votes_on_one_item_do_not_make_a_preference(items: int, voters: int, shape: float) -> None:
+    """Equal generators, whose samples voters agree on: 5 % of the intervals miss 1/2, not 45."""
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(100):
+        liked = rng.beta(shape, shape, items)
+        found = [Judgement(f"v{k}", i, i, 0, 1, float(rng.random() < liked[i]))
+                 for i in range(items) for k in range(voters)]  # fmt: skip
+        (rate,) = win_rates(found, 2)
+        assert rate.interval is not None
+        wrong += not rate.interval.low <= 0.5 <= rate.interval.high
+    assert wrong <= 12  # of a hundred at 5 %, three standard deviations
+
+
 def test_equal_votes_on_a_prompt_count_once() -> None:
     scores, units = np.array([1.0, 0, 1, 0, 1, 1, 0, 1]), np.arange(8)
     assert effective_number(scores, units) == 8

@@ -55,17 +55,24 @@ def mean_interval(values: np.ndarray, level: float = 0.95, method: str = "studen
     return Interval(mean, mean - float(half), mean + float(half), level, method)
 
 
-def fraction_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+def fraction_interval(
+    values: np.ndarray, level: float = 0.95, worth: float | None = None
+) -> Interval:
     """Wilson's interval of a fraction p of samples (1927, eq. 9), such as precision or accuracy.
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n): never empty, never beyond
-    0 and 1, also where all samples agree. ``values`` (n,) are yes or no of each sample.
+    0 and 1, also where all samples agree.
+
+    Args:
+        values: (n,) yes or no of each sample.
+        level: of the interval.
+        worth: how many independent samples these are worth, if not n.
 
     Raises:
         PagodaError: for fewer than 2 values.
     """
     values = _checked(values)
-    n, p, z = len(values), float(values.mean()), float(ndtri((1 + level) / 2))
+    n, p, z = worth or len(values), float(values.mean()), float(ndtri((1 + level) / 2))
     centre = p + z * z / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
