@@ -98,10 +98,9 @@ def parts(given: argparse.Namespace, work: Path, device: str) -> list[Part]:
 
 
 def run(part: Part, work: Path, seconds: float) -> dict[str, Any]:
-    """Run a part for at most ``seconds``; a finished one is read from its file."""
-    file = work / f"{part.name}.done.json"
-    if file.is_file():
-        return dict(json.loads(file.read_text()))
+    """Run a part for at most ``seconds``; one that finished is read from its file."""
+    if (kept := finished(part, work)) is not None:
+        return kept
     limited = part.shown is not None and math.isfinite(seconds)
     more = [f"--minutes={seconds / 60:.2f}"] if limited else []
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -125,8 +124,15 @@ def run(part: Part, work: Path, seconds: float) -> dict[str, Any]:
         failed = lines[-1] if lines else f"exit status {process.returncode}"
         return result | {"failed": failed, "output": text}
     result["output"] = json.loads(text) if part.json else text
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    (work / f"{part.name}.done.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def finished(part: Part, work: Path) -> dict[str, Any] | None:
+    """What a part gave when it was run before by the same command; None: it was not."""
+    file = work / f"{part.name}.done.json"
+    found = dict(json.loads(file.read_text())) if file.is_file() else {}
+    return found if found.get("command") == _shown_command(part) else None
 
 
 def _finish(process: subprocess.Popen[str], seconds: float) -> tuple[bool, str, str]:
@@ -188,7 +194,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     status = 0
     for part in parts(given, given.work.resolve(), device):
-        done = (given.work / f"{part.name}.done.json").is_file()
+        done = finished(part, given.work) is not None
         if given.only not in part.name and not done:
             continue
         left = deadline - time.monotonic()

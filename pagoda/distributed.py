@@ -76,12 +76,6 @@ def local_rows(n: int, multiple: int = 1) -> slice:
     return slice(*ends)
 
 
-def local_fraction(n: int) -> float:
-    """This process's part of ``n`` rows as a factor: means weighted by it add up to the mean."""
-    mine = local_rows(n)
-    return (mine.stop - mine.start) / n
-
-
 def barrier() -> None:
     """Return when every process has come here."""
     all_reduce_max([0.0])  # by gloo: a barrier of NCCL would need a GPU

@@ -107,6 +107,8 @@ def run_copies(arguments: list[str], copies: int) -> int:
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
+            if any(failure.exitcode == 130 for failure in error.failures.values()):
+                raise KeyboardInterrupt from None  # the others may have died of the agent's SIGTERM
             return _explain(*error.get_first_failure(), copies)
         finally:
             logging.disable(logging.NOTSET)
@@ -118,8 +120,6 @@ def run_copies(arguments: list[str], copies: int) -> int:
 
 def _explain(rank: int, failure: Any, copies: int) -> int:
     """Say why the first process failed, as an error; the status of one that has said so itself."""
-    if failure.exitcode == 130:
-        raise KeyboardInterrupt
     who = f"process {rank} of {copies}"
     if failure.exitcode < 0:
         raise PagodaError(

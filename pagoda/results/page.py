@@ -80,14 +80,18 @@ def anchor(title: str) -> str:
 
 
 def inline(text: str) -> Markup:
-    """``**strong**``, ````code```` and ``[text](file)`` as HTML, all else escaped."""
+    """``**strong**``, ````code```` and ``[text](file)`` as HTML, all else escaped.
+
+    Links are to files and to ``http``; text of any other scheme stays text.
+    """
 
     def code(match: re.Match[str]) -> str:
         breakable = re.sub(r"((?<=\w{4})_(?=[^_]{3})|\.(?=[a-z]{5}))", r"\1<wbr>", match[1])
         return f"<code>{breakable}</code>"
 
     html = re.sub(r"`([^`]+)`", code, str(escape(text)))
-    html = re.sub(r"\[([^][]+)\]\(([^()\s]+)\)", r'<a href="\2">\1</a>', html)
+    link = r"\[([^][]+)\]\(((?:https?:|(?![^/#]*:))[^()\s]+)\)"
+    html = re.sub(link, r'<a href="\2">\1</a>', html)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import Part, arguments, as_markdown, parts, run, write
+from benchmarks.gpu import Part, arguments, as_markdown, finished, parts, run, write
 
 
 def timed(name: str, statement: str) -> Part:
@@ -22,6 +22,15 @@ def test_a_part_that_is_done_is_not_run_again(tmp_path: Path) -> None:
     first, again = (run(part, tmp_path, math.inf) for _ in range(2))
     assert first == again and first["status"] == 0 and "loop" in first["output"]
     assert mark.read_text() == "x"
+
+
+def test_a_part_of_another_command_is_run_anew(tmp_path: Path) -> None:
+    """After ``--quick``, say: its result is none of the whole."""
+    quick, whole = timed("part", "1 + 1"), timed("part", "2 + 2")
+    run(quick, tmp_path, math.inf)
+    assert finished(quick, tmp_path) is not None and finished(whole, tmp_path) is None
+    assert run(whole, tmp_path, math.inf)["command"].endswith("2 + 2")
+    assert finished(quick, tmp_path) is None
 
 
 def test_a_part_that_fails_says_why_and_is_run_again(tmp_path: Path) -> None:

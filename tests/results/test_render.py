@@ -111,6 +111,15 @@ def test_text_is_escaped_before_it_is_marked_up() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "linked"),
+    [("claims.md", True), ("../a/b.csv#x:y", True), ("https://arxiv.org/abs/1", True),
+     ("#other-ways", True), ("javascript:alert%281%29", False), ("data:text/html,x", False)],
+)  # fmt: skip
+def test_links_are_to_files_and_the_web_alone(target: str, linked: bool) -> None:
+    assert (f'<a href="{target}">' in inline(f"[x]({target})")) == linked
+
+
 def test_equal_experiments_give_equal_reports(
     finished: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
