@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -46,15 +47,15 @@ def run(config: Config, resolution: int) -> None:
     weights: dict[str, torch.Tensor] = {}
     if config.text.encoder == OWN:
         inputs["clip"] = clip = open_made(config, "clip")
-        states = clip.network(load_clip).read(captions.texts)
+        read: Callable[[list[str]], CaptionStates] = clip.network(load_clip).read
         encoder, fingerprint, weights = clip.card(), clip.fingerprint, clip.weights()
     else:
-        reader, fingerprint = open_reader(config.text.encoder, config.text.context)
-        states = reader(captions.texts)
+        read, fingerprint = open_reader(config.text.encoder, config.text.context)
         encoder = {"name": config.text.encoder, "context": config.text.context}
+    _check_size(read(captions.texts[:1]), len(captions.texts))  # before hours of reading
+    states = read(captions.texts)
     for line in states.cut[:3]:
         log_line(line)
-    _check_size(states)
     card = {key: data.card().get(key) for key in ("recipe", "exif", "resolution", "storage")}
     card |= {
         "classes": captions.texts,
@@ -87,11 +88,12 @@ def table(captions: Captions, states: CaptionStates) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_size(states: CaptionStates) -> None:
-    size = states.tokens.numel() * states.tokens.element_size()
+def _check_size(one: CaptionStates, count: int) -> None:
+    """Of so many captions, each as large as the one that was read."""
+    size = one.tokens.numel() * one.tokens.element_size() * count
     if size > _MOST:
         raise PagodaError(
-            f"{len(states.tokens):,} different captions make a table of {size >> 30} GiB, and "
+            f"{count:,} different captions make a table of {size >> 30} GiB, and "
             f"every network holds it; at most {_MOST >> 30} GiB fit: take fewer images "
             "(data.train_images), a smaller text.context, or a narrower text encoder"
         )

@@ -32,6 +32,7 @@ from pagoda.pipeline.stages.made import open_made
 from pagoda.rows import Row
 
 _TRAINING = 8192  # training images, of which the nearest is an answer
+_AT_ONCE = 512  # of these in memory
 _LEARNED = frozenset({"hole_distance", "whole_distance", "diversity", "target_rate", "source_rate",
                       "similarity", "path_length", "path_accuracy"})  # fmt: skip
 
@@ -88,8 +89,7 @@ class Held:
 
     def read(self, rows: list[int]) -> np.ndarray:
         """Held-out images, uint8, in the order asked for."""
-        images = open_images(self.data, "test")
-        return np.stack([np.array(images[i]) for i in rows])
+        return np.array(open_images(self.data, "test")[np.asarray(rows)])
 
     def prior(self, stream: str = "prior", keys: Sequence[int] | None = None) -> Tensor:
         """A latent of the prior for each image, or each key."""
@@ -163,14 +163,17 @@ def nearest(held: Held, seen: Callable[[Tensor, int], Tensor]) -> Tensor:
         held: the images.
         seen: what image i of the block lets one see of any images.
     """
-    stored = open_images(held.data, "train")
-    training = to_float(torch.from_numpy(np.array(stored[: min(_TRAINING, len(stored))])))
-    training = training.to(held.device)
-    found = []
-    for i, image in enumerate(held.images):
-        off = (seen(training, i) - seen(image[None], i)).square().flatten(1).sum(1)
-        found.append(training[off.argmin()])
-    return torch.stack(found)
+    stored, n = open_images(held.data, "train"), len(held.images)
+    least = torch.full((n,), torch.inf, device=held.device)
+    found = torch.empty_like(held.images)
+    for start in range(0, min(_TRAINING, len(stored)), _AT_ONCE):
+        rows = slice(start, min(start + _AT_ONCE, _TRAINING, len(stored)))
+        training = to_float(torch.from_numpy(np.array(stored[rows])).to(held.device))
+        for i, image in enumerate(held.images):
+            off = (seen(training, i) - seen(image[None], i)).square().flatten(1).sum(1)
+            if off.min() < least[i]:
+                least[i], found[i] = off.min(), training[off.argmin()]
+    return found
 
 
 def posterior(

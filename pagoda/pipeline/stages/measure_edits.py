@@ -30,6 +30,7 @@ from pagoda.editing.observations import (
 )
 from pagoda.editing.posterior import Langevin
 from pagoda.editing.search import Search
+from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.edits import (
     diversity,
     hole_psnr,
@@ -62,11 +63,18 @@ Found = tuple[list[Row], list[tuple[str, np.ndarray]]]
 def run(profile: Config, study: Study, variant: Variant, seed: int) -> None:
     """Do and measure the edits that the variant's steps name; write its ``measurement``."""
     config = variant_config(profile, study, variant, seed)
+    for key, value, holds in (("text.captions", config.text.captions, not config.captioned),
+                              ("data.space", config.data.space, not config.latent)):  # fmt: skip
+        if not holds:
+            raise PagodaError(
+                f"{key} = {value!r}; study {study.name} edits images of classes by a generator of "
+                "pixels: run it on a profile of those, such as smoke"
+            )
     artifacts.check_out(config.places["measured"], "measurement")
     rows: list[Row] = []
     lines: list[tuple[str, np.ndarray]] = []
     for step in variant.steps:
-        for resolution in (config.base_res, config.target_res):
+        for resolution in dict.fromkeys((config.base_res, config.target_res)):
             if step in ("transfer", "interpolate") and resolution < config.target_res:
                 continue  # their own classes and latents, which are the same there
             if step == "super_resolve" and resolution == config.base_res:

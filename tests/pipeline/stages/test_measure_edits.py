@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pagoda import artifacts
 from pagoda.config import Config, parse
+from pagoda.data.pixels import to_float
+from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
-from pagoda.pipeline.stages import invert, measure_edits, study
-from pagoda.pipeline.stages.study_spec import load_study
+from pagoda.pipeline.stages import held_edits, invert, measure_edits, study
+from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.results.claim_verdicts import verdicts_of
 from pagoda.results.claims import read_claims
 from pagoda.results.studies import StudyResults, read_study, study_folder
@@ -145,3 +148,40 @@ def test_training_and_edits_do_not_mix(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_text(text, encoding="utf-8")
     with pytest.raises(PagodaError, match="of training or of edits, not both"):
         load_study("editing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"text.captions": "short"}, "text.captions = 'short'"),
+        ({"data.space": "latent", "base_res": 16, "target_res": 16}, "data.space = 'latent'"),
+    ],
+)
+def test_a_profile_without_pixels_of_classes_is_refused(
+    changes: dict[str, object], wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy_studies(Path())
+    found = load_study("editing")
+    variant, own = next(iter(found.variants.values())), parse(tiny_tree(**TINY | changes))
+    with pytest.raises(PagodaError, match=f"^{wrong}; study editing edits images of classes"):
+        measure_edits.run(own, found, variant, 0)
+
+
+def test_the_nearest_training_image_is_found_in_blocks(
+    done: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done)
+    found = load_study("editing")
+    own = variant_config(config, found, next(iter(found.variants.values())), 0)
+    held = held_edits.Held(own, 16, torch.device("cpu"))
+    monkeypatch.setattr(held_edits, "_AT_ONCE", 7)
+
+    def left(x: torch.Tensor, i: int) -> torch.Tensor:
+        return x[..., : 4 + i]
+
+    stored = to_float(torch.from_numpy(np.array(open_images(held.data, "train")[:])))
+    for i, image in enumerate(held_edits.nearest(held, left)):
+        off = (left(stored, i) - left(held.images[i : i + 1], i)).square().flatten(1).sum(1)
+        assert torch.equal(image, stored[off.argmin()])
+    assert np.array_equal(held.read([3, 1]), held.read([0, 1, 2, 3])[[3, 1]])
