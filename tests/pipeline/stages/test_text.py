@@ -23,8 +23,8 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.alignment import Alignment
 from pagoda.evaluation.streaming import open_split
 from pagoda.models import Generator, Teacher
-from pagoda.networks.captions import states_of
-from pagoda.networks.clip import clip_beside, scorer_beside
+from pagoda.networks.captions import CaptionStates, states_of
+from pagoda.networks.clip import Clip, clip_beside, scorer_beside
 from pagoda.pipeline.stages import (
     caption,
     clip,
@@ -258,6 +258,23 @@ def test_an_encoder_that_is_not_there_is_named(
         with pytest.raises(PagodaError, match=wrong) as error:
             caption.run(config(**{"text.encoder": name}), 8)
         assert "\n" not in str(error.value)
+
+
+def test_a_table_that_no_network_can_hold_is_refused_after_one_caption(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent.parent)
+    monkeypatch.setattr(caption, "_MOST", 4096)
+    read, asked = Clip.read, []
+
+    def counted(self: Clip, texts: list[str]) -> CaptionStates:
+        asked.append(len(texts))
+        return read(self, texts)
+
+    monkeypatch.setattr(Clip, "read", counted)
+    with pytest.raises(PagodaError, match=r"different captions make a table of 0 GiB"):
+        caption.run(config(), 8)
+    assert asked == [1]
 
 
 def test_of_mixed_captions_every_class_has_half_of_each_length() -> None:
