@@ -107,9 +107,12 @@ def run_copies(arguments: list[str], copies: int) -> int:
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            if any(failure.exitcode == 130 for failure in error.failures.values()):
-                raise KeyboardInterrupt from None  # the others may have died of the agent's SIGTERM
-            return _explain(*error.get_first_failure(), copies)
+            rank, first = error.get_first_failure()
+            told = any(failure.exitcode == 130 for failure in error.failures.values())
+            # One that is told to stop ends the others, which may die of that and be named first.
+            if first.exitcode == 130 or (first.exitcode == -signal.SIGTERM and told):
+                raise KeyboardInterrupt from None
+            return _explain(rank, first, copies)
         finally:
             logging.disable(logging.NOTSET)
             del os.environ[LAUNCHED]
