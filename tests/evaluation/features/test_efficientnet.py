@@ -63,7 +63,7 @@ def test_published_weights_and_resize() -> None:
     assert extractor.dim == 1280 and extractor.classes == 1000
     for rows in (slice(1, 2), slice(2, 5)):  # an image's bits are its own
         np.testing.assert_array_equal(extractor(images[rows]).pooled, found.pooled[rows])
-    name = protocol("fd", extractor.name, 2000)
+    name = protocol("fd", extractor.name, 2048)
     assert name == "fd_efficientnet_lite1_64_2k"
 
 
