@@ -57,7 +57,7 @@ class Known(GlobalDraw):
     def noise(self, images: Tensor, n: int) -> Tensor:
         return self.eps
 
-    def local(self, values: Tensor, *sizes: int) -> Tensor:
+    def sigma(self, n: int, p_mean: float, p_std: float) -> Tensor:
         return self.t
 
 
