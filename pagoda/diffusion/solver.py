@@ -117,8 +117,10 @@ def integrate(
         The state at ``levels[-1]``.
 
     Raises:
-        PagodaError: a level is negative or not finite, or 0 before the last.
+        PagodaError: a level is negative or not finite, or 0 before the last; another solver.
     """
+    if solver not in ("euler", "heun"):
+        raise PagodaError(f"solver = {solver!r}; it must be 'euler' or 'heun'")
     if not all(0 < s < math.inf for s in levels[:-1].tolist()) or not 0 <= levels[-1] < math.inf:
         raise PagodaError("noise levels must be positive and finite; only the last may be 0")
     for s, t in pairwise(levels.tolist()):

@@ -255,3 +255,10 @@ def test_an_ode_without_a_slope_is_refused(levels: list[float]) -> None:
     x = torch.ones(1, 1, 1, 1)
     with pytest.raises(PagodaError, match="only the last may be 0"):
         integrate(lambda x, sigma, labels: x / 2, x, torch.tensor(levels), None, "heun")
+
+
+@pytest.mark.parametrize("solver", ["Heun", "rk4", ""])
+def test_a_solver_that_there_is_not_is_refused(solver: str) -> None:
+    """It ran Euler's method."""
+    with pytest.raises(PagodaError, match=r"^solver = .*; it must be 'euler' or 'heun'$"):
+        sample(lambda x, *_: x, torch.zeros(1, 3, 2, 2), edm_grid(3, 0.1, 1.0, 7.0), None, solver)
