@@ -174,7 +174,6 @@ class OneStep(Method):
         import torch
 
         from pagoda.losses.adversarial import generator_loss
-        from pagoda.training.micro_batch import in_parts
 
         loss, n = self.config.loss, self.config.optim.batch
         ramp = loss.ramp(progress)
@@ -208,8 +207,7 @@ class OneStep(Method):
         if ramp is None:
             return
         if loss.separate_update:
-            with self.player.autocast():
-                fakes = in_parts(self._made, self.config.optim.micro_batch, z[rows], *fake_told)
+            fakes = self._images(z[rows], fake_told)
         with self.player.autocast():
             logits = self._logits(draw, 2 * i + 1, fakes, fake_told, sizes)
         adversarial = draw.mean(generator_loss(loss.adversarial, logits), *sizes)
@@ -243,17 +241,18 @@ class OneStep(Method):
         """
         import torch
 
+        if not self.config.loss.separate_update or pairs == len(z):
+            return self._images(z, told)
+        with torch.no_grad():
+            prior = self._images(z[pairs:], [facts[pairs:] for facts in told])
+        return torch.cat([self._images(z[:pairs], [facts[:pairs] for facts in told]), prior])
+
+    def _images(self, z: Tensor, told: Sequence[Tensor]) -> Tensor:
+        """In micro batches. Narrow weights are cached a call: some are made without gradients."""
         from pagoda.training.micro_batch import in_parts
 
-        most = self.config.optim.micro_batch
-        if not self.config.loss.separate_update or pairs == len(z):
-            with self.player.autocast():
-                return in_parts(self._made, most, z, *told)
-        with torch.no_grad(), self.player.autocast():
-            prior = in_parts(self._made, most, z[pairs:], *(t[pairs:] for t in told))
-        with self.player.autocast():  # its cache has weights with a gradient
-            first = in_parts(self._made, most, z[:pairs], *(t[:pairs] for t in told))
-        return torch.cat([first, prior])
+        with self.player.autocast():
+            return in_parts(self._made, self.config.optim.micro_batch, z, *told)
 
     def _discriminator_loss(
         self, draw: GlobalDraw, i: int, fakes: Tensor, fake_told: Sequence[Tensor],

@@ -270,10 +270,11 @@ def _titles(rows: Iterable[Row], group: str) -> Callable[[Row], str]:
     """Columns of rows. Real images that were not as many as the samples, and so have protocols
     without a generator, stand in the generators' column of the same metric and features.
     """
-    theirs: dict[tuple[str, str | None], set[str]] = {}
-    for row in rows:
-        if row.generator not in labels.REAL:
-            theirs.setdefault((row.metric, row.features), set()).add(_title(row, group))
+    made = (row for row in rows if row.generator not in labels.REAL)
+    theirs = {
+        key: {_title(row, group) for row in own}
+        for key, own in grouped(made, lambda r: (r.metric, r.features)).items()
+    }
 
     def title_of(row: Row) -> str:
         own = _title(row, group)

@@ -63,13 +63,13 @@ Found = tuple[list[Row], list[tuple[str, np.ndarray]]]
 def run(profile: Config, study: Study, variant: Variant, seed: int) -> None:
     """Do and measure the edits that the variant's steps name; write its ``measurement``."""
     config = variant_config(profile, study, variant, seed)
-    for key, value, holds in (("text.captions", config.text.captions, not config.captioned),
-                              ("data.space", config.data.space, not config.latent)):  # fmt: skip
-        if not holds:
-            raise PagodaError(
-                f"{key} = {value!r}; study {study.name} edits images of classes by a generator of "
-                "pixels: run it on a profile of those, such as smoke"
-            )
+    if config.captioned or config.latent:
+        space = f"data.space = {config.data.space!r}"
+        what = f"text.captions = {config.text.captions!r}" if config.captioned else space
+        raise PagodaError(
+            f"{what}; study {study.name} edits images of classes by a generator of pixels: run it "
+            "on a profile of those, such as smoke"
+        )
     artifacts.check_out(config.places["measured"], "measurement")
     rows: list[Row] = []
     lines: list[tuple[str, np.ndarray]] = []
