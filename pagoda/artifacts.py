@@ -62,6 +62,8 @@ class Artifact:
         file = self.path / f"{name}.npy"
         try:
             array = np.lib.format.open_memmap(file, mode="r")  # refuses pickled objects
+        except PermissionError:
+            raise
         except Exception as error:  # a crafted header can raise anything
             raise _damaged(file, str(error)) from error
         spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
@@ -306,6 +308,8 @@ def _read_json(file: Path) -> Any:
 
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    except PermissionError:  # the command line says it
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from error
 

@@ -10,8 +10,9 @@ A sample is a function of its seed and its class. Seed s is latent s of run seed
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,25 @@ from torch import Tensor, nn
 
 from pagoda import hub
 from pagoda.artifacts import Artifact
-from pagoda.calls import in_calls, tensor, whole
+from pagoda.calls import in_calls, listed, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 from pagoda.evaluation import samplers
 from pagoda.evaluation.alignment import Reader, tell
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
-from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
+from pagoda.evaluation.samplers import (
+    Draws,
+    Sampler,
+    check_truncation,
+    choose,
+    heun,
+    one_step,
+    teacher,
+    truncated,
+)
+from pagoda.kinds import CARD_FILE
 from pagoda.networks import denoiser, generator
 from pagoda.networks.autoencoder import Decoded, autoencoder_beside
 from pagoda.provenance import MODELS, PAPER_INVERSION, class_names, inversion, open_model
@@ -49,6 +60,9 @@ def images_a_call(device: torch.device) -> int:
     return CALL.get(device.type, 64)
 
 
+SCHEDULE = ("sigma_min", "sigma_max", "rho")
+"""Of a teacher's noise levels, in its card."""
+
 _SHOWN = 12  # names of classes in a message
 
 
@@ -61,12 +75,19 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Genera
         device: where it runs; None: a visible GPU, or the CPU.
 
     Raises:
-        PagodaError: one line: nothing is there, it is something else, or damaged.
+        PagodaError: one line: nothing is there, it is something else, or damaged; or there is no
+            such device here.
     """
     named = hub.is_name(source := str(source))
     artifact = open_model(hub.fetch(source, MODELS) if named else Path(source))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise PagodaError(
+            f"device = {device!r} is not to be had here: {first_line(error)}"
+        ) from error
     kind = Generator if artifact.manifest["kind"] == "generator" else Teacher
     return kind(artifact, torch.device(device))
 
@@ -112,11 +133,14 @@ class Model(ABC):
         """
         if classes is None:
             return list(range(self.num_classes))
-        given = [classes] if isinstance(classes, int | str) else list(classes)
         named = {name: y for y, name in enumerate(self.classes)}
-        found = [named.get(y, y) if isinstance(y, str) else y for y in given]
+        try:
+            given = listed(classes)
+        except TypeError:
+            given = [classes]
+        found = [self._number(y, named) for y in given]
         for asked, y in zip(given, found, strict=True):
-            if isinstance(y, str) or not 0 <= int(y) < self.num_classes:
+            if y is None:
                 more = " ..." * (self.num_classes > _SHOWN)
                 unknown = ", but not by name: its run is without the images that it was trained on"
                 names = f" ({', '.join(self.classes[:_SHOWN])}{more})" if self._names else unknown
@@ -124,7 +148,15 @@ class Model(ABC):
                     f"there is no class {asked!r}; {self.artifact.path} knows "
                     f"0 to {self.num_classes - 1}{names}"
                 )
-        return [int(y) for y in found]
+        return [y for y in found if y is not None]
+
+    def _number(self, asked: Any, named: Mapping[str, int]) -> int | None:
+        """Of a class by number or name; None if there is none."""
+        try:
+            y = named.get(asked) if isinstance(asked, str) else operator.index(asked)
+        except TypeError:
+            return None
+        return y if y is not None and 0 <= y < self.num_classes else None
 
     def latents(self, seeds: int | Iterable[int], truncation: float | None = None) -> Tensor:
         """Latents (n, c, b, b) ~ N(0, I) of seeds, on the device.
@@ -132,8 +164,12 @@ class Model(ABC):
         Args:
             seeds: whole numbers from 0.
             truncation: most that the norm of a latent may be, as a multiple of sqrt(d).
+
+        Raises:
+            PagodaError: a seed or a truncation that is none.
         """
         indices = np.array(whole(seeds), np.int64)
+        check_truncation(truncation)
         z = standard_normal(0, indices, self.latent_shape)
         z = z if truncation is None else truncated(z, truncation)
         return torch.from_numpy(z).to(self.device)
@@ -144,10 +180,8 @@ class Model(ABC):
         """Every seed in every class, class by class, as samplers draw them.
 
         Raises:
-            PagodaError: an unknown class, a seed that is none, nothing to make.
+            PagodaError: an unknown class, a seed or a truncation that is none, nothing to make.
         """
-        if truncation is not None and not truncation > 0:
-            raise PagodaError(f"truncation = {truncation}; it must be more than 0")
         wanted, numbers = whole(seeds), self.numbers(classes)
         if not wanted or not numbers:
             raise PagodaError("no seed or no class is given, so there is nothing to make")
@@ -267,7 +301,12 @@ class Teacher(Model):
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
         self.inversion = inversion(artifact)
-        self.schedule = self.card["diffusion"]
+        self.schedule = self.card.get("diffusion", {})
+        if not all(isinstance(self.schedule.get(key), int | float) for key in SCHEDULE):
+            raise PagodaError(
+                f"{artifact.path / CARD_FILE} has no {', '.join(SCHEDULE)} in diffusion, so the "
+                "teacher cannot sample; get it, or export it, once more"
+            )
 
     def __call__(
         self, latents: Array, labels: int | Sequence[int] | Array, *, steps: int | None = None,
@@ -287,7 +326,8 @@ class Teacher(Model):
         """
         z = self._latents(latents)
         check_label_dropout(str(self.artifact.path), self.card, guidance)
-        solve = heun(self.network, self.schedule, steps or self.inversion["steps"], guidance)
+        steps = self.inversion["steps"] if steps is None else steps
+        solve = heun(self.network, self.schedule, steps, guidance)
         made = solve(z, self._labels(labels, len(z)), np.empty(0))
         return made if self.autoencoder is None else self.autoencoder.decode(made)
 
@@ -306,8 +346,8 @@ class Teacher(Model):
         self, draws: Draws, *, steps: int | None = None, guidance: float | Guidance = 1.0
     ) -> Sampler:
         """The samples of these draws, as the evaluation reads them."""
-        return teacher(self.artifact, draws, steps or self.inversion["steps"], guidance,
-                       network=lambda: self.network,
+        steps = self.inversion["steps"] if steps is None else steps
+        return teacher(self.artifact, draws, steps, guidance, network=lambda: self.network,
                        autoencoder=self.autoencoder)  # fmt: skip
 
     @torch.no_grad()
@@ -335,15 +375,19 @@ class Teacher(Model):
             known = ", ".join(PAPER_INVERSION)
             raise PagodaError(f"invert knows no {unknown[0]}; it takes {known}")
         how = self.inversion | settings
+        if not isinstance(how["clamp"], bool):
+            raise PagodaError(f"clamp = {how['clamp']!r}; it must be True or False")
         check_label_dropout(str(self.artifact.path), self.card, how["guidance"])
-        x, sigma = self._images(images), self.schedule
+        x, sigma, (key,) = self._images(images), self.schedule, whole(run_seed)
         y = self._labels(labels, len(x))
         if self.autoencoder is not None:
             x = in_calls(self.autoencoder.encode, self.batch, x)
         start = how["noise"] or sigma["sigma_min"]
         if how["noise"]:
-            of = np.arange(len(x)) if keys is None else np.asarray(keys)
-            x = dithered(x, how["noise"], run_seed, of)
+            of = np.array(range(len(x)) if keys is None else whole(keys, "key"), np.int64)
+            if len(of) != len(x):
+                raise PagodaError(f"there are {len(of)} keys for {len(x)} images; give one each")
+            x = dithered(x, how["noise"], key, of)
         grid = edm_grid(how["steps"], start, sigma["sigma_max"], sigma["rho"])
         network = guided(self.network, how["guidance"])
         solve = clamped(network) if how["clamp"] else network

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pagoda.calls import whole
 from pagoda.data.base import Arrays
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import ArrayImages, check_there
@@ -59,6 +60,9 @@ def evaluate(
     Raises:
         PagodaError: one line, as of the command.
     """
+    for called, value, least in (("n", n, 2), ("batch", batch, 1)):
+        if value is not None and whole(value, called)[0] < least:
+            raise PagodaError(f"{called} = {value}; it must be {least} or more")
     real = _path_or_images(reference, "reference")
     if isinstance(images, Generator | Teacher):
         if n is None:
@@ -83,7 +87,12 @@ def _path_or_images(given: str | Path | np.ndarray | Tensor, called: str) -> Pat
         check_there(Path(given))
         return Path(given)
     array = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
-    if array.ndim == 4 and not len(array):
+    if array.ndim != 4:
+        raise PagodaError(
+            f"{called} is {type(given).__name__} of shape {array.shape}; it is a path, or an array "
+            "of images (n, h, w, 3) or (n, 3, h, w)"
+        )
+    if not len(array):
         raise PagodaError(f"{called} is an array without images")
     pictures = Arrays(called, array, called)
     return ArrayImages(pictures, np.arange(len(pictures)))

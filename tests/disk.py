@@ -1,8 +1,9 @@
-"""A small file system for tests."""
+"""A small file system, and another user, for tests."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,3 +23,19 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)  # mapped files may be open
+
+
+@contextlib.contextmanager
+def another_user(folder: Path) -> Iterator[None]:
+    """Work in a folder as a user to whom files of mode 0 are closed, which root is not."""
+    for above in (folder, *folder.parents[:-1]):
+        above.chmod(above.stat().st_mode | 0o111)
+    with contextlib.chdir(folder):
+        if os.geteuid():
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)

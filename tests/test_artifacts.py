@@ -20,6 +20,7 @@ from pagoda import artifacts
 from pagoda.artifacts import Artifact
 from pagoda.errors import PagodaError
 from pagoda.kinds import KINDS
+from tests.disk import another_user
 
 CONFIG = {"name": "tiny", "base_res": 8}
 
@@ -338,3 +339,11 @@ def test_a_damaged_array_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(PagodaError) as error:
             Artifact(path, {"kind": "latents"}).array("flips")
         one_line(error, "flips.npy", "damaged")
+
+
+@pytest.mark.parametrize("name", [artifacts.MANIFEST, "latents.npy"])
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "made")
+    (tmp_path / "made" / name).chmod(0)
+    with another_user(tmp_path), pytest.raises(PermissionError, match=name):
+        artifacts.open_artifact("made", "latents")

@@ -124,6 +124,13 @@ def test_a_teacher_samples_by_the_solver(run: Path) -> None:
         (lambda: generator().sample(0, -1), "no seed -1"),
         (lambda: generator().sample(0, "x"), "whole numbers from 0"),  # type: ignore[arg-type]
         (lambda: generator().sample(0, []), "nothing to make"),
+        (lambda: generator().sample([3.7]), r"no class 3\.7"),  # type: ignore[list-item]
+        (lambda: generator().sample([None]), "no class None"),  # type: ignore[list-item]
+        (lambda: generator().latents(0, truncation=-1), "truncation = -1; it must be more than 0"),
+        (
+            lambda: generator()(torch.zeros(1, 3, 8, 8), "ring"),  # type: ignore[arg-type]
+            "'ring' is no array of numbers",
+        ),
         (lambda: generator().sample(0, truncation=0), "it must be more than 0"),
         (lambda: generator()(torch.zeros(2, 3, 16, 16), 0), r"takes \(n, 3, 8, 8\)"),
         (lambda: generator()(torch.zeros(2, 3, 8, 8), [0]), "2 whole numbers are needed"),
@@ -131,6 +138,20 @@ def test_a_teacher_samples_by_the_solver(run: Path) -> None:
         (lambda: teacher().invert(torch.zeros(1, 3, 16, 16), 0), "shrink them to 8 pixels"),
         (lambda: teacher().invert(torch.zeros(1, 3, 8, 8), 0, step=4), "invert knows no step"),
         (lambda: teacher().invert(torch.zeros(1, 3, 8, 8, dtype=torch.int64), 0), "they are uint8"),
+        (lambda: teacher().invert(torch.full((1, 3, 8, 8), 200.0), 0), "from 200 to 200; they are"),
+        (lambda: teacher().invert(torch.full((1, 3, 8, 8), torch.nan), 0), "from nan to nan"),
+        (lambda: teacher().invert(torch.zeros(0, 3, 8, 8), 0), "there are no images"),
+        (lambda: teacher().invert(torch.zeros(1, 3, 8, 8), 0, clamp="no"), "clamp = 'no'"),
+        (
+            lambda: teacher().invert(torch.zeros(1, 3, 8, 8), 0, keys=[1, 2], noise=0.1),
+            "2 keys for 1 images",
+        ),
+        (
+            lambda: teacher().invert(torch.zeros(1, 3, 8, 8), 0, keys=[0.5], noise=0.1),  # type: ignore[list-item]
+            r"keys = \[0\.5\]; they are whole",
+        ),
+        (lambda: teacher().sample(0, 0, steps=0), "a grid of 0 noise levels"),
+        (lambda: pagoda.load(GEN, device="gpu"), "device = 'gpu' is not to be had here"),
         (lambda: teacher().sample(0, guidance=2.0), "trained with every class told"),
     ],
 )
@@ -138,6 +159,22 @@ def test_mistakes_are_one_line(run: Path, use: Callable[[], object], line: str) 
     with pytest.raises(pagoda.PagodaError, match=line) as caught:
         use()
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_any_library_are_classes_and_seeds(run: Path) -> None:
+    g = generator()
+    wanted = g.sample(3, 4)
+    for y, seed in ((np.int64(3), np.int64(4)), (torch.tensor(3), torch.tensor(4)),
+                    (np.array([3]), np.array(4)), ([torch.tensor(3)], range(4, 5))):  # fmt: skip
+        np.testing.assert_array_equal(g.sample(y, seed), wanted)  # type: ignore[arg-type]
+
+
+def test_no_images_a_call_is_refused(run: Path) -> None:
+    g, t = generator(), teacher()
+    g.batch = t.batch = 0
+    for use in (lambda: g.sample(3), lambda: t.invert(torch.zeros(1, 3, 8, 8), 3)):
+        with pytest.raises(pagoda.PagodaError, match="0 images a call; at least 1 is needed"):
+            use()
 
 
 def test_a_damaged_generator_is_refused(run: Path, tmp_path: Path) -> None:

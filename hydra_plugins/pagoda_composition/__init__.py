@@ -7,7 +7,7 @@ outputs of a stage:
   Hydra use it;
 - ``suite.derived``, in ``experiments/compose.yaml``, computes the derived keys, drops those of
   methods that are not chosen, and holds the whole composition against the rules of
-  :mod:`pagoda.config`.
+  :mod:`pagoda.config`; where stages will run, it opens the images that they will read, too.
 """
 
 from __future__ import annotations
@@ -29,11 +29,21 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
-from pagoda.config import BY_METHOD, DERIVED, for_its_methods, parse, read_yaml, with_derived
+from pagoda.config import (
+    BY_METHOD,
+    DERIVED,
+    Config,
+    for_its_methods,
+    parse,
+    read_yaml,
+    with_derived,
+)
+from pagoda.data import registry
 from pagoda.errors import PagodaError
 
 _NEEDED = ("numpy", "torch", "typer", "yaml")
 _WHERE = "params.yaml, which stays as it was"
+_opened: list[Config] = []  # whose images were opened: every derived key asks
 
 
 class Refused(DvcException, InterpolationResolutionError):  # type: ignore[misc] # DVC has no types
@@ -51,7 +61,7 @@ class StrictFiles(SearchPathPlugin):
             folder = Path(element.path.removeprefix("file://"))
             if element.provider == "main" and (folder / "profile" / "smoke.yaml").is_file():
                 element.path = f"{StrictSource.scheme()}://{folder}"
-                if "dvc.cli" in sys.modules:  # DVC is the program that runs, and will start stages
+                if _will_run():
                     _check_python()
 
 
@@ -89,6 +99,11 @@ def _refusals(kind: type[DvcException]) -> Iterator[None]:
         raise kind(str(error)) from None
 
 
+def _will_run() -> bool:
+    """Whether DVC is the program that runs, and will start stages."""
+    return "dvc.cli" in sys.modules
+
+
 def _check_python() -> None:
     """Refuse to begin where the stages' ``python`` is not that of the environment.
 
@@ -106,6 +121,20 @@ def _check_python() -> None:
         )
 
 
+def _check_images(config: Config) -> None:
+    """Open the images that the stages will read, unless they are to be fetched.
+
+    Raises:
+        PagodaError: they are not there, their listing is damaged, or they are too few.
+    """
+    if config in _opened or registry.find(config.data.source).fetched:
+        return
+    from pagoda.pipeline.stages.sources import open_splits
+
+    open_splits(config)
+    _opened.append(config)
+
+
 def _derived(key: str, *, _root_: DictConfig) -> Container:
     """One of the derived keys, after the whole composition was checked."""
     with _refusals(Refused):
@@ -120,7 +149,9 @@ def _derived(key: str, *, _root_: DictConfig) -> Container:
                 whole[name] = derived[name]
         tree: Any = OmegaConf.to_container(whole, resolve=True)
         kept = for_its_methods(tree)
-        parse(kept, _WHERE)
+        config = parse(kept, _WHERE)
+        if _will_run():
+            _check_images(config)
         for section in BY_METHOD:
             with open_dict(_root_[section]):
                 for other in tree[section].keys() - kept[section].keys():

@@ -279,6 +279,8 @@ def load(path: str | Path = "params.yaml") -> Config:
         PagodaError: one line naming the key, its value, what is allowed, and the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise PagodaError(f"{path} is a folder; --params names a file like params.yaml")
     if not path.is_file():
         raise PagodaError(f"no {path} here; run pagoda from the folder that holds params.yaml")
     return parse(read_yaml(path), str(path))

@@ -14,6 +14,8 @@ from pagoda.training.settings import OptimConfig
 NO_WEIGHTS = "weights/none"
 """The folder that names no weights. It is there, as DVC wants of every dependency, and empty."""
 
+_MOST_IMAGES = 1 << 40
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -38,8 +40,12 @@ class DataConfig:
         ge=0,
         le=1,
     )
-    train_images: int | None = opt("first training images, classes in turn; null = all", ge=1)
-    test_images: int | None = opt("first held-out images, classes in turn; null = all", ge=1)
+    train_images: int | None = opt(
+        "first training images, classes in turn; null = all", ge=1, le=_MOST_IMAGES
+    )
+    test_images: int | None = opt(
+        "first held-out images, classes in turn; null = all", ge=1, le=_MOST_IMAGES
+    )
     test_share: float | None = opt(
         "fraction of each class to hold out where the source has no test split; null = it must",
         gt=0,

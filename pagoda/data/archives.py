@@ -24,6 +24,7 @@ from pagoda.errors import PagodaError
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Of names of tar archives; those that are compressed are refused, whatever their names."""
 
+_WINDOWS = 0  # as a zip's directory calls where it was made
 _ONE_AT_A_TIME = threading.Lock()  # threads share the position in an archive
 
 
@@ -56,7 +57,9 @@ class _Archive(Walked):
         self._at: dict[str, Any] = {}
         self._held: dict[str, dict[str, File | _Link | str | None]] = {"": {}}
         if not self._path.is_file():
-            raise PagodaError(f"data.path = {path}: there is no such archive")
+            hint = "is a folder, no archive; data.source=folder reads it"
+            why = hint if self._path.is_dir() else "there is no such archive"
+            raise PagodaError(f"data.path = {path}: {why}")
         try:
             self._list()
             self._walk("")
@@ -144,8 +147,11 @@ class ZipTree(_Archive):
 
     def _list(self) -> None:
         for info in self._handle().infolist():
-            name, mode = _clean(info.filename), stat.S_IFMT(info.external_attr >> 16)
-            if info.is_dir():
+            written, mode = info.filename, stat.S_IFMT(info.external_attr >> 16)
+            if info.create_system == _WINDOWS:  # some of its programs separate folders so
+                written = written.replace("\\", "/")
+            name = _clean(written)
+            if written.endswith("/"):
                 self._add_folder(name)
             elif mode == stat.S_IFLNK and info.file_size < 1 << 12:
                 target = self._handle().read(info).decode("utf-8", "surrogateescape")

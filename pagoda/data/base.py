@@ -186,6 +186,8 @@ def decoded(pictures: Pictures, row: int, exif: bool, called: str) -> Image.Imag
         with warnings.catch_warnings():  # of images that are large, but not too large
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return to_rgb(pictures.open(row), exif)
+    except PermissionError:
+        raise
     except _DAMAGED as error:
         why = first_line(error)
         raise PagodaError(f"{called} does not decode ({why}); mend or remove it") from error

@@ -148,6 +148,8 @@ class Npz:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 found = [f for f in archive.infolist() if f.filename.endswith(".npy")]
+        except PermissionError:
+            raise
         except (*_DAMAGED, RuntimeError) as error:
             raise PagodaError(
                 f"{path} ends early, is unreadable or is no npz file; copy it again"
@@ -199,6 +201,8 @@ def _reading(path: Path, key: str) -> Iterator[None]:
     """Turn all that zipfile and numpy raise for a damaged member into one line."""
     try:
         yield
+    except PermissionError:
+        raise
     except NotImplementedError as error:
         raise PagodaError(
             f"{path}: {key} is compressed in a way that cannot be read here; save it again with "

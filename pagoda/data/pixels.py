@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 
+_FAR = 2.0  # from 0, as float images in [-1, 1] never are
+
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 0..255 -> float32 in [-1, 1]: x / 127.5 - 1."""
@@ -29,13 +31,24 @@ def seen(stored: Tensor, mirror: Tensor) -> Tensor:
 def as_float(images: Tensor, device: torch.device) -> Tensor:
     """uint8 images, or float ones already, as float32 in [-1, 1] on a device.
 
+    Values of float images may lie a little outside, as those of generators do.
+
     Raises:
-        PagodaError: images of another type.
+        PagodaError: images of another type, far outside, or none at all.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise PagodaError(f"images are {images.dtype}; they are uint8, or float in [-1, 1]")
+    if not len(images):
+        raise PagodaError("there are no images; give at least one")
     images = images.to(device)
-    return to_float(images) if images.dtype == torch.uint8 else images.float()
+    if images.dtype == torch.uint8:
+        return to_float(images)
+    if not images.abs().max() <= _FAR:  # nor is NaN
+        raise PagodaError(
+            f"images are float with values from {images.min():g} to {images.max():g}; they are "
+            "uint8, or float in [-1, 1]"
+        )
+    return images.float()
 
 
 def to_uint8(x: Tensor, made_by: str = "the network") -> Tensor:

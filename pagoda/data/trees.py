@@ -99,6 +99,8 @@ class Tree(ABC):
         self.used.add(name)
         try:
             return self.read(name).decode("utf-8-sig")
+        except PermissionError:
+            raise
         except _UNREADABLE as error:
             raise PagodaError(f"cannot read {name} of {self.where} ({error})") from error
 
@@ -200,7 +202,9 @@ class FolderTree(Walked):
     def __init__(self, root: str | Path) -> None:
         super().__init__(str(root))
         if not Path(root).is_dir():
-            raise PagodaError(f"data.path = {root}: there is no such folder")
+            hint = "is a file, no folder; for an archive, data.source=zip or tar"
+            why = hint if Path(root).exists() else "there is no such folder"
+            raise PagodaError(f"data.path = {root}: {why}")
         try:
             self._walk(os.path.realpath(root))
         except OSError as error:
@@ -231,6 +235,8 @@ def digests(read: Callable[[_T], bytes], names: Sequence[_T], where: str) -> lis
     def one(name: _T) -> str:
         try:
             return hashlib.sha256(read(name)).hexdigest()
+        except PermissionError:
+            raise
         except (PagodaError, *_UNREADABLE) as error:
             why = first_line(error)
             raise PagodaError(

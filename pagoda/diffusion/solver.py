@@ -27,10 +27,11 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
     shape (steps + 1,).
 
     Raises:
-        PagodaError: fewer than two levels, or what they follow from is not positive, finite and in
-            order.
+        PagodaError: fewer than two levels, no whole number of them, or what they follow from is
+            not positive, finite and in order.
     """
-    if steps < 2 or not 0 < sigma_min < sigma_max < math.inf or not 0 < rho < math.inf:
+    ordered = 0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf
+    if steps < 2 or steps != int(steps) or not ordered:
         raise PagodaError(
             f"a grid of {steps} noise levels from sigma_min = {sigma_min:g} to sigma_max = "
             f"{sigma_max:g} with rho = {rho:g}; it needs 2 levels or more, 0 < sigma_min < "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pagoda.calls import tensor, whole
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.editing.latents import Shell, slerp
@@ -72,10 +73,12 @@ def inpaint(
 
     Raises:
         PagodaError: images of another size or type, a mask of another size or that keeps nothing,
-            an unknown class.
+            an unknown class, a seam that the images have no room for.
     """
     x = as_images(images, generator.resolution, generator.device)
-    mask = check_kept(torch.as_tensor(kept).to(x.device), x)
+    if not 0 <= seam <= generator.resolution:
+        raise PagodaError(f"seam = {seam}; it must be from 0 to {generator.resolution} pixels")
+    mask = check_kept(tensor(kept).to(x.device), x)
     start = None
     if teacher is not None:
         start = inverted(teacher, smoothly_filled(x, mask), labels, seed, keys)
@@ -174,7 +177,7 @@ def interpolate(
     """
     if frames < 2:
         raise PagodaError(f"{frames} frames have no ends; give 2 or more")
-    a, b = (torch.as_tensor(z).to(generator.device) for z in (first, second))
+    a, b = (tensor(z).to(generator.device) for z in (first, second))
     if a.shape != b.shape:
         raise PagodaError(f"latents are of shapes {tuple(a.shape)} and {tuple(b.shape)}; use equal")
     steps = torch.linspace(0, 1, frames)
@@ -247,13 +250,16 @@ def solve(
     if restarts < 1 or answers < 1:
         raise PagodaError(f"{answers} answers of {restarts} searches each; both are 1 or more")
     how, n, each = search or Search(), len(seen), answers * restarts
-    of = each * np.arange(n)[:, None] if keys is None else each * np.array(keys)[:, None]
+    numbers = list(range(n)) if keys is None else whole(keys, "key")
+    if len(numbers) != n:
+        raise PagodaError(f"there are {len(numbers)} keys for {n} images; give one each")
+    of = each * np.array(numbers, np.int64)[:, None]
     of = (of + np.arange(each)).ravel()
     shape = generator.latent_shape
     z = torch.from_numpy(standard_normal(seed, of, shape, "start")).to(seen.device)
     if start is not None:
         z[::each] = start
-    y = torch.as_tensor(labels).to(seen.device).expand(n).repeat_interleave(each)
+    y = tensor(labels).to(seen.device).expand(n).repeat_interleave(each)
     found = optimise(generator, observation.apply, seen.repeat_interleave(each, 0), y, z,
                      search=how, shell=shell, keys=of, seed=seed)  # fmt: skip
     best, calls = best_of(restarts, found), how.steps * restarts
@@ -276,7 +282,12 @@ def inverted(
 
     Larger ones are averaged over blocks, as its training images were; smaller ones are enlarged
     (bicubic).
+
+    Raises:
+        PagodaError: it is no teacher; as of its ``invert``.
     """
+    if not isinstance(teacher, Teacher):
+        raise PagodaError("teacher is no diffusion teacher, so it cannot invert images")
     side = teacher.base_res
     if images.shape[-1] > side:
         images = averaged(scale_of((side, side), images.shape[-1])).apply(images)
@@ -296,7 +307,7 @@ def as_images(images: Array, side: int | None, device: torch.device) -> Tensor:
     Raises:
         PagodaError: images of another shape or type.
     """
-    x = torch.as_tensor(images)
+    x = tensor(images)
     if (
         x.ndim != 4
         or x.shape[1] != 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -78,16 +79,21 @@ def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
             str(path), store.open_images(artifact, split), f"{split}_images"
         )
         return pictures, np.arange(len(pictures))
-    name, at = _named(path) or (_by_ending(path), path)
+    if path.is_dir() and (inside := sorted(f.parent for f in path.glob(f"*/{MANIFEST}"))):
+        kinds = {folder: kind_of(folder) for folder in inside}
+        told = ", ".join(f"{folder.name} ({kind})" for folder, kind in kinds.items())
+        raise PagodaError(f"{path} holds artifacts: {told}; name one, like {inside[0]}")
+    name, at = _named(path) or ("", path)
+    if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
+        raise PagodaError(f"{at} may be a pickle, which can run any code; use .npz, .zip, files")
+    if at.is_file() and is_image(at.name):
+        raise PagodaError(f"{at} is one image; name the folder or the archive that holds them all")
+    name = name or _by_ending(path)
     source = registry.find(name)
     if source.unlabelled is None:
         key: dict[str, Any] = {source.needs or "path": str(at)}
         labelled = registry.open_source(name, replace(registry.Wanted(split or "test"), **key))
         return labelled.pictures, np.sort(labelled.rows)
-    if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
-        raise PagodaError(f"{at} may be a pickle, which can run any code; use .npz, .zip, files")
-    if at.is_file() and is_image(at.name):
-        raise PagodaError(f"{at} is one image; name the folder or the archive that holds them all")
     pictures = source.unlabelled(at, split)
     return pictures, np.arange(len(pictures))
 
@@ -123,10 +129,17 @@ def _named(path: Path) -> tuple[str, Path] | None:
 
 
 def _by_ending(path: Path) -> str:
-    """The source that reads such files; the zip archive's for any other."""
+    """The source that reads such files; the zip archive's for zips of any other name.
+
+    Raises:
+        PagodaError: no source reads it.
+    """
     ending = "/" if path.is_dir() else path.name.lower()
     found = (name for name in registry.names() if ending.endswith(registry.find(name).endings))
-    return next(found, "zip")
+    name = next(found, None)
+    if name is None and not zipfile.is_zipfile(path):
+        raise PagodaError(f"{path} is no folder, zip or tar archive or .npz file of images")
+    return name or "zip"
 
 
 class FileImages:

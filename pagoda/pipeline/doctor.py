@@ -15,6 +15,7 @@ from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pagoda.artifacts import MANIFEST
 from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_counts, load
@@ -24,9 +25,13 @@ from pagoda.errors import PagodaError
 from pagoda.methods.one_step import LPIPS
 from pagoda.results.mlflow_store import check_store, find_store, shown
 
+if TYPE_CHECKING:
+    from pagoda.data.base import ImageSource
+
 _GIB = 1 << 30
 _MEMORY_GIB = 4  # peak of the default profile, all included
 _DISK_GIB = 2
+_LOOKED_AT = 50  # images, for their size
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
+    if not os.access(root := project_root(), os.W_OK):
+        return Finding("disk", f"{root} is not yours to write to", "work in one that is", True)
     free = shutil.disk_usage(".").free / _GIB
     little = free < _DISK_GIB
     remedy = f"free {_DISK_GIB} GiB; 'dvc gc --workspace' drops what no experiment needs"
@@ -215,6 +222,7 @@ def _data(config: Config) -> Finding:
         return _hub(data.source, str(data.hub), data.path)
     try:
         sources = {split: open_split(config, split) for split in SPLITS}
+        largest = _too_small(config, sources["train"])
     except PagodaError as error:
         return Finding("data", str(error), "nothing can be cut before", True)
     counts = {split: len(source) for split, source in sources.items()}
@@ -225,7 +233,24 @@ def _data(config: Config) -> Finding:
         check_counts(config, counts)
     except PagodaError as error:
         return Finding("data", f"{state}; {error}", "or add images", True)
+    if largest:
+        state += f"; those looked at have {largest} pixels at most on the shorter side"
+        fits, padded = 1 << largest.bit_length() - 1, config.target_res
+        return Finding("data", state, f"-S target_res={fits}, or -S data.pad_to={padded}")
     return Finding("data", state)
+
+
+def _too_small(config: Config, source: ImageSource) -> int:
+    """The longest of the shorter sides of some images, if all are below the target; else 0."""
+    if (config.data.pad_to or 0) >= config.target_res:
+        return 0
+    rows = range(0, len(source), max(1, len(source) // _LOOKED_AT))
+    largest = 0
+    for row in rows:
+        largest = max(largest, min(source.load(row).size))
+        if largest >= config.target_res:
+            return 0
+    return largest
 
 
 def _weights(config: Config) -> list[Finding]:

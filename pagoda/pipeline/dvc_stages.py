@@ -26,6 +26,7 @@ from pagoda.pipeline.stages.study_spec import (
     load_study,
     studies,
 )
+from pagoda.results.claims import read_claims
 
 _SHARED = ("name", "base_res", "target_res", "data", "reference.extractors", "evaluate",
            "studies.samples", "studies.cascade")  # fmt: skip
@@ -38,7 +39,11 @@ def write_stages() -> list[str]:
 
     Returns:
         The files that changed.
+
+    Raises:
+        PagodaError: a study or one of its claims is none; nothing is written then.
     """
+    read_claims(STUDIES)
     wanted = {Path("dvc.yaml"): with_code(Path("dvc.yaml").read_text(encoding="utf-8"))}
     wanted |= {STUDIES / name / "dvc.yaml": study_text(load_study(name)) for name in studies()}
     changed = {file: text for file, text in wanted.items()

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from pagoda import outputs
-from pagoda.config import is_name, parse
+from pagoda.config import NAME_RULE, is_name, parse
 from pagoda.config.experiment import check_counts, derive_resolutions
 from pagoda.data.archives import open_tree
 from pagoda.data.base import ImageSource
@@ -33,6 +33,7 @@ _EPOCHS = 100  # of the teacher at most: small sets are learned by heart
 _FROM = {"cpu": "imagenette_cpu", "gpu": "imagenette"}  # profiles of natural images
 _LARGEST = {"cpu": 32, "gpu": 128}
 _LARGEST_BASE = {"cpu": 32, "gpu": 128}  # down from which those profiles' networks have levels
+_PADDED = 0.75  # of the target: images of one size above that are padded to it
 _LEAST_SIDE = 6  # pixels that are padded or enlarged to 8
 _HEAD = re.compile(r"# @package _global_\n# [\d,]+ images of .+, \d+ -> \d+\.\n")
 _TOLD = 6  # names of classes that are shown
@@ -149,16 +150,17 @@ def _sizes(source: ImageSource) -> np.ndarray:
 def sides_for(found: Found, device: str, base: int | None, target: int | None) -> tuple[int, int]:
     """Base and target: powers of two that the images and the machine bear.
 
-    The target is at most the median of the images' shorter sides (an image of one size just below
-    a power of two is padded to it). The base is two doublings below it, at least 8, at most what
+    The target is at most the median of the images' shorter sides (images of one size just below a
+    power of two are padded to it). The base is two doublings below it, at least 8, at most what
     the networks of the machine's profile have levels for.
 
     Raises:
-        PagodaError: for a side that is no power of two, a base above the target or above that.
+        PagodaError: for a side that is no power of two, a target that all images are below, a base
+            above the target or above that.
     """
     side = found.sides[1]
     fits = 1 << int(math.log2(max(side, 8)))
-    if found.one_size and side > 0.75 * 2 * fits:
+    if found.one_size and side > _PADDED * 2 * fits:
         fits *= 2
     target = target or max(8, min(fits, _LARGEST[device]))
     usual = max(8, target // (2 if device == "cpu" and target >= 32 else 4))
@@ -166,6 +168,11 @@ def sides_for(found: Found, device: str, base: int | None, target: int | None) -
     for key, value in (("--target", target), ("--base", base)):
         if value < 8 or value & (value - 1):
             raise PagodaError(f"{key} {value}; it must be a power of two from 8 up")
+    if target > (fits if found.one_size else max(fits, found.sides[2])):
+        raise PagodaError(
+            f"--target {target}, but the images' shorter sides have {found.sides[2]} pixels at "
+            f"most; --target {fits} fits them"
+        )
     if base > target:
         raise PagodaError(f"--base {base} is above --target {target}; the base is grown from")
     if base > _LARGEST_BASE[device]:
@@ -224,6 +231,8 @@ def warnings(found: Found, target: int) -> list[str]:
             f"{found.test} images are held out: distances to them are coarse. More images, or "
             "data.test_share, help."
         )
+    if found.sides[0] < target and found.one_size:
+        told.append(f"images of {found.sides[0]} pixels are padded with black to {target}.")
     if found.sides[0] < target and not found.one_size:
         told.append(
             f"images of {found.sides[0]} pixels are enlarged to {target} and stay blurred; "
@@ -254,7 +263,7 @@ def write(
     """
     file = root / "experiments" / "profile" / f"{name}.yaml"
     if not is_name(name):
-        raise PagodaError(f"--name {name!r}; letters, digits, '_', '-' and '.' only")
+        raise PagodaError(f"--name {name!r}; it must be {NAME_RULE}")
     if not (root / "experiments" / "base.yaml").is_file():
         raise PagodaError("no experiments/base.yaml here; profiles belong to a clone of pagoda")
     if file.exists():

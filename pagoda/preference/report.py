@@ -350,6 +350,9 @@ def told(found: Findings) -> str:
     """A few lines for the terminal."""
     lines = []
     for key, answers in found.answers.items():
+        if not answers.n:
+            lines.append(f"{key:<12} no votes\n")
+            continue
         order = np.argsort(-answers.strengths.values, kind="stable").tolist()
         names = [found.study.generators[g] for g in order]
         s = [answers.strengths.values[g] for g in order]

@@ -53,6 +53,7 @@ its ``spread`` is the standard deviation of the effect over seeds, in logarithms
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ FOLDER = Path("experiments")
 FILE = "experiments/<study>/study.yaml"
 EFFECTS = ("ratio", "difference", "slope", "order", "value")
 MIN_SEEDS = 3
+_TEXTS = ("id", "claim", "source", "metric", "generator", "against_generator", "effect", "refuted",
+          "after_run", "caveat")  # fmt: skip
 _OF_A_PROFILE = ("looks", "first")
 _JOINED = {"ratio": "over", "difference": "minus", "slope": "minus that of"}
 _PLACES: dict[str | int, str] = {
@@ -194,15 +197,14 @@ def read_claims(folder: Path = FOLDER) -> list[Claim]:
         trees = tree.get("claims", []) if isinstance(tree, dict) else None
         if not isinstance(trees, list):
             raise PagodaError(f"{file}: claims = {trees!r}; it must be a list of claims")
-        claims += [
-            _claim(c, f"{file}, claim {n}", file.parent.name) for n, c in enumerate(trees, 1)
-        ]
+        study, variants = file.parent.name, tree.get("variants", {})
+        claims += [_claim(c, f"{file}, claim {n}", study, variants) for n, c in enumerate(trees, 1)]
     if len({c.id for c in claims}) < len(claims):
         raise PagodaError(f"{folder}: two claims have one id")
     return claims
 
 
-def _claim(tree: Any, where: str, study: str) -> Claim:
+def _claim(tree: Any, where: str, study: str, variants: Mapping[str, Any]) -> Claim:
     if not isinstance(tree, dict):
         raise PagodaError(f"{where} is not a mapping")
     tree = tree | {"study": study}
@@ -219,6 +221,13 @@ def _claim(tree: Any, where: str, study: str) -> Claim:
         if not isinstance(tree.get(name, []), list):
             raise PagodaError(f"{where}: {name} must be a list of variants")
     lists = {k: tuple(tree[k]) for k in ("value", "against") if k in tree}
+    for name in _TEXTS:
+        if not isinstance(tree.get(name, ""), str):
+            raise PagodaError(f"{where}: {name} = {tree[name]!r}; it must be text")
+    for variant in itertools.chain(*lists.values()):
+        if variant not in variants:
+            near = get_close_matches(str(variant), variants, 1) or sorted(variants)
+            raise PagodaError(f"{where}: no variant {variant!r}; there is {', '.join(near)}")
     claim = Claim(**(tree | lists))
     for holds, what in _checks(claim):
         if not holds:
@@ -259,7 +268,6 @@ def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     told = known and type(c.pilot.get("spread", 0)) in (int, float)
     yield told, "pilot must be {spread: number, run: which run it is from}"
     yield type(c.seeds) is int and c.seeds >= MIN_SEEDS, f"seeds must be at least {MIN_SEEDS}"
-    yield type(c.caveat) is str, "caveat must be text"
     yield isinstance(c.profiles, dict), "profiles must be a mapping of profiles"
     yield bool(str(c.refuted).strip()), "refuted is empty; say what would refute the claim"
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from pagoda.data import trees
-from pagoda.data.archives import open_tree
-from pagoda.data.trees import FolderTree, Tree, escaped
+from pagoda.data.archives import ZipTree, open_tree
+from pagoda.data.trees import FolderTree, Tree, digests, escaped
 from pagoda.errors import PagodaError
+from tests.disk import another_user
 
 KINDS = ["folder", "zip", "tar"]
 
@@ -68,6 +69,37 @@ def test_one_rule_of_what_is_an_image(tmp_path: Path, kind: str) -> None:
         "11 files passed over: hidden 6, .txt 2, .csv 1, no ending 1, pipes and devices 1"
     )
     assert contents(tree.below("b/")) == {n[2:]: n for n in images if n.startswith("b/")}
+
+
+def test_backslashes_of_a_zip_made_on_windows_separate_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("cat\\1.png", "cat\\deep\\2.png", "dog/3.png"):
+            info = zipfile.ZipInfo(name)
+            info.create_system = 0
+            archive.writestr(info, name)
+        odd = zipfile.ZipInfo("dog/a\\b.png")  # made on Unix, where it is a letter
+        odd.create_system = 3
+        archive.writestr(odd, "odd")
+    assert contents(open_tree(tmp_path / "set.zip")) == {
+        "cat/1.png": "cat\\1.png", "cat/deep/2.png": "cat\\deep\\2.png", "dog/3.png": "dog/3.png",
+        "dog/a\\b.png": "odd",
+    }  # fmt: skip
+
+
+def test_a_folder_and_an_archive_are_told_apart(tmp_path: Path) -> None:
+    archive = packed(write(tmp_path / "set", "cat/1.png"), "zip")
+    with pytest.raises(PagodaError, match="is a file, no folder; for an archive"):
+        FolderTree(archive)
+    with pytest.raises(PagodaError, match="is a folder, no archive"):
+        ZipTree(tmp_path / "set")
+
+
+def test_an_image_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    write(tmp_path / "set", "cat/1.png").joinpath("cat/1.png").chmod(0)
+    with another_user(tmp_path):
+        tree = FolderTree("set")
+        with pytest.raises(PermissionError, match=r"cat/1\.png"):
+            digests(tree.read, tree.images(), tree.where)
 
 
 @pytest.mark.parametrize("kind", KINDS)

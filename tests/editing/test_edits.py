@@ -183,6 +183,11 @@ def test_what_does_not_fit_is_one_line(g: Generator, t: Teacher, images: np.ndar
         (lambda: inpaint(g, images.astype(int), ones, LABELS), "images are torch.int64"),
         (lambda: inpaint(g, images, ones[:4], LABELS), "the mask is of shape (4, 16)"),
         (lambda: inpaint(g, images, ones, [3, 10]), "there is no class 10"),
+        (lambda: inpaint(g, images, ones, LABELS, seam=17), "seam = 17; it must be from 0 to 16"),
+        (lambda: inpaint(g, images / 1.0, ones, LABELS), "they are uint8, or float in [-1, 1]"),
+        (lambda: inpaint(g, images, ones, LABELS, keys=[0]), "1 keys for 2 images"),
+        (lambda: super_resolve(g, images[..., :8, :8], LABELS, teacher=g),  # type: ignore[arg-type]
+         "no diffusion teacher"),
         (lambda: super_resolve(g, images, LABELS), "images of 16 x 16 pixels cannot become 16"),
         (lambda: super_resolve(g, images[..., :5, :5], LABELS), "sides that can: 8, 4, 2"),
         (lambda: transfer(g, t, images[..., :12, :12], 1, 2), "images of 8 x 8 pixels cannot"),

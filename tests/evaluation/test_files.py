@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pagoda import artifacts
 from pagoda.data.registry import Wanted, open_source
 from pagoda.data.resize import cut_batch
 from pagoda.errors import PagodaError
@@ -227,6 +228,17 @@ def test_a_slip_in_an_option_is_no_fault_of_the_images(
         open_images(tmp_path, **options)
 
 
+def _array(folder: Path) -> Path:
+    np.save(folder / "x.npy", pictures(2))
+    return folder / "x.npy"
+
+
+def _artifacts(folder: Path) -> Path:
+    with artifacts.create(folder / "kept/first", "measurement", config={}) as out:
+        artifacts.write_json(out / "rows.json", [])
+    return folder / "kept"
+
+
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
@@ -239,6 +251,8 @@ def test_a_slip_in_an_option_is_no_fault_of_the_images(
         (_broken, "a.png does not decode"),
         (_no_image, r"a.png does not decode \(cannot identify image file\); mend or remove it"),
         (_pickle, "may be a pickle"),
+        (_array, r"x\.npy is no folder, zip or tar archive or \.npz file of images"),
+        (_artifacts, r"holds artifacts: first \(measurement\); name one, like .*/kept/first"),
         (lambda f: _npz(f, y=np.zeros(3)), "has no arr_0 or images or samples; it has y"),
         (lambda f: _npz(f, arr_0=pictures(2).astype(float)), "float64 .*images must be uint8"),
         (lambda f: _npz(f, arr_0=pictures(2)[..., :2]), "24, 2\\); images must be"),

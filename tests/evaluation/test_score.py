@@ -267,9 +267,14 @@ def test_one_call_measures_files_arrays_and_generators(folder: Path) -> None:
         ((made, "nowhere"), "there is no nowhere"),
         ((made / 255, "small.zip"), "images is float64"),
         ((made[:0], "small.zip"), "an array without images"),
+        ((made[0], "small.zip"), r"images is ndarray of shape \(3, 24, 24\); it is a path, or an"),
+        ((None, "small.zip"), "images is NoneType"),
     ):
         with pytest.raises(PagodaError, match=line):
             pagoda.evaluate(*wrong, extractor=CUSTOM.extractor)
+    for few in (-5, 1):
+        with pytest.raises(PagodaError, match=f"n = {few}; |no n {few}"):
+            pagoda.evaluate(made, "real.zip", n=few, extractor=CUSTOM.extractor)
 
 
 def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -360,6 +360,24 @@ def test_a_read_only_project_is_one_line(tmp_path: Path) -> None:
     assert f"{project} is no folder that is yours to write to" in line
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["evaluate", "--images", "x", "--reference", "y", "--out", "runs/tiny/results.json"],
+        ["reference", "--images", "x", "--out", "runs/tiny/reference/8/classifier"],
+        ["import", "x.pt", "--out", "runs/tiny/b8/teacher"],
+        ["export", "runs/tiny/b8/gen/8", "runs/tiny/b8/gen/16"],
+        ["edit", "transfer", "g", "a.png", "--class", "3", "--to", "4", "--out", "runs/x.png"],
+    ],
+)
+def test_nothing_is_written_among_what_the_pipeline_keeps(
+    call: Call, tmp_path: Path, args: list[str]
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    line = only_line(call(tmp_path, *args))
+    assert f"{args[-1]} lies in runs/, which is the pipeline's; choose another place" in line
+
+
 def test_doctor_names_what_is_broken(call: Call, tmp_path: Path) -> None:
     write_params(tmp_path, **{"data.source": "npz", "data.path": "no/file.npz"})
     done = call(tmp_path, "doctor")

@@ -250,6 +250,25 @@ def test_dvc_refuses_before_it_touches_anything(repository: Path, queue: tuple[s
     assert (params.read_bytes(), model.read_bytes()) == before
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.source=folder", "data.path=nosuch"], "data.path = nosuch: there is no such folder"),
+        (["data.train_images=1"], "data.train_images = 1; it must be 2 or more"),
+    ],
+)
+def test_images_that_are_not_there_are_refused_before_anything_is_touched(
+    repository: Path, overrides: list[str], words: str
+) -> None:
+    params, model = repository / "params.yaml", repository / "model"
+    before = params.read_bytes(), model.read_bytes()
+    changes = [f"-S{override}" for override in [*overrides, "teacher.optim.lr=0.002"]]
+    status, said = dvc(repository, "exp", "run", *changes)
+    assert status == 255 and len(said.strip().splitlines()) == 1
+    assert words in said
+    assert (params.read_bytes(), model.read_bytes()) == before
+
+
 def test_without_the_environment_dvc_ends_at_once(repository: Path, tmp_path: Path) -> None:
     """``python`` is one that has none of the packages, as where nothing is activated."""
     bare = tmp_path / "python"

@@ -16,6 +16,7 @@ import torch
 from pagoda.config import Config
 from pagoda.networks import packaged
 from pagoda.pipeline.doctor import Finding, examine
+from tests.evaluation.pictures import pictures, write_folder
 from tests.pipeline.test_cli import run
 from tests.test_revision import git
 from tests.tiny import ROOT
@@ -110,6 +111,19 @@ def test_too_few_images_are_said_before_anything_is_trained(
     assert data.level == "broken" and words in data.state
     done = run(Path(), "downsample", "--resolution", "8")
     assert done.returncode == 1 and words in done.stderr and not Path("runs").exists()
+
+
+def test_images_smaller_than_the_target_are_said(tiny_config: Make, tmp_path: Path) -> None:
+    for split, n in (("train", 12), ("test", 10)):
+        write_folder(tmp_path / "set" / split / "cat", pictures(n, 12))
+        write_folder(tmp_path / "set" / split / "dog", pictures(n, 12))
+    own = {"data.source": "folder", "data.path": "set", "data.num_classes": 2,
+           "data.train_images": None, "data.test_images": None}  # fmt: skip
+    (data,) = findings(tiny_config, "data", **own)
+    assert data.level == "note" and "those looked at have 12 pixels at most" in data.state
+    assert data.remedy == "-S target_res=8, or -S data.pad_to=32"
+    (padded,) = findings(tiny_config, "data", **own, **{"data.pad_to": 32})
+    assert padded.level == "ok"
 
 
 def test_the_stages_of_the_main_pipeline_are_counted(tiny_config: Make, tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_resolutions_fit_images_and_machine(
     assert sides_for(one, device, None, None) == wanted
 
 
+@pytest.mark.parametrize(
+    ("one", "target", "fits"),
+    [(found(32, one_size=True), 64, 32), (found(28, one_size=True), 64, 32), (found(40), 64, 32)],
+)
+def test_a_target_that_all_images_are_below_is_refused(one: Found, target: int, fits: int) -> None:
+    """Not padded with black without a word; an image that is large enough makes it possible."""
+    with pytest.raises(PagodaError, match=f"--target {target}, but .*; --target {fits} fits them"):
+        sides_for(one, "cpu", None, target)
+    assert sides_for(one, "cpu", None, fits)[1] == fits
+    assert sides_for(found(50), "cpu", 8, 64) == (8, 64)
+
+
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_large_target_is_grown_from_the_largest_base_there_are_levels_for(device: str) -> None:
     """The profile's own teacher says which: its network halves down to lowest_res."""
@@ -126,6 +138,7 @@ def test_what_is_too_little_is_said() -> None:
     assert "120 images are few" in told and "12 images are held out" in told
     assert "class a has 9 images" in told
     assert any("enlarged to 64" in line for line in warnings(found(40), 64))
+    assert "images of 28 pixels are padded with black to 32." in warnings(found(28, True), 32)
     assert warnings(found(64, one_size=True, train=5000), 32) == [
         "class a has 9 images; join classes, or drop it."
     ]

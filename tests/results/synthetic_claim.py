@@ -24,7 +24,9 @@ RULE: dict[str, Any] = {
 
 def make_claim(tmp_path: Path, **overrides: Any) -> Claim:
     (tmp_path / "pairs").mkdir(exist_ok=True)
-    text = yaml.safe_dump({"claims": [RULE | overrides]})
+    rule = RULE | overrides
+    names = {*rule["value"], *rule["against"], "many"}
+    text = yaml.safe_dump({"variants": {name: {} for name in names}, "claims": [rule]})
     (tmp_path / "pairs/study.yaml").write_text(text)
     return read_claims(tmp_path)[0]
 

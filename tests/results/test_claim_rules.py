@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from pagoda.errors import PagodaError
+from pagoda.results.claims import read_claims
 from pagoda.results.ledger import rule_table, verdict_table
 from pagoda.results.numbers import number
 from tests.results.synthetic_claim import MANY, make_claim, verdict
@@ -29,6 +30,8 @@ from tests.results.synthetic_study import make_card
         ({"resolution": "large"}, "resolution must be"),
         ({"refuted": " "}, "refuted is empty"),
         ({"colour": "red"}, "unknown keys: colour"),
+        ({"metric": ["fd"]}, "metric = .*; it must be text"),
+        ({"caveat": 3}, "caveat = 3; it must be text"),
     ],
 )
 def test_a_rule_that_cannot_decide_is_one_line(
@@ -38,6 +41,14 @@ def test_a_rule_that_cannot_decide_is_one_line(
         make_claim(tmp_path, **overrides)
     assert "\n" not in str(caught.value)
     assert "pairs.few" in str(caught.value)
+
+
+def test_a_variant_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    make_claim(tmp_path)
+    file = tmp_path / "pairs/study.yaml"
+    file.write_text(file.read_text().replace("- many", "- mony"))
+    with pytest.raises(PagodaError, match=r"no variant 'mony'; there is many"):
+        read_claims(tmp_path)
 
 
 def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def open_npz(wanted: Wanted) -> ImageSource:
     """
     path = wanted.found(wanted.path)
     if not Path(path).is_file():
-        raise PagodaError(f"data.path = {path}: there is no such file")
+        hint = "is a folder, no file; data.source=folder reads one"
+        why = hint if Path(path).is_dir() else "there is no such file"
+        raise PagodaError(f"data.path = {path}: {why}")
     file = Npz(path)
     shared = wanted.test_share is not None and "x_test" not in file.keys
     stem = "train" if shared else wanted.split

@@ -7,13 +7,13 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import Teacher, option, run
+from pagoda.pipeline.commands.running import Teacher, option, place, run
 
 Model = An[str, typer.Argument(metavar="GEN", help="Folder of a generator, or an exported one.")]
 Images = An[
     list[Path], typer.Argument(metavar="IMAGE...", help="RGB files, one size; all of one class.")
 ]
-Out = An[Path, option("FILE.png", "A row an image, its answers side by side.")]
+Out = An[Path, place("FILE.png", "A row an image, its answers side by side.")]
 Class = An[str, option("CLASS", "Class of the images, by number or name.", "--class")]
 Seed = An[int, option("N", "Seed of all noise.", min=0)]
 Steps = An[int | None, option("N", "Steps of a search, each a call of the generator.", min=1)]
@@ -103,7 +103,7 @@ def interpolate(
     images: An[list[Path], typer.Argument(metavar="FIRST SECOND", help="Two RGB files.")],
     out: Out,
     label: Class,
-    frames: An[int, option("N", "Images of the path, ends included.", min=2)] = 9,
+    frames: An[int, option("N", "Images of the path, ends included.", min=2, max=1000)] = 9,
     teacher: Teacher = None,
     seed: Seed = 0,
 ) -> None:

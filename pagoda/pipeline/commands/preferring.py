@@ -7,7 +7,7 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import option, run
+from pagoda.pipeline.commands.running import option, place, run
 from pagoda.pipeline.commands.scoring import Crop, Exif, Size, Split
 
 Folder = An[Path, typer.Argument(metavar="STUDY", help="What 'pagoda prefer make' wrote.")]
@@ -21,7 +21,7 @@ def make(
             help="Two or more: generators, teachers, folders, .zip, .tar, .npz.",
         ),
     ],
-    out: An[Path, option("STUDY", "The new folder of the study.")],
+    out: An[Path, place("STUDY", "The new folder of the study.")],
     names: An[str | None, option("LIST", "What the report calls them: A,B.")] = None,
     classes: An[str | None, option("LIST", "By number or name; otherwise all.")] = None,
     seeds: An[str, option("LIST", "Seeds of generators, in every class: 0-9,20.")] = "0-9",
@@ -70,7 +70,7 @@ def serve(
 
 def report(
     study: Folder,
-    out: An[Path | None, option("FOLDER", "Of the report; otherwise STUDY/report.")] = None,
+    out: An[Path | None, place("FOLDER", "Of the report; otherwise STUDY/report.")] = None,
     most_failed: An[
         float,
         option("FRACTION", "Wrong attention answers of a voter who counts.", min=0, max=1),

@@ -29,6 +29,26 @@ def option(metavar: str | None, about: str, *flags: str, **rules: Any) -> Any:
     return typer.Option(*flags, metavar=metavar, help=about, **rules)
 
 
+def place(metavar: str, about: str) -> Any:
+    """An option that says where a command's output goes: nowhere in ``runs/``."""
+    return typer.Option(metavar=metavar, help=about, callback=outside_runs)
+
+
+def outside_runs(out: Path | None) -> Path | None:
+    """A place that a user names: not among what the pipeline keeps.
+
+    Raises:
+        PagodaError: DVC would remove what is put there, and take what is replaced for its own.
+    """
+    if out is not None:
+        from pagoda.config.root import project_root
+
+        root = project_root()
+        if (root / ".dvc").is_dir() and out.resolve().is_relative_to((root / "runs").resolve()):
+            raise PagodaError(f"{out} lies in runs/, which is the pipeline's; choose another place")
+    return out
+
+
 Teacher = Annotated[Path | None, option("FOLDER", "The generator's teacher; otherwise the run's.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated as An
 import typer
 
 from pagoda.errors import PagodaError
-from pagoda.pipeline.commands.running import known, option, parameters, run, run_shared
+from pagoda.pipeline.commands.running import known, option, parameters, place, run, run_shared
 
 AnyResolution = An[int | None, option("PIXELS", "One of the experiment's: run its own stage.")]
 Extractor = An[
@@ -26,7 +26,7 @@ Split = An[
 Crop = An[
     str | None, option("RECIPE", "Cut images to squares: adm, lanczos, box, lanczos_torchvision.")
 ]
-Size = An[int | None, option("PIXELS", "Side that --crop cuts to.")]
+Size = An[int | None, option("PIXELS", "Side that --crop cuts to.", min=1, max=1 << 14)]
 Exif = An[bool, option(None, "Turn images as their EXIF orientation says.", "--exif")]
 Count = An[
     int | None, option("N", "Images to use; of a generator, to make.", "--n", "--count", min=2)
@@ -42,7 +42,7 @@ def reference(
     resolution: AnyResolution = None,
     images: An[Path | None, option("PATH", "Real images: folder, .zip, .tar or .npz.")] = None,
     extractor: Extractor = "inception:clean",
-    out: An[Path | None, option("FOLDER", "The reference that is written.")] = None,
+    out: An[Path | None, place("FOLDER", "The reference that is written.")] = None,
     split: Split = None,
     crop: Crop = None,
     size: Size = None,
@@ -93,7 +93,7 @@ def evaluate(
     seeds: An[
         str, option("LIST", "Of a generator's latents, or of the choice of --n images: 0-2,7.")
     ] = "0",
-    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
+    out: An[Path | None, place("FILE", "JSON file to write.")] = None,
     track: An[bool, option(None, "Put the values into MLflow.", "--track")] = False,
     name: An[str | None, option("TEXT", "What results call the images.")] = None,
     split: Split = None,
@@ -108,7 +108,7 @@ def evaluate(
         int, option("N", "Neighbours, of precision, recall, density, coverage.", "-k", min=1)
     ] = 3,
     splits: An[int, option("N", "Parts, of the Inception Score.", min=1)] = 10,
-    kid_subsets: An[int, option("N", "Subsets, of the kernel distance.", min=1)] = 100,
+    kid_subsets: An[int, option("N", "Subsets, of the kernel distance.", min=1, max=100_000)] = 100,
     kid_subset_size: An[int, option("N", "Images in each subset.", min=2)] = 1000,
     mmd_width: An[int, option("N", "Sigma, of MMD's Gaussian kernel.", min=1)] = 10,
     intervals: An[
@@ -176,7 +176,7 @@ def compare(
     metrics: An[str, option("NAMES", "mse,psnr,ssim,hf,lpips")] = "mse,psnr,ssim,hf",
     network: An[str, option("NAME", "Network of LPIPS: alex, vgg or squeeze.")] = "alex",
     weights: An[Path | None, option("FILE", "Torchvision's weights of that network.")] = None,
-    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
+    out: An[Path | None, place("FILE", "JSON file to write.")] = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
@@ -191,7 +191,7 @@ def compare(
 def verify(
     ctx: typer.Context,
     resolution: An[int, option("PIXELS", "Of a generator that class_ratio trained.")],
-    out: An[Path, option("FILE", "JSON file to write.")],
+    out: An[Path, place("FILE", "JSON file to write.")],
     counts: An[str, option("LIST", "Of how many candidates the best is taken.")] = "1,2,4,8",
 ) -> None:
     """Measure the best of N samples by a learned density ratio."""
@@ -203,7 +203,7 @@ def verify(
 
 def steps(
     ctx: typer.Context,
-    out: An[Path, option("FILE", "JSON file to write.")],
+    out: An[Path, place("FILE", "JSON file to write.")],
     sigma: An[float, option("LEVEL", "Noise level that the second step begins at.")] = 0.8,
 ) -> None:
     """Measure one and two steps a sample where a model has both."""
@@ -215,7 +215,7 @@ def captions(
     n: An[int, option("N", "How many, of the first images.", min=1)] = 100,
     split: An[str, option("NAME", "train or test.")] = "test",
     length: An[str, option("NAME", "short or long.")] = "short",
-    out: An[Path | None, option("FILE", "New text file; otherwise shown.")] = None,
+    out: An[Path | None, place("FILE", "New text file; otherwise shown.")] = None,
     coco: An[
         Path | None, option("FILE", "A file of COCO's captions instead: one an image.")
     ] = None,
@@ -230,7 +230,7 @@ def captions(
 def align(
     images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz, in the captions' order.")],
     captions: An[Path, option("FILE", "A line an image, as 'pagoda captions' writes them.")],
-    out: An[Path | None, option("FILE", "JSON file to write.")] = None,
+    out: An[Path | None, place("FILE", "JSON file to write.")] = None,
 ) -> None:
     """Count the pictures that show what their captions say."""
     from pagoda.pipeline.stages.score import Source
@@ -240,7 +240,7 @@ def align(
 
 def guidance(
     ctx: typer.Context,
-    out: An[Path, option("FILE", "JSON file to write.")],
+    out: An[Path, place("FILE", "JSON file to write.")],
     weights: An[str, option("LIST", "Guidance weights; w = 1 is none.")] = "1,1.5,2,3,4",
     resolution: An[
         int | None, option("PIXELS", "Side of the images; otherwise the teacher's.")

@@ -8,7 +8,7 @@ from typing import Annotated as An
 import typer
 
 from pagoda.errors import PagodaError
-from pagoda.pipeline.commands.running import interruptible_after, option, run
+from pagoda.pipeline.commands.running import interruptible_after, option, place, run
 
 Text = str | None
 
@@ -21,7 +21,7 @@ def ema(
             "WIDTH", "Of the average, relative to the length of training (EDM2).", "--sigma-rel"
         ),
     ],
-    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
+    out: An[Path, place("FOLDER", "Where the new artifact goes.")],
 ) -> None:
     """Average a trained model's weights over another length."""
     from pagoda.artifacts import peek
@@ -57,7 +57,7 @@ def plan(
 
 def import_(
     file: An[Path, typer.Argument(metavar="FILE", help="EDM's .pkl, or a .pt.")],
-    out: An[Path, option("FOLDER", "Where the new artifact goes.")],
+    out: An[Path, place("FOLDER", "Where the new artifact goes.")],
     kind: An[Text, option("KIND", "teacher or generator, where the file does not say.")] = None,
     resolution: An[int, option("PIXELS", "Of the U-Net, for a .pt.", min=4)] = 64,
     head_channels: An[int, option("N", "Channels a head of attention, for a .pt.", min=1)] = 64,

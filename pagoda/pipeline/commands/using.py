@@ -7,7 +7,7 @@ from typing import Annotated as An
 
 import typer
 
-from pagoda.pipeline.commands.running import Teacher, option, run, run_shared
+from pagoda.pipeline.commands.running import Teacher, option, outside_runs, place, run, run_shared
 
 Model = An[
     str,
@@ -23,7 +23,7 @@ def sample(
             help="Folder of a generator or teacher; hub's OWNER/NAME; diffusers:FOLDER.",
         ),
     ],
-    out: An[Path, option("PATH", "A folder, a sheet (.png) or an array (.npz).")],
+    out: An[Path, place("PATH", "A folder, a sheet (.png) or an array (.npz).")],
     classes: An[str | None, option("LIST", "By number or name: 0,3-5,ring; otherwise all.")] = None,
     seeds: An[str, option("LIST", "Whole numbers: 0-63,70.")] = "0-7",
     truncation: An[
@@ -83,7 +83,7 @@ def serve(
 
 def export(
     model: Model,
-    out: An[Path, typer.Argument(help="The new folder.")],
+    out: An[Path, typer.Argument(help="The new folder.", callback=outside_runs)],
     licence: An[str | None, option("ID", "Of the weights, e.g. apache-2.0.")] = None,
     program: An[bool, option(None, "Add model.pt2, for torch.export.load.", "--program")] = False,
     onnx: An[bool, option(None, "Add model.onnx, for onnxruntime.", "--onnx")] = False,

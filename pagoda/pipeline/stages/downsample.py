@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from pagoda import artifacts
-from pagoda.config import Config, check_counts
+from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.config.root import project_root
 from pagoda.data.base import ImageSource
@@ -30,7 +30,7 @@ from pagoda.errors import PagodaError
 from pagoda.outputs import link_or_copy
 from pagoda.pipeline.stages.code import versions
 from pagoda.pipeline.stages.progress import log_line, track
-from pagoda.pipeline.stages.sources import open_split
+from pagoda.pipeline.stages.sources import open_splits
 
 _KEPT_APART = ("resolution", "storage", "enlarged")  # what differs between resolutions
 
@@ -45,8 +45,7 @@ def run(config: Config, resolution: int) -> None:
     """
     data, out = config.data, Paths(config).data(resolution)
     artifacts.check_out(out, "images")
-    sources = {split: open_split(config, split) for split in SPLITS}
-    check_counts(config, {split: len(source) for split, source in sources.items()})
+    sources = open_splits(config)
     if passed_over := sources["test"].passed_over:
         log_line(f"{sources['test'].where}: {passed_over}")
     card: dict[str, Any] = {

@@ -49,7 +49,7 @@ def inpaint_files(common: Common, how: Searched, mask: Path, seam: int, paste: b
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_out(common.out)
+    check_out(common.out, common.images)
     generator, teacher, label = _opened(common, needed=False)
     images = read_images(common.images, generator.resolution)
     kept = read_mask(mask, generator.resolution)
@@ -66,7 +66,7 @@ def super_resolve_files(common: Common, how: Searched, consistent: bool) -> None
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_out(common.out)
+    check_out(common.out, common.images)
     generator, teacher, label = _opened(common)
     images = read_images(common.images)
     settings = how.settings(generator, always=False)
@@ -82,7 +82,7 @@ def transfer_files(common: Common, to: str) -> None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_out(common.out)
+    check_out(common.out, common.images)
     generator, teacher, label = _opened(common)
     assert teacher is not None
     targets = generator.numbers([class_of(part) for part in to.split(",")])
@@ -115,7 +115,7 @@ def interpolate_files(common: Common, frames: int) -> None:
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_out(common.out)
+    check_out(common.out, common.images)
     if len(common.images) != 2:
         raise PagodaError(f"a path is between 2 images, not {len(common.images)}")
     generator, teacher, label = _opened(common)
@@ -127,15 +127,18 @@ def interpolate_files(common: Common, frames: int) -> None:
     _write(common, path, began, {"edit": "interpolate", "frames": frames})
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, images: Sequence[Path]) -> None:
     """Refuse before any work a place where the picture may not go.
 
     Raises:
-        PagodaError: another ending than .png, or something else is there.
+        PagodaError: another ending than .png, or something else is there, one of the images to
+            edit too.
     """
     if out.suffix != ".png":
         raise PagodaError(f"--out {out}; it is a picture, FILE.png")
     outputs.check_file(out)
+    if any(out.resolve() == file.resolve() for file in images):
+        raise PagodaError(f"{out} is one of the images to edit, so it stays; choose another place")
     if out.exists() and not is_ours(out):
         raise PagodaError(f"{out} is not of pagoda's making, so it stays; choose another place")
 

@@ -89,6 +89,8 @@ def open_picture(file: Path, name: str | None = None) -> Image.Image:
             return image.copy()
     except FileNotFoundError as error:
         raise PagodaError(f"there is no file {called}") from error
+    except PermissionError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise PagodaError(f"{called} is no PNG, JPEG, WebP or BMP that can be read") from error
     except Image.DecompressionBombError as error:

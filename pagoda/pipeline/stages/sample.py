@@ -32,6 +32,7 @@ from pagoda.pipeline.stages.text_lines import read_lines
 
 LIST = "samples.json"  # in a folder of samples: what pagoda wrote there
 ABOUT = "pagoda"  # under which a .png and an .npz say what they hold
+_ARRAYS = ("arr_0", "labels", "seeds", ABOUT)  # of an .npz
 _BLOCK = 256  # images that a process makes at a time, about
 _MOST = 10_000_000  # images
 _NO_FOLDER = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".zip", ".tar", ".npy", ".pt", ".json"}
@@ -280,10 +281,12 @@ def write_picture(out: Path, picture: Image.Image, about: dict[str, Any]) -> Non
 def _write_npz(out: Path, made: Made) -> None:
     """``arr_0`` (n, r, r, 3), as ADM and its evaluator have it; ``labels`` and ``seeds`` (n,)."""
     labels, seeds = np.repeat(made.classes, len(made.seeds)), np.tile(made.seeds, len(made.classes))
-    beside = {"labels": labels, "seeds": seeds, ABOUT: np.array(json.dumps(made.about))}
+    about = np.array(json.dumps(made.about))
+    pixels, *others = _ARRAYS
+    beside = dict(zip(others, (labels, seeds, about), strict=True))
     shape = (len(made.sampler), *made.sampler.resolution, 3)
     with outputs.new_file(out) as partial, zipfile.ZipFile(partial, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+        with archive.open(f"{pixels}.npy", "w", force_zip64=True) as stream:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(stream, header)
             for images in made.blocks():
@@ -325,11 +328,11 @@ def _stranger(folder: Path) -> str | None:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether a .png or .npz says what it holds, as those of pagoda do."""
+    """Whether a .png or .npz says what it holds, as those of pagoda do; an .npz nothing else."""
     try:
         if file.suffix == ".npz":
             with zipfile.ZipFile(file) as archive:
-                return f"{ABOUT}.npy" in archive.namelist()
+                return sorted(archive.namelist()) == sorted(f"{name}.npy" for name in _ARRAYS)
         with Image.open(file, formats=["PNG"]) as image:
             return ABOUT in image.info
     except Exception:  # whatever a foreign file makes of its readers

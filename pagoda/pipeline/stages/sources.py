@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from pagoda.config import Config
+from pagoda.config import Config, check_counts
 from pagoda.config.root import project_root
 from pagoda.data.base import ImageSource
 from pagoda.data.embedded import SEED
-from pagoda.data.registry import Wanted, open_source
+from pagoda.data.registry import SPLITS, Wanted, open_source
+
+
+def open_splits(config: Config) -> dict[str, ImageSource]:
+    """Open both splits of the experiment's images, as many as the experiment needs.
+
+    Raises:
+        PagodaError: one line saying what is wrong with the data and what to do.
+    """
+    sources = {split: open_split(config, split) for split in SPLITS}
+    check_counts(config, {split: len(source) for split, source in sources.items()})
+    return sources
 
 
 def open_split(config: Config, split: str) -> ImageSource:

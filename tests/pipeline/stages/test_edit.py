@@ -99,6 +99,17 @@ def test_transfer_and_paths_are_those_of_the_functions(
     assert pixels("y.png").shape == (16, 64, 3)
 
 
+def test_an_edit_never_replaces_what_it_edits(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"transfer {GEN} a.png --class 3 --to 3 --out x.png"
+    assert edit(monkeypatch, words) == 0
+    made = Path("x.png").read_bytes()
+    assert edit(monkeypatch, words.replace("a.png", "x.png")) == 1
+    assert "x.png is one of the images to edit, so it stays" in capsys.readouterr().err
+    assert Path("x.png").read_bytes() == made
+
+
 INPAINT = f"inpaint {GEN} a.png --class 3 --steps 1 --out x.png --mask"
 
 

@@ -119,6 +119,8 @@ def test_samples_replace_samples_and_nothing_else(run: Path) -> None:
     Path("some/notes.txt").write_text("mine", encoding="utf-8")
     Image.new("RGB", (8, 8)).save("photo.png")
     np.savez("mine.npz", arr_0=np.zeros(3))
+    with np.load("x.npz") as made:
+        np.savez("more.npz", mine=np.zeros(3), **made)
     Path("album/3").mkdir(parents=True)
     shutil.copy("photo.png", "album/3/0000.png")
     Path("broken.png").write_bytes(b"no picture")
@@ -127,6 +129,7 @@ def test_samples_replace_samples_and_nothing_else(run: Path) -> None:
         ("some", "some holds notes.txt"),
         ("photo.png", "is not of 'pagoda sample'"),
         ("mine.npz", "is not of 'pagoda sample'"),
+        ("more.npz", "is not of 'pagoda sample'"),
         ("broken.png", "is not of 'pagoda sample'"),
         ("album", "has no samples.json"),
         ("runs", "symbolic link"),
