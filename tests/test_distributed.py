@@ -196,6 +196,7 @@ def _ranks(parent: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+@pytest.mark.slow
 def test_a_stage_in_two_processes_stops_in_order(tiny_config: Callable[..., Config]) -> None:
     """At Ctrl-C to the process that started them, and when that one is killed; both go on."""
     downsample.run(tiny_config(**{"teacher.optim.images": 160_000}), 8)

@@ -78,6 +78,9 @@ def test_the_model_card_tells_what_was_measured_of_it(run: Path) -> None:
         assert f"\n## {heading}\n" in text
     assert all((run / "out" / name).is_file() for name in re.findall(r"^- `(\S+)`:", text, re.M))
     shutil.rmtree("runs/tiny/b8/evaluate")
+    write(licence="mine: see LICENCE")
+    text = Path("out/README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(text.split("---")[1])["license"] == "mine: see LICENCE"
     write()
     text = Path("out/README.md").read_text(encoding="utf-8")
     assert "Not measured" in text and "Not stated" in text

@@ -213,6 +213,16 @@ def test_voters_of_known_preference_are_understood(
     assert "by 3 of 3 voters" in Path("kept/report.md").read_text(encoding="utf-8")
 
 
+def test_where_no_voter_counts_no_order_is_told(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(made) as address:
+        vote(address, "cat", lambda *_: "tie", 9)
+    prefer.report(made, None, 0.0)
+    told = capsys.readouterr().out.splitlines()
+    assert told and all(line.endswith(" no votes") for line in told)
+
+
 def test_questions_of_ones_own(made: Path) -> None:
     asked = question_list(["sharp=Which is sharper?"])
     make(["low", "high"], STUDY, None, Wanted(), Asked(asked))
