@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import string
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,11 @@ def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> T
     for j in verdicts:
         where = f"`{j.profile}`" if j.study else "not run"
         text = f"{where}, {study_links(j.claim.study, j.study, folder)}"
-        rows.append((*_line(j), Cell(text, f"results in {j.study.folder}" if j.study else "")))
+        caveat = f" Caveat: {_caveat(j.claim)}" if j.claim.caveat else ""
+        told = Cell(_told(j.claim) + caveat)
+        rows.append(
+            (told, *_line(j), Cell(text, f"results in {j.study.folder}" if j.study else ""))
+        )
     ran = {j.profile: j.study.card.data for j in verdicts if j.study is not None}
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
@@ -141,12 +146,23 @@ def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> T
 
 
 def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
-    """The verdicts on one study's claims, each told once: with other protocols it has its name."""
-    caption = "**Claims of this study**, decided as the section on claims says."
+    """The verdicts on one study's claims, each told once: with other protocols it has its name.
+
+    Caveats are notes below the table, which they would make tall and narrow.
+    """
+    notes: dict[str, str] = {}
     rows: list[tuple[Cell, ...]] = []
     for name, (first, *others) in grouped(verdicts, lambda v: v.claim.id).items():
-        rows.append(_line(first))
-        rows += [(Cell(f"`{name}`"), *_line(other)[1:]) for other in others]
+        claim = first.claim
+        told = _told(claim)
+        if claim.caveat:
+            told += (
+                f" (caveat {notes.setdefault(_caveat(claim), string.ascii_lowercase[len(notes)])})"
+            )
+        rows.append((Cell(told), *_line(first)))
+        rows += [(Cell(f"`{name}`"), *_line(other)) for other in others]
+    caption = "**Claims of this study**, decided as the section on claims says."
+    caption += "".join(f" **{letter}**: {note}" for note, letter in notes.items())
     return table(caption, _HEADER, rows, _ALIGN)
 
 
@@ -213,7 +229,17 @@ def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     return ", ".join(f"[{text}]({target})" for text, target in targets.items())
 
 
+def _told(claim: Claim) -> str:
+    late = " (Rule written after the run.)" if claim.after_run else ""
+    return f"`{claim.id}` {claim.claim}{late}"
+
+
+def _caveat(claim: Claim) -> str:
+    return " ".join(claim.caveat.split())
+
+
 def _line(verdict: Verdict) -> tuple[Cell, ...]:
+    """A verdict, without what is claimed."""
     claim, found = verdict.claim, verdict.effect
     effect = interval = ""
     if found is not None:
@@ -227,10 +253,7 @@ def _line(verdict: Verdict) -> tuple[Cell, ...]:
             interval += f" (at {claim.confidence:.1%})"
     seeds = "; ".join(f"seed {s}: {v!r}" for s, v in verdict.seeds.items())
     reason = f": {verdict.reason}" if verdict.outcome == OPEN else ""
-    late = " (Rule written after the run.)" if claim.after_run else ""
-    late += f" Caveat: {' '.join(claim.caveat.split())}" if claim.caveat else ""
     return (
-        Cell(f"`{claim.id}` {claim.claim}{late}"),
         Cell(f"`{verdict.protocol}`" if verdict.protocol else ""),
         Cell(f"{MARKS[verdict.outcome]} {verdict.outcome}{reason}", verdict.reason),
         Cell(effect, seeds),

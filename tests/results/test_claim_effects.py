@@ -114,6 +114,19 @@ def test_a_claim_over_resolutions_shows_where_it_does_not_hold(
     assert one.sizes == {} and study_verdicts([one]).rows[0][-1].text == ""
 
 
+def test_caveats_of_a_study_are_notes_each_told_once(tmp_path: Path) -> None:
+    rows = results(make_rows({"few": [0.2] * 3, "many": [1.0] * 3}))
+    caveats = {"a": "One\n fell.", "b": "", "c": "Two.", "d": "One fell."}
+    found = [
+        verdicts_of(make_claim(tmp_path, id=name, caveat=caveat), rows)[0]
+        for name, caveat in caveats.items()
+    ]
+    told = study_verdicts(found)
+    ends = [row[0].text.partition("few pairs")[0][-12:] for row in told.rows]
+    assert [end.partition("(")[2] for end in ends] == ["caveat a)", "", "caveat b)", "caveat a)"]
+    assert told.caption.endswith(" **a**: One fell. **b**: Two.")
+
+
 def test_a_claim_in_two_protocols_is_told_once_beside_each(tmp_path: Path) -> None:
     rows = make_rows({"few": [0.2] * 3, "many": [1.0] * 3})
     rows += make_rows({"few": [0.4] * 3, "many": [1.0] * 3}, protocol="fd_other_1k")
