@@ -57,6 +57,12 @@ def whole_claims(verdicts: Sequence[Verdict]) -> Counter[str]:
     return Counter(one.pop() if len(one) == 1 else OPEN for one in found)
 
 
+def resting_on_one(verdicts: Sequence[Verdict]) -> int:
+    """How many of the claims that are supported have one verdict: a profile, a feature network."""
+    tested = grouped((v for v in verdicts if v.effect is not None), lambda v: v.claim.id)
+    return sum([v.outcome for v in own] == [SUPPORTED] for own in tested.values())
+
+
 def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     """One verdict a protocol of the claim's metric; one without numbers if there is none.
 

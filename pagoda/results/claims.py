@@ -23,7 +23,8 @@ A claim, one of the list ``claims`` of that file, reads::
       caveat: what a reader of the verdict has to know; may be left out
       profiles:                        # what came of it on one profile; may be left out
         evidence:
-          looks: 2                     # times that it was decided, seeds being added; left out: 1
+          looks: 2                     # times that it was decided, with more seeds or anew; left
+                                       # out: 1
           first: 5                     # only so many seeds, from the lowest, where later ones were
                                        # made of other variants for another claim; may be left out
           caveat: one of this profile  # beside that of all
@@ -39,15 +40,17 @@ Effects, one number a training seed, averaged over pairs of variants and over re
 - ``value``: the value itself, no ``against``.
 
 The interval is Student's, at 95 %, over the paired seeds; for a ratio it is taken over logarithms,
-and for an order it ends at 1. Where seeds were added after a first decision, it is at 1 - 5 % /
-``looks`` (Bonferroni). A claim is *supported* if the whole interval is strictly on the side that
-``holds`` names and its middle is as strong as ``smallest``; *not supported* if the whole interval
-is on the other side of ``smallest``, or on it: an effect that would count is then ruled out, as in
-a test of equivalence (Schuirmann 1987). Otherwise, and where seeds are too few or missing, there is
-*not enough evidence*. A ``pilot`` tells before the run how
-strong an effect has to be for the seeds to show it (:func:`~pagoda.results.numbers.detectable`);
-its ``spread`` is the standard deviation of the effect over seeds, in logarithms for a ratio. Counts
-(:data:`~pagoda.results.studies.EXACT`) do not depend on the seed: one is enough.
+and for an order it ends at 1 (noise of each seed's values pulls orders towards 0); where all seeds
+of a claim have the same effect, it has no width. Where a claim was decided before, with fewer seeds
+or by other runs, it is at 1 - 5 % / ``looks`` (Bonferroni). A claim is *supported* if the whole
+interval is strictly on the side that ``holds`` names and its middle is as strong as ``smallest``;
+*not supported* if the whole interval is on the other side of ``smallest``, or on it: an effect that
+would count is then ruled out, as in a test of equivalence (Schuirmann 1987). Otherwise, and where
+seeds are too few or missing, there is *not enough evidence*. A ``pilot`` tells before the run how
+strong an effect has to be for the seeds to show it beyond the limit at a first look
+(:func:`~pagoda.results.numbers.detectable`); its ``spread`` is the standard deviation of the effect
+over seeds, in logarithms for a ratio. Counts (:data:`~pagoda.results.studies.EXACT`) do not depend
+on the seed: one is enough.
 """
 
 from __future__ import annotations

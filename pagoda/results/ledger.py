@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Document, Section, Table, table
-from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict, whole_claims
+from pagoda.results.claim_verdicts import (
+    OPEN,
+    REFUTED,
+    SUPPORTED,
+    Verdict,
+    resting_on_one,
+    whole_claims,
+)
 from pagoda.results.claims import FILE, FOLDER, Claim
 from pagoda.results.labels import size_label
 from pagoda.results.numbers import CONFIDENCE, number
@@ -37,8 +44,9 @@ _METHOD = (
     "for have every value, a run of a seed failed or is missing, or nothing was run; of one seed "
     "the value is shown, without interval and without verdict. Counts (FLOPs, parameters, "
     "evaluations) do not depend on the seed and need one. A rule that changed after a run is in "
-    "`CHANGELOG.md`. Where seeds were added because a first look had decided nothing, the interval "
-    "is wider (5 % error shared by the looks). How many seeds would decide what is open, one look "
+    "`CHANGELOG.md`. Where a claim had been decided before, with fewer seeds or by runs of another "
+    "setting, the interval is wider (5 % error shared by the looks). Where every seed has the same "
+    "effect, it has no width. How many seeds would decide what is open, one look "
     "later, is for planning alone: another seed moves mean and spread, and even where they stay "
     "the chance is about even. Values of different protocols, references or feature networks are "
     "never compared. **What an interval does not "
@@ -84,6 +92,7 @@ def counted(verdicts: Sequence[Verdict]) -> str:
     return (
         f"{found} A claim has one for every profile, protocol and feature network: of "
         f"{claims.total()} that were tested {claims[SUPPORTED]} are supported everywhere, "
+        f"{resting_on_one(verdicts)} of them by a single verdict, "
         f"{claims[REFUTED]} nowhere, {claims[OPEN]} are undecided or come out differently."
     )
 
@@ -92,7 +101,8 @@ def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """What testing many claims means for their number, a paragraph; none without intervals.
 
     Every verdict with an interval has a one-sided p-value, Student's of its distance from the
-    limit, for Benjamini and Hochberg's procedure (1995) and Holm's (1979).
+    limit, times its looks, for Benjamini and Hochberg's procedure (1995) and Holm's (1979) at the
+    error of one side.
     """
     from scipy.stats import false_discovery_control, ttest_1samp
 
@@ -103,23 +113,24 @@ def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
             continue
         side = "less" if j.claim.below else "greater"
         limit = j.claim.on_scale(j.claim.limit)
-        chances.append(float(ttest_1samp(values, limit, alternative=side).pvalue))
+        chance = float(ttest_1samp(values, limit, alternative=side).pvalue)
+        chances.append(min(1.0, chance * j.claim.looks))
         supported.append(j.outcome == SUPPORTED)
     if not chances:
         return ()
-    error, m = 1.0 - CONFIDENCE, len(chances)
+    error, m = (1.0 - CONFIDENCE) / 2, len(chances)
     ranked = sorted(chances)
     wrong = next((p for k, p in enumerate(ranked) if p > error / (m - k)), math.inf)  # Holm 1979
     single = sum(s and p < wrong for s, p in zip(supported, chances, strict=True))
     among = false_discovery_control(chances) <= error
     rate = sum(s and bool(k) for s, k in zip(supported, among, strict=True))
     return (
-        f"**Many claims are tested**: {m} verdicts here have an interval. If every effect were "
-        f"exactly at its limit, {m * error:.1f} intervals would be expected to miss it, half of "
-        f"them as false support. Of the {sum(supported)} that are supported, {rate} stay where "
-        f"{error:.0%} of what stays may be wrong (Benjamini and Hochberg), and {single} where the "
-        f"chance of a single wrong one is {error:.0%} (Holm); claims that share runs are taken as "
-        "independent.",
+        f"**Many claims are tested**: {m} verdicts here have an interval that seeds gave a width. "
+        f"If every effect were exactly at its limit, {m * error:.1f} of them at most would be "
+        f"expected to be false support. Of the {sum(supported)} that are supported, {rate} stay "
+        f"where {error:.1%} of what stays may be wrong (Benjamini and Hochberg), and {single} "
+        f"where the chance of a single wrong one is {error:.1%} (Holm); claims that share runs are "
+        "taken as independent.",
     )
 
 

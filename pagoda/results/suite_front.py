@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pagoda.results.blocks import Block, Cell, Table, seen_from, table
-from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict, whole_claims
+from pagoda.results.claim_verdicts import (
+    OPEN,
+    REFUTED,
+    SUPPORTED,
+    Verdict,
+    resting_on_one,
+    whole_claims,
+)
 from pagoda.results.labels import REAL
 from pagoda.results.numbers import CONFIDENCE, listed, mean_cell, number, t_interval, with_ends
 from pagoda.results.runs import Run
@@ -31,12 +38,15 @@ def front_sentence(verdicts: Sequence[Verdict]) -> str:
     if not counts:
         return "One-step generators, grown from a diffusion teacher; no claim was tested yet."
     idle = len({v.claim.id for v in verdicts}) - counts.total()
+    alone = resting_on_one(verdicts)
+    rest = f" ({alone} on one set of images by one measure)" if alone else ""
     left = f"; {idle} more claims were not tested" if idle else ""
     return (
         "One-step image generators, grown from a diffusion teacher of low resolution as in the "
         f"PaGoDA paper, trained small enough for two CPU cores: of {counts.total()} claims "
-        f"**{counts[SUPPORTED]} are supported wherever they were tested**, {counts[REFUTED]} are "
-        f"not supported, and {counts[OPEN]} {'is' if counts[OPEN] == 1 else 'are'} undecided or "
+        f"**{counts[SUPPORTED]} are supported wherever they were tested**{rest}, "
+        f"{counts[REFUTED]} are not supported, and {counts[OPEN]} "
+        f"{'is' if counts[OPEN] == 1 else 'are'} undecided or "
         f"{'comes' if counts[OPEN] == 1 else 'come'} out differently between sets of images or "
         f"feature networks{left}."
     )
