@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from pagoda import outputs
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, denied
 from pagoda.kinds import CARD_FILE, KINDS, MODEL_FILE
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Artifact:
         file = self.path / f"{name}.npy"
         try:
             array = np.lib.format.open_memmap(file, mode="r")  # refuses pickled objects
-        except PermissionError:
-            raise
+        except PermissionError as error:
+            raise denied(error) from error
         except Exception as error:  # a crafted header can raise anything
             raise _damaged(file, str(error)) from error
         spec = KINDS[self.manifest["kind"]].get(_whole(file.name))
@@ -226,9 +226,16 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Hex SHA-256 of a file.
+
+    Raises:
+        PagodaError: it may not be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except PermissionError as error:
+        raise denied(error) from error
 
 
 def digest(tree: Any) -> str:
@@ -308,8 +315,8 @@ def _read_json(file: Path) -> Any:
 
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
-    except PermissionError:  # the command line says it
-        raise
+    except PermissionError as error:
+        raise denied(error) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from error
 

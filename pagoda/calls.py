@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, first_line
 
 
 def whole(numbers: int | Iterable[int], called: str = "seed") -> list[int]:
@@ -22,10 +23,44 @@ def whole(numbers: int | Iterable[int], called: str = "seed") -> list[int]:
     try:
         found = [operator.index(number) for number in listed(numbers)]
     except TypeError as error:
-        raise PagodaError(f"{called}s = {numbers!r}; they are whole numbers from 0") from error
+        raise PagodaError(f"{called}s = {shown(numbers)}; they are whole numbers from 0") from error
     if wrong := [number for number in found if not 0 <= number < 1 << 63]:
         raise PagodaError(f"there is no {called} {wrong[0]}; {called}s are whole numbers from 0")
     return found
+
+
+def keys_of(keys: Iterable[int] | None, n: int) -> np.ndarray:
+    """Which part of the noise each of n images has, (n,); None: 0, 1, ...
+
+    Raises:
+        PagodaError: another number of them, or one that is no whole number from 0.
+    """
+    found = list(range(n)) if keys is None else whole(keys, "key")
+    if len(found) != n:
+        raise PagodaError(f"there are {len(found)} keys for {n} images; give one each")
+    return np.array(found, np.int64)
+
+
+def device_of(device: str | torch.device | None) -> torch.device:
+    """A device by its name; None: a visible GPU, or the CPU.
+
+    Raises:
+        PagodaError: it is not to be had here.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except Exception as error:  # torch has many kinds for it
+        why = first_line(error).partition(". ")[0]
+        raise PagodaError(
+            f"device = {device!r} is not to be had here ({why}); leave it out, or take 'cpu'"
+        ) from error
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def listed(values: Any) -> list[Any]:
@@ -51,9 +86,10 @@ def tensor(values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values
     try:
-        return torch.from_numpy(np.array(values))
+        array = np.array(values)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
-        raise PagodaError(f"{values!r:.60} is no array of numbers") from error
+        raise PagodaError(f"{shown(values)} is no array of numbers") from error
 
 
 def in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:

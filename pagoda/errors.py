@@ -15,6 +15,12 @@ class PagodaError(Exception):
         super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+def denied(error: OSError) -> PagodaError:
+    """What is said of a file that is there and may not be read: nothing of damage."""
+    where = error.filename or "a file"
+    return PagodaError(f"{where}: permission denied; see that you may read it")
+
+
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line; its type if it says nothing.
 

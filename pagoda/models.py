@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from pagoda import hub
 from pagoda.artifacts import Artifact
-from pagoda.calls import in_calls, listed, tensor, whole
+from pagoda.calls import device_of, in_calls, keys_of, listed, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError
 from pagoda.evaluation import samplers
 from pagoda.evaluation.alignment import Reader, tell
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
@@ -78,18 +78,11 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Genera
         PagodaError: one line: nothing is there, it is something else, or damaged; or there is no
             such device here.
     """
+    there = device_of(device)
     named = hub.is_name(source := str(source))
     artifact = open_model(hub.fetch(source, MODELS) if named else Path(source))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError, TypeError) as error:
-        raise PagodaError(
-            f"device = {device!r} is not to be had here: {first_line(error)}"
-        ) from error
     kind = Generator if artifact.manifest["kind"] == "generator" else Teacher
-    return kind(artifact, torch.device(device))
+    return kind(artifact, there)
 
 
 class Model(ABC):
@@ -218,9 +211,16 @@ class Model(ABC):
             )
         return z.contiguous(memory_format=torch.channels_last)
 
-    def _labels(self, labels: int | Sequence[int] | Array, n: int) -> Tensor:
-        """(n,) class numbers on the device; one number is the class of all."""
+    def labels(self, labels: int | Sequence[int] | Array, n: int) -> Tensor:
+        """(n,) class numbers on the device; one number is the class of all.
+
+        Raises:
+            PagodaError: they are no class numbers, or not n.
+        """
+        if isinstance(labels, str):
+            raise PagodaError(f"labels are class numbers; numbers({labels!r}) gives that of a name")
         y = tensor(labels).cpu()
+        y = y if y.is_floating_point() else y.long()
         if y.is_floating_point() or y.ndim > 1 or (y.ndim == 1 and len(y) != n):
             raise PagodaError(
                 f"labels are {y.dtype} of shape {tuple(y.shape)}; {n} whole numbers are needed, "
@@ -228,7 +228,7 @@ class Model(ABC):
             )
         if len(wrong := y[(y < 0) | (y >= self.num_classes)]):
             self.numbers(int(wrong[0]))  # says what there is
-        return y.long().expand(n).to(self.device)
+        return y.expand(n).to(self.device)
 
 
 class Generator(Model):
@@ -254,8 +254,8 @@ class Generator(Model):
                 does not know.
         """
         z = self._latents(latents)
-        y = self._labels(labels, len(z))
-        finer = None if fine is None else self._labels(fine, len(z))
+        y = self.labels(labels, len(z))
+        finer = None if fine is None else self.labels(fine, len(z))
         check_weight(str(self.artifact.path), self.card.get(generator.TOLD), guidance)
         omega = None if guidance == 1 else z.new_full((len(z),), guidance)
         images: Tensor = self.network(z, y, finer, above, omega)
@@ -328,7 +328,7 @@ class Teacher(Model):
         check_label_dropout(str(self.artifact.path), self.card, guidance)
         steps = self.inversion["steps"] if steps is None else steps
         solve = heun(self.network, self.schedule, steps, guidance)
-        made = solve(z, self._labels(labels, len(z)), np.empty(0))
+        made = solve(z, self.labels(labels, len(z)), np.empty(0))
         return made if self.autoencoder is None else self.autoencoder.decode(made)
 
     def sample(
@@ -375,19 +375,16 @@ class Teacher(Model):
             known = ", ".join(PAPER_INVERSION)
             raise PagodaError(f"invert knows no {unknown[0]}; it takes {known}")
         how = self.inversion | settings
-        if not isinstance(how["clamp"], bool):
+        if how["clamp"] not in (True, False):
             raise PagodaError(f"clamp = {how['clamp']!r}; it must be True or False")
         check_label_dropout(str(self.artifact.path), self.card, how["guidance"])
-        x, sigma, (key,) = self._images(images), self.schedule, whole(run_seed)
-        y = self._labels(labels, len(x))
+        x, sigma = self._images(images), self.schedule
+        y = self.labels(labels, len(x))
         if self.autoencoder is not None:
             x = in_calls(self.autoencoder.encode, self.batch, x)
         start = how["noise"] or sigma["sigma_min"]
         if how["noise"]:
-            of = np.array(range(len(x)) if keys is None else whole(keys, "key"), np.int64)
-            if len(of) != len(x):
-                raise PagodaError(f"there are {len(of)} keys for {len(x)} images; give one each")
-            x = dithered(x, how["noise"], key, of)
+            x = dithered(x, how["noise"], run_seed, keys_of(keys, len(x)))
         grid = edm_grid(how["steps"], start, sigma["sigma_max"], sigma["rho"])
         network = guided(self.network, how["guidance"])
         solve = clamped(network) if how["clamp"] else network

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from pagoda.calls import whole
+from pagoda.calls import shown
 from pagoda.data.base import Arrays
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import ArrayImages, check_there
@@ -40,7 +41,8 @@ def evaluate(
 
     Args:
         images: a folder, ``.zip``, ``.tar``, ``.npz``, the folder of a generator, or what
-            :func:`pagoda.load` opened; or an array, uint8, (n, h, w, 3) or (n, 3, h, w).
+            :func:`pagoda.load` opened; or an array, uint8, (n, h, w, 3), (n, 3, h, w) or, grey,
+            (n, h, w).
         reference: likewise; or a kept reference, or published ``.npz`` statistics.
         metrics: names, ``"fid,kid"`` or a list of them; None: a usual choice.
         extractor: the feature network; only Inception's make an FID.
@@ -60,9 +62,7 @@ def evaluate(
     Raises:
         PagodaError: one line, as of the command.
     """
-    for called, value, least in (("n", n, 2), ("batch", batch, 1)):
-        if value is not None and whole(value, called)[0] < least:
-            raise PagodaError(f"{called} = {value}; it must be {least} or more")
+    n, batch = None if n is None else _at_least(2, n, "n"), _at_least(1, batch, "batch")
     real = _path_or_images(reference, "reference")
     if isinstance(images, Generator | Teacher):
         if n is None:
@@ -82,15 +82,26 @@ def evaluate(
     return {row["protocol"]: row["value"] for row in tree["rows"]} if tree else {}
 
 
+def _at_least(least: int, value: int, called: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise PagodaError(f"{called} = {shown(value)}; it must be a whole number from {least} up")
+    return number
+
+
 def _path_or_images(given: str | Path | np.ndarray | Tensor, called: str) -> Path | Images:
     if isinstance(given, str | Path):
         check_there(Path(given))
         return Path(given)
     array = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
-    if array.ndim != 4:
+    one = array.ndim == 3 and 3 in (array.shape[0], array.shape[-1])
+    if one or array.ndim not in (3, 4):
         raise PagodaError(
             f"{called} is {type(given).__name__} of shape {array.shape}; it is a path, or an array "
-            "of images (n, h, w, 3) or (n, 3, h, w)"
+            "of images (n, h, w, 3), (n, 3, h, w) or, grey, (n, h, w)"
         )
     if not len(array):
         raise PagodaError(f"{called} is an array without images")

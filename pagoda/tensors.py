@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 
 
 def save_tensors(
@@ -25,10 +25,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU.
 
     Raises:
-        PagodaError: one line if it is none of safetensors.
+        PagodaError: one line if it is none of safetensors, or may not be read.
     """
     try:
+        path.open("rb").close()  # safetensors calls what may not be read not found
         return safetensors.torch.load_file(path)
+    except PermissionError as error:
+        raise denied(error) from error
     except Exception as error:  # safetensors raises its own private types
         why = first_line(error)
         raise PagodaError(f"{path} is no sound safetensors file ({why}); get it again") from error

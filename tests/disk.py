@@ -28,14 +28,20 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 @contextlib.contextmanager
 def another_user(folder: Path) -> Iterator[None]:
     """Work in a folder as a user to whom files of mode 0 are closed, which root is not."""
-    for above in (folder, *folder.parents[:-1]):
-        above.chmod(above.stat().st_mode | 0o111)
-    with contextlib.chdir(folder):
-        if os.geteuid():
+    if os.geteuid():
+        with contextlib.chdir(folder):
             yield
-            return
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
+        return
+    modes = {above: above.stat().st_mode for above in (folder, *folder.parents)}
+    try:
+        for above, mode in modes.items():
+            above.chmod(mode | 0o111)
+        with contextlib.chdir(folder):
+            os.seteuid(65534)
+            try:
+                yield
+            finally:
+                os.seteuid(0)
+    finally:
+        for above, mode in modes.items():
+            above.chmod(mode)

@@ -345,5 +345,5 @@ def test_a_damaged_array_is_one_line(tmp_path: Path) -> None:
 def test_what_may_not_be_read_is_not_called_damaged(tmp_path: Path, name: str) -> None:
     write(tmp_path / "made")
     (tmp_path / "made" / name).chmod(0)
-    with another_user(tmp_path), pytest.raises(PermissionError, match=name):
+    with another_user(tmp_path), pytest.raises(PagodaError, match=f"{name}: permission denied"):
         artifacts.open_artifact("made", "latents")

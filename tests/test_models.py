@@ -129,7 +129,7 @@ def test_a_teacher_samples_by_the_solver(run: Path) -> None:
         (lambda: generator().latents(0, truncation=-1), "truncation = -1; it must be more than 0"),
         (
             lambda: generator()(torch.zeros(1, 3, 8, 8), "ring"),  # type: ignore[arg-type]
-            "'ring' is no array of numbers",
+            r"labels are class numbers; numbers\('ring'\) gives",
         ),
         (lambda: generator().sample(0, truncation=0), "it must be more than 0"),
         (lambda: generator()(torch.zeros(2, 3, 16, 16), 0), r"takes \(n, 3, 8, 8\)"),
@@ -163,6 +163,9 @@ def test_mistakes_are_one_line(run: Path, use: Callable[[], object], line: str) 
 
 def test_numbers_of_any_library_are_classes_and_seeds(run: Path) -> None:
     g = generator()
+    z, expected = g.latents([4, 5]), g(g.latents([4, 5]), [3, 1])
+    for labels in (np.array([3, 1], np.uint16), np.array([3, 1], ">i8")):
+        torch.testing.assert_close(g(z, labels), expected, rtol=0, atol=0)
     wanted = g.sample(3, 4)
     for y, seed in ((np.int64(3), np.int64(4)), (torch.tensor(3), torch.tensor(4)),
                     (np.array([3]), np.array(4)), ([torch.tensor(3)], range(4, 5))):  # fmt: skip

@@ -7,7 +7,7 @@ outputs of a stage:
   Hydra use it;
 - ``suite.derived``, in ``experiments/compose.yaml``, computes the derived keys, drops those of
   methods that are not chosen, and holds the whole composition against the rules of
-  :mod:`pagoda.config`; where stages will run, it opens the images that they will read, too.
+  :mod:`pagoda.config`; where stages will run, it opens other images than the last, too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ from pagoda.errors import PagodaError
 
 _NEEDED = ("numpy", "torch", "typer", "yaml")
 _WHERE = "params.yaml, which stays as it was"
-_opened: list[Config] = []  # whose images were opened: every derived key asks
+_opened: list[list[Any]] = []  # what was looked at: every derived key, and every sweep, asks
+_projects: list[Path] = []  # that are composed, the last one now
 
 
 class Refused(DvcException, InterpolationResolutionError):  # type: ignore[misc] # DVC has no types
@@ -61,6 +62,7 @@ class StrictFiles(SearchPathPlugin):
             folder = Path(element.path.removeprefix("file://"))
             if element.provider == "main" and (folder / "profile" / "smoke.yaml").is_file():
                 element.path = f"{StrictSource.scheme()}://{folder}"
+                _projects.append(folder.parent)
                 if _will_run():
                     _check_python()
 
@@ -121,18 +123,30 @@ def _check_python() -> None:
         )
 
 
-def _check_images(config: Config) -> None:
-    """Open the images that the stages will read, unless they are to be fetched.
+def _check_images(config: Config, data: Any) -> None:
+    """Open other images than the last experiment's, which cutting will read.
 
     Raises:
         PagodaError: they are not there, their listing is damaged, or they are too few.
     """
-    if config in _opened or registry.find(config.data.source).fetched:
+    asked = [config.data, config.evaluate, config.reference]
+    fetched = registry.find(config.data.source).fetched
+    if fetched or asked in _opened or not _cuts_anew(config, data):
         return
     from pagoda.pipeline.stages.sources import open_splits
 
-    open_splits(config)
-    _opened.append(config)
+    open_splits(config, _WHERE)
+    _opened.append(asked)
+
+
+def _cuts_anew(config: Config, data: Any) -> bool:
+    """Whether cut images have to be made, or replaced by those of other ``data``."""
+    project = _projects[-1]
+    before = read_yaml(project / "params.yaml") or {}
+    if before.get("name") == config.name:
+        return bool(before.get("data") != data)
+    cut = project / "runs" / config.name / "data"
+    return not all((cut / str(side)).is_dir() for side in config.resolutions)
 
 
 def _derived(key: str, *, _root_: DictConfig) -> Container:
@@ -151,7 +165,7 @@ def _derived(key: str, *, _root_: DictConfig) -> Container:
         kept = for_its_methods(tree)
         config = parse(kept, _WHERE)
         if _will_run():
-            _check_images(config)
+            _check_images(config, kept["data"])
         for section in BY_METHOD:
             with open_dict(_root_[section]):
                 for other in tree[section].keys() - kept[section].keys():

@@ -24,7 +24,8 @@ from pagoda.errors import PagodaError
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Of names of tar archives; those that are compressed are refused, whatever their names."""
 
-_WINDOWS = 0  # as a zip's directory calls where it was made
+_WINDOWS = (0, 10)  # as a zip's directory calls where it was made
+_UTF8 = 0x800  # a flag of a name there
 _ONE_AT_A_TIME = threading.Lock()  # threads share the position in an archive
 
 
@@ -148,7 +149,8 @@ class ZipTree(_Archive):
     def _list(self) -> None:
         for info in self._handle().infolist():
             written, mode = info.filename, stat.S_IFMT(info.external_attr >> 16)
-            if info.create_system == _WINDOWS:  # some of its programs separate folders so
+            # Some programs separate folders so; in a name of unknown code it may be half a letter.
+            if info.create_system in _WINDOWS and (written.isascii() or info.flag_bits & _UTF8):
                 written = written.replace("\\", "/")
             name = _clean(written)
             if written.endswith("/"):

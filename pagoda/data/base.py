@@ -21,7 +21,7 @@ from pagoda.artifacts import digest
 from pagoda.data.registry import Wanted
 from pagoda.data.resize import to_rgb
 from pagoda.data.trees import digests
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 
 Labels = NDArray[np.int64]
 
@@ -186,8 +186,8 @@ def decoded(pictures: Pictures, row: int, exif: bool, called: str) -> Image.Imag
         with warnings.catch_warnings():  # of images that are large, but not too large
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return to_rgb(pictures.open(row), exif)
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise denied(error) from error
     except _DAMAGED as error:
         why = first_line(error)
         raise PagodaError(f"{called} does not decode ({why}); mend or remove it") from error

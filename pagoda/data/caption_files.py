@@ -14,7 +14,7 @@ from typing import Any
 
 from pagoda.data.archives import open_tree
 from pagoda.data.trees import Tree, escaped
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 
 _KEYS = "caption", "text"
 
@@ -47,6 +47,8 @@ def captions_of_coco(file: str | Path, names: Sequence[str]) -> list[str]:
         first: dict[str, str] = {}
         for told in sorted(tree["annotations"], key=lambda told: told["id"]):
             first.setdefault(images[told["image_id"]], str(told["caption"]))
+    except PermissionError as error:
+        raise denied(error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PagodaError(
             f"{file} is no file of COCO's captions, with images and annotations "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pagoda.errors import PagodaError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +28,13 @@ def standard_normal(
 
     Returns:
         (n, *shape) float32.
+
+    Raises:
+        PagodaError: a seed below 0.
     """
+    seed = operator.index(seed)  # one of numpy would lose its upper bits
+    if seed < 0:
+        raise PagodaError(f"there is no seed {seed}; seeds are whole numbers from 0")
     key = (seed << 32) | zlib.crc32(stream.encode())
     size = math.prod(shape)
     out = np.empty((len(indices), size), np.float32)

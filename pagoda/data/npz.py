@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 
 _HEADER = 1 << 16  # numpy itself reads no header of more than 10,000 bytes
 _READ = 1 << 24  # bytes read at once
@@ -148,8 +148,8 @@ class Npz:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 found = [f for f in archive.infolist() if f.filename.endswith(".npy")]
-        except PermissionError:
-            raise
+        except PermissionError as error:
+            raise denied(error) from error
         except (*_DAMAGED, RuntimeError) as error:
             raise PagodaError(
                 f"{path} ends early, is unreadable or is no npz file; copy it again"
@@ -201,8 +201,8 @@ def _reading(path: Path, key: str) -> Iterator[None]:
     """Turn all that zipfile and numpy raise for a damaged member into one line."""
     try:
         yield
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise denied(error) from error
     except NotImplementedError as error:
         raise PagodaError(
             f"{path}: {key} is compressed in a way that cannot be read here; save it again with "

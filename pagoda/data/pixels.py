@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError
 
-_FAR = 2.0  # from 0, as float images in [-1, 1] never are
+_FAR = 16.0  # from 0; a teacher's images of few steps, which are not clamped, reach a few
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -43,10 +43,11 @@ def as_float(images: Tensor, device: torch.device) -> Tensor:
     images = images.to(device)
     if images.dtype == torch.uint8:
         return to_float(images)
-    if not images.abs().max() <= _FAR:  # nor is NaN
+    low, high = (float(end) for end in images.aminmax())
+    if not -_FAR <= low <= high <= _FAR:  # nor is NaN
         raise PagodaError(
-            f"images are float with values from {images.min():g} to {images.max():g}; they are "
-            "uint8, or float in [-1, 1]"
+            f"images are float with values from {low:g} to {high:g}; they are uint8, or float in "
+            "[-1, 1] (of 0 to 255: images / 127.5 - 1)"
         )
     return images.float()
 

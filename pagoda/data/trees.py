@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 
 ENDINGS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".avif", ".bmp", ".gif",
@@ -99,8 +99,8 @@ class Tree(ABC):
         self.used.add(name)
         try:
             return self.read(name).decode("utf-8-sig")
-        except PermissionError:
-            raise
+        except PermissionError as error:
+            raise denied(error) from error
         except _UNREADABLE as error:
             raise PagodaError(f"cannot read {name} of {self.where} ({error})") from error
 
@@ -235,8 +235,8 @@ def digests(read: Callable[[_T], bytes], names: Sequence[_T], where: str) -> lis
     def one(name: _T) -> str:
         try:
             return hashlib.sha256(read(name)).hexdigest()
-        except PermissionError:
-            raise
+        except PermissionError as error:
+            raise denied(error) from error
         except (PagodaError, *_UNREADABLE) as error:
             why = first_line(error)
             raise PagodaError(

@@ -7,6 +7,7 @@ algorithm 1 without churn; PaGoDA section 3.1 calls the way up "DDIM inversion")
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -31,7 +32,11 @@ def edm_grid(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tens
             not positive, finite and in order.
     """
     ordered = 0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf
-    if steps < 2 or steps != int(steps) or not ordered:
+    try:
+        steps = operator.index(steps)
+    except TypeError as error:
+        raise PagodaError(f"{steps!r} noise levels; 2 or more are needed, all whole") from error
+    if steps < 2 or not ordered:
         raise PagodaError(
             f"a grid of {steps} noise levels from sigma_min = {sigma_min:g} to sigma_max = "
             f"{sigma_max:g} with rho = {rho:g}; it needs 2 levels or more, 0 < sigma_min < "

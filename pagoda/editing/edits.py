@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pagoda.calls import tensor, whole
+from pagoda.calls import keys_of, tensor
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.editing.latents import Shell, slerp
@@ -34,6 +34,7 @@ from pagoda.errors import PagodaError
 from pagoda.models import Array, Generator, Teacher
 
 Labels = int | Sequence[int] | Array
+_KEYS = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def inpaint(
         return found
     flat = pasted(found.images.transpose(0, 1).flatten(0, 1), x.repeat(answers, 1, 1, 1),
                   mask.expand(len(x), -1, -1, -1).repeat(answers, 1, 1, 1), seam)  # fmt: skip
-    whole = flat.unflatten(0, (answers, -1)).transpose(0, 1)
-    return Edited(whole, found.latents, found.calls)
+    made = flat.unflatten(0, (answers, -1)).transpose(0, 1)
+    return Edited(made, found.latents, found.calls)
 
 
 def super_resolve(
@@ -132,8 +133,8 @@ def super_resolve(
     if not consistent:
         return found
     seen = x[:, None].expand(-1, found.images.shape[1], -1, -1, -1).flatten(0, 1)
-    whole = observation.consistent(found.images.flatten(0, 1), seen)
-    return Edited(whole.view_as(found.images), found.latents, found.calls)
+    made = observation.consistent(found.images.flatten(0, 1), seen)
+    return Edited(made.view_as(found.images), found.latents, found.calls)
 
 
 @torch.no_grad()
@@ -250,16 +251,16 @@ def solve(
     if restarts < 1 or answers < 1:
         raise PagodaError(f"{answers} answers of {restarts} searches each; both are 1 or more")
     how, n, each = search or Search(), len(seen), answers * restarts
-    numbers = list(range(n)) if keys is None else whole(keys, "key")
-    if len(numbers) != n:
-        raise PagodaError(f"there are {len(numbers)} keys for {n} images; give one each")
-    of = each * np.array(numbers, np.int64)[:, None]
+    first = keys_of(keys, n).tolist()
+    if max(first, default=0) > _KEYS // each:
+        raise PagodaError(f"there is no key {max(first)} with {each} searches an image; take less")
+    of = each * np.array(first, np.int64)[:, None]
     of = (of + np.arange(each)).ravel()
     shape = generator.latent_shape
     z = torch.from_numpy(standard_normal(seed, of, shape, "start")).to(seen.device)
     if start is not None:
         z[::each] = start
-    y = tensor(labels).to(seen.device).expand(n).repeat_interleave(each)
+    y = generator.labels(labels, n).repeat_interleave(each)
     found = optimise(generator, observation.apply, seen.repeat_interleave(each, 0), y, z,
                      search=how, shell=shell, keys=of, seed=seed)  # fmt: skip
     best, calls = best_of(restarts, found), how.steps * restarts

@@ -7,6 +7,7 @@ import math
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,9 @@ def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
             str(path), store.open_images(artifact, split), f"{split}_images"
         )
         return pictures, np.arange(len(pictures))
-    if path.is_dir() and (inside := sorted(f.parent for f in path.glob(f"*/{MANIFEST}"))):
-        kinds = {folder: kind_of(folder) for folder in inside}
-        told = ", ".join(f"{folder.name} ({kind})" for folder, kind in kinds.items())
-        raise PagodaError(f"{path} holds artifacts: {told}; name one, like {inside[0]}")
+    if inside := _artifacts_in(path):
+        told = ", ".join(f"{folder.name} ({kind})" for folder, kind in inside.items())
+        raise PagodaError(f"{path} holds artifacts: {told}; name one, like {next(iter(inside))}")
     name, at = _named(path) or ("", path)
     if at.suffix in (".pkl", ".pickle", ".pt", ".pth") and at.is_file():
         raise PagodaError(f"{at} may be a pickle, which can run any code; use .npz, .zip, files")
@@ -120,6 +120,15 @@ def kind_of(path: Path) -> str | None:
         PagodaError: if its manifest is damaged.
     """
     return peek(path, *KINDS).manifest["kind"] if (path / MANIFEST).is_file() else None
+
+
+def _artifacts_in(path: Path) -> dict[Path, str]:
+    """The artifacts right below a folder, by kind; a manifest of something else is none."""
+    found: dict[Path, str] = {}
+    for manifest in sorted(path.glob(f"*/{MANIFEST}")):
+        with suppress(PagodaError):
+            found[manifest.parent] = peek(manifest.parent, *KINDS).manifest["kind"]
+    return found
 
 
 def _named(path: Path) -> tuple[str, Path] | None:

@@ -235,8 +235,10 @@ def _data(config: Config) -> Finding:
         return Finding("data", f"{state}; {error}", "or add images", True)
     if largest:
         state += f"; those looked at have {largest} pixels at most on the shorter side"
-        fits, padded = 1 << largest.bit_length() - 1, config.target_res
-        return Finding("data", state, f"-S target_res={fits}, or -S data.pad_to={padded}")
+        fits, remedy = 1 << largest.bit_length() - 1, f"-S data.pad_to={config.target_res}"
+        if fits >= max(8, config.base_res):
+            remedy = f"-S target_res={fits}, or {remedy}"
+        return Finding("data", state, remedy)
     return Finding("data", state)
 
 

@@ -201,6 +201,8 @@ def read_claims(folder: Path = FOLDER) -> list[Claim]:
         if not isinstance(trees, list):
             raise PagodaError(f"{file}: claims = {trees!r}; it must be a list of claims")
         study, variants = file.parent.name, tree.get("variants", {})
+        if trees and not isinstance(variants, dict):
+            raise PagodaError(f"{file}: variants = {variants!r}; it must be a mapping of variants")
         claims += [_claim(c, f"{file}, claim {n}", study, variants) for n, c in enumerate(trees, 1)]
     if len({c.id for c in claims}) < len(claims):
         raise PagodaError(f"{folder}: two claims have one id")
@@ -227,9 +229,9 @@ def _claim(tree: Any, where: str, study: str, variants: Mapping[str, Any]) -> Cl
     for name in _TEXTS:
         if not isinstance(tree.get(name, ""), str):
             raise PagodaError(f"{where}: {name} = {tree[name]!r}; it must be text")
-    for variant in itertools.chain(*lists.values()):
+    for variant in map(str, itertools.chain(*lists.values())):
         if variant not in variants:
-            near = get_close_matches(str(variant), variants, 1) or sorted(variants)
+            near = get_close_matches(variant, variants, 1) or sorted(map(str, variants)) or ["none"]
             raise PagodaError(f"{where}: no variant {variant!r}; there is {', '.join(near)}")
     claim = Claim(**(tree | lists))
     for holds, what in _checks(claim):

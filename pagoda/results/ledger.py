@@ -189,8 +189,8 @@ def rule_table(verdicts: Sequence[Verdict]) -> Table:
     header = ("Claim", "Source", "Rule", "What its seeds can show", "What would refute it")
     caption = (
         f"**Rules**, from `{FILE}`. What its seeds can show: the effect that four of five repeats "
-        "of the whole study would find beyond the limit, if it varies over seeds as in the earlier "
-        "run that is named."
+        "of the whole study would find beyond the limit at a first look, if it varies over seeds "
+        "as in the earlier run that is named."
     )
     return table(caption, header, rows, "lllll")
 

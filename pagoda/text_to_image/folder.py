@@ -18,7 +18,7 @@ from torch import nn
 
 from pagoda import hub
 from pagoda.artifacts import digest, sha256
-from pagoda.errors import PagodaError, first_line
+from pagoda.errors import PagodaError, denied, first_line
 from pagoda.extras import package
 from pagoda.provenance import INDEX
 from pagoda.weight_files import some
@@ -238,6 +238,8 @@ def _quiet(library: Any) -> Iterator[None]:
 def _json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise denied(error) from error
     except (OSError, ValueError, RecursionError) as error:
         raise PagodaError(f"{file} cannot be read as JSON ({first_line(error)})") from error
     if not isinstance(found, dict):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pagoda.calls import in_calls, tensor, whole
+from pagoda.calls import device_of, in_calls, keys_of, tensor, whole
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import Denoiser, guided, invert, nfe, sample
@@ -151,7 +151,7 @@ class TextToImage:
                 f"{', '.join(map(str, self.shape))})"
             )
         states, route = self._states(prompts, len(z)), self._route(self._steps(how))
-        at = np.arange(len(z)) if keys is None else np.asarray(keys)
+        at = keys_of(keys, len(z))
         rows = torch.arange(len(z), device=self.device)
         return in_calls(
             lambda z, states, i: self.decode(route(z, states, at[i.cpu().numpy()])),
@@ -250,9 +250,7 @@ class TextToImage:
         steps = self._steps(how | ({"sigma_min": noise} if noise else {}))
         x = self.encode(images)
         if noise:
-            x = dithered(
-                x, noise, run_seed, np.arange(len(x)) if keys is None else np.asarray(keys)
-            )
+            x = dithered(x, noise, run_seed, keys_of(keys, len(x)))
         grid, solve = steps.grid(self.schedule), self._denoiser(steps)
         states = self._states(prompts, len(x))
         made = in_calls(
@@ -346,9 +344,8 @@ def load_diffusers(source: str | Path, device: str | torch.device | None = None)
         device: where it runs; None: a visible GPU, or the CPU.
 
     Raises:
-        PagodaError: one line: nothing is there, it is something else, or damaged.
+        PagodaError: one line: nothing is there, it is something else, or damaged; or there is no
+            such device here.
     """
-    folder = Folder(find(str(source)))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TextToImage(folder, torch.device(device))
+    there = device_of(device)
+    return TextToImage(Folder(find(str(source))), there)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, denied
 from pagoda.networks.autoencoder import CLASSES, card_of, diffusers_autoencoder
 from pagoda.tensors import read_tensors
 from pagoda.weight_files import misfit
@@ -28,6 +28,8 @@ def read_diffusers(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except PermissionError as error:
+        raise denied(error) from error
     except (OSError, ValueError, TypeError) as error:
         raise PagodaError(
             f"{folder} is no autoencoder: it has neither an artifact's manifest nor a config.json "

@@ -86,6 +86,20 @@ def test_backslashes_of_a_zip_made_on_windows_separate_folders(tmp_path: Path) -
     }  # fmt: skip
 
 
+def test_half_of_a_letter_separates_no_folders(tmp_path: Path) -> None:
+    """Shift-JIS ends letters with the byte of a backslash; zipfile reads such names as cp437."""
+    name, plain = "\u80fd.png".encode("shift-jis"), b"abcdef"  # as many bytes
+    assert b"\\" in name and len(name) == len(plain)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        info = zipfile.ZipInfo(plain.decode())
+        info.create_system = 0
+        archive.writestr(info, "pixels")
+    file = tmp_path / "set.zip"
+    file.write_bytes(file.read_bytes().replace(plain, name))
+    (found,) = open_tree(file).images()
+    assert "/" not in found and found.encode("cp437") == name
+
+
 def test_a_folder_and_an_archive_are_told_apart(tmp_path: Path) -> None:
     archive = packed(write(tmp_path / "set", "cat/1.png"), "zip")
     with pytest.raises(PagodaError, match="is a file, no folder; for an archive"):
@@ -98,7 +112,7 @@ def test_an_image_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> 
     write(tmp_path / "set", "cat/1.png").joinpath("cat/1.png").chmod(0)
     with another_user(tmp_path):
         tree = FolderTree("set")
-        with pytest.raises(PermissionError, match=r"cat/1\.png"):
+        with pytest.raises(PagodaError, match=r"cat/1\.png: permission denied"):
             digests(tree.read, tree.images(), tree.where)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +177,24 @@ def test_latents_of_the_cache_lie_in_its_shell(run: Path) -> None:
     assert 0.9 < inside.float().mean() < 1
 
 
+def test_seeds_of_numpy_are_those_of_python(g: Generator, images: np.ndarray) -> None:
+    """A shift of 32 bits in a number of 64 would leave nothing of 2^32."""
+    kept = np.ones((16, 16))
+    kept[4:8] = 0
+    search = Search(1)
+
+    def latents(seed: int) -> torch.Tensor:
+        return inpaint(g, images, kept, LABELS, search=search, seed=seed).latents
+
+    of_numpy: Any = np.int64(1 << 32)
+
+    large = 1 << 32
+    torch.testing.assert_close(latents(of_numpy), latents(large), rtol=0, atol=0)
+    assert (latents(large) != latents(0)).any()
+    with pytest.raises(PagodaError, match="there is no seed -1"):
+        latents(-1)
+
+
 def test_what_does_not_fit_is_one_line(g: Generator, t: Teacher, images: np.ndarray) -> None:
     ones, few = np.ones((16, 16)), images[:, :, :12]
     cases = [
@@ -186,6 +205,8 @@ def test_what_does_not_fit_is_one_line(g: Generator, t: Teacher, images: np.ndar
         (lambda: inpaint(g, images, ones, LABELS, seam=17), "seam = 17; it must be from 0 to 16"),
         (lambda: inpaint(g, images / 1.0, ones, LABELS), "they are uint8, or float in [-1, 1]"),
         (lambda: inpaint(g, images, ones, LABELS, keys=[0]), "1 keys for 2 images"),
+        (lambda: inpaint(g, images, ones, LABELS, keys=[2**62, 1], answers=4), "no key 4611686018"),
+        (lambda: inpaint(g, images, ones, [3, 3, 3]), "2 whole numbers are needed"),
         (lambda: super_resolve(g, images[..., :8, :8], LABELS, teacher=g),  # type: ignore[arg-type]
          "no diffusion teacher"),
         (lambda: super_resolve(g, images, LABELS), "images of 16 x 16 pixels cannot become 16"),

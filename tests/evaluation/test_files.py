@@ -239,6 +239,12 @@ def _artifacts(folder: Path) -> Path:
     return folder / "kept"
 
 
+def test_a_class_folder_may_hold_a_manifest_of_something_else(tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "set", pictures(4))
+    (images / "part0/manifest.json").write_text('{"files": ["a.png"]}')
+    assert len(open_images(images)) == 4
+
+
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [

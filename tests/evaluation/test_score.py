@@ -254,6 +254,10 @@ def test_one_call_measures_files_arrays_and_generators(folder: Path) -> None:
     real = open_images(Path("real.zip")).read(np.arange(90))
     assert pagoda.evaluate(made, torch.from_numpy(real), **how) == wanted
     assert pagoda.evaluate(made.transpose(0, 2, 3, 1), Path("real.zip"), **how) == wanted
+    grey, grey_real = made[:, 0], real[:, 0]
+    thrice, real_thrice = (np.repeat(images[:, None], 3, 1) for images in (grey, grey_real))
+    expected = pagoda.evaluate(thrice, real_thrice, **how)
+    assert pagoda.evaluate(grey, grey_real, **how) == expected
 
     _write_generator(Path("gen"))
     write_zip(Path("small.zip"), pictures(60, 8))
@@ -273,7 +277,7 @@ def test_one_call_measures_files_arrays_and_generators(folder: Path) -> None:
         with pytest.raises(PagodaError, match=line):
             pagoda.evaluate(*wrong, extractor=CUSTOM.extractor)
     for few in (-5, 1):
-        with pytest.raises(PagodaError, match=f"n = {few}; |no n {few}"):
+        with pytest.raises(PagodaError, match=f"n = {few}; it must be a whole number from 2 up"):
             pagoda.evaluate(made, "real.zip", n=few, extractor=CUSTOM.extractor)
 
 

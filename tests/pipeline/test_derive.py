@@ -269,6 +269,19 @@ def test_images_that_are_not_there_are_refused_before_anything_is_touched(
     assert (params.read_bytes(), model.read_bytes()) == before
 
 
+def test_images_that_were_cut_already_need_not_be_here(repository: Path) -> None:
+    """In a clone that pulled what others made, whatever reads cut images runs."""
+    params = repository / "params.yaml"
+    before = params.read_text()
+    gone = smoke_tree() | {"data": smoke_tree()["data"] | {"source": "folder", "path": "gone"}}
+    params.write_text(yaml.safe_dump(gone))
+    try:
+        status, said = dvc(repository, "exp", "run", "-S", "teacher.optim.lr=0.002")
+        assert status == 0, said
+    finally:
+        params.write_text(before)
+
+
 def test_without_the_environment_dvc_ends_at_once(repository: Path, tmp_path: Path) -> None:
     """``python`` is one that has none of the packages, as where nothing is activated."""
     bare = tmp_path / "python"

@@ -46,8 +46,12 @@ def test_a_rule_that_cannot_decide_is_one_line(
 def test_a_variant_that_there_is_not_is_refused(tmp_path: Path) -> None:
     make_claim(tmp_path)
     file = tmp_path / "pairs/study.yaml"
-    file.write_text(file.read_text().replace("- many", "- mony"))
+    text = file.read_text()
+    file.write_text(text.replace("- many", "- mony"))
     with pytest.raises(PagodaError, match=r"no variant 'mony'; there is many"):
+        read_claims(tmp_path)
+    file.write_text(text.partition("variants:")[0] + "variants: 3\n")
+    with pytest.raises(PagodaError, match=r"study\.yaml: variants = 3; it must be a mapping"):
         read_claims(tmp_path)
 
 

@@ -25,7 +25,7 @@ from pagoda.data.base import ImageSource
 from pagoda.data.folders import labelled, open_class_folders
 from pagoda.data.registry import Source, Wanted
 from pagoda.data.trees import Tree
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, denied
 
 _IMAGES = ("ILSVRC/Data/CLS-LOC/", "Data/CLS-LOC/", "")
 _CSV = "LOC_val_solution.csv"
@@ -103,6 +103,8 @@ def _synsets_of_ids(tree: Tree, name: str) -> dict[str, str]:
         tree.used.add(name)
         table = loadmat(io.BytesIO(tree.read(name)), squeeze_me=True)["synsets"]
         return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in np.atleast_1d(table)}
+    except PermissionError as error:
+        raise denied(error) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PagodaError(f"{tree.where}: {name} is damaged ({error}); copy it again") from error
 

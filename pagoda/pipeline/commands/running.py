@@ -43,8 +43,8 @@ def outside_runs(out: Path | None) -> Path | None:
     if out is not None:
         from pagoda.config.root import project_root
 
-        root = project_root()
-        if (root / ".dvc").is_dir() and out.resolve().is_relative_to((root / "runs").resolve()):
+        root, real = project_root(), os.path.realpath  # it bears links that lead to themselves
+        if (root / ".dvc").is_dir() and Path(real(out)).is_relative_to(real(root / "runs")):
             raise PagodaError(f"{out} lies in runs/, which is the pipeline's; choose another place")
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def inpaint_files(common: Common, how: Searched, mask: Path, seam: int, paste: b
     Raises:
         PagodaError: one line; nothing is written then.
     """
-    check_out(common.out, common.images)
+    check_out(common.out, [*common.images, mask])
     generator, teacher, label = _opened(common, needed=False)
     images = read_images(common.images, generator.resolution)
     kept = read_mask(mask, generator.resolution)
@@ -137,8 +138,8 @@ def check_out(out: Path, images: Sequence[Path]) -> None:
     if out.suffix != ".png":
         raise PagodaError(f"--out {out}; it is a picture, FILE.png")
     outputs.check_file(out)
-    if any(out.resolve() == file.resolve() for file in images):
-        raise PagodaError(f"{out} is one of the images to edit, so it stays; choose another place")
+    if any(os.path.realpath(out) == os.path.realpath(file) for file in images):
+        raise PagodaError(f"{out} is one of the files to edit, so it stays; choose another place")
     if out.exists() and not is_ours(out):
         raise PagodaError(f"{out} is not of pagoda's making, so it stays; choose another place")
 

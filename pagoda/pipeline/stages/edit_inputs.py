@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from pagoda.editing.latents import Shell, cached_shell
 from pagoda.editing.posterior import Langevin
 from pagoda.editing.search import Search
-from pagoda.errors import PagodaError
+from pagoda.errors import PagodaError, denied
 from pagoda.models import Generator, Teacher, load
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.provenance import latents_beside, teacher_beside
@@ -89,8 +89,8 @@ def open_picture(file: Path, name: str | None = None) -> Image.Image:
             return image.copy()
     except FileNotFoundError as error:
         raise PagodaError(f"there is no file {called}") from error
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise denied(error) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise PagodaError(f"{called} is no PNG, JPEG, WebP or BMP that can be read") from error
     except Image.DecompressionBombError as error:

@@ -9,14 +9,16 @@ from pagoda.data.embedded import SEED
 from pagoda.data.registry import SPLITS, Wanted, open_source
 
 
-def open_splits(config: Config) -> dict[str, ImageSource]:
+def open_splits(config: Config, where: str = "params.yaml") -> dict[str, ImageSource]:
     """Open both splits of the experiment's images, as many as the experiment needs.
+
+    ``where`` is what messages call the parameters.
 
     Raises:
         PagodaError: one line saying what is wrong with the data and what to do.
     """
     sources = {split: open_split(config, split) for split in SPLITS}
-    check_counts(config, {split: len(source) for split, source in sources.items()})
+    check_counts(config, {split: len(source) for split, source in sources.items()}, where)
     return sources
 
 

@@ -106,7 +106,7 @@ def test_an_edit_never_replaces_what_it_edits(
     assert edit(monkeypatch, words) == 0
     made = Path("x.png").read_bytes()
     assert edit(monkeypatch, words.replace("a.png", "x.png")) == 1
-    assert "x.png is one of the images to edit, so it stays" in capsys.readouterr().err
+    assert "x.png is one of the files to edit, so it stays" in capsys.readouterr().err
     assert Path("x.png").read_bytes() == made
 
 
