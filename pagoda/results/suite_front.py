@@ -24,6 +24,7 @@ from pagoda.rows import Row, grouped
 _COLUMNS = {
     "Grown one-step generator": ("growth", "grown"),
     "Cascade of diffusion models": ("cascade", "cascade"),
+    "Cascade, the compute of inversion and student too": ("cascade-whole", "cascade"),
     "Grown by the adversarial loss alone": ("adversarial", "grown"),
     "Held-out real images (floor)": ("growth", "real"),
 }  # fmt: skip
@@ -88,8 +89,9 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         f"seeds and its {CONFIDENCE:.0%} interval, {listed(f'{row.n:,}' for row in rows)} images "
         "each. No FID: every line is in the features of a network of its own, `classifier` of a "
         "small one that was trained on the images of that profile, so lines are on different "
-        "scales. Images and TFLOP: of training above the base; evaluations: of networks, for an "
-        f"image. Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
+        "scales. Images and TFLOP: of training above the base, to which growth needs an inversion "
+        "and a student besides, whose compute the second cascade has; evaluations: of networks, for "
+        f"an image. Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
     )
     return table(
         caption,

@@ -46,9 +46,9 @@ def test_lines_are_of_one_study_and_one_protocol_each() -> None:
     first = rows()[0].protocol
     assert [line[1] for line in found[:2]] == [f"`{first}`", "`fd_other_1k`"]
     assert {line[0] for line in found[:2]} == {"`tiny`, 16×16"}
-    assert found[0][2].startswith("1.10 (") and found[0][5].startswith("0.0500")
+    assert found[0][2].startswith("1.10 (") and found[0][6].startswith("0.0500")
     assert found[2][0] == "`tiny`, 3 seeds"
-    assert found[2][2:] == ["1,500 / 2.50 / 1", "– / – / 53", "1,500 / 2.50 / 1", "–"]
+    assert found[2][2:] == ["1,500 / 2.50 / 1", "– / – / 53", "–", "1,500 / 2.50 / 1", "–"]
     assert len(found) == 3
 
 
@@ -63,7 +63,7 @@ def test_profiles_stand_below_one_another_with_their_own_seeds() -> None:
     found = texts(headline(both))
     assert [line[0].partition(",")[0] for line in found] == ["`tiny`"] * 2 + ["`large`"] * 2
     assert found[2][:1] + found[2][2:] == [
-        "`large`, 16×16", "1.00", "4.00", "8.00", "0.0500",
+        "`large`, 16×16", "1.00", "4.00", "–", "8.00", "0.0500",
     ]  # fmt: skip
     assert [line[0] for line in found[1::2]] == ["`tiny`, 3 seeds", "`large`, 1 seed"]
 
