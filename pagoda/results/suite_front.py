@@ -90,8 +90,9 @@ def headline(studies: Sequence[StudyResults]) -> Table | None:
         "each. No FID: every line is in the features of a network of its own, `classifier` of a "
         "small one that was trained on the images of that profile, so lines are on different "
         "scales. Images and TFLOP: of training above the base, to which growth needs an inversion "
-        "and a student besides, whose compute the second cascade has; evaluations: of networks, for "
-        f"an image. Caveats of each way stand with its claims. Profiles: {data}. Hover for every seed."
+        "and a student besides, whose compute the second cascade has; evaluations: of networks, "
+        f"for an image. Caveats of each way stand with its claims. Profiles: {data}. Hover for "
+        "every seed."
     )
     return table(
         caption,
