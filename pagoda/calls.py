@@ -13,6 +13,15 @@ from torch import Tensor
 
 from pagoda.errors import PagodaError, first_line
 
+CALL = {"cpu": 8}
+"""Images a call of the networks; 64 on other devices. Another number of images a call changes
+images in their last digits, so that seldom a value of a pixel is one more or less."""
+
+
+def images_a_call(device: torch.device) -> int:
+    """:data:`CALL` of a device."""
+    return CALL.get(device.type, 64)
+
 
 def whole(numbers: int | Iterable[int], called: str = "seed") -> list[int]:
     """Whole numbers from 0 as a list: of one, of a range, of an array.
@@ -39,6 +48,26 @@ def keys_of(keys: Iterable[int] | None, n: int) -> np.ndarray:
     if len(found) != n:
         raise PagodaError(f"there are {len(found)} keys for {n} images; give one each")
     return np.array(found, np.int64)
+
+
+def check_batch(images: int) -> None:
+    """Refuse calls that would take nothing.
+
+    Raises:
+        PagodaError: there are no images a call.
+    """
+    if images < 1:
+        raise PagodaError(f"{images} images a call; at least 1 is needed")
+
+
+def check_truncation(most: float | None) -> None:
+    """Refuse a norm that no latent has.
+
+    Raises:
+        PagodaError: it is not above 0.
+    """
+    if most is not None and not most > 0:
+        raise PagodaError(f"truncation = {most}; it must be more than 0")
 
 
 def device_of(device: str | torch.device | None) -> torch.device:
@@ -94,8 +123,7 @@ def tensor(values: Any) -> Tensor:
 
 def in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
     """``call`` of rows of tensors, always of ``batch`` rows: a row has the same bits anywhere."""
-    if batch < 1:
-        raise PagodaError(f"{batch} images a call; at least 1 is needed")
+    check_batch(batch)
     n, parts = len(tensors[0]), []
     for start in range(0, n, batch):
         rows = np.arange(start, min(start + batch, n))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pagoda import hub, models
 from pagoda.artifacts import MANIFEST, write_json
+from pagoda.calls import images_a_call
 from pagoda.data.pixels import to_uint8
 from pagoda.errors import PagodaError
 from pagoda.provenance import INDEX, MODELS
@@ -88,7 +89,7 @@ class OneStepNetwork(ModelMixin):  # type: ignore[misc]
             raise PagodaError(f"the pipeline was made {self.dtype}; generators run in float32")
         if self.model.device != self.device:
             self.model.device = self.device
-            self.model.batch = models.images_a_call(self.device)
+            self.model.batch = images_a_call(self.device)
         return self.model
 
 

@@ -22,7 +22,16 @@ from torch import Tensor, nn
 
 from pagoda import hub
 from pagoda.artifacts import Artifact
-from pagoda.calls import device_of, in_calls, keys_of, listed, tensor, whole
+from pagoda.calls import (
+    check_truncation,
+    device_of,
+    images_a_call,
+    in_calls,
+    keys_of,
+    listed,
+    tensor,
+    whole,
+)
 from pagoda.data.noise import dithered, standard_normal
 from pagoda.data.pixels import as_float
 from pagoda.diffusion.solver import clamped, edm_grid, guided, invert
@@ -30,38 +39,15 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation import samplers
 from pagoda.evaluation.alignment import Reader, tell
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
-from pagoda.evaluation.samplers import (
-    Draws,
-    Sampler,
-    check_truncation,
-    choose,
-    heun,
-    one_step,
-    teacher,
-    truncated,
-)
-from pagoda.kinds import CARD_FILE
+from pagoda.evaluation.samplers import Draws, Sampler, choose, heun, one_step, teacher, truncated
 from pagoda.networks import denoiser, generator
 from pagoda.networks.autoencoder import Decoded, autoencoder_beside
-from pagoda.provenance import MODELS, PAPER_INVERSION, class_names, inversion, open_model
+from pagoda.provenance import MODELS, PAPER_INVERSION, class_names, inversion, open_model, schedule
 from pagoda.weight_files import NoRandomValues
 
 Array = Tensor | np.ndarray
 Classes = int | str | Iterable[int | str] | None
 """Classes by number or name; None: all of them."""
-
-CALL = {"cpu": 8}
-"""Images a call of the networks; 64 on other devices. Another number of images a call changes
-images in their last digits, so that seldom a value of a pixel is one more or less."""
-
-
-def images_a_call(device: torch.device) -> int:
-    """:data:`CALL` of a device."""
-    return CALL.get(device.type, 64)
-
-
-SCHEDULE = ("sigma_min", "sigma_max", "rho")
-"""Of a teacher's noise levels, in its card."""
 
 _SHOWN = 12  # names of classes in a message
 
@@ -92,7 +78,7 @@ class Model(ABC):
         artifact: its folder and manifest.
         network: the module itself, frozen, in eval mode.
         device: where it is.
-        batch: images a call of :meth:`sample` and ``invert``, :data:`CALL`.
+        batch: images a call of :meth:`sample` and ``invert``, :data:`pagoda.calls.CALL`.
         card: architecture and training facts.
         num_classes: number of classes.
         base_res: side of the teacher's images.
@@ -131,9 +117,9 @@ class Model(ABC):
             given = listed(classes)
         except TypeError:
             given = [classes]
-        found = [self._number(y, named) for y in given]
-        for asked, y in zip(given, found, strict=True):
-            if y is None:
+        found = []
+        for asked in given:
+            if (y := self._number(asked, named)) is None:
                 more = " ..." * (self.num_classes > _SHOWN)
                 unknown = ", but not by name: its run is without the images that it was trained on"
                 names = f" ({', '.join(self.classes[:_SHOWN])}{more})" if self._names else unknown
@@ -141,7 +127,8 @@ class Model(ABC):
                     f"there is no class {asked!r}; {self.artifact.path} knows "
                     f"0 to {self.num_classes - 1}{names}"
                 )
-        return [y for y in found if y is not None]
+            found.append(y)
+        return found
 
     def _number(self, asked: Any, named: Mapping[str, int]) -> int | None:
         """Of a class by number or name; None if there is none."""
@@ -301,12 +288,7 @@ class Teacher(Model):
     def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__(artifact, _opened(artifact, denoiser.load_denoiser), device)
         self.inversion = inversion(artifact)
-        self.schedule = self.card.get("diffusion", {})
-        if not all(isinstance(self.schedule.get(key), int | float) for key in SCHEDULE):
-            raise PagodaError(
-                f"{artifact.path / CARD_FILE} has no {', '.join(SCHEDULE)} in diffusion, so the "
-                "teacher cannot sample; get it, or export it, once more"
-            )
+        self.schedule = schedule(artifact)
 
     def __call__(
         self, latents: Array, labels: int | Sequence[int] | Array, *, steps: int | None = None,

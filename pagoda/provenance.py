@@ -13,7 +13,7 @@ from typing import Any
 from pagoda.artifacts import MANIFEST, Artifact, open_artifact, peek
 from pagoda.errors import PagodaError
 from pagoda.evaluation.files import DIFFUSERS
-from pagoda.kinds import KINDS
+from pagoda.kinds import CARD_FILE, KINDS
 
 MODELS = "generator", "teacher"
 """Kinds of artifacts that are models."""
@@ -102,6 +102,23 @@ def teacher_beside(artifact: Artifact) -> Artifact | None:
 def latents_beside(artifact: Artifact) -> Artifact | None:
     """The latents that a run's generator was distilled from; None as of :func:`teacher_beside`."""
     return _input(artifact, "latents", "latents", "latents")
+
+
+def schedule(artifact: Artifact) -> dict[str, Any]:
+    """A teacher's noise levels, by its card.
+
+    Raises:
+        PagodaError: the card does not say them.
+    """
+    levels = ("sigma_min", "sigma_max", "rho")
+    found: Any = artifact.card().get("diffusion")
+    known = isinstance(found, dict)
+    if not known or not all(isinstance(found.get(key), int | float) for key in levels):
+        raise PagodaError(
+            f"{artifact.path / CARD_FILE} has no {', '.join(levels)} in diffusion, so the teacher "
+            "cannot sample; get it, or export it, once more"
+        )
+    return dict(found)
 
 
 def inversion(artifact: Artifact) -> dict[str, Any]:

@@ -180,6 +180,17 @@ def test_no_images_a_call_is_refused(run: Path) -> None:
             use()
 
 
+@pytest.mark.parametrize("told", [None, [80.0], {"sigma_min": 0.002, "sigma_max": "80"}])
+def test_a_teacher_whose_card_tells_no_noise_levels_is_refused(
+    run: Path, tmp_path: Path, told: object
+) -> None:
+    there = artifacts.open_artifact(TEACHER, "teacher")
+    with artifacts.create(tmp_path / "t", "teacher", config=there.config) as out:
+        artifacts.save_weights(out, there.weights(), there.card() | {"diffusion": told})
+    with pytest.raises(pagoda.PagodaError, match=r"card\.json has no sigma_min, .* in diffusion"):
+        pagoda.load(tmp_path / "t")
+
+
 def test_a_damaged_generator_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.copytree(GEN, tmp_path / "g")
     with (tmp_path / "g/model.safetensors").open("r+b") as file:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.artifacts import Artifact
+from pagoda.calls import check_batch, check_truncation
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
-from pagoda.errors import PagodaError
 from pagoda.evaluation.cascade import super_resolve
 from pagoda.evaluation.guidance import Guidance, check_label_dropout, check_weight
 from pagoda.networks.autoencoder import BESIDE, Autoencoder, autoencoder_beside
@@ -65,21 +65,10 @@ def choose(
     Raises:
         PagodaError: no images a call, or a truncation that is none.
     """
-    if batch < 1:
-        raise PagodaError(f"{batch} images a call; at least 1 is needed")
+    check_batch(batch)
     check_truncation(truncation)
     chosen = np.array([(seed, y) for y in classes for seed in seeds], np.int64).reshape(-1, 2)
     return Draws(0, len(chosen), batch, device, chosen, truncation)
-
-
-def check_truncation(most: float | None) -> None:
-    """Refuse a norm that no latent has.
-
-    Raises:
-        PagodaError: it is not above 0.
-    """
-    if most is not None and not most > 0:
-        raise PagodaError(f"truncation = {most}; it must be more than 0")
 
 
 def truncated(z: np.ndarray, most: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pagoda.results.claims import Claim
@@ -52,15 +52,18 @@ def whole_claims(verdicts: Sequence[Verdict]) -> Counter[str]:
     """How many claims come out in one way on every profile and by every protocol that tested them;
     the rest, open somewhere or different, count as ``OPEN``.
     """
-    tested = grouped((v for v in verdicts if v.effect is not None), lambda v: v.claim.id)
-    found = ({v.outcome for v in own} for own in tested.values())
+    found = ({v.outcome for v in own} for own in _tested(verdicts))
     return Counter(one.pop() if len(one) == 1 else OPEN for one in found)
 
 
 def resting_on_one(verdicts: Sequence[Verdict]) -> int:
     """How many of the claims that are supported have one verdict: a profile, a feature network."""
-    tested = grouped((v for v in verdicts if v.effect is not None), lambda v: v.claim.id)
-    return sum([v.outcome for v in own] == [SUPPORTED] for own in tested.values())
+    return sum([v.outcome for v in own] == [SUPPORTED] for own in _tested(verdicts))
+
+
+def _tested(verdicts: Sequence[Verdict]) -> Collection[Sequence[Verdict]]:
+    """The verdicts with an effect, together by claim."""
+    return grouped((v for v in verdicts if v.effect is not None), lambda v: v.claim.id).values()
 
 
 def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:

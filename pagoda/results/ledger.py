@@ -167,9 +167,8 @@ def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
         claim = first.claim
         told = _told(claim)
         if claim.caveat:
-            told += (
-                f" (caveat {notes.setdefault(_caveat(claim), string.ascii_lowercase[len(notes)])})"
-            )
+            letter = notes.setdefault(_caveat(claim), string.ascii_lowercase[len(notes)])
+            told += f" (caveat {letter})"
         rows.append((Cell(told), *_line(first)))
         rows += [(Cell(f"`{name}`"), *_line(other)) for other in others]
     caption = "**Claims of this study**, decided as the section on claims says."
