@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -132,6 +133,20 @@ def create(
             raise PagodaError(f"{path}: the {kind} artifact lacks {', '.join(missing)}")
         write_json(partial / MANIFEST, manifest | ({"revision": revision} if revision else {}))
     _remember(path, manifest["files"])
+
+
+def copy(
+    source: Artifact,
+    path: str | Path,
+    *,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None = None,
+) -> None:
+    """:func:`create` an artifact with the files of another, so that it has its fingerprint."""
+    kind, revision = source.manifest["kind"], source.manifest.get("revision")
+    with create(path, kind, config=config, inputs=inputs, revision=revision) as out:
+        for name in source.manifest["files"]:
+            shutil.copyfile(source.path / name, out / name)
 
 
 def check_out(path: str | Path, *kinds: str) -> None:

@@ -77,6 +77,10 @@ class DataConfig:
 class FeaturesConfig:
     """The embedded feature network: a classifier used for evaluation only."""
 
+    imported: str = opt(
+        "folder of a classifier, the artifact features of another run, to measure with instead of "
+        "training one; weights/none: train"
+    )
     seed: int = opt("its own seed, so that distances compare across runs", ge=0)
     images: int = opt("images seen in training", ge=1)
     batch: int = opt("images a step", ge=2)
@@ -101,6 +105,10 @@ class FeaturesConfig:
 class ReferenceConfig:
     """Statistics of real images that generated ones are compared with."""
 
+    imported: str = opt(
+        "folder reference of another run, of the same images and networks, to take what is in it "
+        "of instead of measuring them; weights/none: measure"
+    )
     split: str = opt("split the statistics describe", choices=("train", "test"))
     manifold_images: int = opt("real images kept for precision and recall", ge=4)
     extractors: list[str] = opt(

@@ -263,6 +263,11 @@ def _weights(config: Config) -> list[Finding]:
     if missing := [f for f in folders if not (Path(f) / MANIFEST).is_file()]:
         remedy = f"'pagoda import FILE --out {missing[0]}'"
         return [Finding("weights", f"nothing in {', '.join(missing)}", remedy, True)]
+    if (folder := config.features.imported) != NO_WEIGHTS:
+        if not (Path(folder) / MANIFEST).is_file():
+            remedy = "name the folder features of a run, or features.imported=weights/none"
+            return [Finding("weights", f"no classifier in {folder}", remedy, True)]
+        folders.insert(0, folder)
     return [Finding("weights", f"imported: {', '.join(folders)}")] if folders else []
 
 

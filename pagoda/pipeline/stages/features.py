@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
-from pagoda.config import Config, derive_resolutions
+from pagoda.calls import shown
+from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
+from pagoda.config.paths import Paths
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
 from pagoda.methods.classifier import Classifier, ClassifierConfig
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract, load_feature_network
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.made import open_made
+from pagoda.pipeline.stages.made import identity, locate, open_made
 from pagoda.pipeline.stages.train import image_batches, train_stage
+from pagoda.training.history import History
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
 
@@ -26,7 +31,7 @@ _AT_ONCE = 256  # held-out images in memory
 
 
 def run(config: Config) -> None:
-    """Train the network at the target resolution and write the ``features`` artifact.
+    """Train the network at the target resolution, or take the imported one, and write it.
 
     Its seed is ``features.seed``, never the run's, and nothing depends on the base resolution: all
     runs of a profile are measured with the same network.
@@ -35,6 +40,9 @@ def run(config: Config) -> None:
     section, device = config.features, pick_device()
     data = open_made(config, f"data/{config.target_res}")
     classes = data.card()["classes"]
+    if section.imported != NO_WEIGHTS:
+        _take(config, classes)
+        return
     torch.manual_seed(config.seed)
     network = feature_network(config, len(classes))
     card = {
@@ -57,6 +65,32 @@ def run(config: Config) -> None:
         "features", card, device=device, inputs={"data": data}, sections={"features": section},
         code="classifier", tested=tested,
     )  # fmt: skip
+
+
+def _take(config: Config, classes: list[str]) -> None:
+    """Write the classifier that is imported; the history is empty.
+
+    Raises:
+        PagodaError: one line if none is there, or one of another resolution or other classes.
+    """
+    folder, out = Path(config.features.imported), locate(config, "features")
+    artifacts.check_out(out, "features")
+    source = artifacts.open_artifact(folder, "features")
+    network = source.network(load_feature_network)
+    limits = {
+        "resolution": (network.resolution, config.target_res),
+        "classes": (source.card()["classes"], classes),
+    }
+    for name, (found, wanted) in limits.items():
+        if found != wanted:
+            raise PagodaError(
+                f"{folder}: its {name}: {shown(found)}, the experiment's: {shown(wanted)}; choose "
+                "another, or train one with features.imported=weights/none"
+            )
+    if distributed.is_main_process():
+        artifacts.copy(source, out, config=identity(config, "features"))
+        with History(Paths(config).history("features")):
+            pass
 
 
 def feature_network(config: Config, classes: int) -> FeatureNetwork:

@@ -128,8 +128,8 @@ def _check_same_measure(made: Sequence[Row], kept: Sequence[Row], folder: Path) 
         if here is not None and row.reference not in here:
             raise PagodaError(
                 f"{folder} has {row.protocol} at {row.resolution} pixels in features of another "
-                f"network, or against other real images, than the runs here; a feature network is "
-                "the same to the last digit on the same machine with as many threads"
+                f"network, or against other real images, than the runs here; make the runs with "
+                "its features.imported and reference.imported (docs/studies.md), or the folder anew"
             )
 
 

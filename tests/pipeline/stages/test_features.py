@@ -203,3 +203,96 @@ def test_missing_inputs_are_named(tiny_config: Make) -> None:
     with pytest.raises(PagodaError, match=r"features is missing; 'dvc repro'"):
         reference.run(config, 8)
     assert not Path(Paths(config).reference(8)).exists()
+
+
+@pytest.fixture
+def kept(trained: Config) -> Path:
+    """The classifier and statistics of a run, in a folder ``kept`` outside of it."""
+    for resolution in (8, 16):
+        reference.run(trained, resolution)
+    shared = Paths(trained).shared
+    for name in ("features", "reference"):
+        shutil.move(shared / name, Path("kept") / name)
+    return Path("kept")
+
+
+def taking(kept: Path, **other: Any) -> Config:
+    """The experiment with them; one that is trained would have other weights."""
+    there = {"features.imported": f"{kept}/features", "reference.imported": f"{kept}/reference"}
+    return parse(tiny_tree(**SMALL | there | {"features.seed": 99} | other))
+
+
+def test_an_imported_measure_is_the_one_it_was(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows measured with it anywhere compare with those of the run that it is from."""
+    config = taking(kept)
+    features.run(config)
+    theirs = artifacts.open_artifact(kept / "features", "features")
+    assert network_of(config).fingerprint == theirs.fingerprint
+    assert Paths(config).history("features").read_text() == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "collect", None)  # no image is read
+        for resolution in (8, 16):
+            reference.run(config, resolution)
+    for resolution in (8, 16):
+        theirs = artifacts.open_artifact(kept / f"reference/{resolution}/classifier", "reference")
+        found = reference_of(config, resolution)
+        assert found.fingerprint == theirs.fingerprint
+        assert found.manifest["inputs"] == {
+            "data": artifacts.peek(Paths(config).data(resolution), "images").fingerprint,
+            "features": network_of(config).fingerprint,
+        }
+
+
+def test_statistics_that_are_not_among_the_imported_are_measured(kept: Path) -> None:
+    config = taking(kept)
+    features.run(config)
+    theirs = artifacts.open_artifact(kept / "reference/16/classifier", "reference").fingerprint
+    shutil.rmtree(kept / "reference/16")
+    reference.run(config, 16)
+    assert reference_of(config, 16).fingerprint == theirs
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"features.imported": "nosuch"}, r"nosuch is missing"),
+        ({"features.imported": "kept/reference/8/classifier"}, r"is a reference artifact"),
+        ({"target_res": 8}, r"its resolution: 16, the experiment's: 8; choose another, or train"),
+    ],
+)
+def test_a_classifier_of_something_else_is_refused(
+    kept: Path, other: dict[str, Any], says: str
+) -> None:
+    config = taking(kept, **other)
+    for resolution in config.resolutions:
+        downsample.run(config, resolution)
+    with pytest.raises(PagodaError, match=says):
+        features.run(config)
+    assert not Paths(config).features.exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"reference.split": "test"}, r"split train and test"),
+        ({"reference.manifold_images": 40}, r"other images are kept for precision and recall"),
+        ({"features.imported": "weights/none"}, r"extractor fingerprint \w+ and \w+"),
+    ],
+)
+def test_statistics_of_something_else_are_refused(
+    kept: Path, other: dict[str, Any], says: str
+) -> None:
+    config = taking(kept, **other)
+    features.run(config)
+    with pytest.raises(PagodaError, match=rf"^kept/reference/8/classifier does not .*{says}.*none"):
+        reference.run(config, 8)
+    assert not Paths(config).reference(8).exists()
+
+
+def test_a_classifier_of_other_classes_is_refused(kept: Path) -> None:
+    source = artifacts.open_artifact(kept / "features", "features")
+    weights, card = source.weights(), source.card()
+    with artifacts.create(kept / "features", "features", config={}) as out:
+        artifacts.save_weights(out, weights, card | {"classes": ["cat", *card["classes"][1:]]})
+    with pytest.raises(PagodaError, match=r"^kept/features: its classes: \['cat', .*'disc', "):
+        features.run(taking(kept))
