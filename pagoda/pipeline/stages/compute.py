@@ -345,13 +345,18 @@ def resolution_of(config: Config, stage: str) -> int:
     return int(stage.partition("-")[2] or config.base_res)
 
 
+def is_training(stage: str) -> bool:
+    """Whether it trains: inversion and encoding only use a network that is there."""
+    return stage != "invert" and not stage.startswith("encode-")
+
+
 def training_held(
     config: Config, steps: tuple[str, ...], classes: int, images: int
 ) -> dict[str, Held]:  # fmt: skip
     """What each training step of a variant holds."""
     untrained = Untrained(config, classes, images)
     return {stage: untrained.held(stage) for stage in stages_of(config, steps)
-            if stage != "invert" and not stage.startswith("encode-")}  # fmt: skip
+            if is_training(stage)}  # fmt: skip
 
 
 def stages_of(config: Config, steps: tuple[str, ...]) -> list[str]:

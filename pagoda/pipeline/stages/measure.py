@@ -36,7 +36,13 @@ from pagoda.evaluation.samplers import (
 from pagoda.evaluation.streaming import StoredImages
 from pagoda.evaluation.two_steps import two_steps
 from pagoda.pipeline.stages.aligned import alignment_of
-from pagoda.pipeline.stages.compute import Held, resolution_of, training_compute, training_held
+from pagoda.pipeline.stages.compute import (
+    Held,
+    is_training,
+    resolution_of,
+    training_compute,
+    training_held,
+)
 from pagoda.pipeline.stages.cost import sampling_costs
 from pagoda.pipeline.stages.device import metric_device, pick_device
 from pagoda.pipeline.stages.evaluate import open_evaluators, settings_of, unseen_images
@@ -55,6 +61,9 @@ METRICS = ("fd", "precision", "recall", "accuracy")
 _GRID = 16  # samples kept of each generator, the same latents for all
 _CANDIDATES = 2, 4, 8  # of a sample, of which a ratio network takes the best
 _LATENTS = 4096  # latents whose distribution is looked at
+
+
+_TO_TEACHER = ("autoencoder", "encode", "teacher")
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
     samplers = variant_samplers(config, variant.steps, device)
     extractors = open_extractors(config, features, device, config.evaluate.batch)
     sides = sorted({sampler.side for sampler in samplers})
-    opened = {side: _opened(config, extractors, side, device) for side in sides}
+    opened = {side: _opened(config, study, extractors, side, device) for side in sides}
     rows, grids = _latent_rows(config, variant), {}
     last: tuple[Sampler | None, np.ndarray] = (None, np.empty(0))
     with track(config.studies.samples * (len(samplers) + len(sides)), "measure") as bar:
@@ -104,9 +113,10 @@ def run(config: VariantConfig, study: Study, variant: Variant) -> None:
             # Of one call: choosing needs more.
             known = None if "verify" in variant.steps else seconds
             found = _image_rows(config, opened[sampler.side], sampler, made, below, known)
-            enlarged = sampler.name == "upsampled_base"  # which needs the student's training alone
-            cost = curves.up_to(sampler.base_res if enlarged else sampler.side)
-            rows += [dataclasses.replace(row, **cost) for row in found]
+            cost = curves.up_to(sampler)
+            rows += [
+                r if r.generator == ENLARGED else dataclasses.replace(r, **cost) for r in found
+            ]
             grids[f"samples-{sampler.name}-{sampler.side}"] = made[:_GRID]
             lower = sampler.side // 2
             if below is not None and lower not in {s.side for s in samplers}:
@@ -171,14 +181,14 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float | None]:
     """All images of a sampler, and seconds an image, drawing latents and a first call left out:
     None where there is no other.
     """
-    parts, seconds = [], 0.0
-    for start in range(0, len(sampler), sampler.draws.batch):
-        stop = min(start + sampler.draws.batch, len(sampler))
-        drawn = sampler.latents(np.arange(start, stop))
+    parts, seconds, timed, batch = [], 0.0, 0, sampler.draws.batch
+    for start in range(0, len(sampler), batch):
+        rows = np.arange(start, min(start + batch, len(sampler)))
+        drawn = sampler.latents(np.resize(rows, batch))  # of a whole call, as Sampler.read
         began = time.perf_counter()
-        parts.append(sampler.make(*drawn))
-        seconds += time.perf_counter() - began if start else 0.0
-    timed = len(sampler) - len(parts[0])
+        parts.append(sampler.make(*drawn)[: len(rows)])
+        if start:
+            seconds, timed = seconds + time.perf_counter() - began, timed + batch
     return np.concatenate(parts), seconds / timed if timed else None
 
 
@@ -228,13 +238,14 @@ def _image_rows(
 
 
 def _opened(
-    config: VariantConfig, extractors: Sequence[Extractor], side: int, device: torch.device
-) -> Opened:
+    config: VariantConfig, study: Study, extractors: Sequence[Extractor], side: int,
+    device: torch.device,
+) -> Opened:  # fmt: skip
     names = {"data": f"data/{side}", "reference": f"reference/{side}", "features": "features"}
     inputs = {name: open_made(config, key) for name, key in names.items()}
     found = open_evaluators(config, side, inputs, extractors)
     real = unseen_images(inputs["data"], found[0].reference, config.studies.samples)
-    evaluators = [dataclasses.replace(e, metrics=_measured(e)) for e in found]
+    evaluators = [dataclasses.replace(e, metrics=_measured(study, e)) for e in found]
     energy = high_frequency_energy(real.read(np.arange(len(real))))
     return Opened(evaluators, real, energy, metric_device(device))
 
@@ -246,11 +257,16 @@ def _held_out_rows(config: VariantConfig, opened: Opened, side: int) -> list[Row
                     device=opened.device)  # fmt: skip
 
 
-def _measured(evaluator: Evaluator) -> tuple[str, ...]:
-    """What a study measures in these features: few with the classifier, which all have."""
-    if evaluator.extractor.name == NAME:
-        return METRICS
-    return tuple(key for key in evaluator.metrics if "held_out" not in metrics()[key].needs)
+def _measured(study: Study, evaluator: Evaluator) -> tuple[str, ...]:
+    """What a study measures in these features: with the classifier, which all have, few and those
+    that it names.
+    """
+    named = {*study.metrics, *(claim.get("metric") for claim in study.claims)}
+    return tuple(
+        key for key in evaluator.metrics
+        if (key in METRICS or named & {*metrics()[key].labels}
+            if evaluator.extractor.name == NAME else "held_out" not in metrics()[key].needs)
+    )  # fmt: skip
 
 
 class Curves:
@@ -272,11 +288,15 @@ class Curves:
         self.curves = {stage: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
                        for stage, file in files.items()}  # fmt: skip
 
-    def up_to(self, resolution: int) -> dict[str, Any]:
-        """Images, FLOPs and seconds of all training of the variant up to a resolution."""
-        last = {s: rows[-1] for s, rows in self.curves.items() if self.at[s] <= resolution}
+    def up_to(self, sampler: Sampler) -> dict[str, Any]:
+        """Training images, FLOPs and seconds of all that the variant did up to a generator."""
+        enlarged = sampler.name == "upsampled_base"  # which needs the student's training alone
+        side = sampler.base_res if enlarged else sampler.side
+        last = {stage: rows[-1] for stage, rows in self.curves.items() if self.at[stage] <= side}
+        if sampler.name == "teacher":  # nor what came after it
+            last = {s: row for s, row in last.items() if s.partition("-")[0] in _TO_TEACHER}
         return {
-            "images_seen": int(sum(row["images"] for row in last.values())),
+            "images_seen": int(sum(row["images"] for s, row in last.items() if is_training(s))),
             "train_flops": sum(self.flops[s] for s in last),
             "train_seconds": float(sum(row["seconds"] for row in last.values())),
         } if last else {}  # fmt: skip
