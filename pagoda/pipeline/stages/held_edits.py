@@ -22,6 +22,7 @@ from pagoda.diffusion.solver import edm_grid
 from pagoda.editing.latents import cached_shell
 from pagoda.editing.posterior import dps
 from pagoda.editing.search import Search
+from pagoda.errors import PagodaError
 from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.classifier import NAME, classifier_of
 from pagoda.evaluation.metrics.base import Settings, needs
@@ -65,7 +66,12 @@ class Held:
         self.extractor = classifier_of(self.features, device, config.evaluate.batch)
         labels, n = self.data.array("test_labels"), self.section.images
         first = config.seed * n
-        self.keys = [int(i % len(labels)) for i in range(first, first + n)]
+        if first + n > len(labels):
+            raise PagodaError(
+                f"seed {config.seed} has no block of {n} held-out images of its own, there are "
+                f"{len(labels)}; give fewer seeds, or studies.edit.images a lower number"
+            )
+        self.keys = list(range(first, first + n))
         self.all_labels = np.asarray(labels)
         self.labels = self.all_labels[self.keys]
         self.truth = self.read(self.keys)

@@ -69,7 +69,7 @@ def run(config: Config, study: Study, keep: bool = False) -> None:
     rows = made + kept
     card = _card(config, study, measured)
     if before:
-        _check_same_measure(made, kept, folder)
+        _check_same_measure(study, made, kept, folder)
         _check_same_images(card, before)
         card = dataclasses.replace(card, failures=_failures(card, before, measured))
     with outputs.new_folder(folder, outputs.only(*_FILES)) as partial:
@@ -117,15 +117,24 @@ def _kept(before: StudyResults, study: Study, measured: Measured) -> list[Row]:
     return [row for row in others if row.variant in study.variants]
 
 
-def _check_same_measure(made: Sequence[Row], kept: Sequence[Row], folder: Path) -> None:
-    """The statistics of real images, which one network has made, are one a protocol and size."""
-    by: dict[tuple[str, int | None], set[str]] = {}
+def _check_same_measure(
+    study: Study, made: Sequence[Row], kept: Sequence[Row], folder: Path
+) -> None:
+    """Feature network and statistics of real images are one a protocol and size; of edits the
+    network alone, since every seed compares with other images.
+    """
+
+    def measure(row: Row) -> tuple[str, ...]:
+        edits = study.variants[row.variant].stage == "measure_edits"
+        return (row.features,) if edits else (row.features, row.reference)
+
+    by: dict[tuple[str, int | None], set[tuple[str, ...]]] = {}
     for row in made:
-        if row.reference:
-            by.setdefault((row.protocol, row.resolution), set()).add(row.reference)
+        if any(measure(row)):
+            by.setdefault((row.protocol, row.resolution), set()).add(measure(row))
     for row in kept:
         here = by.get((row.protocol, row.resolution))
-        if here is not None and row.reference not in here:
+        if here is not None and measure(row) not in here:
             raise PagodaError(
                 f"{folder} has {row.protocol} at {row.resolution} pixels in features of another "
                 f"network, or against other real images, than the runs here; make the runs with "

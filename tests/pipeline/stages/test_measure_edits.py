@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,20 @@ def done(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(done: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> StudyResults:
     monkeypatch.chdir(done)
     return read_study(study_folder(config.name, "editing"))
+
+
+def test_seeds_may_be_made_in_parts(
+    done: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has images of its own, and compares with others of them."""
+    shutil.copytree(done, tmp_path / "part", symlinks=True)
+    monkeypatch.chdir(tmp_path / "part")
+    folder, found = study_folder(config.name, "editing"), load_study("editing")
+    before = read_study(folder).rows
+    for variant in found.variants.values():
+        shutil.rmtree(found.folder(config, variant, SEEDS[0]))
+    study.run(config, found, True)
+    assert read_study(folder).rows == before
 
 
 def values(results: StudyResults, metric: str, variant: str, **facts: object) -> dict[str, float]:
@@ -166,6 +181,24 @@ def test_a_profile_without_pixels_of_classes_is_refused(
     variant, own = next(iter(found.variants.values())), parse(tiny_tree(**TINY | changes))
     with pytest.raises(PagodaError, match=f"^{wrong}; study editing edits images of classes"):
         measure_edits.run(own, found, variant, 0)
+
+
+def test_seeds_share_no_held_out_images(
+    done: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interval over blocks of images would be too narrow."""
+    monkeypatch.chdir(done)
+    found, there = load_study("editing"), config.data.test_images
+    assert there is not None
+    last = there // config.studies.edit.images - 1
+    keys: list[int] = []
+    for seed in range(last + 1):
+        own = variant_config(config, found, next(iter(found.variants.values())), seed)
+        keys += held_edits.Held(own, 16, torch.device("cpu")).keys
+    assert len(set(keys)) == len(keys)
+    own = variant_config(config, found, next(iter(found.variants.values())), last + 1)
+    with pytest.raises(PagodaError, match=f"^seed {last + 1} has no block of .* there are {there}"):
+        held_edits.Held(own, 16, torch.device("cpu"))
 
 
 def test_the_nearest_training_image_is_found_in_blocks(
