@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 import subprocess
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pagoda.config import DERIVED, Check, Config, build, load, opt, parse
+from pagoda.config import DERIVED, Check, Config, build, for_its_methods, load, opt, parse
 from pagoda.errors import PagodaError
 from pagoda.pipeline.derive import profile_tree
+from pagoda.training.method import METHODS
 from tests.tiny import ROOT, override, smoke_tree, tiny_tree
 
 PROFILES = sorted(p.stem for p in (ROOT / "experiments" / "profile").glob("*.yaml"))
@@ -351,3 +353,34 @@ def test_composition_refuses_an_impossible_base_res(value: str, tmp_path: Path) 
 
     with pytest.raises(OmegaConfBaseException, match=f"base_res = '?{value}'?; it must be"):
         compose(tmp_path, smoke_tree(), f"base_res={value}")
+
+
+@pytest.mark.parametrize("method", ["teacher", "classifier", "cascade", "clip", "autoencoder"])
+def test_a_method_that_trains_no_generator_is_refused(method: str) -> None:
+    tree = tiny_tree()
+    tree["distill"] |= {"method": method}
+    with pytest.raises(
+        PagodaError, match=rf"distill.method = '{method}' trains no generator; class_ratio"
+    ):
+        parse(tree, FILE)
+
+
+def test_a_method_whose_file_is_broken_is_its_own_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections that name another keep their own keys, as if it were not there."""
+    package = importlib.import_module(METHODS)
+    monkeypatch.setattr(package, "__path__", [str(tmp_path), *package.__path__])
+    (tmp_path / "aaa.py").write_text("import no_such_package\n")
+    (tmp_path / "my_gan.py").write_text("class MyGAN:\n    pass\n")
+    tree = tiny_tree()
+    tree["distill"] |= {"method": "class_ratio"}
+    kept = for_its_methods(tree)["distill"]
+    assert "loss" not in kept and "pair_share" in kept
+    for name, wrong in (
+        ("aaa", r"methods/aaa\.py cannot be imported: No module named 'no_such"),
+        ("my_gan", r"methods/my_gan\.py has no method MyGan, a class"),
+    ):
+        tree["distill"]["method"] = name
+        with pytest.raises(PagodaError, match=wrong):
+            parse(tree, FILE)

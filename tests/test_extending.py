@@ -141,7 +141,7 @@ def test_the_method_trains_stops_goes_on_and_writes_its_artifact(
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("two_step", "distill.method = 'two_step'; it must be one of autoencoder, cascade"),
+        ("two_step", "distill.method = 'two_step'; it must be one of class_ratio, consistency"),
         ("gone.py:Ratio", "distill.method = 'gone.py:...'; it must be of a file that is there"),
         ("{}:Missing", "has no method Missing, a class derived from Method"),
         ("{}:Ratio", "unknown key distill.loss"),

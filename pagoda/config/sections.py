@@ -90,11 +90,10 @@ class FeaturesConfig:
 
     @property
     def optim(self) -> OptimConfig:
-        """What trains it; its weights are not averaged."""
-        return OptimConfig(
-            self.images, self.batch, self.lr, beta2=0.999, weight_decay=0.05, warmup=0.2,
-            decay=0.8, ema=0.0,
-        )  # fmt: skip
+        """What trains it."""
+        from pagoda.methods.classifier import optim
+
+        return optim(self.images, self.batch, self.lr)
 
     def checks(self, at: str) -> Iterator[Check]:
         """Whole steps."""

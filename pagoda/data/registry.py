@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pagoda.errors import PagodaError
+from pagoda.extras import part
 
 if TYPE_CHECKING:
     from pagoda.data.base import ImageSource, Pictures
@@ -97,8 +99,25 @@ def find(name: str) -> Source:
     """
     if name not in names():
         raise PagodaError(f"data.source = {name!r}; it must be one of {', '.join(names())}")
-    source: Source = importlib.import_module(f"{PACKAGE}.{name}").SOURCE
+    source = getattr(part(f"{PACKAGE}.{name}"), "SOURCE", None)
+    if not isinstance(source, Source):
+        raise PagodaError(f"{PACKAGE.replace('.', '/')}/{name}.py has no SOURCE, a Source")
     return source
+
+
+def reading(ending: str) -> str | None:
+    """The source whose files end so, if there is one; a file that is broken reads nothing.
+
+    Raises:
+        PagodaError: there are two.
+    """
+    found = []
+    for name in names():
+        with suppress(PagodaError):
+            found += [name] if ending.endswith(find(name).endings) else []
+    if len(found) > 1:
+        raise PagodaError(f"{' and '.join(found)} both read files that end like {ending}")
+    return found[0] if found else None
 
 
 def open_source(name: str, wanted: Wanted) -> ImageSource:

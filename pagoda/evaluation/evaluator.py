@@ -66,6 +66,7 @@ def evaluate(
     device: str | None = None,
     advance: Callable[[int], None] = lambda _: None,
     seen: Callable[[str, np.ndarray, np.ndarray], None] = lambda name, rows, pixels: None,
+    then: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Measure sets of images; each passes once through all feature networks.
 
@@ -81,6 +82,8 @@ def evaluate(
         device: where torch makes distances between points; None for numpy.
         advance: is told how many images are done.
         seen: is shown the images that this process makes, by name and rows.
+        then: what processes do together when all images were seen, before the first one goes on
+            alone, which may take longer than others wait.
 
     Returns:
         A row a value to the first process, none to the others.
@@ -101,6 +104,7 @@ def evaluate(
         )
         for name, images in sets.items()
     }  # fmt: skip
+    then()
     if not distributed.is_main_process():
         return []  # the arithmetic that follows is the first one's
     found: list[Row] = []

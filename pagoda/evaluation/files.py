@@ -144,8 +144,7 @@ def _by_ending(path: Path) -> str:
         PagodaError: no source reads it.
     """
     ending = "/" if path.is_dir() else path.name.lower()
-    found = (name for name in registry.names() if ending.endswith(registry.find(name).endings))
-    name = next(found, None)
+    name = registry.reading(ending)
     if name is None and not zipfile.is_zipfile(path):
         raise PagodaError(f"{path} is no folder, zip or tar archive or .npz file of images")
     return name or "zip"

@@ -81,6 +81,7 @@ class AutoencoderConfig(MethodConfig):
 class Autoencoder(Method):
     """All resolutions of the pyramid in every step; the discriminator learns first."""
 
+    of_generators = False
     Config = AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig, given: Given) -> None:

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, cast
 
 from pagoda.fields import Check
 from pagoda.training.method import Given, Loss, Method
-from pagoda.training.settings import MethodConfig
+from pagoda.training.settings import MethodConfig, OptimConfig
 
 if TYPE_CHECKING:
     from pagoda.networks.classifier import FeatureNetwork
     from pagoda.training.draw import GlobalDraw
 
 _DEGRADATION_WEIGHT = 0.05  # enough to notice blur, too little to make it all that counts
+
+
+def optim(images: int, batch: int, lr: float) -> OptimConfig:
+    """How the embedded feature network trains; its weights are not averaged."""
+    return OptimConfig(
+        images, batch, lr, beta2=0.999, weight_decay=0.05, warmup=0.2, decay=0.8, ema=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Classifier(Method):
     Equal parts of a batch are degraded to each resolution, the network's halved again and again.
     """
 
+    of_generators = False
     Config = ClassifierConfig
 
     def __init__(self, config: ClassifierConfig, given: Given) -> None:

@@ -103,6 +103,7 @@ class CaptionedGiven(Given):
 class Clip(Method):
     """Contrastive loss over the whole batch, whatever the number of processes."""
 
+    of_generators = False
     Config = ClipConfig
 
     def __init__(self, config: ClipConfig, given: Given) -> None:

@@ -59,6 +59,7 @@ class TeacherConfig(MethodConfig):
 class Denoising(Method):
     """EDM denoising of images at noise levels ln sigma ~ N(p_mean, p_std^2)."""
 
+    of_generators = False
     config: MethodConfig
 
     def __init__(self, config: MethodConfig, given: Given) -> None:

@@ -48,7 +48,7 @@ class GlobalDraw:
     """
 
     def __init__(self, device: torch.device, forecast: torch.Generator | None = None) -> None:
-        self.device, self._forecast = device, forecast
+        self.device, self._forecast, self._seed = device, forecast, torch.initial_seed()
         self._devices = [device] if device.type == "cuda" else []
         self._common: list[Tensor] | None = None  # where the common numbers go on
 
@@ -161,8 +161,10 @@ class GlobalDraw:
             return self.local(drawn.normal_(), n)
 
     def augmentation(self, key: int, resolution: int, *sizes: int) -> Augmentation:
-        """Numbers of DiffAugment for a batch: a function of ``key``, sizes and resolution alone."""
-        random = torch.Generator().manual_seed(key)
+        """Numbers of DiffAugment for a batch: a function of ``key``, sizes, resolution and the
+        seed that torch had when this was made: that of a step.
+        """
+        random = torch.Generator().manual_seed((self._seed + key) % (1 << 63))
         return Augmentation.draw(sum(sizes), resolution, random).map(
             lambda values: self.local(values, *sizes).to(self.device)
         )

@@ -32,6 +32,8 @@ NOT_FINITE = "not_finite.json"
 """Beside the checkpoints: the step and the images at which training went wrong."""
 
 SAVE_EVERY_S = 60.0
+SAVE_S = 3.0  # a checkpoint that takes longer is made as many times less often
+
 LOG_ROWS = 100
 
 Stats = dict[str, Tensor | float]
@@ -75,6 +77,7 @@ def train(
     first, seconds_before = scratch.restore()
     advance(first * optim.batch)
     start = saved = time.monotonic()
+    wait = SAVE_EVERY_S
     every, main = max(1, optim.steps // LOG_ROWS), distributed.is_main_process()
     bad = FirstBad(method.players)
     kept = History(curves, first * optim.batch, folder / HISTORY) if main else None
@@ -90,7 +93,7 @@ def train(
             advance(optim.batch)
             seconds = seconds_before + time.monotonic() - start
             last = i + 1 == optim.steps
-            due = main and time.monotonic() - saved > SAVE_EVERY_S and not last
+            due = main and time.monotonic() - saved > wait and not last
             stop, save = map(bool, distributed.all_reduce_max([float(asked()), float(due)]))
             if last or save or stop or i % every == 0:
                 values = _summed(stats) | {key: float(value) for key, value in facts.items()}
@@ -104,10 +107,12 @@ def train(
             if last or save or stop:
                 scratch.check(name, i + 1)
             if save or stop:
+                begun = time.monotonic()
                 if kept:
                     kept.sync()
                 scratch.save(i + 1, seconds)
                 saved = time.monotonic()
+                wait = SAVE_EVERY_S * max(1.0, (saved - begun) / SAVE_S)
             if stop and not last:
                 raise KeyboardInterrupt
 

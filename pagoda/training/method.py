@@ -17,12 +17,14 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pagoda.errors import PagodaError
+from pagoda.extras import part
 from pagoda.fields import opt
 from pagoda.training.settings import DiffusionConfig, MethodConfig
 
@@ -102,6 +104,7 @@ class Method(ABC):
         period: steps after which the work of a step repeats, for counts.
         turns: fractions of training at which it changes, for counts.
         weighted: it tells the generator the weight of the guidance (``invert.guidance_max``).
+        of_generators: it trains a one-step generator, so that ``distill`` and ``grow`` may name it.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -110,6 +113,7 @@ class Method(ABC):
     period: int = 1
     turns: tuple[float, ...] = ()
     weighted: ClassVar[bool] = False
+    of_generators: ClassVar[bool] = True
 
     def __init__(self, config: Any, given: Given) -> None:
         raise NotImplementedError
@@ -146,8 +150,17 @@ class ByMethod(MethodConfig):
 
     @classmethod
     def select(cls, tree: Mapping[str, Any]) -> type:
-        """The class that reads the section: the stage's keys and the method's."""
-        return _joined((find_method(tree.get("method", cls.default())).Config, cls))
+        """The class that reads the section: the stage's keys and the method's.
+
+        Raises:
+            PagodaError: there is no such method, or it trains no generator.
+        """
+        name = tree.get("method", cls.default())
+        method = find_method(name)
+        if not method.of_generators:
+            known = ", ".join(generator_methods())
+            raise PagodaError(f"method = {name!r} trains no generator; {known} do")
+        return _joined((method.Config, cls))
 
     @classmethod
     def default(cls) -> Any:
@@ -178,12 +191,12 @@ def find_method(name: Any) -> type[Method]:
     if colon:
         module, where = _load(file), file
     elif name in registered():
-        module, where = importlib.import_module(f"{METHODS}.{name}"), f"pagoda/methods/{name}.py"
+        module, where = part(f"{METHODS}.{name}"), f"pagoda/methods/{name}.py"
         wanted = str(name).title().replace("_", "")
     else:
         raise PagodaError(
-            f"method = {name!r}; it must be one of {', '.join(registered())}, or a class of a file "
-            "of your own: path/to/file.py:Class"
+            f"method = {name!r}; it must be one of {', '.join(generator_methods())}, or a class of "
+            "a file of your own: path/to/file.py:Class"
         )
     found = getattr(module, wanted, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
@@ -200,8 +213,19 @@ def file_of(name: Any) -> str:
 def keys_of_others(section: type[ByMethod], tree: Mapping[str, Any]) -> list[str]:
     """Keys of a section that belong to other methods of the package than the one it names."""
     known = {f.name for f in dataclasses.fields(section.select(tree))}
-    others = {f.name for name in registered() for f in dataclasses.fields(find_method(name).Config)}
+    others = {
+        f.name for method in generator_methods().values() for f in dataclasses.fields(method.Config)
+    }
     return [key for key in tree if key in others - known]
+
+
+def generator_methods() -> dict[str, type[Method]]:
+    """The package's methods of generators; a file that is broken is its own trouble alone."""
+    found = {}
+    for name in registered():
+        with suppress(PagodaError):
+            found[name] = find_method(name)
+    return {name: method for name, method in found.items() if method.of_generators}
 
 
 def module_of(name: str) -> str | Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from pagoda import artifacts
 from pagoda.config import parse
+from pagoda.data import registry
 from pagoda.data.base import interleave
 from pagoda.data.embedded import CLASSES, render
 from pagoda.errors import PagodaError
@@ -25,6 +27,28 @@ def test_order_takes_classes_in_turn() -> None:
     assert order.tolist() == [2, 5, 0, 3, 1, 4, 6, 7]
     balanced = np.random.default_rng(0).permutation(np.arange(100) % 10)
     assert np.array_equal(balanced[interleave(balanced)], np.arange(100) % 10)
+
+
+def test_a_file_that_is_no_source_is_named_and_the_others_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files beside those of the package, as one is added."""
+    package = importlib.import_module(registry.PACKAGE)
+    monkeypatch.setattr(package, "__path__", [str(tmp_path), *package.__path__])
+    (tmp_path / "aaa.py").write_text("import no_such_package\n")
+    (tmp_path / "bbb.py").write_text("source = 3\n")
+    assert {"aaa", "bbb", "npz"} <= {*registry.names()}
+    wrong = "pagoda/data/sources/aaa.py cannot be imported: No module named 'no_such_package'"
+    with pytest.raises(PagodaError, match=wrong):
+        registry.find("aaa")
+    with pytest.raises(PagodaError, match=r"sources/bbb\.py has no SOURCE, a Source"):
+        registry.find("bbb")
+    assert registry.reading("set.npz") == "npz"
+    (tmp_path / "ccc.py").write_text(
+        "from pagoda.data.registry import Source\nSOURCE = Source(print, endings=('.npz',))\n"
+    )
+    with pytest.raises(PagodaError, match=r"^ccc and npz both read files that end like set\.npz$"):
+        registry.reading("set.npz")
 
 
 def test_embedded_source_draws_the_embedded_set() -> None:

@@ -7,7 +7,6 @@ way is better follow from what it says of itself.
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 
 from pagoda.errors import PagodaError
 from pagoda.evaluation import metrics as package
+from pagoda.extras import part
 from pagoda.rows import Row
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ class Sample:
         """
         if not len(self.features):
             raise PagodaError(
-                f"{self.where} keeps no features of real images, which precision, recall and "
-                "kernel distances need; make a reference from the images with 'pagoda reference'"
+                f"{self.where} keeps no features of single images, which precision, recall and "
+                "kernel distances need: make a reference of real images with 'pagoda reference'; a "
+                "metric that asks for those of generated ones has 'features' among its needs"
             )
         return self.features
 
@@ -169,6 +170,9 @@ class Comparison:
                    sd=sd)  # fmt: skip
 
 
+_NEEDS = ("features", "real", "spatial", "logits", "labels", "held_out")
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number from generated and real images in the features of one network.
@@ -206,6 +210,18 @@ class Metric:
     interval: Callable[[Comparison, float], Interval | None] = lambda comparison, value: None
     interval_needs: Collection[str] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what nothing would look at."""
+        for name, value, known in (
+            ("better", {self.better}, ("lower", "higher", "")),
+            ("needs", {*self.needs, *self.interval_needs}, _NEEDS),
+        ):
+            if wrong := value - {*known}:
+                raise PagodaError(
+                    f"metric {self.key}: {name} has {', '.join(map(repr, sorted(wrong)))}, known "
+                    f"are {', '.join(map(repr, known))}"
+                )
+
 
 PairValues = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 """uint8 images (n, 3, h, w) twice -> by name (n,) values, whose mean is the row's, or (n, 2), the
@@ -237,7 +253,11 @@ class PairMetric:
 @cache
 def metrics() -> dict[str, Metric]:
     """All metrics by key, in the order of a table's columns."""
-    return {m.key: m for m in sorted(_declared(Metric), key=lambda m: (m.place, m.key))}
+    found = sorted(_declared(Metric), key=lambda m: (m.place, m.key))
+    keys = [m.key for m in found]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise PagodaError(f"two metrics are called {twice[0]}; give one of them another key")
+    return dict(zip(keys, found, strict=True))
 
 
 @cache
@@ -248,7 +268,7 @@ def pair_metrics() -> dict[str, PairMetric]:
 
 def _declared(kind: type[T]) -> list[T]:
     names = [f"{package.__name__}.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
-    modules = [importlib.import_module(name) for name in sorted(names)]
+    modules = map(part, sorted(names))
     return [value for module in modules for value in vars(module).values()
             if isinstance(value, kind)]  # fmt: skip
 
@@ -287,7 +307,7 @@ def metric_names(text: str, extractor: str) -> tuple[str, ...]:
     for metric in found.values():
         groups.setdefault(metric.group, []).append(metric.key)
     keys: list[str] = []
-    for name in filter(None, (part.strip() for part in text.split(","))):
+    for name in filter(None, (piece.strip() for piece in text.split(","))):
         if (special := aliases.get(name)) is not None:
             may = is_clip if special.owner == "CLIP" else is_inception
             if not may(extractor):

@@ -77,19 +77,25 @@ def run(config: Config, resolution: int) -> None:
         "revision": code_revision(), "device": device_name(device),
     }  # fmt: skip
     settings = settings_of(section, evaluators, sets)
-    with track(sum(map(len, sets.values())), f"evaluate {resolution}") as bar:
-        rows = evaluate(
-            sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
-            advance=bar.advance, seen=seen,
-        )  # fmt: skip
+    rows: list[Row] = []
+    filled: list[np.ndarray] = []
     for images in back.values():
         rows += reconstruction_rows(real, images, extractors[0], facts)
-    rows += [] if alignment is None else alignment.rows(facts)
-    distributed.all_reduce_(map(torch.from_numpy, energies.values()))
-    # Each cell was filled by the process whose block it is in, and is black in the others.
-    filled = [distributed.all_gather_rows(grid[None]).max(axis=0) for grid in grids.values()]
+
+    def gather() -> None:
+        rows.extend([] if alignment is None else alignment.rows(facts))
+        distributed.all_reduce_(map(torch.from_numpy, energies.values()))
+        # Each cell was filled by the process whose block it is in, and is black in the others.
+        filled.extend(distributed.all_gather_rows(g[None]).max(axis=0) for g in grids.values())
+
+    with track(sum(map(len, sets.values())), f"evaluate {resolution}") as bar:
+        measured = evaluate(
+            sets, evaluators, settings, facts, held_out="real", device=metric_device(device),
+            advance=bar.advance, seen=seen, then=gather,
+        )  # fmt: skip
     if not distributed.is_main_process():
         return
+    rows = measured + rows
     about = {"reference": data.fingerprint, "reference_n": len(real), **facts}
     rows += [_sharpness(name, sampler, energies[name], energies["real"], about)
              for name, sampler in samplers.items()]  # fmt: skip

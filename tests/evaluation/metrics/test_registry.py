@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pagoda.errors import PagodaError
@@ -10,8 +12,28 @@ from pagoda.evaluation.metrics.base import metric_names, protocol, size
 
 
 def test_without_its_file_there_is_none() -> None:
-    with pytest.raises(PagodaError, match=r"--metrics peak is unknown; known: .*, prdc, fd, "):
+    with pytest.raises(PagodaError, match=r"--metrics peak is unknown; known: .*, prdc, .*fd, "):
         metric_names("peak", "means")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"better": "up"}, r"better has 'up', known are 'lower', 'higher', ''"),
+        ({"needs": {"feature"}}, r"needs has 'feature', known are 'features', "),
+        ({"interval_needs": {"real", "pixels"}}, r"needs has 'pixels'"),
+    ],
+)
+def test_what_nothing_would_look_at_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(PagodaError, match=rf"^metric mine: {says}"):
+        base.Metric("mine", {"mine": "Mine"}, lambda c: c.row("mine", 1.0, None), **wrong)
+
+
+def test_two_metrics_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [*base.metrics().values()]
+    monkeypatch.setattr(base, "_declared", lambda kind: there * 2)
+    with pytest.raises(PagodaError, match=r"^two metrics are called "):
+        base.metrics.__wrapped__()
 
 
 def test_every_name_in_rows_has_one_owner() -> None:
