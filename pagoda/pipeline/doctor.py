@@ -22,6 +22,7 @@ from pagoda.config import NO_WEIGHTS, Config, DistillConfig, GrowConfig, check_c
 from pagoda.config.revision import code_revision, revision_trouble
 from pagoda.config.root import project_root
 from pagoda.errors import PagodaError
+from pagoda.methods.autoencoder import AutoencoderConfig
 from pagoda.methods.one_step import LPIPS
 from pagoda.results.mlflow_store import check_store, find_store, shown
 
@@ -257,7 +258,9 @@ def _too_small(config: Config, source: ImageSource) -> int:
 
 def _weights(config: Config) -> list[Finding]:
     """What is imported instead of trained; no line where all is trained."""
-    folders = [s.imported for s in (config.teacher, config.distill) if s.imported != NO_WEIGHTS]
+    named = [config.teacher.imported, config.distill.imported]
+    named += [config.autoencoder.imported] if config.latent else []
+    folders = [folder for folder in named if folder != NO_WEIGHTS]
     if config.grow.imported != NO_WEIGHTS:
         folders += [f"{config.grow.imported}/{r}" for r in config.growth]
     if missing := [f for f in folders if not (Path(f) / MANIFEST).is_file()]:
@@ -287,8 +290,9 @@ def _networks(config: Config) -> list[Finding]:
                  partial(open_published, section, text, cpu, download=False), section.download)
         for text in section.extractors[1:]
     ]  # fmt: skip
-    stages: list[DistillConfig | GrowConfig] = [config.distill]
+    stages: list[DistillConfig | GrowConfig | AutoencoderConfig] = [config.distill]
     stages += [config.grow] if config.growth else []
+    stages += [config.autoencoder] if config.latent else []
     named = {n for stage in stages if stage.imported == NO_WEIGHTS for n in stage.published()}
     return found + [
         _network(name, partial(_open_network, name, weights),

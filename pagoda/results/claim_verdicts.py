@@ -85,8 +85,8 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     counted = set(sorted({r.training_seed or 0 for r in study.rows})[: claim.first])
     made = []
     for protocol in protocols:
-        effects = effects_of(claim, by_protocol[protocol])
-        effects = {seed: value for seed, value in effects.items() if seed in counted}
+        rows = [r for r in by_protocol[protocol] if (r.training_seed or 0) in counted]
+        effects = effects_of(claim, rows)
         outcome, reason, effect = _decide(claim, effects)
         if effect is None and absent:
             reason = f"not run on this profile: {', '.join(absent)}"
@@ -102,7 +102,7 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
             mean, low, high = (math.exp(v) if v < 700 else math.inf for v in effect[:3])
             effect = Interval(mean, low, high, effect.n)
             effects = {seed: math.exp(value) for seed, value in effects.items()}
-        sizes = by_size(claim, by_protocol[protocol]) if effect is not None else {}
+        sizes = by_size(claim, rows) if effect is not None else {}
         made.append(
             Verdict(claim, outcome, reason, profile, protocol, effect, effects, sizes, study)
         )

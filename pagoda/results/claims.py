@@ -203,6 +203,9 @@ def read_claims(folder: Path = FOLDER) -> list[Claim]:
         study, variants = file.parent.name, tree.get("variants", {})
         if trees and not isinstance(variants, dict):
             raise PagodaError(f"{file}: variants = {variants!r}; it must be a mapping of variants")
+        for metric in tree.get("metrics") or ():
+            if wrong := _no_metric(metric):
+                raise PagodaError(f"{file}, metrics: {wrong}")
         claims += [_claim(c, f"{file}, claim {n}", study, variants) for n, c in enumerate(trees, 1)]
     if len({c.id for c in claims}) < len(claims):
         raise PagodaError(f"{folder}: two claims have one id")
@@ -244,13 +247,19 @@ def _claim(tree: Any, where: str, study: str, variants: Mapping[str, Any]) -> Cl
     return claim
 
 
+def _no_metric(name: Any) -> str:
+    """Why a metric is none; empty if it is one."""
+    known = {*quantities(), *AS_METRICS, *TOTALS.values()}
+    near = get_close_matches(str(name), sorted(known), 1) or sorted(known)
+    return "" if name in known else f"no row has metric {name!r}; there is {', '.join(near)}"
+
+
 def _checks(c: Claim) -> Iterable[tuple[bool, str]]:
     sides = isinstance(c.holds, dict) and len(c.holds) == 1 and set(c.holds) <= {"below", "above"}
     sides = sides and type(next(iter(c.holds.values()))) in (int, float)
     yield sides, "holds must be {below: number} or {above: number}"
-    metrics = {*quantities(), *AS_METRICS, *TOTALS.values()}
-    near = get_close_matches(str(c.metric), sorted(metrics), 1) or sorted(metrics)
-    yield c.metric in metrics, f"no row has metric {c.metric!r}; there is {', '.join(near)}"
+    wrong = _no_metric(c.metric)
+    yield not wrong, wrong
     yield c.effect in EFFECTS, f"effect must be one of {', '.join(EFFECTS)}"
     yield bool(c.value), "value names no variant"
     pairs = not c.against or len(c.against) in (1, len(c.value)) or c.effect == "slope"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pagoda.errors import PagodaError
 from pagoda.rows import Row
 
 if TYPE_CHECKING:
@@ -113,7 +114,14 @@ def _values(claim: Claim, rows: Sequence[Row], variant: str, generator: str) -> 
         "grown": lambda r: r.size > (r.base_res or 0),
     }
     looks = here.get(claim.resolution, lambda r: r.resolution == claim.resolution)
-    return {r.size: r for r in own if r.generator == generator and looks(r)}
+    found: dict[int, Row] = {}
+    for row in own:
+        if row.generator == generator and looks(row) and found.setdefault(row.size, row) != row:
+            raise PagodaError(
+                f"{claim.id}: {variant} has more than one {claim.metric} of {generator} at "
+                f"{row.size} pixels, seed {row.training_seed}, under {row.protocol}"
+            )
+    return found
 
 
 def _unlike(a: Row, b: Row) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PARENT = "mlflow.parentRunId"
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 """Tag of an experiment that trains models, not one of language models."""
+MOST_RUNS = 50_000  # that one search may give, MLflow's limit; it gives 1,000 unless told
 _LOCK_SECONDS, _SQLITE_SECONDS, _SERVER_SECONDS = 120.0, 10.0, 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _LIBRARIES = ("mlflow", "sqlalchemy", "requests", "http")

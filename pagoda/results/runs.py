@@ -188,7 +188,7 @@ def mlflow_runs() -> list[Run]:
     Raises:
         PagodaError: if the store is unreachable or a report is damaged.
     """
-    from pagoda.results.mlflow_store import connected, find_store
+    from pagoda.results.mlflow_store import MOST_RUNS, connected, find_store
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar a small file
     store, found = find_store(), []
@@ -198,7 +198,7 @@ def mlflow_runs() -> list[Run]:
             "attributes.status = 'FINISHED' and tags.identity != '' and tags.parameters_hash != ''"
         )
         where = [e.experiment_id for e in client.search_experiments()]
-        for run in client.search_runs(where, wanted) if where else ():
+        for run in client.search_runs(where, wanted, max_results=MOST_RUNS) if where else ():
             run_id = run.info.run_id
             kept = {file.path for file in client.list_artifacts(run_id, "report")}
             results, facts = (

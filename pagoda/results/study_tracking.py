@@ -19,7 +19,15 @@ from pagoda.errors import PagodaError
 from pagoda.results import views
 from pagoda.results.claims import Claim, read_claims
 from pagoda.results.labels import REAL
-from pagoda.results.mlflow_store import Store, browse, connected, experiment_id, find_store, page
+from pagoda.results.mlflow_store import (
+    MOST_RUNS,
+    Store,
+    browse,
+    connected,
+    experiment_id,
+    find_store,
+    page,
+)
 from pagoda.results.studies import StudyCard, StudyResults, find_studies
 from pagoda.results.study_tables import rule_text
 from pagoda.results.tracking import NOTE, Point, Record, send
@@ -128,7 +136,7 @@ def _track(
     records = {key: _record(card, *key, found[key]) for key in places}
     wanted = {record.tags[STUDY_IDENTITY]: key for key, record in records.items()}
     there: dict[tuple[str, int], str] = {}
-    runs = client.search_runs([where], f"tags.{STUDY_IDENTITY} != ''", max_results=50_000)
+    runs = client.search_runs([where], f"tags.{STUDY_IDENTITY} != ''", max_results=MOST_RUNS)
     for run in runs:
         key = wanted.get(run.data.tags[STUDY_IDENTITY])
         if key is None or key in there or run.info.status != "FINISHED":

@@ -32,7 +32,7 @@ from pagoda.results.experiment import (
     stage_names,
     stage_section,
 )
-from pagoda.results.mlflow_store import PARENT, connected, experiment_id, find_store
+from pagoda.results.mlflow_store import MOST_RUNS, PARENT, connected, experiment_id, find_store
 from pagoda.results.registry import Generator
 from pagoda.rows import Row
 
@@ -138,8 +138,9 @@ def log_points(client: MlflowClient, run: str, points: Iterable[Point]) -> None:
 
 def clear(client: MlflowClient, where: str, rule: str) -> None:
     """Delete the parent runs a rule finds, with their children."""
-    for run in client.search_runs([where], rule):
-        for child in client.search_runs([where], f"tags.`{PARENT}` = '{run.info.run_id}'"):
+    for run in client.search_runs([where], rule, max_results=MOST_RUNS):
+        children = f"tags.`{PARENT}` = '{run.info.run_id}'"
+        for child in client.search_runs([where], children, max_results=MOST_RUNS):
             client.delete_run(child.info.run_id)
         client.delete_run(run.info.run_id)
 

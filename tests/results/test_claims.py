@@ -91,6 +91,26 @@ def test_later_seeds_of_other_claims_are_none_of_it(tmp_path: Path) -> None:
     assert found.outcome == OPEN
 
 
+def test_the_mean_of_each_resolution_is_of_the_seeds_that_count(tmp_path: Path) -> None:
+    ours, theirs = [0.5, 0.5, 0.5, 5.0, 5.0], [1.0] * 5
+    rows = [
+        replace(row, resolution=size, base_res=8)
+        for size in (16, 32)
+        for row in make_rows({"few": ours, "many": theirs})
+    ]
+    claim = make_claim(tmp_path, resolution="grown", profiles={make_card().profile: {"first": 3}})
+    (found,) = verdicts_of(claim, results(rows))
+    assert found.effect is not None and found.effect.mean == pytest.approx(0.5)
+    assert found.sizes == pytest.approx({16: 0.5, 32: 0.5})
+
+
+def test_two_values_of_one_place_are_refused(tmp_path: Path) -> None:
+    rows = make_rows({"few": [1.0, 1.0, 1.0], "many": [1.0, 1.0, 1.0]})
+    again = replace(rows[1], nfe=2, value=3.0)
+    with pytest.raises(PagodaError, match=r"few has more than one .* pixels, seed 1"):
+        verdicts_of(make_claim(tmp_path), results([*rows, again]))
+
+
 @pytest.mark.parametrize("effect", ["ratio", "difference"])
 def test_swapping_the_variants_turns_the_verdict_round(tmp_path: Path, effect: str) -> None:
     limit = {"ratio": 1.0, "difference": 0.0}[effect]

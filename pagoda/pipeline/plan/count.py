@@ -212,7 +212,7 @@ class _Count:
         section, base = self.config.evaluate, self.calls[self.config.base_res]
         real = self.test if self.config.reference.split == "train" else self.train
         if resolution == self.config.base_res:
-            calls = nfe(section.teacher_steps, "heun")
+            calls = nfe(section.teacher_steps, "heun", guidance=section.guidance)
             made, generators = 3 * base + calls * self.untrained.denoiser_call, 4
         else:
             made, generators = self.calls[resolution] + base, 2

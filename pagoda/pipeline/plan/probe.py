@@ -44,7 +44,9 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
     def step(stage: str, n: int) -> Call:
         return partial(run_step, real.method(stage, n), GlobalDraw(device), _I, _PROGRESS)
 
-    for stage in ("features", "teacher", "distill", *(f"grow-{r}" for r in config.resolutions[1:])):
+    codes = ("autoencoder",) * config.latent
+    grown = (f"grow-{r}" for r in config.resolutions[1:])
+    for stage in ("features", *codes, "teacher", "distill", *grown):
         section = getattr(config, stage.partition("-")[0])
         if getattr(section, "imported", NO_WEIGHTS) == NO_WEIGHTS:
             reached[stage.replace("-", "@")] = _rate(
@@ -57,9 +59,9 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
 
 def _inversion(config: Config, real: Untrained, n: int) -> Call:
     """An evaluation of the teacher."""
-    device, side = real.device, config.base_res
+    device, shape = real.device, (n, *config.shape(config.base_res))
     network = real.denoiser().eval().to(memory_format=torch.channels_last)
-    x = torch.zeros(n, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     y, sigma = torch.zeros(n, dtype=torch.int64).to(device), torch.ones(n).to(device)
 
     def call() -> object:

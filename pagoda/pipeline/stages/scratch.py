@@ -37,16 +37,20 @@ def stage_scratch(
 
     Args:
         stage: name of the stage.
-        sections: configuration sections (dataclasses) that the stage reads.
+        sections: configuration sections (dataclasses) that the stage reads; files that they name
+            are inputs, too.
         inputs: artifacts that the stage reads.
         method: name of the method that trains.
         facts: anything else that the result depends on, such as the seed.
     """
     first = stage.partition("-")[0]
     module = f"pagoda.pipeline.stages.{_MODULES.get(first, first)}"
+    parameters = {name: dataclasses.asdict(s) for name, s in sections.items()} | facts
+    named = sorted({value for _, value in _leaves(parameters) if isinstance(value, str)})
+    files = {name: artifacts.sha256(Path(name)) for name in named if Path(name).is_file()}
     identity = {
-        "parameters": {name: dataclasses.asdict(s) for name, s in sections.items()} | facts,
-        "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
+        "parameters": parameters,
+        "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()} | files,
         "code": versions(module, *([module_of(method)] if method else [])),
     }
     return Path(

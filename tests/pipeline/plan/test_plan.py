@@ -26,6 +26,7 @@ from pagoda.pipeline.stages.super_resolution import cascade_optim
 from pagoda.results.plans import Plan, Stage
 from pagoda.training.draw import GlobalDraw
 from pagoda.training.loop import run_step
+from tests.pipeline.stages.test_latent import config as latent_config
 from tests.tiny import ROOT, tiny_tree
 
 _HOUR = 3600
@@ -141,6 +142,21 @@ def test_a_probe_predicts_hours_of_every_stage_from_its_own_networks() -> None:
         assert stage.hours[THIS_MACHINE] == pytest.approx(stage.flops / (reached * 1e12) / _HOUR)
     assert all(s.hours[THIS_MACHINE] > 0 for s in plan.stages if s.flops)
     assert f"{THIS_MACHINE} hours" in as_markdown(plan)
+
+
+@pytest.mark.slow
+def test_a_latent_experiment_is_probed_on_codes() -> None:
+    plan = planned(latent_config(), probed=True)
+    assert {"invert", "teacher", "distill", "autoencoder"} <= plan.reached_tflops.keys()
+
+
+def test_guidance_doubles_the_teachers_part_of_an_evaluation() -> None:
+    config, denoiser = tiny(), Untrained(tiny(), 10, 200).denoiser_call
+    plain, guided = (
+        of(planned(tiny(**{"evaluate.guidance": w})), "evaluate@8").flops for w in (1.0, 2.0)
+    )
+    calls = 2 * config.evaluate.teacher_steps - 1
+    assert guided - plain == pytest.approx(denoiser * calls * config.evaluate.samples)
 
 
 def test_hours_are_flops_over_the_reached_share_of_the_peak() -> None:

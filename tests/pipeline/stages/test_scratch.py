@@ -38,6 +38,16 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_a_file_that_a_section_names_is_an_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of classes, say: only its name is a parameter."""
+    Path("table.npy").write_bytes(b"one")
+    first = begin(table="table.npy")
+    assert begin(table="table.npy") == first and capsys.readouterr().err == ""
+    Path("table.npy").write_bytes(b"two")
+    assert begin(table="table.npy") != first
+    assert "its input table.npy changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changed", "same"),
     [
