@@ -34,7 +34,7 @@ EXEMPT = frozenset(
 )
 
 
-APART = ("pagoda/pipeline/", "pagoda/methods/", "pagoda/data/sources/")
+APART = ("pagoda/pipeline/", "pagoda/methods/", "pagoda/data/", "pagoda/losses/")
 """Folders of files that have nothing to do with each other."""
 
 
@@ -63,8 +63,8 @@ def closure(module: str) -> frozenset[str]:
 def dependencies(module: str) -> list[str]:
     """The code that a stage of ``dvc.yaml`` depends on: folders of the library, else files.
 
-    Files of :data:`APART` stand for themselves, so that an edit of one stage or method reruns no
-    other.
+    Files of :data:`APART` stand for themselves, so that an edit of one stage, method or source
+    reruns no other.
     """
     files = closure(module)
     return sorted({f if f.startswith(APART) else "/".join(Path(f).parts[:2]) for f in files})
