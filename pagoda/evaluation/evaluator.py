@@ -133,6 +133,10 @@ def score(
         if "held_out" in metric.needs and held_out is None:
             continue
         row = metric.measure(comparison)
+        if not isinstance(row, Row):
+            raise PagodaError(
+                f"metric {key} measures {type(row).__name__}, no Row: Comparison.row makes one"
+            )
         row = replace(row, features=evaluator.extractor.fingerprint,
                       reference=row.reference or evaluator.reference.fingerprint)  # fmt: skip
         if intervals and (over := metric.interval(comparison, row.value or 0.0)) is not None:

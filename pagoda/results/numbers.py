@@ -136,7 +136,7 @@ def references(rows: Iterable[Row]) -> str:
         most, *fewer = sorted(by_count, reverse=True)
         text = f"{most:,} real images" if most else "real images"
         text += f" at {size}×{size} ({short(fingerprint)})"
-        for n in fewer:
+        for n in filter(None, fewer):  # some use none of them
             metrics = listed((r.metric.replace("_", " ") for r in by_count[n]), " and ")
             text += f", {metrics} {n:,} of them"
         texts.append(text)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pagoda.errors import PagodaError
+from pagoda.evaluation.evaluator import Evaluator, score
 from pagoda.evaluation.metrics import base
 from pagoda.evaluation.metrics.base import metric_names, protocol, size
 
@@ -34,6 +35,16 @@ def test_two_metrics_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(base, "_declared", lambda kind: there * 2)
     with pytest.raises(PagodaError, match=r"^two metrics are called "):
         base.metrics.__wrapped__()
+
+
+def test_a_metric_that_gives_no_row_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number: Any = lambda comparison: 1.0  # noqa: E731
+    nothing: Any = None
+    monkeypatch.setitem(base.metrics(), "mine", base.Metric("mine", {"mine": "Mine"}, number))
+    with pytest.raises(PagodaError, match=r"^metric mine measures float, no Row: Comparison\.row"):
+        score(nothing, Evaluator(nothing, nothing, ("mine",)), base.Settings())
 
 
 def test_every_name_in_rows_has_one_owner() -> None:
