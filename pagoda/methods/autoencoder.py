@@ -95,8 +95,7 @@ class Autoencoder(Method):
         self.turns = (config.adversarial_start,) if config.adversarial_weight else ()
         if config.adversarial_weight:
             made = PatchDiscriminator(config.discriminator_channels).to(given.device)
-            optim = replace(config.optim, lr=config.discriminator_lr, beta1=0.5, weight_decay=0.0,
-                            clip=None)  # fmt: skip
+            optim = config.optim.rival(lr=config.discriminator_lr, beta1=0.5)
             self.players["discriminator"] = Player(made, optim, given.device, main=False)
         if config.feature_weight:
             self.distance = ProjectedDistance(

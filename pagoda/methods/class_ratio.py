@@ -142,8 +142,7 @@ class ClassRatio(Method):
             origin = copy.deepcopy(given.network).to(given.device, given.images.dtype)
             self.origin: Any = origin.eval().requires_grad_(False)
         restart(given.network, config.start, given.seed)
-        optim = replace(config.optim, optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2,
-                        weight_decay=0.0, clip=None)  # fmt: skip
+        optim = config.optim.rival(optimizer="adamw", lr=r.lr, beta1=r.beta1, beta2=r.beta2)
         self.player = Player(self.generator, config.optim, given.device)
         self.players = {
             "generator": self.player,

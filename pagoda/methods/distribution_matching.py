@@ -10,7 +10,7 @@ the discriminator's density ratio r (:mod:`pagoda.losses.divergences`); DMD2 is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
@@ -101,8 +101,7 @@ class DistributionMatching(Method):
                 f"{side}x{side}; this one knows {known}x{known}: use it in distill, not in grow"
             )
         self.critic: Any = build_critic(given.teacher(), given.seed).to(given.device)
-        optim = replace(config.optim, optimizer="adamw", lr=c.lr, beta1=c.beta1, beta2=c.beta2,
-                        weight_decay=0.0, clip=None)  # fmt: skip
+        optim = config.optim.rival(optimizer="adamw", lr=c.lr, beta1=c.beta1, beta2=c.beta2)
         self.player = Player(self.generator, config.optim, given.device)
         self.players = {
             "generator": self.player,

@@ -137,8 +137,7 @@ class Guided(OneStep):
             self.samples = self.pairs if config.loss.regression == "noise_to_data" else (
                 given.teacher_pairs()
             )  # fmt: skip
-            optim = replace(config.optim, optimizer="adamw", lr=config.estimator.lr,
-                            weight_decay=0.0, clip=None)  # fmt: skip
+            optim = config.optim.rival(optimizer="adamw", lr=config.estimator.lr)
             self.players[ESTIMATOR] = Player(self.estimator, optim, given.device, main=False)
         else:
             self.estimator.requires_grad_(False)

@@ -152,8 +152,7 @@ class OneStep(Method):
             made = build_discriminator(d, given, weighted=self.weighted)
             self.discriminator = made.to(given.device)
             self.discriminator.to(memory_format=torch.channels_last)
-            optim = replace(config.optim, optimizer=d.optimizer, lr=d.lr, beta1=d.beta1,
-                            beta2=d.beta2, weight_decay=0.0, clip=None)  # fmt: skip
+            optim = config.optim.rival(optimizer=d.optimizer, lr=d.lr, beta1=d.beta1, beta2=d.beta2)
             # R1 differentiates the discriminator twice, which compiled code cannot.
             self.players["discriminator"] = Player(
                 self.discriminator, optim, given.device, main=False, compiled=not d.r1

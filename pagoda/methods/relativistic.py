@@ -15,7 +15,7 @@ paper trains its own networks from scratch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pagoda.errors import PagodaError
@@ -80,8 +80,7 @@ class Relativistic(Method):
         self.config, self.images, c = config, given.images, config.critic
         self.generator = given.network
         self.critic = build_critic(c, given).to(given.device)
-        optim = replace(config.optim, optimizer="adamw", lr=c.lr, beta1=c.beta1, beta2=c.beta2,
-                        weight_decay=0.0, clip=None)  # fmt: skip
+        optim = config.optim.rival(optimizer="adamw", lr=c.lr, beta1=c.beta1, beta2=c.beta2)
         self.player = Player(self.generator, config.optim, given.device)
         self.players = {
             "generator": self.player,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from pagoda.fields import Check, opt
 
@@ -52,6 +52,10 @@ class OptimConfig:
     def steps(self) -> int:
         """Number of optimiser steps."""
         return self.images // self.batch
+
+    def rival(self, **own: Any) -> Self:
+        """How a network trains that the main one trains against: neither decayed nor clipped."""
+        return replace(self, weight_decay=0.0, clip=None, **own)
 
     def rate(self, progress: float) -> float:
         """Factor on every learning rate at a fraction of training done, in [0, 1].
