@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,12 @@ def run(config: Config) -> None:
 
 
 def _take(config: Config, classes: list[str]) -> None:
-    """Write the classifier that is imported; the history is empty.
+    """Write the classifier that is imported; the history is one row.
 
     Raises:
         PagodaError: one line if none is there, or one of another resolution or other classes.
     """
+    begun = time.monotonic()
     folder, out = Path(config.features.imported), locate(config, "features")
     artifacts.check_out(out, "features")
     source = artifacts.open_artifact(folder, "features")
@@ -89,8 +91,8 @@ def _take(config: Config, classes: list[str]) -> None:
             )
     if distributed.is_main_process():
         artifacts.copy(source, out, config=identity(config, "features"))
-        with History(Paths(config).history("features")):
-            pass
+        with History(Paths(config).history("features")) as history:
+            history.write(images=0, step=0, seconds=time.monotonic() - begun)
 
 
 def feature_network(config: Config, classes: int) -> FeatureNetwork:
