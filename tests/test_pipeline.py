@@ -193,6 +193,8 @@ def test_a_stage_reruns_when_the_weights_it_takes_change(tmp_path: Path) -> None
             "teacher": "weights/teacher",
             "distill": "weights/generator/64",
             **dict.fromkeys(("grow@128", "grow@256", "grow@512"), "weights/generator"),
+            "features": NO_WEIGHTS,
+            **dict.fromkeys((f"reference@{r}" for r in (64, 128, 256, 512)), NO_WEIGHTS),
         }
 
 

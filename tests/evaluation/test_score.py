@@ -338,7 +338,7 @@ def test_inception_with_published_statistics(folder: Path, monkeypatch: pytest.M
     assert ["reference_n" in row for row in trees[1]] == [False]
     for changes, wanted in (
         ({"metrics": "sfid"}, "no statistics of spatial features"),
-        ({"metrics": "prdc"}, "keeps no features of real images"),
+        ({"metrics": "prdc"}, "keeps no features of single images, which precision"),
         ({"reference": Path("mine_legacy_pytorch_custom_na.npz")},
          "inception_legacy_pytorch and inception_legacy_tensorflow"),
         ({"features": CUSTOM, "metrics": "fd"},

@@ -114,14 +114,35 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+_pressed: list[int] = []
+
+
+def _interrupt(number: int, _: object) -> None:
+    _pressed.append(number)
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM, which schedulers send, ends the block as Ctrl-C does: with a word, in order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM, which schedulers send, ends the block as Ctrl-C does: with a word, in order.
+
+    Raises:
+        KeyboardInterrupt: one of them came, also where a library made another error of it, as numpy
+            does while it writes a file.
+    """
+    _pressed.clear()
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
+    except Exception as error:
+        if _pressed:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -131,15 +152,14 @@ def interruptible_after() -> Iterator[None]:
     A shell's background job, for which Ctrl-C is not, stays deaf to it.
     """
     ours = [s for s in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(s) is signal.default_int_handler]  # fmt: skip
+            if signal.getsignal(s) in (signal.default_int_handler, _interrupt)]  # fmt: skip
     pressed: list[int] = []
-    for number in ours:
-        signal.signal(number, lambda caught, _: pressed.append(caught))
+    before = {s: signal.signal(s, lambda caught, _: pressed.append(caught)) for s in ours}
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if pressed:
         raise KeyboardInterrupt
 
