@@ -82,8 +82,7 @@ def evaluate(
         device: where torch makes distances between points; None for numpy.
         advance: is told how many images are done.
         seen: is shown the images that this process makes, by name and rows.
-        then: what processes do together when all images were seen, before the first one goes on
-            alone, which may take longer than others wait.
+        then: what processes do together before the first one scores alone, for which none waits.
 
     Returns:
         A row a value to the first process, none to the others.

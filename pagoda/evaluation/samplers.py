@@ -8,7 +8,7 @@ the first image is asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import TOLD, Generator, build_generator, load_generator
 from pagoda.networks.super_resolution import load_super_resolver
 
+Drawn = tuple[Tensor, Tensor, np.ndarray]
 Map = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Latents (n, c, b, b), labels (n,) and indices (n,) -> images (n, 3, r, r) in [-1, 1]."""
 
@@ -142,7 +143,7 @@ class Sampler:
             return rows, rows % self.classes
         return self.draws.chosen[rows, 0], self.draws.chosen[rows, 1]
 
-    def latents(self, rows: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+    def latents(self, rows: np.ndarray) -> Drawn:
         """Standard normal latents (n, c, b, b) and classes (n,) of samples, and their indices."""
         (indices, labels), draws = self.which(rows), self.draws
         shape = self.shape or (3, self.base_res, self.base_res)
@@ -162,17 +163,19 @@ class Sampler:
         """
         return to_uint8(self.open()[0](z, labels, indices), self.where).cpu().numpy()
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 images (n, 3, r, r) of samples.
+    def calls(self, rows: np.ndarray) -> Iterator[tuple[Drawn, int]]:
+        """What :meth:`make` is given for samples, call by call, and how many images of it count.
 
-        The networks are always called with ``batch`` latents (the last call is padded): an image
-        has the same bits however many there are and whichever process makes it.
+        Every call has ``batch`` latents (the last one is padded): an image has the same bits
+        however many there are and whichever process makes it.
         """
-        parts = []
         for start in range(0, len(rows), self.draws.batch):
             part = rows[start : start + self.draws.batch]
-            drawn = self.latents(np.resize(part, self.draws.batch))
-            parts.append(self.make(*drawn)[: len(part)])
+            yield self.latents(np.resize(part, self.draws.batch)), len(part)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 images (n, 3, r, r) of samples, made in :meth:`calls`."""
+        parts = [self.make(*drawn)[:n] for drawn, n in self.calls(rows)]
         return np.ascontiguousarray(np.concatenate(parts))
 
     def card(self) -> dict[str, Any]:

@@ -203,7 +203,11 @@ def read_claims(folder: Path = FOLDER) -> list[Claim]:
         study, variants = file.parent.name, tree.get("variants", {})
         if trees and not isinstance(variants, dict):
             raise PagodaError(f"{file}: variants = {variants!r}; it must be a mapping of variants")
-        for metric in tree.get("metrics") or ():
+        if not isinstance(tree.get("metrics", []), list):
+            raise PagodaError(
+                f"{file}: metrics = {tree['metrics']!r}; it must be a list of metrics"
+            )
+        for metric in tree.get("metrics", []):
             if wrong := _no_metric(metric):
                 raise PagodaError(f"{file}, metrics: {wrong}")
         claims += [_claim(c, f"{file}, claim {n}", study, variants) for n, c in enumerate(trees, 1)]

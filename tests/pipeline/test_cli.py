@@ -23,7 +23,6 @@ from PIL import Image
 import pagoda
 from pagoda import distributed
 from pagoda.pipeline import cli
-from pagoda.pipeline.commands.running import terminable
 from tests.disk import small_disk
 from tests.tiny import ROOT, override, tiny_tree
 
@@ -337,23 +336,6 @@ def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None
     )
     assert status == 130 and said.endswith(INTERRUPTED)  # a slow machine shows progress first
     assert not list(data.iterdir())
-
-
-def test_an_interrupt_of_which_a_library_makes_an_error_is_one() -> None:
-    """numpy, while it writes an array: "expected str, not BufferedWriter"."""
-
-    def swallowed(press: bool) -> None:
-        try:
-            if press:
-                signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            pass
-        raise TypeError("expected str")
-
-    with pytest.raises(KeyboardInterrupt), terminable():
-        swallowed(True)
-    with pytest.raises(TypeError), terminable():
-        swallowed(False)
 
 
 def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:

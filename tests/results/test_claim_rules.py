@@ -62,6 +62,9 @@ def test_a_metric_of_a_study_that_no_row_has_is_refused(tmp_path: Path) -> None:
     wrong = r"study\.yaml, metrics: no row has metric 'class_acuracy'; there is class_accuracy$"
     with pytest.raises(PagodaError, match=wrong):
         read_claims(tmp_path)
+    file.write_text(file.read_text().replace("[fd, class_acuracy]", "fd"))
+    with pytest.raises(PagodaError, match=r"study\.yaml: metrics = 'fd'; it must be a list of"):
+        read_claims(tmp_path)
 
 
 def test_the_ledger_marks_a_rule_that_came_after_its_run(tmp_path: Path) -> None:

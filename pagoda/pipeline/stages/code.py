@@ -35,7 +35,7 @@ EXEMPT = frozenset(
 
 
 APART = ("pagoda/pipeline/", "pagoda/methods/", "pagoda/data/", "pagoda/losses/")
-"""Folders of files that have nothing to do with each other."""
+"""Folders of which a stage depends on the files that it can run, not on the whole."""
 
 
 @cache

@@ -181,15 +181,14 @@ def draw(sampler: Sampler) -> tuple[np.ndarray, float | None]:
     """All images of a sampler, and seconds an image, drawing latents and a first call left out:
     None where there is no other.
     """
-    parts, seconds, timed, batch = [], 0.0, 0, sampler.draws.batch
-    for start in range(0, len(sampler), batch):
-        rows = np.arange(start, min(start + batch, len(sampler)))
-        drawn = sampler.latents(np.resize(rows, batch))  # of a whole call, as Sampler.read
+    parts, seconds = [], []
+    for drawn, n in sampler.calls(np.arange(len(sampler))):
         began = time.perf_counter()
-        parts.append(sampler.make(*drawn)[: len(rows)])
-        if start:
-            seconds, timed = seconds + time.perf_counter() - began, timed + batch
-    return np.concatenate(parts), seconds / timed if timed else None
+        parts.append(sampler.make(*drawn)[:n])
+        seconds.append(time.perf_counter() - began)
+    later = seconds[1:]
+    each = sum(later) / (len(later) * sampler.draws.batch) if later else None
+    return np.concatenate(parts), each
 
 
 def _image_rows(
