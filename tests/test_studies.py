@@ -131,16 +131,23 @@ def test_a_run_declares_what_it_reads_makes_and_depends_on(
 def test_a_run_depends_on_the_method_that_the_parameters_choose(
     config: Config, tmp_path: Path
 ) -> None:
-    """A file of one's own, where the study says nothing of methods."""
+    """A file of one's own, where the study says nothing of methods, and no method besides."""
     code = {"distill": "mine.py", "grow": "other.py"}
     with resolved(tmp_path, smoke_tree() | {"code": code}) as stages:
         for study, variant, seed, _ in (run for name in NAMES for run in _runs(name, config)):
             deps = _paths(stages[f"variant {study.name} {variant.name} --seed {seed}"].deps)
-            steps = {*variant.steps, *variant.counts}
+            read = [variant, *(study.variants[v] for v in [variant.compute_of] if v)]
             trained = {"distill": {"distill"}, "grow": {"grow", "grow_each"}}
             for section, kinds in trained.items():
-                chosen = bool(steps & kinds) and section not in variant.methods
+                chosen = any(
+                    kinds & {*v.steps, *v.counts} and section not in v.methods for v in read
+                )
                 assert (Path(code[section]) in deps) == chosen, variant.name
+            here = Path("experiments/pagoda/methods")
+            own = {here / f"{method}.py" for v in read for method in v.methods.values()}
+            others = {here / "drifting.py", here / "mean_flow.py", here / "relativistic.py"} - own
+            assert own <= set(deps) and here not in deps, variant.name
+            assert not others & set(deps), variant.name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -104,7 +104,6 @@ def study_text(study: Study) -> str:
 
 def _stage(study: Study, variant: Variant) -> dict[str, Any]:
     seeds = f"${{studies.{study.size}.seeds}}"
-    steps = *variant.steps, *variant.counts
     read = [variant, *([study.variants[variant.compute_of]] if variant.compute_of else [])]
     counted = [step for v in read for step in (*v.steps, *v.counts)]
     sections = [s for step in counted for s in STEPS[step].sections]
@@ -113,16 +112,13 @@ def _stage(study: Study, variant: Variant) -> dict[str, Any]:
         *(f"studies.{study.size}.{key}" for key in ("fraction", "scale")),
         *dict.fromkeys(sections),
     ]
-    chosen = {key: {"method": method} for key, method in variant.methods.items()}
-    trained = {step.partition("_")[0] for step in steps}  # grow_each trains as grow does
-    files = {key: f"${{code.{key}}}" for key in BY_METHOD if key in trained} | derive_code(chosen)
-    own = [f"../../{f}" for f in dict.fromkeys(files.values()) if not f.startswith("pagoda/")]
+    methods = [file for v in read for file in _methods_of(v)]
     return {
         "desc": variant.label,
         "matrix": {"seed": [f"{seeds[:-1]}[0]}}"] if variant.once else seeds},
         "cmd": f"cd ../.. && python -m pagoda variant {study.name} {variant.name} "
                "--seed ${item.seed}",
-        "deps": [*_inputs(study, variant), *own, *_code(variant.stage)],
+        "deps": [*dict.fromkeys([*_inputs(study, variant), *methods, *_code(variant.stage)])],
         "params": [{"../params.yaml": keys},
                    {"study.yaml": ["size", *(f"variants.{v.name}" for v in read)]}],
         "outs": [f"{_folder(study, variant)}/s${{item.seed}}"],
@@ -140,11 +136,16 @@ def _collect(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _methods_of(variant: Variant) -> list[str]:
+    """Files of the methods that train a variant: its own choice, or that of ``params.yaml``."""
+    chosen = {key: {"method": method} for key, method in variant.methods.items()}
+    trained = {step.partition("_")[0] for step in (*variant.steps, *variant.counts)}  # grow_each
+    files = {key: f"${{code.{key}}}" for key in BY_METHOD if key in trained} | derive_code(chosen)
+    return [f"../{f}" if f.startswith("pagoda/") else f"../../{f}" for f in files.values()]
+
+
 def _code(stage: str) -> list[str]:
-    """All methods of the package for a variant, whichever of them trains it."""
-    code = code_of(stage, *(["methods"] if stage == "variant" else []))
-    folders = ("pagoda/methods" if d.startswith("pagoda/methods/") else d for d in code)
-    return [f"../{dep}" for dep in dict.fromkeys(folders)]
+    return [f"../{d}" for d in code_of(stage, *(["methods"] if stage == "variant" else []))]
 
 
 def _folder(study: Study, variant: Variant) -> str:

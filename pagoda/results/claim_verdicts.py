@@ -78,7 +78,9 @@ def verdicts_of(claim: Claim, study: StudyResults) -> list[Verdict]:
     own = {r.protocol for r in of_it if r.variant in {*claim.value, *claim.against}}
     protocols = sorted(own or {r.protocol for r in of_it})
     if not protocols:
-        reason = f"no {claim.metric} of {claim.generator} was measured"
+        measured = sorted({r.generator for rows in by_protocol.values() for r in rows})
+        of = f", only of {', '.join(measured)}" if measured else ""
+        reason = f"no {claim.metric} of {claim.generator} was measured{of}"
         return [Verdict(claim, OPEN, reason, profile, study=study)]
     mine = dict.fromkeys((*claim.value, *claim.against))
     absent = [v for v in mine if v not in {r.variant for r in study.rows}]
