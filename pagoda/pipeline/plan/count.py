@@ -16,7 +16,7 @@ from pagoda.diffusion.solver import nfe
 from pagoda.evaluation.features.base import find_family
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.pipeline.plan.shapes import SeenBefore
-from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.compute import Untrained, clips_of, section_of
 from pagoda.pipeline.stages.counters import META, forward_flops, parameters
 from pagoda.pipeline.stages.super_resolution import multipliers
 from pagoda.results.plans import SCHEMA, Direct, Plan, Stage
@@ -114,6 +114,9 @@ class _Count:
         x = torch.zeros(_BATCH, 3, config.target_res, config.target_res, device=META)
         self.features_call = forward_flops(self.features, x) / _BATCH
         self.seen_call = self.features_call + sum(map(feature_flops, config.reference.extractors))
+        self.scored_call = 0.0
+        if config.captioned:
+            self.scored_call = forward_flops(self.untrained.clip("scorer").images, x) / _BATCH
         self.generators = {r: self.untrained.generator(r) for r in config.resolutions}
         self.calls = {
             r: self.untrained.call(g, config.base_res) for r, g in self.generators.items()
@@ -127,6 +130,7 @@ class _Count:
             self._trained("features", self.features, self.features_call),
             *map(self._reference, resolutions),
             *self._codes(),
+            *self._captions(),
             self._trained("teacher", self.denoiser, self.untrained.denoiser_call),
             self._invert(),
             self._trained("distill", self.generators[c.base_res], self.calls[c.base_res]),
@@ -147,6 +151,26 @@ class _Count:
             *(Stage(f"encode@{r}", parameters(network), 0, None, at.encoding(r), at.encoded(r),
                     "fp32", data_bytes=self.train * (2 * size + _LABEL_BYTES))
               for r, size in zip(c.resolutions, codes, strict=True)),
+        ]  # fmt: skip
+
+    def _captions(self) -> list[Stage]:
+        """The CLIPs, and the captions that the first one reads, a different one an image at most.
+
+        Another text encoder's reading is not counted: it is not here.
+        """
+        c, at = self.config, self.untrained
+        if not c.captioned:
+            return []
+        clips = {kind: at.clip(kind) for kind in clips_of(c)}
+        images = torch.zeros(_BATCH, 3, c.target_res, c.target_res, device=META)
+        rows = torch.zeros(_BATCH, c.text.context, dtype=torch.int64, device=META)
+        of_texts = forward_flops(clips["clip"].texts, rows) / _BATCH if "clip" in clips else 0.0
+        return [
+            *(self._trained(kind, clip, forward_flops(clip, images, rows) / _BATCH)
+              for kind, clip in clips.items()),
+            *(Stage(f"caption@{r}", forward_flops=of_texts or None,
+                    flops=of_texts * (self.train + self.test), data_bytes=self.train * _LABEL_BYTES)
+              for r in c.resolutions),
         ]  # fmt: skip
 
     def growth(self, flops: Mapping[str, float]) -> list[Direct]:
@@ -185,14 +209,14 @@ class _Count:
     def _trained(self, name: str, network: nn.Module, call: float) -> Stage:
         """A stage that trains by its method, or takes weights from elsewhere."""
         stage, size, state = name.replace("@", "-"), parameters(network), _state(network)
-        section = getattr(self.config, name.partition("@")[0])
+        section = section_of(self.config, name.partition("@")[0])
         if getattr(section, "imported", NO_WEIGHTS) != NO_WEIGHTS:
             return Stage(name, size, 0, None, call, checkpoint_bytes=state, imported=True)
         method = self.untrained.method(stage)
         main, *others = [parameters(p.network, trained=True) for p in method.players.values()]
         kept = [*method.players.values(), *method.modules.values()]
         return Stage(
-            name, size, main, sum(others) if stage not in ("features", "teacher") else None, call,
+            name, size, main, sum(others) if others else None, call,
             self.training(stage), section.optim.precision, checkpoint_bytes=state,
             scratch_bytes=_scratch(kept, main + sum(others)),
         )  # fmt: skip
@@ -221,7 +245,7 @@ class _Count:
         seen = generators * section.samples + min(section.samples, real)
         return Stage(
             f"evaluate@{resolution}", parameters(self.generators[resolution]), 0, None,
-            call, made * section.samples + self.seen_call * seen, "fp32",
+            call, made * section.samples + (self.seen_call + self.scored_call) * seen, "fp32",
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from pagoda.config import NO_WEIGHTS, Config
-from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.compute import Untrained, clips_of, section_of
 from pagoda.pipeline.stages.counters import step_flops
 from pagoda.pipeline.stages.device import device_name, pick_device
 from pagoda.training.draw import GlobalDraw
@@ -44,10 +44,10 @@ def probe(config: Config, images: int) -> tuple[str, dict[str, float]]:
     def step(stage: str, n: int) -> Call:
         return partial(run_step, real.method(stage, n), GlobalDraw(device), _I, _PROGRESS)
 
-    codes = ("autoencoder",) * config.latent
+    first = *clips_of(config), *("autoencoder",) * config.latent
     grown = (f"grow-{r}" for r in config.resolutions[1:])
-    for stage in ("features", *codes, "teacher", "distill", *grown):
-        section = getattr(config, stage.partition("-")[0])
+    for stage in ("features", *first, "teacher", "distill", *grown):
+        section = section_of(config, stage.partition("-")[0])
         if getattr(section, "imported", NO_WEIGHTS) == NO_WEIGHTS:
             reached[stage.replace("-", "@")] = _rate(
                 partial(step, stage), section.optim.batch,

@@ -21,7 +21,7 @@ from pagoda.diffusion.solver import nfe
 from pagoda.errors import PagodaError
 from pagoda.methods.cascade import CascadeTraining
 from pagoda.methods.classifier import ClassifierConfig
-from pagoda.methods.clip import OWN
+from pagoda.methods.clip import OWN, CaptionedGiven
 from pagoda.networks.autoencoder import Autoencoder
 from pagoda.networks.classifier import FeatureNetwork
 from pagoda.networks.clip import Clip
@@ -29,7 +29,7 @@ from pagoda.networks.denoiser import Denoiser
 from pagoda.networks.generator import Generator, build_generator
 from pagoda.networks.super_resolution import SuperResolver
 from pagoda.networks.unet import UNetSpec
-from pagoda.pipeline.stages import autoencoder, clip
+from pagoda.pipeline.stages import autoencoder, clip, scorer
 from pagoda.pipeline.stages.counters import (
     META,
     forward_flops,
@@ -46,6 +46,9 @@ from pagoda.pipeline.stages.teacher import unet_spec
 from pagoda.training.batches import ImageBatches, PairBatches
 from pagoda.training.method import Given, Method, find_method
 from pagoda.training.settings import MethodConfig
+
+CLIPS = "clip", "scorer"
+"""Stages that train a CLIP, both by the section ``text``."""
 
 _STORED = 256  # images and latents that batches are drawn from
 _BATCH = 2  # of a call that is counted and divided
@@ -150,10 +153,14 @@ class Untrained:
         with self.device:
             return autoencoder.untrained(self.config.autoencoder)
 
-    def clip(self) -> Clip:
-        """The CLIP that a loss may ask; how many tokens it knows takes no part."""
+    def clip(self, stage: str = "clip") -> Clip:
+        """The CLIP that reads captions and a loss may ask, or the scorer.
+
+        Its tokenizer is of one caption: how many tokens it knows moves no FLOP.
+        """
         with self.device:
-            return clip.untrained(self.config.text, ["a red ring"], self.config.target_res)
+            section = section_of(self.config, stage)
+            return clip.untrained(section, ["a red ring"], self.config.target_res)
 
     def encoding(self, resolution: int) -> float:
         """FLOPs of the codes of one image; 0 where images themselves are modelled."""
@@ -205,6 +212,9 @@ class Untrained:
             section, name, network = config.autoencoder, "autoencoder", self.autoencoder()
         elif kind == "teacher":
             section, name, network = config.teacher, "teacher", self.denoiser()
+        elif kind in CLIPS:
+            section, name = section_of(config, kind), "clip"
+            network, resolution = self.clip(kind), config.target_res
         else:
             section = found = getattr(config, kind)
             name, network = found.method, self.generator(resolution)
@@ -220,7 +230,7 @@ class Untrained:
         c, labels = self.config, np.arange(_STORED) % self.classes
         sizes = {"cascade": [resolution // 2, resolution], "autoencoder": c.resolutions}
         stores = [_empty(np.uint8, (3, side, side)) for side in sizes.get(kind, [resolution])]
-        if c.latent and kind not in ("features", "autoencoder"):
+        if c.latent and kind not in ("features", "autoencoder", *CLIPS):
             stores = [_empty(np.float32, c.shape(resolution))]
         pairs = PairBatches(
             latents=_empty(np.float32, c.shape(c.base_res)),
@@ -235,10 +245,12 @@ class Untrained:
         if self.device.type != "meta":
             network = network.to(self.device).to(memory_format=torch.channels_last)
         images = ImageBatches(stores=stores, labels=labels, device=self.device)
+        of = network, images, self.device, self.config.seed, self.config.diffusion
+        if kind in CLIPS:
+            return CaptionedGiven(*of, texts=torch.zeros(self.classes, c.text.context).long())
         return Given(
-            network, images, self.device, self.config.seed, self.config.diffusion, pairs,
-            self.denoiser, teacher_pairs if kind == "distill" else None, clip=self.clip,
-        )  # fmt: skip
+            *of, pairs, self.denoiser, teacher_pairs if kind == "distill" else None, clip=self.clip
+        )
 
     def training(self, stage: str) -> float:
         """FLOPs of a whole stage, with the teacher's samples that its method asks for.
@@ -262,7 +274,7 @@ class Untrained:
     def _phases(self, stage: str, method: Method) -> list[tuple[int, float]]:
         """Parts of a training stage whose steps are alike: how many, and the middle's progress."""
         kind, config = stage.partition("-")[0], self.config
-        optim = cascade_optim(config) if kind == "cascade" else getattr(config, kind).optim
+        optim = cascade_optim(config) if kind == "cascade" else section_of(config, kind).optim
         edges = sorted({0, *(math.ceil(at * optim.steps) for at in method.turns), optim.steps})
         return [(stop - start, (start + stop) / 2 / optim.steps)
                 for start, stop in itertools.pairwise(edges)]  # fmt: skip
@@ -338,6 +350,19 @@ def with_compute(
             "FLOPs that it is given (compute_of in study.yaml); invert fewer images"
         )
     return scaled(factor)
+
+
+def clips_of(config: Config) -> list[str]:
+    """The CLIPs that an experiment trains: one that reads captions, one that scores samples."""
+    own = config.text.encoder == OWN
+    return [kind for kind in CLIPS if config.captioned and (kind == "scorer" or own)]
+
+
+def section_of(config: Config, kind: str) -> Any:
+    """The section of a kind of stage that trains: ``teacher``, ``grow``, ``scorer`` ..."""
+    if kind in CLIPS:
+        return scorer.section_of(config) if kind == "scorer" else config.text
+    return getattr(config, kind)
 
 
 def resolution_of(config: Config, stage: str) -> int:

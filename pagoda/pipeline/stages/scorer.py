@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pagoda.config import Config
+from pagoda.methods.clip import ClipConfig
 from pagoda.pipeline.stages.clip import train_clip
 
 SEED = 1 << 32
@@ -17,5 +18,9 @@ def run(config: Config) -> None:
     It has other sizes, weights and batches than the one whose text encoder networks are told by, so
     that no score is by a network that training saw. Their tokenizer is the same.
     """
-    section = replace(config.text, width=config.text.scorer_width)
-    train_clip(replace(config, seed=config.seed + SEED), "scorer", section)
+    train_clip(replace(config, seed=config.seed + SEED), "scorer", section_of(config))
+
+
+def section_of(config: Config) -> ClipConfig:
+    """The first CLIP's section with the second one's width."""
+    return replace(config.text, width=config.text.scorer_width)

@@ -19,7 +19,7 @@ from pagoda.pipeline.plan.count import THIS_MACHINE, image_bytes, latent_bytes
 from pagoda.pipeline.plan.request import image_counts, planned
 from pagoda.pipeline.plan.shapes import SeenBefore
 from pagoda.pipeline.plan.tables import CARDS, as_markdown
-from pagoda.pipeline.stages.compute import Untrained
+from pagoda.pipeline.stages.compute import CLIPS, Untrained
 from pagoda.pipeline.stages.counters import FlopCounter, forward_flops, parameters, step_flops
 from pagoda.pipeline.stages.grow import freeze, level_channels
 from pagoda.pipeline.stages.super_resolution import cascade_optim
@@ -52,8 +52,10 @@ def test_convolutions_and_matrix_products_are_counted_in_closed_form() -> None:
     assert forward_flops(net, x) == 2 * 4 * 36 * 3 * 9 * 8 + 2 * 4 * (8 * 36) * 5
 
 
-@pytest.mark.parametrize("stage", ["teacher", "distill", "grow-16", "cascade-16"])
+@pytest.mark.parametrize("stage", ["teacher", "distill", "grow-16", "cascade-16", "clip", "scorer"])
 def test_counts_on_the_meta_device_are_those_of_a_real_step(stage: str) -> None:
+    if stage in CLIPS:
+        pytest.importorskip("open_clip")
     config, cpu = tiny(), torch.device("cpu")
     meta = Untrained(config, 10, 64).method(stage, images=4)
     real = Untrained(config, 10, 64, cpu).method(stage, images=4)
@@ -174,6 +176,23 @@ def test_stages_are_those_of_the_pipeline() -> None:
         "reference@8", "reference@16", "reference@32", "teacher", "invert", "distill",
         "grow@16", "grow@32", "evaluate@8", "evaluate@16", "evaluate@32",
     ]  # fmt: skip
+
+
+def test_an_experiment_of_captions_trains_two_clips_and_reads_captions() -> None:
+    pytest.importorskip("open_clip")
+    text = {"text.captions": "short", "text.width": 32, "text.scorer_width": 16}
+    plan = planned(tiny(**text), probed=True)
+    names = [s.stage for s in plan.stages]
+    first = names.index("clip")
+    assert names[first : first + 6] == [
+        "clip", "scorer", "caption@8", "caption@16", "caption@32", "teacher"
+    ]  # fmt: skip
+    clip, scorer, caption = (of(plan, s) for s in ("clip", "scorer", "caption@8"))
+    assert clip.flops > 2 * scorer.flops > 0 and {"clip", "scorer"} <= plan.reached_tflops.keys()
+    assert caption.forward_flops is not None
+    assert caption.flops == caption.forward_flops * (plan.train_images + plan.test_images)
+    other = planned(tiny(**text, **{"text.encoder": "t5:folder"}))
+    assert "clip" not in [s.stage for s in other.stages] and not of(other, "caption@8").flops
 
 
 def test_bytes_are_those_of_the_arrays() -> None:
