@@ -50,9 +50,15 @@ evidence: .venv/.synced ## Choose the profile PROFILE (evidence: five seeds) and
 	$(RUN) dvc repro
 	$(EVERY_STUDY)
 
+PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist worksteal
+
 .PHONY: test
-test: .venv/.synced ## Run the tests
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 8 --dist worksteal
+test: .venv/.synced ## Run the tests, without those that take some seconds each
+	$(PYTEST)
+
+.PHONY: test-longer
+test-longer: .venv/.synced ## Run the tests that test leaves out: studies, several processes, long counts
+	$(PYTEST) -m longer
 
 .PHONY: lint
 lint: .venv/.synced ## Check style and formatting

@@ -81,6 +81,7 @@ def _sums() -> None:
         assert second.item() == pytest.approx(world * world * 6 * full)
 
 
+@pytest.mark.longer
 def test_sums_gathers_and_derivatives(tmp_path: Path) -> None:
     assert run_group(3, _sums, folder=tmp_path) == [0] * 3, log(tmp_path)
 
@@ -107,6 +108,7 @@ cli.main()
 """
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("how", "who", "copies", "message"),
     [
@@ -132,6 +134,7 @@ def test_the_one_that_failed_is_named(
     assert said == "" if how != "bug" else said.count("Traceback") == 1
 
 
+@pytest.mark.longer
 def test_one_that_is_told_to_stop_interrupts_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(KeyboardInterrupt):
@@ -196,7 +199,7 @@ def _ranks(parent: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_a_stage_in_two_processes_stops_in_order(tiny_config: Callable[..., Config]) -> None:
     """At Ctrl-C to the process that started them, and when that one is killed; both go on."""
     downsample.run(tiny_config(**{"teacher.optim.images": 160_000}), 8)

@@ -78,6 +78,7 @@ def test_four_tasks_take_nine_files() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.longer
 def test_the_tests_of_the_page_and_the_contract_pass(project: Path) -> None:
     """``ratio`` is in the copy's package too, so that the contract finds it there."""
     run(project, "pagoda", "derive", "--stages")

@@ -79,6 +79,7 @@ def test_what_is_pushed_is_loaded_elsewhere(made: Path) -> None:
     np.testing.assert_array_equal(np.load(made / "made.npy"), wanted)
 
 
+@pytest.mark.longer
 def test_trouble_with_the_hub_is_one_line(made: Path, tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(made / "out")
     expected = {

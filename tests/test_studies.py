@@ -128,6 +128,7 @@ def test_a_run_declares_what_it_reads_makes_and_depends_on(
         assert not [f for f in files if not any(Path(f).is_relative_to(d) for d in code)]
 
 
+@pytest.mark.longer
 def test_a_run_depends_on_the_method_that_the_parameters_choose(
     config: Config, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def keys(run: str, profile: str = "imagenette") -> dict[str, str]:
     return {stage.name: stage.key for stage in stages(compose(profile, RUNS[run]))}
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_is_a_configuration_that_loads(run: str) -> None:
     for profile in ("imagenette", "imagenette_cpu", "smoke"):
@@ -43,6 +44,7 @@ def test_the_stages_are_those_of_the_pipeline() -> None:
     assert {"runs/imagenette/data/128", "runs/imagenette/b32/gen/64", "metrics.json"} <= made
 
 
+@pytest.mark.longer
 def test_runs_share_what_their_settings_leave_alone() -> None:
     main = keys("main")
     shared = {run: {n for n, key in keys(run).items() if main.get(n) == key} for run in RUNS}

@@ -216,6 +216,7 @@ def _run_shared(count: int) -> Path:
     return out
 
 
+@pytest.mark.longer
 def test_several_processes_give_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +312,7 @@ def test_a_generator_over_several_seeds(folder: Path, capsys: pytest.CaptureFixt
         score.run(dataclasses.replace(asked, n=None))
 
 
+@pytest.mark.longer
 def test_inception_with_published_statistics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EDM's and ADM's files, with stand-in weights; FID is the name of this distance alone."""
     write_inception(Path("inception-2015-12-05.pt"))

@@ -63,6 +63,7 @@ def test_both_images_are_augmented_alike_once_a_network() -> None:
     assert LpipsDistance("random").views == 1
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("kind", ["projected", "lpips"])
 def test_gradient_reaches_the_generated_image_alone(kind: str) -> None:
     distance: nn.Module = (

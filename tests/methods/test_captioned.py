@@ -71,6 +71,7 @@ def captioned(case: Case, **changes: Any) -> Given:
     return dataclasses.replace(given(case), network=network, **changes)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("network", ["generator", "grown"])
 @pytest.mark.parametrize("method", [Guided, OneStep])
 def test_the_discriminator_of_tokens_is_told_the_captions_of_the_generator(
@@ -119,6 +120,7 @@ def asking(
     return made
 
 
+@pytest.mark.longer
 def test_without_a_weight_no_clip_is_loaded_and_nothing_changes(tmp_path: Path) -> None:
     def not_loaded() -> Clip:
         raise AssertionError("a CLIP was loaded")
@@ -130,6 +132,7 @@ def test_without_a_weight_no_clip_is_loaded_and_nothing_changes(tmp_path: Path) 
     assert "clip_loss" not in other.card()
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("network", ["generator", "grown"])
 @pytest.mark.parametrize("kind", ["angle", "cosine"])
 def test_its_gradient_brings_images_to_their_captions(network: str, kind: str) -> None:
@@ -221,6 +224,7 @@ def test_an_estimator_of_products_sees_image_and_caption_through_the_clip() -> N
     assert stats["loss_omega"] > 0 and "loss_clip" not in stats
 
 
+@pytest.mark.longer
 def test_it_tells_weights_of_captions_that_it_never_saw() -> None:
     """The weight is the agreement of image and caption; the caption's number says nothing of it."""
     torch.manual_seed(0)
@@ -320,6 +324,7 @@ def test_of_classes_nothing_is_asked() -> None:
         parse(with_derived(tree))
 
 
+@pytest.mark.longer
 def test_it_is_counted() -> None:
     own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0,
            "text.captions": "short"}  # fmt: skip

@@ -101,6 +101,7 @@ def test_at_the_largest_noise_it_is_the_generator() -> None:
     torch.testing.assert_close(found, generator(z, labels) + skipped)
 
 
+@pytest.mark.longer
 def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     target, steps = 0.5, 80
     own = given(CASE)

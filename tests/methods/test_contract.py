@@ -95,6 +95,7 @@ def _difference(a: Path, b: Path) -> float:
     return max((left[k] - right[k]).abs().max().item() for k in left)
 
 
+@pytest.mark.longer
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """In float64, every loss term on, shares of unequal size."""
     for world in (1, 2):

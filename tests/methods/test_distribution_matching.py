@@ -50,6 +50,7 @@ def test_equal_scores_pull_nowhere() -> None:
     assert float(loss.value.detach()) == 0.0
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("divergence", ["js", pytest.param("reverse_kl", marks=pytest.mark.slow)])
 def test_a_generator_that_is_off_moves_onto_the_teachers_law(divergence: str) -> None:
     """The teacher knows flat images of one brightness only."""

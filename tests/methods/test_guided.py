@@ -205,6 +205,7 @@ def test_a_discriminator_of_tokens_is_told_the_weight() -> None:
     assert not torch.equal(method.discriminator.state_dict()[key], before)
 
 
+@pytest.mark.longer
 def test_what_it_costs_is_the_estimator_and_the_teachers_samples() -> None:
     """Growth samples no teacher and trains no estimator: it only runs it on real images."""
     own = {"distill.method": "guided", "grow.method": "guided", "invert.guidance_max": 4.0}

@@ -74,6 +74,7 @@ def colour_error(method: OneStep) -> float:
     return float((made - real).square().mean())
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("kind", "loss", "steps", "fraction"),
     [

@@ -121,8 +121,9 @@ def test_position_embeddings_are_resized_bilinearly(name: str, side: int) -> Non
     ("side", "patches", "widths"),
     [
         (64, 1, [64, 64, 128, 256]), (96, 9, [64, 64, 128, 256]),
-        (160, 4, [64, 64, 128, 256, 512]), (224, 16, [64, 64, 128, 256, 512]),
-        (512, 25, [64, 64, 128, 256, 512, 512]),
+        pytest.param(160, 4, [64, 64, 128, 256, 512], marks=pytest.mark.longer),
+        pytest.param(224, 16, [64, 64, 128, 256, 512], marks=pytest.mark.longer),
+        pytest.param(512, 25, [64, 64, 128, 256, 512, 512], marks=pytest.mark.longer),
     ],
 )  # fmt: skip
 def test_heads_follow_the_side_of_the_input(side: int, patches: int, widths: list[int]) -> None:

@@ -338,6 +338,7 @@ def test_interrupted_downsample_leaves_nothing_half_done(tmp_path: Path) -> None
     assert not list(data.iterdir())
 
 
+@pytest.mark.longer
 def test_interrupted_training_keeps_its_scratch(tmp_path: Path) -> None:
     write_params(tmp_path, **{"teacher.optim.images": 32_000_000})
     assert run(tmp_path, "downsample", "--resolution", "8").returncode == 0

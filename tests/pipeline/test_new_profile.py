@@ -33,6 +33,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.longer
 def test_a_profile_of_a_folder_composes_and_says_what_was_found(project: Path) -> None:
     images = make_images(project / "images", {"cat": 40, "dog": 25})
     told = "\n".join(write(str(images), "pets", project, "cpu", probed=False))
@@ -120,6 +121,7 @@ def test_a_large_target_is_grown_from_the_largest_base_there_are_levels_for(devi
         sides_for(found(2000), device, 2 * largest, 1024)
 
 
+@pytest.mark.longer
 def test_a_profile_of_others_is_not_replaced(project: Path) -> None:
     images = str(make_images(project / "images", {"cat": 40, "dog": 25}))
     smoke, mine = (project / f"experiments/profile/{name}.yaml" for name in ("smoke", "mine"))

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.results import tracking
@@ -26,6 +28,7 @@ def _wait(done: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.longer
 def test_follow_sends_a_growing_history_and_ends_at_ctrl_c(copy: Config, tmp_path: Path) -> None:
     rows = history_rows("teacher", 128000)
     path = Paths(copy).history("teacher")

@@ -16,6 +16,7 @@ from pagoda.results.plans import FOLDER, plan_tables
 from tests.tiny import tiny_tree
 
 
+@pytest.mark.longer
 def test_the_tables_hold_what_was_counted(tmp_path: Path) -> None:
     plan = planned(parse(tiny_tree()))
     (tmp_path / FOLDER).mkdir()

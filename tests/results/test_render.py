@@ -120,6 +120,7 @@ def test_links_are_to_files_and_the_web_alone(target: str, linked: bool) -> None
     assert (f'<a href="{target}">' in inline(f"[x]({target})")) == linked
 
 
+@pytest.mark.longer
 def test_equal_experiments_give_equal_reports(
     finished: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_equal_experiments_give_equal_reports(
         assert (tmp_path / Paths(config).report / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.longer
 def test_an_old_report_stays_until_the_new_one_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_report_shows_no_real_image_where_terms_forbid_it(
         assert ("Nearest real images" in text) == shown.report.real_images
 
 
+@pytest.mark.longer
 def test_a_report_tells_how_many_settings_were_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

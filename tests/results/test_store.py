@@ -120,6 +120,7 @@ def _database(path: Path, script: str) -> str:
 _CREATE = "from pagoda.results.mlflow_store import *\nwith connected(find_store()): pass"
 
 
+@pytest.mark.longer
 def test_a_creation_that_is_killed_or_finds_a_full_disk_is_simply_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -279,6 +279,7 @@ def test_the_command_samples_prompts(
     assert not Path("y.npz").exists()
 
 
+@pytest.mark.longer
 def test_only_what_is_read_comes_from_the_hub(tmp_path: Path) -> None:
     files = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
              "tokenizer/merges.txt", "text_encoder/model.safetensors.index.json"}  # fmt: skip

@@ -131,7 +131,7 @@ def _difference(a: Path, b: Path) -> float:
     return worst
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_cut_weights_train_as_whole_ones_and_checkpoints_move_between(tmp_path: Path) -> None:
     """Teacher and student, with adaptive weight and R1, in float64; restarts both ways."""
     assert run_group(1, _alone, folder=tmp_path, limit=900) == [0], log(tmp_path)

@@ -94,8 +94,10 @@ def source_file(module: str) -> Path | None:
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING``."""
+    """All statements, and what holds them, but those under ``if TYPE_CHECKING``."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.expr):
+            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         yield node
@@ -120,12 +122,14 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _imports(file: Path) -> Iterator[str]:
+@cache
+def _imports(file: Path) -> tuple[str, ...]:
+    found: list[str] = []
     for node in executed(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.split(".")[0] == "pagoda")
+            found += (a.name for a in node.names if a.name.split(".")[0] == "pagoda")
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file}: a relative import; the house style is absolute"
             if node.module and node.module.split(".")[0] == "pagoda":
-                yield node.module
-                yield from (f"{node.module}.{a.name}" for a in node.names)
+                found += (node.module, *(f"{node.module}.{a.name}" for a in node.names))
+    return tuple(found)

@@ -14,6 +14,7 @@ from pagoda.results.plans import Plan, Stage
 from tests.pipeline.plan.test_plan import of, tiny, tiny_plan
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("name", "depth", "width"), [("vits14", 12, 384), ("vitg14", 40, 1536)])
 def test_dinov2_is_counted_as_its_design_says(name: str, depth: int, width: int) -> None:
     """Projections, MLP and attention of 257 tokens in every layer, and the patches.
@@ -24,6 +25,7 @@ def test_dinov2_is_counted_as_its_design_says(name: str, depth: int, width: int)
     assert feature_flops(f"dinov2:{name}:dgm") == layers + 2 * 256 * 3 * 14**2 * width
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("name", "published"), [("vits14", "small"), ("vitg14", "giant")])
 def test_dinov2_is_counted_as_timms_network_runs(name: str, published: str) -> None:
     with torch.device("meta"):
@@ -39,6 +41,7 @@ def test_inception_is_counted_as_published() -> None:
     assert 5.0e9 < flops / 2 < 6.0e9
 
 
+@pytest.mark.longer
 def test_references_and_evaluations_hold_every_network() -> None:
     names = ["classifier", "inception:clean", "dinov2:vits14:edm2"]
     plain, evaluated = tiny_plan(), planned(tiny(**{"reference.extractors": names}))
@@ -54,6 +57,7 @@ def test_references_and_evaluations_hold_every_network() -> None:
     assert "dinov2:vits14:edm2" in as_markdown(evaluated) and "dinov2" not in as_markdown(plain)
 
 
+@pytest.mark.longer
 def test_a_network_of_ones_own_is_said_not_to_be_counted() -> None:
     names = ["classifier", "custom:mine.pt"]
     plan = planned(tiny(**{"reference.extractors": names}))

@@ -74,6 +74,7 @@ def test_a_count_is_the_same_whatever_was_drawn_before() -> None:
     assert len(counts) == 1
 
 
+@pytest.mark.longer
 def test_a_cascade_sees_the_teachers_images_in_batches_of_its_own() -> None:
     """So its compute is the same whatever the batch, and what a step holds is not."""
     small, large = (Untrained(tiny(**{"studies.cascade.batch": batch}), 10, 64) for batch in (4, 8))
@@ -110,6 +111,7 @@ def test_parameters_are_those_of_the_modules_that_stages_build() -> None:
         assert found.trainable == trained
 
 
+@pytest.mark.longer
 def test_counts_follow_what_trains() -> None:
     config = tiny(**{"grow.train_lower_levels": True, "grow.trainable_base_blocks": 1})
     highest = tiny(**{"grow.trainable": "highest"})
@@ -122,6 +124,7 @@ def test_counts_follow_what_trains() -> None:
         assert widest.training(stage) != fewest.training(stage)
 
 
+@pytest.mark.longer
 def test_shapes_found_once_change_no_count() -> None:
     def counts() -> list[float]:
         untrained = Untrained(tiny(), 10, 64)
@@ -152,6 +155,7 @@ def test_a_latent_experiment_is_probed_on_codes() -> None:
     assert {"invert", "teacher", "distill", "autoencoder"} <= plan.reached_tflops.keys()
 
 
+@pytest.mark.longer
 def test_guidance_doubles_the_teachers_part_of_an_evaluation() -> None:
     config, denoiser = tiny(), Untrained(tiny(), 10, 200).denoiser_call
     plain, guided = (
@@ -161,6 +165,7 @@ def test_guidance_doubles_the_teachers_part_of_an_evaluation() -> None:
     assert guided - plain == pytest.approx(denoiser * calls * config.evaluate.samples)
 
 
+@pytest.mark.longer
 def test_hours_are_flops_over_the_reached_share_of_the_peak() -> None:
     plan = planned(tiny(), utilisation=0.5, tflops=10.0)
     teacher = of(plan, "teacher")

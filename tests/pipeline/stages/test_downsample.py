@@ -63,6 +63,7 @@ def test_files_are_cut_from_their_originals(photos: Path) -> None:
             assert np.array_equal(images[row], cut(image, 16, "adm").transpose(2, 0, 1))
 
 
+@pytest.mark.longer
 def test_several_processes_write_the_same_bytes(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,6 +233,7 @@ def _evaluate(tree: dict[str, Any]) -> None:
             distributed.barrier()
 
 
+@pytest.mark.longer
 def test_several_processes_give_the_same_bits(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +263,7 @@ def test_the_seed_decides_and_the_batch_does_not(config: Config) -> None:
     assert values(config, 16) == before
 
 
+@pytest.mark.longer
 def test_a_test_reference_has_training_images_as_its_floor(config: Config) -> None:
     """Real images are held-out from the reference, whichever split that is."""
     other = changed(config, "reference", split="test")
@@ -333,6 +335,7 @@ def evaluated(
     return list(rows)
 
 
+@pytest.mark.longer
 def test_an_efficientnet_measures_the_kernel_distance_on_subsets_that_can_be_drawn(
     config: Config,
 ) -> None:

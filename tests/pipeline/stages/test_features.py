@@ -127,6 +127,7 @@ def _command(tree: dict[str, Any]) -> None:
         main()
 
 
+@pytest.mark.longer
 def test_two_processes_of_a_launcher_train_one_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

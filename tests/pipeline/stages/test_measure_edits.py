@@ -56,6 +56,7 @@ def results(done: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> Stud
     return read_study(study_folder(config.name, "editing"))
 
 
+@pytest.mark.longer
 def test_seeds_may_be_made_in_parts(
     done: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def values(results: StudyResults, metric: str, variant: str, **facts: object) ->
             }  # fmt: skip
 
 
+@pytest.mark.longer
 def test_every_claim_finds_what_it_is_about(results: StudyResults) -> None:
     claims = [claim for claim in read_claims() if claim.study == "editing"]
     assert len(claims) == 7
@@ -86,6 +88,7 @@ def test_every_claim_finds_what_it_is_about(results: StudyResults) -> None:
             assert set(verdict.seeds) == set(SEEDS), f"{claim.id}: {verdict.reason}"
 
 
+@pytest.mark.longer
 def test_what_was_seen_comes_back_where_it_is_put_back(results: StudyResults) -> None:
     filled = values(results, "consistency", "inpaint-centre")
     assert filled.pop("searched_unpasted") > 0
@@ -96,6 +99,7 @@ def test_what_was_seen_comes_back_where_it_is_put_back(results: StudyResults) ->
     assert enlarged["searched"] <= enlarged["inverted"] + 2 / 255
 
 
+@pytest.mark.longer
 def test_calls_are_those_of_the_settings(results: StudyResults, config: Config) -> None:
     edit = config.studies.edit
     rows = [r for r in results.rows if r.metric == "hole_psnr" and r.resolution == 16]
@@ -109,6 +113,7 @@ def test_calls_are_those_of_the_settings(results: StudyResults, config: Config) 
     assert calls["teacher_posterior"] == edit.posterior_steps
 
 
+@pytest.mark.longer
 def test_the_teacher_is_measured_at_its_own_size_too(results: StudyResults) -> None:
     for variant in ("inpaint-centre", "inpaint-random"):
         at_base = values(results, "hole_psnr", variant, resolution=8)
@@ -116,6 +121,7 @@ def test_the_teacher_is_measured_at_its_own_size_too(results: StudyResults) -> N
     assert not values(results, "whole_psnr", "super-resolution", resolution=8)
 
 
+@pytest.mark.longer
 def test_the_best_answer_is_no_worse_than_the_mean_and_answers_differ(
     results: StudyResults,
 ) -> None:
@@ -125,6 +131,7 @@ def test_the_best_answer_is_no_worse_than_the_mean_and_answers_differ(
     assert min(values(results, "diversity", "inpaint-centre").values()) > 0
 
 
+@pytest.mark.longer
 def test_paths_keep_their_norm_on_the_arc_only(results: StudyResults) -> None:
     kept = values(results, "path_norm", "interpolation")
     assert kept["slerp"] == pytest.approx(1, abs=0.03) and kept["lerp"] < kept["slerp"]
@@ -132,6 +139,7 @@ def test_paths_keep_their_norm_on_the_arc_only(results: StudyResults) -> None:
     assert lengths == {"ppl_classifier_full_eps1e-4_80"}
 
 
+@pytest.mark.longer
 def test_seeds_take_other_images_and_the_picture_shows_the_first(
     done: Path, results: StudyResults, config: Config
 ) -> None:
@@ -150,6 +158,7 @@ def test_seeds_take_other_images_and_the_picture_shows_the_first(
     )
 
 
+@pytest.mark.longer
 def test_a_rate_that_is_never_reached_has_a_value(results: StudyResults) -> None:
     rates = [r for r in results.rows if r.metric == "target_rate"]
     assert all(0 < r.number < 1 for r in rates)
@@ -183,6 +192,7 @@ def test_a_profile_without_pixels_of_classes_is_refused(
         measure_edits.run(own, found, variant, 0)
 
 
+@pytest.mark.longer
 def test_seeds_share_no_held_out_images(
     done: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +211,7 @@ def test_seeds_share_no_held_out_images(
         held_edits.Held(own, 16, torch.device("cpu"))
 
 
+@pytest.mark.longer
 def test_the_nearest_training_image_is_found_in_blocks(
     done: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

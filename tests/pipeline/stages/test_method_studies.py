@@ -30,6 +30,7 @@ def made(config: Config, name: str, member: str) -> VariantConfig:
     return variant_config(config, study, study.variants[member], 0)
 
 
+@pytest.mark.longer
 def test_a_method_holds_its_networks_once(tiny_config: Callable[..., Config]) -> None:
     """Consistency trains the generator alone; matching holds two denoisers beside it."""
     config = tiny_config(**SMALL)
@@ -90,6 +91,7 @@ def ran(tiny_config: Callable[..., Config]) -> Callable[[str, str], list[Row]]:
     return run
 
 
+@pytest.mark.longer
 def test_a_variant_of_each_study_runs(ran: Callable[[str, str], list[Row]]) -> None:
     rows = ran("objectives", "drifting")
     fd = {(r.generator, r.resolution) for r in rows if r.metric == "fd"}

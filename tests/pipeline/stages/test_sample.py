@@ -78,6 +78,7 @@ def shown_in(sheet: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
     return [(y, x) for y, x in corners.tolist() if (sheet[y:, x:][:size, :size] == large).all()]
 
 
+@pytest.mark.longer
 def test_two_processes_write_the_bytes_of_one(run: Path) -> None:
     """Blocks of one call each: six, of which the last is not full."""
     for out in FORMS:

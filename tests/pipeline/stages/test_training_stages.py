@@ -88,6 +88,7 @@ def test_a_seed_is_a_result(tiny_config: Make) -> None:
     assert all(other[name] != first[name] for name in first)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("setting", "value", "present", "absent"),
     [
@@ -120,6 +121,7 @@ def _sampled(tree: dict[str, Any], folder: Path) -> None:
             np.save(folder / f"seen-{distributed.world_size()}.npy", found.read(rows)[1].numpy())
 
 
+@pytest.mark.longer
 def test_processes_share_the_teachers_samples_and_a_stop_loses_none(tiny_config: Make) -> None:
     """The same bits in any number of processes; what is done stays."""
     settings = SMALL | {"invert.batch": 20}

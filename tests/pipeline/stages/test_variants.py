@@ -95,6 +95,7 @@ def test_runs_that_are_missing_and_what_makes_them(tiny_study: Callable[..., Con
         study.run(config, found)
 
 
+@pytest.mark.longer
 def test_results_of_runs_that_are_not_here_are_kept(tiny_study: Callable[..., Config]) -> None:
     """A study of which a part has gone, collected again, is the study as it was."""
     config = tiny_study()
@@ -181,6 +182,7 @@ class _Means(torch.nn.Module):
         return images.float().mean((2, 3))
 
 
+@pytest.mark.longer
 def test_a_study_measures_in_every_feature_network_of_the_profile(
     tiny_study: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_study_measures_in_every_feature_network_of_the_profile(
     assert len([row for row in rows if row["metric"] == "high_frequency"]) == 1  # of pixels
 
 
+@pytest.mark.longer
 def test_compute_grows_with_the_images_and_frozen_parts_cost_less(
     tiny_study: Callable[..., Config],
 ) -> None:
@@ -224,6 +227,7 @@ def _again(**overrides: object) -> Config:
     return parse(tiny_tree(**(_SEEDS | overrides)))
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("batch", [4, 12])
 def test_an_upper_stage_of_a_cascade_trains_in_batches_of_its_own(
     tiny_study: Callable[..., Config], batch: int
@@ -301,6 +305,7 @@ def test_whole_studies(tiny_study: Callable[..., Config]) -> None:
 _STUDENTS = ("class-ratio", "matching", "consistency", "relativistic", "mean-flow", "drifting")
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("base", "study_name", "other", "steps", "members"),
     [
