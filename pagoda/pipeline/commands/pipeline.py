@@ -53,7 +53,7 @@ def encode(
     """Encode training images, where data.space is latent."""
     config = parameters(ctx)
     _check_latent(config)
-    run_first("encode", config, known(config, resolution))
+    run_shared("encode", config, known(config, resolution))
 
 
 def clip(ctx: typer.Context) -> None:

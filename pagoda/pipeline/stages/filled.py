@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from pagoda import distributed
 from pagoda.data.shards import ShardedArray, create_shards
 from pagoda.outputs import new_file
 from pagoda.pipeline.stages.progress import track
+from pagoda.training.history import HISTORY, History, read_rows
 
 _DONE = "done"
 
@@ -90,6 +93,30 @@ class Filled:
 
     def _part(self, k: int, n: int) -> slice:
         return slice(k * self._batch, min((k + 1) * self._batch, n))
+
+
+@contextlib.contextmanager
+def history_of(path: Path, folder: Path, images: int) -> Iterator[Callable[..., None]]:
+    """A function that appends a row to the first process's history; the others write nothing.
+
+    Seconds go on from the last row kept of a stage that was stopped.
+
+    Args:
+        path: of the history.
+        folder: where a copy is kept until the stage ends.
+        images: those that are done.
+    """
+    if not distributed.is_main_process():
+        yield lambda images, **values: None
+        return
+    with History(path, images, folder / HISTORY) as rows:
+        kept = read_rows(rows.path)
+        start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
+
+        def write(images: int, **values: float) -> None:
+            rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)
+
+        yield write
 
 
 def _checksum(rows: np.ndarray) -> int:

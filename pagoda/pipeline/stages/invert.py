@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,9 @@ from pagoda.networks.denoiser import Denoiser, load_denoiser
 from pagoda.outputs import link_or_copy
 from pagoda.pipeline.stages.decoder import behind, check_codes
 from pagoda.pipeline.stages.device import pick_device
-from pagoda.pipeline.stages.filled import Filled
+from pagoda.pipeline.stages.filled import Filled, history_of
 from pagoda.pipeline.stages.made import identity, open_made
 from pagoda.pipeline.stages.scratch import stage_scratch
-from pagoda.training.history import HISTORY, History, read_rows
 from pagoda.training.player import autocast
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
@@ -83,7 +79,7 @@ def run(config: Config) -> None:
         section = config.invert
         store = Filled(folder, "latents", _DTYPES[section.dtype], (len(rows), *images.shape[-3:]),
                        section.shard, section.batch)  # fmt: skip
-        with _history(paths, folder, store.finished) as history:
+        with history_of(paths.history("invert"), folder, store.finished) as history:
             store.fill(_maker(inverter, images, rows), "invert", history)
             if distributed.is_main_process():
                 card = inverter.card(store.rows, images, rows) | {"recipe": data.card()["recipe"]}
@@ -134,25 +130,6 @@ def _stored(z: Tensor, dtype: np.dtype, indices: np.ndarray, flips: np.ndarray) 
             "are too large for invert.precision or invert.dtype: set them to fp32 or train it anew"
         )
     return latents
-
-
-@contextlib.contextmanager
-def _history(paths: Paths, folder: Path, finished: int) -> Iterator[Callable[..., None]]:
-    """A function that appends a row to the first process's history; the others write nothing.
-
-    Seconds go on from the last row kept of an inversion that was stopped.
-    """
-    if not distributed.is_main_process():
-        yield lambda images, **values: None
-        return
-    with History(paths.history("invert"), finished, folder / HISTORY) as rows:
-        kept = read_rows(rows.path)
-        start = time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0)
-
-        def write(images: int, **values: float) -> None:
-            rows.write(images=images, step=images, seconds=time.monotonic() - start, **values)
-
-        yield write
 
 
 def _write(

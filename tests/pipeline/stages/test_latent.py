@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pagoda
 from pagoda import artifacts
 from pagoda.artifacts import open_artifact
 from pagoda.config import Config, parse
+from pagoda.config.paths import Paths
 from pagoda.data.pixels import seen, to_uint8
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
@@ -28,6 +30,8 @@ from pagoda.pipeline.stages import (
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.pipeline.stages.counters import META
 from pagoda.pipeline.stages.decoder import CALL, encoded
+from pagoda.training.history import read_rows
+from tests.group import log, run_group
 from tests.pipeline.stages.whole import run_all
 from tests.tiny import tiny_tree
 
@@ -79,6 +83,45 @@ def test_codes_are_of_images_and_of_their_mirror_images(run_folder: Path) -> Non
         x = np.ascontiguousarray(pixels[..., ::-1] if flip else pixels)
         alone = encoded(network, x, torch.device("cpu"))
         assert torch.equal(seen(both, torch.full((2,), flip) > 0), alone)  # whatever beside
+
+
+def test_encoding_that_was_stopped_goes_on_to_the_same_bits(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of its history a batch; images and their mirror images count."""
+    monkeypatch.setattr(encode, "_BATCH", CALL)  # two batches
+    expected = open_artifact(made / "b16/codes/32", "codes").fingerprint
+    history = Paths(config()).history("encode-32")
+    shutil.rmtree(made / "b16/codes/32")
+    whole, calls = encode._codes, 0
+
+    def stops(*given: Any) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(encode, "_codes", stops)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(config(), TOP)
+    encode.run(config(), TOP)
+    assert calls == 3
+    assert open_artifact(made / "b16/codes/32", "codes").fingerprint == expected
+    assert [json.loads(row)["images"] for row in read_rows(history)] == [2 * CALL, 200]
+    assert not [p for p in Path(".scratch/encode-32").iterdir() if p.is_dir()]
+
+
+def _encode() -> None:
+    encode.run(config(), TOP)
+
+
+@pytest.mark.longer
+def test_processes_that_share_encoding_write_the_same_bits(made: Path, tmp_path: Path) -> None:
+    expected = open_artifact(made / "b16/codes/32", "codes").fingerprint
+    shutil.rmtree(made / "b16/codes/32")
+    assert run_group(2, _encode, folder=tmp_path) == [0, 0], log(tmp_path)
+    assert open_artifact(made / "b16/codes/32", "codes").fingerprint == expected
 
 
 def test_statistics_make_codes_of_unit_size(run_folder: Path) -> None:
