@@ -22,7 +22,7 @@ _Ticks = Callable[[float, float], list[tuple[float, str]]]
 
 
 def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
-    """The drawing, and in words which claims no run has tested."""
+    """The drawing, and in words what no run has tested."""
     tested = [v for v in verdicts if v.effect is not None]
     idle = [v for v in verdicts if v.effect is None]
     ratios = [v for v in tested if v.claim.effect == "ratio"]
@@ -44,8 +44,8 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
         shown = tuple((o, counts[o]) for o in (SUPPORTED, REFUTED, OPEN) if counts[o])
         made.append(Forest(tuple(axes), shown, caption))
     if idle:
-        studies = ", ".join(dict.fromkeys(v.claim.study for v in idle))
-        made.append(f"No run has tested {len(idle)} more claims (studies: {studies}).")
+        claims = ", ".join(dict.fromkeys(v.claim.id for v in idle))
+        made.append(f"Not drawn, since nothing was run for them: {len(idle)} verdicts ({claims}).")
     return tuple(made)
 
 

@@ -240,7 +240,7 @@ def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
 
 
 def _told(claim: Claim) -> str:
-    late = " (Rule written after the run.)" if claim.after_run else ""
+    late = " (Rule written when an earlier run was known.)" if claim.after_run else ""
     return f"`{claim.id}` {claim.claim}{late}"
 
 

@@ -26,8 +26,9 @@ _CAPTION = (
     "**Agreement in rank** of the Fréchet distances of the same generators in the features of two "
     "networks: n generators, untrained ones among them and real images not; Spearman's ρ, 1 where "
     "the orders are the same; and the pairs that change order, the nearer one by the first network "
-    "first. In studies, means over the training seeds that both networks saw. A value of one "
-    "protocol is never set against one of another: only their orders are."
+    "first. Means over the seeds that both networks saw; a teacher that several variants share "
+    "counts once. A value of one protocol is never set against one of another: only their orders "
+    "are."
 )
 
 
@@ -103,22 +104,25 @@ def _lines(found: Sequence[Measured]) -> Iterator[tuple[str | Cell, ...]]:
 
 
 def _matched(own: Sequence[Measured], others: Sequence[Measured]) -> list[Both]:
-    """Both networks' distances of each generator: means over training seeds."""
+    """Both networks' distances of each generator: means over the seeds of both.
+
+    One that several variants of a study share is one: the same two distances.
+    """
 
     def by_images(items: Sequence[Measured]) -> dict[tuple[object, ...], Measured]:
         return {
-            (*m.key, m.row.generator, m.row.base_res, m.row.nfe, m.row.n, m.row.seed,
-             m.row.training_seed): m
+            (*m.key, m.row.generator, m.row.base_res, m.row.nfe, m.row.n,
+             (m.row.seed, m.row.training_seed)): m
             for m in items
         }  # fmt: skip
 
     first, second = by_images(own), by_images(others)
     seeds = grouped((key for key in first if key in second), lambda key: key[:-1])
-    return [
-        Both(first[keys[0]].name, *(fmean(side[k].row.number for k in keys)
-                                    for side in (first, second)))
-        for keys in seeds.values()
-    ]  # fmt: skip
+    found: dict[tuple[float, ...], Both] = {}
+    for keys in seeds.values():
+        pair = tuple(fmean(side[k].row.number for k in keys) for side in (first, second))
+        found.setdefault(pair, Both(first[keys[0]].name, *pair))
+    return list(found.values())
 
 
 def _pairs(changed: Sequence[str], n: int) -> Cell:

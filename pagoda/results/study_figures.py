@@ -53,6 +53,7 @@ _NOT_DRAWN = frozenset({STAGES, PARTS, RESTORED, TRANSFERRED, PATHS})  # others 
 _TITLE = 31  # characters of a panel's title at full size
 _SMALL, _LARGE = 5.8, 7.8  # points of a title; one that no size fits has two lines
 _LONG = 34  # characters of an axis label that fit one line
+_LABEL = 0.056  # inches of a character of a variant's label beside an axis
 _COLUMNS = 10  # latents of a grid
 _CELL, _GAP = 0.55, 0.24  # inches of a picture in a grid, and between two rows
 
@@ -143,8 +144,9 @@ def _along(rows: Sequence[Row]) -> bool:
 
 
 def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
-    """Values of a panel by series and place on the axis; empty with fewer than two variants."""
-    if len({r.variant for r in rows}) < 2:
+    """Values of a panel by series and place on the axis; empty if no two variants differ."""
+    values = {v: tuple(r.number for r in own) for v, own in grouped(rows, _variant).items()}
+    if len({*values.values()}) < 2:
         return {}
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     beside = any(row.generator == "teacher" for row in rows)
@@ -154,6 +156,10 @@ def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
             series = generator_label(row.generator) if beside else series
             curves[series][place].append(row.number * quantity(row.metric).scale)
     return {name: dict(sorted(points.items())) for name, points in curves.items()}
+
+
+def _variant(row: Row) -> str:
+    return row.variant
 
 
 def _place(study: StudyResults, row: Row) -> float | None:
@@ -298,19 +304,23 @@ def _draw_lines(lines: Sequence[tuple[str, np.ndarray]], path: Path) -> tuple[in
 
 
 def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -> Figure:
-    """Training compute by stage, time of every sampler, and of one step by part; first seed."""
+    """Training compute by stage, time of each variant's own sampler at the target, and of one step
+    by part; first seed.
+    """
     first = min(row.training_seed or 0 for row in rows)
     rows = [row for row in rows if row.training_seed == first]
     timed = [row for row in rows if row.metric == "seconds_per_image"]
     top = max(row.size for row in timed)
-    samplers = {r.variant: {r.generator: 1e3 * r.number} for r in timed if r.size == top}
+    own = [r for r in timed if r.size == top and r.generator in (*OWN, "teacher")]
+    samplers = {r.variant: {r.generator: 1e3 * r.number} for r in own}
     drawn: list[tuple[str, str, Mapping[str, Mapping[str, float]], Callable[..., None]]] = [
         ("Training compute by stage", "TFLOP", _summed(rows, "stage_flops", 1e-12), _bars),
         ("Sampling at the target", "ms an image, logarithmic", samplers, _dots),
         ("One step, by part", "ms an image", _summed(rows, "part_seconds", 1e3), _bars),
     ]
     with style.applied():
-        figure, axes = style.panels(3, 1, (6.2, 1.75), left=2.3)
+        left = max(2.3, 0.15 + _LABEL * max(map(len, variants.values())))
+        figure, axes = style.panels(3, 1, (left + 3.9, 1.75), left=left)
         for axis, (title, unit, table, draw) in zip(axes, drawn, strict=True):
             draw(axis, {label: table[v] for v, label in variants.items() if v in table})
             axis.set_title(title, loc="left")
@@ -322,7 +332,8 @@ def draw_parts(rows: Sequence[Row], variants: Mapping[str, str], folder: Path) -
         "attention; optimiser and data not); time of an image at the target by sampler, and of "
         "one-step sampling by part of the generator (median of 5 batches of "
         f"{listed(sorted({r.n for r in timed}))}; times vary between machines and runs). "
-        f"Seed {first}; code `{rows[0].revision}`, on {rows[0].device}.",
+        f"Seed {first}; code {listed(sorted({f'`{r.revision}`' for r in rows}))}, on "
+        f"{listed(sorted({r.device for r in rows}))}.",
         "Stacked bars of training compute by stage and of sampling time by part",
         width,
         plot=True,

@@ -36,9 +36,11 @@ _NOTES = {
     "chi-square distribution. In brackets: of a standard normal. ",
     RESTORED: "Held-out images, mean over images and answers; the best of several answers "
     "apart. Distances are Euclidean, in the features of the evaluation's network; in the hole: the "
-    "rest is the original's. Evaluations of the teacher's posterior are the teacher's. ",
+    "rest is the original's. NFE: of the network that makes the image, the teacher where that is "
+    "its posterior; the teacher's that invert an image are in the seconds alone. ",
     TRANSFERRED: "Classes by the evaluation's network, which no part of training saw, but which "
-    "was trained on the same images; rates by the rule of succession, (k + 1) / (n + 2). ",
+    "was trained on the same images; rates by the rule of succession, (k + 1) / (n + 2). NFE: of "
+    "the generator; the teacher's that invert and decode are in the seconds alone. ",
     PATHS: "Squared distance of features over that of places along the path. ",
     COST: "Training: the steps that the variant itself ran, up to this generator; what it shares "
     "with others or the main pipeline is not in it. Times vary between machines and runs, counts "
@@ -161,7 +163,7 @@ def rule_text(card: StudyCard, claims: Iterable[Claim]) -> str:
     late = [f"`{c.id}` ({c.after_run})" for c in claims if c.study == card.study and c.after_run]
     if not late:
         return f"**Rule, fixed before the run.** {card.rule}"
-    told = f"Fixed before the run, but after earlier trials: {'; '.join(late)}."
+    told = f"Written or changed when an earlier run was known: {'; '.join(late)}."
     return f"**Rule.** {card.rule} {told}"
 
 

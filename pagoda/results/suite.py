@@ -19,7 +19,7 @@ from pagoda.results.claim_verdicts import Verdict, all_verdicts
 from pagoda.results.claims import Claim, read_claims
 from pagoda.results.curve_table import CURVES
 from pagoda.results.forest import forest
-from pagoda.results.labels import GROUPS, in_a_sentence
+from pagoda.results.labels import COST, GROUPS, in_a_sentence
 from pagoda.results.numbers import listed
 from pagoda.results.opposites import opposite_verdicts
 from pagoda.results.page import to_html
@@ -28,6 +28,7 @@ from pagoda.results.plans import plan_tables
 from pagoda.results.published import Published, read_published
 from pagoda.results.rank_agreement import rank_table
 from pagoda.results.runs import Run, distinct, experiments, find_runs, mlflow_runs
+from pagoda.results.speed_figure import SPEED
 from pagoda.results.studies import StudyResults, find_studies
 from pagoda.results.study_figures import draw_study
 from pagoda.results.study_tables import nearest_tables, ran, study_tables
@@ -281,9 +282,12 @@ def study_blocks(
     made: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
     made += [ledger.study_verdicts(mine)] if mine else []
     made += [*nearest_tables(study), *_failures(study)]
+    # A study of times has a picture of its own, of what it asks.
+    apart = {COST} if any(figure.file == SPEED for figure in card.figures) else set()
     for group, what in GROUPS.items():
         name = _file_name(study, group)
-        if (drawn := draw_study(study, group, folder / f"{name}.png")) is not None:
+        drawn = None if group in apart else draw_study(study, group, folder / f"{name}.png")
+        if drawn is not None:
             width, left_out = drawn
             told = named[name].caption
             metric = card.axis_metric and in_a_sentence(card.axis_metric)

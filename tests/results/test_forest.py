@@ -86,7 +86,7 @@ def test_differences_have_an_axis_of_their_own_and_claims_without_runs_a_sentenc
         Verdict(claim, OPEN, "the study was not run"),
     ])  # fmt: skip
     assert isinstance(blocks[0], Forest) and [len(a.spans) for a in blocks[0].axes] == [1, 1]
-    assert "1 more claims" in str(blocks[1])
+    assert f"1 verdicts ({claim.id})" in str(blocks[1])
     assert forest([]) == ()
 
 

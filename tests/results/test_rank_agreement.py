@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_a_study_is_ranked_by_means_over_the_seeds_of_both_networks(tmp_path: Pa
     ((where, _, _, _, n, rho, pairs),) = texts(rank_table([], [study]))
     assert (where, n, rho) == ("study `pairs` (`tiny`)", "3", "0.500")
     assert pairs == "1 of 3: 100 %: one-step student, 10 %: one-step student"
+
+
+def test_evaluation_seeds_are_averaged_and_a_shared_teacher_counts_once(tmp_path: Path) -> None:
+    """Each training seed of a study has an evaluation seed of its own."""
+    card = make_card(variants={"few": "1 %", "some": "10 %", "many": "100 %", "more": "more"})
+
+    def seen(scale: float, **features: object) -> list[Row]:
+        rows = make_rows({"few": [3.0, 3.2], "some": [2.0, 2.2], "many": [1.0, 1.2]}, **features)
+        rows += make_rows({"few": [7.0, 7.0], "more": [7.0, 7.0]}, generator="teacher", **features)
+        return [dataclasses.replace(r, value=scale * r.number, seed=90 + (r.training_seed or 0))
+                for r in rows]  # fmt: skip
+
+    study = StudyResults(card, (*seen(1.0), *seen(10.0, **OTHER)), tmp_path)
+    ((*_, n, rho, _),) = texts(rank_table([], [study]))
+    assert (n, rho) == ("4", "1.00")
 
 
 def test_the_page_has_the_section_where_two_networks_saw_the_same(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pagoda.results import study_figures
 from pagoda.results.blocks import Document, Figure, Section, Table
 from pagoda.results.labels import COST, QUALITY
 from pagoda.results.page import to_html
@@ -155,6 +156,19 @@ def test_the_picture_of_costs_is_of_one_seed(tmp_path: Path) -> None:
         pictures.append((tmp_path / figure.file).read_bytes())
         assert "Seed 0" in figure.caption and "batches of 64" in figure.caption
     assert pictures[0] == pictures[1]
+
+
+def test_the_picture_of_costs_times_the_variants_own_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not its student, enlarged, which has a row at the same size."""
+    rows = _costs(0, "few")
+    (timed,) = [row for row in rows if row.metric == "seconds_per_image"]
+    enlarged = dataclasses.replace(timed, generator="upsampled_base", value=0.001)
+    drawn: list[object] = []
+    monkeypatch.setattr(study_figures, "_dots", lambda _, table: drawn.append(table))
+    draw_parts([*rows, enlarged], {"few": "1 %"}, tmp_path)
+    assert drawn == [{"1 %": {timed.generator: 10.0}}]
 
 
 @pytest.mark.parametrize("stored_before", [False, True])
