@@ -78,7 +78,7 @@ def draw_study(study: StudyResults, group: str, path: Path) -> tuple[int, int] |
     drawn = [panel for panel in known if curves[panel]][:_MAX_PANELS]
     if not drawn:
         return None
-    by_name = not study.card.axis_metric and not _numeric(study)
+    by_name = _by_names(study)
     lines: list[dict[float, str]] = []  # names of the variants that a row of panels has values of
     for start in range(0, len(drawn) if by_name else 0, 3):
         variants = enumerate(study.card.variants.items())
@@ -144,9 +144,11 @@ def _along(rows: Sequence[Row]) -> bool:
 
 
 def curves_of(study: StudyResults, rows: Sequence[Row]) -> Curves:
-    """Values of a panel by series and place on the axis; empty if no two variants differ."""
+    """Values of a panel by series and place on the axis; empty with fewer than two variants, and
+    where they have an axis of names and no two differ.
+    """
     values = {v: tuple(r.number for r in own) for v, own in grouped(rows, _variant).items()}
-    if len({*values.values()}) < 2:
+    if len(values) < 2 or (_by_names(study) and len({*values.values()}) < 2):
         return {}
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     beside = any(row.generator == "teacher" for row in rows)
@@ -171,6 +173,10 @@ def _place(study: StudyResults, row: Row) -> float | None:
     own = [r for r in teachers if r.variant == row.variant]
     values = [r.number for r in own or [r for r in teachers if r.axis == row.axis]]
     return math.fsum(values) / len(values) if values else None
+
+
+def _by_names(study: StudyResults) -> bool:
+    return not study.card.axis_metric and not _numeric(study)
 
 
 def _numeric(study: StudyResults) -> bool:

@@ -67,6 +67,13 @@ def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) ->
     assert all("`tiny` (scaled down), made up, 8 images" in c for c in captions)
 
 
+def test_a_panel_in_which_no_two_variants_differ_is_not_drawn() -> None:
+    """One teacher under two names; over an axis of numbers a flat curve says something."""
+    rows = make_rows({"few": [1.0, 2.0], "many": [1.0, 2.0]})
+    assert curves_of(study(rows, axis_label=""), rows) == {}
+    assert curves_of(study(rows, axis_label="pairs"), rows)
+
+
 def test_a_row_of_panels_has_lines_for_the_variants_that_it_shows(tmp_path: Path) -> None:
     """A fourth panel, of two of three variants, is as tall as a row of two."""
     rows = [
@@ -75,7 +82,7 @@ def test_a_row_of_panels_has_lines_for_the_variants_that_it_shows(tmp_path: Path
     ]  # fmt: skip
 
     def height(*members: str) -> int:
-        fourth = make_rows({key: [1.0] for key in members}, resolution=64)
+        fourth = make_rows({key: [float(i)] for i, key in enumerate(members)}, resolution=64)
         found = study(rows + fourth, variants=VARIANTS, metrics=("fd",))
         assert draw_study(found, QUALITY, tmp_path / "x.png") is not None
         with Image.open(tmp_path / "x.png") as image:
