@@ -286,7 +286,13 @@ def test_params_reach_the_composition_through_a_relative_link() -> None:
     assert os.readlink(ROOT / "experiments" / "params.yaml") == "../params.yaml"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+_KINDS = "smoke", "imagenet", "latent", "text", "class_ratio", "fashion"
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [p if p in _KINDS else pytest.param(p, marks=pytest.mark.longer) for p in PROFILES],
+)
 def test_a_profile_composes_whatever_was_there(profile: str, tmp_path: Path) -> None:
     """Nothing of the last experiment survives; 'pagoda derive --profile' writes the same."""
     odd = tiny_tree(base_res=16, seed=99, **{"grow.loss.regression": "none", "data.pad_to": 40})

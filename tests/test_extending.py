@@ -290,6 +290,7 @@ def test_what_the_source_needs_is_checked() -> None:
         parse(smoke_tree(**{"data.source": "ftp"}))
 
 
+@pytest.mark.longer
 def test_the_study_is_stages_and_its_variant_a_configuration(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

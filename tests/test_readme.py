@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,14 @@ def by_program(name: str) -> list[Any]:
     return [pytest.param(words, id=f"{d.name}: {' '.join(words)}") for d, words in found]
 
 
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("words", by_program("pagoda"))
 def test_pagoda_commands_and_options_exist(words: list[str]) -> None:
-    group: Any = typer.main.get_command(app)
+    group = _command()
     command = group.commands.get(words[1], group)
     assert command is not group or words[1].startswith("-"), f"no command {words[1]}"
     parts = [group, command]

@@ -8,6 +8,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pagoda.pipeline.stages.study_spec import (
     load_study,
     variant_config,
 )
-from pagoda.results.claims import read_claims
+from pagoda.results.claims import Claim, read_claims
 from tests.tiny import smoke_tree
 
 NAMES = sorted(file.parent.name for file in ROOT.glob("experiments/*/study.yaml"))
@@ -98,6 +99,7 @@ def test_the_stages_are_those_of_the_study(name: str) -> None:
     assert text == study_text(load_study(name)), "run 'pagoda derive --stages'"
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_declares_what_it_reads_makes_and_depends_on(
     name: str, config: Config, stages: dict[str, Any]
@@ -163,13 +165,18 @@ def test_every_study_has_its_half_page(name: str) -> None:
     assert set(re.findall(r"studies\.(usual|costly|whole)", text)) == {study.size}
 
 
+@cache
+def _claims() -> list[Claim]:
+    return read_claims()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_and_the_card_state_the_rules_that_decide(name: str) -> None:
     """As many claims as the study has, and every limit of theirs."""
     rule = " ".join(load_study(name).rule.split())
     page = (ROOT / "experiments" / name / "README.md").read_text()
     assert f"**Rule.** {rule} " in page
-    claims = [claim for claim in read_claims() if claim.study == name]
+    claims = [claim for claim in _claims() if claim.study == name]
     words = "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"
     assert rule.split()[0] == words[len(claims)]
     named = {float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", rule)}

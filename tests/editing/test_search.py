@@ -136,6 +136,7 @@ def gaussian(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
     return x / (1 + 4 * sigma[:, None, None, None] ** 2)
 
 
+@pytest.mark.longer
 def test_dps_without_an_observation_samples_the_prior() -> None:
     grid, noise = edm_grid(300, 0.002, 80.0, 7.0), latents(0, 400)
     x = dps(gaussian, top, torch.zeros(400, 3, 1, 2), None, noise, grid, scale=0.0)

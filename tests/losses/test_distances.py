@@ -85,6 +85,7 @@ def test_gradient_reaches_the_generated_image_alone(kind: str) -> None:
         assert all(p.grad is None for p in frozen.parameters())
 
 
+@pytest.mark.longer
 def test_lpips_equals_piq_with_the_same_weights(tmp_path: Path) -> None:
     features = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
     state = {f"features.{k}": v for k, v in features.state_dict().items()}
@@ -108,6 +109,7 @@ def test_lpips_is_the_mean_over_the_batch() -> None:
     assert distance(a, a) == 0 and LpipsDistance("random")(a, b) == distance(a, b)
 
 
+@pytest.mark.longer
 def test_weights_of_another_network_are_one_line(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
     with pytest.raises(PagodaError, match="does not hold the weights of vgg16-397923af") as caught:

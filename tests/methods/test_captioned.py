@@ -189,6 +189,7 @@ def test_the_term_adds_its_gradient_to_that_of_the_objective() -> None:
         torch.testing.assert_close(found[key], wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.longer
 def test_micro_batches_train_as_the_whole_batch() -> None:
     whole, parts = (
         asking("generator", torch.float64, **{"optim.micro_batch": m}) for m in (None, 3)

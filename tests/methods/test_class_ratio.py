@@ -115,6 +115,7 @@ def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     assert before > 0.3 and after < before / 3
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("what", ["class_ratio", "class_ratio, grown"])
 def test_the_ratio_network_stays_beside_the_generator(what: str, tmp_path: Path) -> None:
     """As it was in the last step, with and without spectral norm."""

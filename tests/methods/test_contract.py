@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,13 @@ from tests.methods.small import (
 DOUBLE = torch.float64
 
 
-@pytest.mark.parametrize("what", CASES)
+def _quick(cases: Iterable[str]) -> list[Any]:
+    """The first case of each method at once, the others among the longer tests."""
+    first = {case.method: what for what, case in reversed(CASES.items())}.values()
+    return [w if w in first else pytest.param(w, marks=pytest.mark.longer) for w in cases]
+
+
+@pytest.mark.parametrize("what", _quick(CASES))
 def test_a_section_needs_no_more_than_its_length(what: str) -> None:
     """Adding a key breaks no configuration: it has a default."""
     config = find_method(CASES[what].method).Config
@@ -48,19 +55,28 @@ def test_a_section_needs_no_more_than_its_length(what: str) -> None:
     assert required == ["optim"]
 
 
-_PRECISE: list[tuple[str, dict[str, Any]]] = [(what, {}) for what in CASES] + [
-    ("teacher", {"optim.optimizer": "radam", "optim.ema_profiles": [0.1]}),
-    ("teacher", {"optim.precision": "bf16", "optim.micro_batch": 3}),
-    ("one_step", {"optim.precision": "fp16", "discriminator.r1": 0.0}),
+_PRECISE: list[Any] = [
+    pytest.param("teacher", {"optim.optimizer": "radam", "optim.ema_profiles": [0.1]}, id="radam"),
+    pytest.param("teacher", {"optim.precision": "bf16", "optim.micro_batch": 3}, id="bf16"),
+    pytest.param("one_step", {"optim.precision": "fp16", "discriminator.r1": 0.0}, id="fp16"),
 ]
 
 
+@pytest.mark.parametrize("what", _quick(CASES))
+def test_stopped_and_continued_equals_uninterrupted(what: str, tmp_path: Path) -> None:
+    """Bit for bit, with dropout and averages."""
+    _stop_and_continue(what, {}, tmp_path)
+
+
 @pytest.mark.parametrize(("what", "changes"), _PRECISE)
-def test_stopped_and_continued_equals_uninterrupted(
+def test_so_does_it_in_other_precisions_and_by_another_optimiser(
     what: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Bit for bit, with dropout, averages, both optimisers and scaled gradients."""
+    """With scaled gradients."""
+    _stop_and_continue(what, changes, tmp_path)
 
+
+def _stop_and_continue(what: str, changes: dict[str, Any], tmp_path: Path) -> None:
     def fresh() -> Any:
         return make(what, dropout=0.1, **changes)
 
@@ -109,7 +125,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             assert left == pytest.approx(right, rel=1e-6, abs=1e-12), what
 
 
-@pytest.mark.parametrize("what", [what for what in CASES if what != "classifier"])
+@pytest.mark.parametrize("what", _quick(what for what in CASES if what != "classifier"))
 def test_micro_batches_train_as_the_whole_batch(what: str) -> None:
     """In float64: the statistic of the batch and R1 among the terms; batch norm refuses parts."""
     whole, parts = (make(what, DOUBLE, **{"optim.micro_batch": most}) for most in (None, 2))
@@ -121,7 +137,7 @@ def test_micro_batches_train_as_the_whole_batch(what: str) -> None:
         torch.testing.assert_close(other[key], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("what", CASES)
+@pytest.mark.parametrize("what", _quick(CASES))
 def test_a_loss_that_is_not_finite_is_told_with_its_images(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_images(
     assert not list((tmp_path / "scratch").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("what", CASES)
+@pytest.mark.parametrize("what", _quick(CASES))
 def test_what_trains_moves_what_is_frozen_does_not_and_curves_are_written(
     what: str, tmp_path: Path
 ) -> None:
@@ -181,7 +197,7 @@ class _PairShapes(PairBatches):
         return torch.empty(len(rows), 3, 8, 8, device="meta"), made
 
 
-@pytest.mark.parametrize("what", CASES)
+@pytest.mark.parametrize("what", _quick(CASES))
 def test_a_step_runs_on_shapes_alone(what: str) -> None:
     """So that operations can be counted without memory."""
     own, meta = given(CASES[what]), torch.device("meta")

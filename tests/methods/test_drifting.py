@@ -71,6 +71,7 @@ def test_the_gradient_of_the_loss_is_the_field() -> None:
     assert loss.item() == pytest.approx(float(field.square().mean((1, 2)).sum()), rel=1e-9)
 
 
+@pytest.mark.longer
 def test_a_generator_that_is_off_moves_onto_the_data() -> None:
     target, steps = 0.5, 40
     config = section(CASE, **{

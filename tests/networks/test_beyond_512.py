@@ -22,6 +22,7 @@ from tests.tiny import ROOT
 TOP = 1024
 
 
+@pytest.mark.longer
 def test_the_papers_network_grows_to_1024() -> None:
     """Half the width from 512 on; a level of equal width costs four times the one below."""
     config = parse(profile_tree("imagenet_1024", ROOT))

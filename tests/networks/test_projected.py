@@ -28,6 +28,7 @@ def discriminator(seed: int = 3) -> ProjectedDiscriminator:
     return ProjectedDiscriminator(SMALL, "random", 5, seed)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("side", "patches"), [(64, 4), (256, 5)])
 def test_shapes_of_the_papers_networks(side: int, patches: int) -> None:
     """Images below 224 become 224; others are seen as they are. Shapes alone: no arithmetic."""
@@ -185,6 +186,7 @@ def test_token_maps_come_at_four_scales() -> None:
     assert [m.shape[-1] for m in made(torch.rand(1, 3, 16, 16))] == [112, 56, 28, 14]
 
 
+@pytest.mark.longer
 def test_projections_are_a_function_of_the_seed_and_restored_from_a_checkpoint() -> None:
     x, labels = torch.rand(3, 3, 16, 16) * 2 - 1, torch.tensor([0, 1, 2])
     first, again, other = discriminator(3), discriminator(3), discriminator(4)

@@ -250,6 +250,7 @@ def test_dvc_refuses_before_it_touches_anything(repository: Path, queue: tuple[s
     assert (params.read_bytes(), model.read_bytes()) == before
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -269,6 +270,7 @@ def test_images_that_are_not_there_are_refused_before_anything_is_touched(
     assert (params.read_bytes(), model.read_bytes()) == before
 
 
+@pytest.mark.longer
 def test_images_that_were_cut_already_need_not_be_here(repository: Path) -> None:
     """In a clone that pulled what others made, whatever reads cut images runs."""
     params = repository / "params.yaml"

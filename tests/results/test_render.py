@@ -188,6 +188,7 @@ def small_experiment(folder: Path, patch: pytest.MonkeyPatch) -> Experiment:
     return read_experiment(config)
 
 
+@pytest.mark.longer
 def test_a_report_shows_no_real_image_where_terms_forbid_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

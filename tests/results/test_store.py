@@ -247,6 +247,7 @@ def test_make_ui_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stdout.endswith(": https://host:8080/m\n")
 
 
+@pytest.mark.longer
 def test_mlflow_sends_no_telemetry_whatever_is_imported_first(tmp_path: Path) -> None:
     code = (
         "import pagoda.results.tracking; from mlflow.entities import Metric; "

@@ -342,6 +342,7 @@ def test_experiments_of_dvc_are_read_from_their_commits(project: tuple[Config, P
     shutil.rmtree(folder / ".git")
 
 
+@pytest.mark.longer
 def test_runs_of_mlflow_are_read_from_their_reports(
     blank_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

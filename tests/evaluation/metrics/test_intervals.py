@@ -71,6 +71,7 @@ def test_the_jackknife_of_a_mean_is_the_means_own_error() -> None:
     assert astuple(found)[:4] == pytest.approx(astuple(expected)[:4])
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("d", "spread"), [(3, 0.7), (16, 1.0)])
 def test_recall_and_coverage_hold_their_expected_values(d: int, spread: float) -> None:
     """Generated images drawn again 60 times, the reference kept: at least 95 %, as is said."""

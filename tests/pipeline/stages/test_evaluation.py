@@ -135,6 +135,7 @@ def test_values_are_those_of_a_plain_computation(config: Config) -> None:
     assert found["student", "high_frequency"]["value"] == pytest.approx(sharp / real, rel=1e-3)
 
 
+@pytest.mark.longer
 def test_a_generator_that_copies_training_images_is_found(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_neighbours_belong_to_the_first_grid(config: Config) -> None:
         assert ((neighbours[0, c, j].astype(np.int64) - asked) ** 2).sum() == gaps.min()
 
 
+@pytest.mark.longer
 def test_a_second_run_gives_the_same_bytes(config: Config) -> None:
     first = {r: evaluation(config, r).fingerprint for r in config.resolutions}
     torch.manual_seed(123)  # no draw comes from the global generator

@@ -86,6 +86,7 @@ def test_the_model_card_tells_what_was_measured_of_it(run: Path) -> None:
     assert "Not measured" in text and "Not stated" in text
 
 
+@pytest.mark.longer
 def test_only_what_was_exported_is_replaced(run: Path) -> None:
     write()
     write(TEACHER)  # another model, exported too

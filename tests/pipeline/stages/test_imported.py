@@ -76,6 +76,7 @@ def from_files(folder: Path) -> None:
         assert done.exit_code == 0, done.output
 
 
+@pytest.mark.longer
 def test_released_weights_to_a_report(tiny_config: Make, tmp_path: Path) -> None:
     """The profile ``official`` in small: teacher and generators of different authors."""
     from_files(tmp_path)

@@ -223,6 +223,7 @@ def test_the_figure_has_a_panel_a_variant_and_counts_once(
         assert text in figure.caption
 
 
+@pytest.mark.longer
 def test_a_variant_of_another_size_names_the_profiles_features_and_is_collected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_method_holds_its_networks_once(tiny_config: Callable[..., Config]) ->
     assert held["drifting"] > generator + denoiser  # though it is no part of its encoder's state
 
 
+@pytest.mark.longer
 def test_every_start_and_divergence_of_the_studies_is_one(
     tiny_config: Callable[..., Config],
 ) -> None:

@@ -232,6 +232,7 @@ def test_questions_of_ones_own(made: Path) -> None:
     assert "Which is sharper?" in (STUDY / "report/report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.longer
 def test_trouble_with_a_study_is_one_line(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

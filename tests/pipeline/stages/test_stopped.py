@@ -73,6 +73,7 @@ def stop(arguments: list[str], *where: str) -> None:
     assert log(folder).splitlines()[-1] == "interrupted; run the same command again to go on"
 
 
+@pytest.mark.longer
 def test_sigterm_saves_the_feature_network_that_trains(config: Config) -> None:
     before = artifacts.open_artifact(Paths(config).features, "features").fingerprint
     stop(["features"], "pagoda.training.loop", "run_step")

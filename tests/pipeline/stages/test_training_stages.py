@@ -149,6 +149,7 @@ def test_processes_share_the_teachers_samples_and_a_stop_loses_none(tiny_config:
     assert np.array_equal(again[20:], alone[20:]) and (again[:20] == 7).all()
 
 
+@pytest.mark.longer
 def test_latents_belong_to_their_images_and_mirrors(tiny_config: Make) -> None:
     config = tiny_config(**SMALL | {"invert.images": 6, "invert.steps": 40, "invert.noise": 0.0})
     downsample.run(config, 8)
