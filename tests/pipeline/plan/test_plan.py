@@ -183,6 +183,7 @@ def test_stages_are_those_of_the_pipeline() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.longer
 def test_an_experiment_of_captions_trains_two_clips_and_reads_captions() -> None:
     pytest.importorskip("open_clip")
     text = {"text.captions": "short", "text.width": 32, "text.scorer_width": 16}
