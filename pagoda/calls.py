@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -121,12 +121,25 @@ def tensor(values: Any) -> Tensor:
         raise PagodaError(f"{shown(values)} is no array of numbers") from error
 
 
-def in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
-    """``call`` of rows of tensors, always of ``batch`` rows: a row has the same bits anywhere."""
+def calls_of(rows: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows call by call, always ``batch`` of them, and how many of a call count.
+
+    Rows of the last call are repeated until it is full. A kernel that is chosen by the number of
+    rows may differ in the last bit; so a row has the same bits wherever it stands.
+
+    Raises:
+        PagodaError: there are no rows a call.
+    """
     check_batch(batch)
-    n, parts = len(tensors[0]), []
-    for start in range(0, n, batch):
-        rows = np.arange(start, min(start + batch, n))
-        padded = torch.from_numpy(np.resize(rows, batch))
-        parts.append(call(*(t[padded.to(t.device)] for t in tensors))[: len(rows)])
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        yield np.resize(part, batch), len(part)
+
+
+def in_calls(call: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
+    """``call`` of rows of tensors, always of ``batch`` rows (:func:`calls_of`)."""
+    parts = []
+    for padded, n in calls_of(np.arange(len(tensors[0])), batch):
+        rows = torch.from_numpy(padded)
+        parts.append(call(*(t[rows.to(t.device)] for t in tensors))[:n])
     return torch.cat(parts)

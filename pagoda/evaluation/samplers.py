@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.artifacts import Artifact
-from pagoda.calls import check_batch, check_truncation
+from pagoda.calls import calls_of, check_batch, check_truncation
 from pagoda.data.noise import standard_normal
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.diffusion.solver import Denoiser, edm_grid, guided, nfe, sample
@@ -166,12 +166,11 @@ class Sampler:
     def calls(self, rows: np.ndarray) -> Iterator[tuple[Drawn, int]]:
         """What :meth:`make` is given for samples, call by call, and how many images of it count.
 
-        Every call has ``batch`` latents (the last one is padded): an image has the same bits
-        however many there are and whichever process makes it.
+        Every call has ``batch`` latents (:func:`pagoda.calls.calls_of`): an image has the same
+        bits however many there are and whichever process makes it.
         """
-        for start in range(0, len(rows), self.draws.batch):
-            part = rows[start : start + self.draws.batch]
-            yield self.latents(np.resize(part, self.draws.batch)), len(part)
+        for part, n in calls_of(rows, self.draws.batch):
+            yield self.latents(part), n
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 images (n, 3, r, r) of samples, made in :meth:`calls`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pagoda.calls import in_calls
 from pagoda.data.pixels import to_float, to_uint8
 from pagoda.networks.layers import BatchNorm
 from pagoda.weight_files import fitted, whole
@@ -108,21 +109,15 @@ def extract(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, dim) and class logits (n, classes), float32, of uint8 images (n, 3, r, r).
 
-    The network is always called with ``batch`` images (the last call is padded), because a kernel
-    chosen by batch size may differ in the last bit: an image's features have the same bits
-    wherever it stands and however many images there are.
+    The network is always called with ``batch`` images (:func:`pagoda.calls.in_calls`).
     """
     device = next(network.parameters()).device
-    features = np.empty((len(images), network.dim), np.float32)
-    logits = np.empty((len(images), network.class_head.out_features), np.float32)
-    padded = np.zeros((batch, *images.shape[1:]), np.uint8)
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        padded[: len(part)] = part
-        out = network(torch.from_numpy(padded).to(device))[:2]
-        rows = slice(start, start + len(part))
-        features[rows], logits[rows] = (o[: len(part)].cpu().numpy() for o in out)
-    return features, logits
+
+    def both(part: Tensor) -> Tensor:
+        return torch.cat(network(part.to(device))[:2], 1).cpu()
+
+    rows = in_calls(both, batch, torch.from_numpy(np.ascontiguousarray(images))).numpy()
+    return rows[:, : network.dim], rows[:, network.dim :]
 
 
 def _layer(

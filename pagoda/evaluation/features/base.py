@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pagoda.calls import calls_of
 from pagoda.errors import PagodaError
 from pagoda.evaluation import features as package
 
@@ -44,11 +45,10 @@ Forward = Callable[[np.ndarray, bool], Features[Tensor]]
 class Extractor:
     """A feature network with its preprocessing.
 
-    The network is always called with ``batch`` images (the last call is padded with black ones),
-    because a kernel chosen by batch size may differ in the last bit. So an image's features have
-    the same bits wherever it stands, however many images there are and however they are cut into
-    calls. Another value of ``batch`` changes features in their last digits only: by less than
-    1e-5 of their largest value for the networks of the tests.
+    The network is always called with ``batch`` images (:func:`pagoda.calls.calls_of`), so an
+    image's features have the same bits wherever it stands, however many images there are and
+    however they are cut into calls. Another value of ``batch`` changes features in their last
+    digits only: by less than 1e-5 of their largest value for the networks of the tests.
 
     Attributes:
         name: part of the protocol's name, e.g. ``inception_clean``. Everything that changes the
@@ -100,15 +100,11 @@ class Extractor:
         pooled = np.empty((len(images), self.dim), np.float32)
         maps = np.empty((len(images), self.spatial_dim or 0), np.float32) if spatial else None
         logits = None if self.classes is None else np.empty((len(images), self.classes), np.float32)
-        padded = np.zeros((self.batch, *images.shape[1:]), np.uint8)
-        for start in range(0, len(images), self.batch):
-            part = images[start : start + self.batch]
-            padded[: len(part)] = part
-            out = self.forward(padded, spatial)
-            rows = slice(start, start + len(part))
+        for rows, n in calls_of(np.arange(len(images)), self.batch):
+            out = self.forward(images[rows], spatial)
             for into, tensor in ((pooled, out.pooled), (maps, out.spatial), (logits, out.logits)):
                 if into is not None and tensor is not None:
-                    into[rows] = tensor[: len(part)].float().cpu().numpy()
+                    into[rows[:n]] = tensor[:n].float().cpu().numpy()
         return Features(pooled, maps, logits)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
-from pagoda.calls import shown
 from pagoda.config import NO_WEIGHTS, Config, derive_resolutions
 from pagoda.config.paths import Paths
 from pagoda.data.store import open_images
@@ -22,7 +21,7 @@ from pagoda.methods.classifier import Classifier, ClassifierConfig
 from pagoda.networks.classifier import FeatureNetwork, degrade, extract, load_feature_network
 from pagoda.pipeline.stages.device import pick_device
 from pagoda.pipeline.stages.made import identity, locate, open_made
-from pagoda.pipeline.stages.train import image_batches, train_stage
+from pagoda.pipeline.stages.train import check_same, image_batches, train_stage
 from pagoda.training.history import History
 from pagoda.training.method import Given
 from pagoda.training.sharding import place
@@ -79,16 +78,11 @@ def _take(config: Config, classes: list[str]) -> None:
     artifacts.check_out(out, "features")
     source = artifacts.open_artifact(folder, "features")
     network = source.network(load_feature_network)
-    limits = {
+    facts = {
         "resolution": (network.resolution, config.target_res),
-        "classes": (source.card()["classes"], classes),
+        "list of classes": (source.card()["classes"], classes),
     }
-    for name, (found, wanted) in limits.items():
-        if found != wanted:
-            raise PagodaError(
-                f"{folder}: its {name}: {shown(found)}, the experiment's: {shown(wanted)}; choose "
-                "another, or train one with features.imported=weights/none"
-            )
+    check_same(folder, facts, "choose another, or train one with features.imported=weights/none")
     if distributed.is_main_process():
         artifacts.copy(source, out, config=identity(config, "features"))
         with History(Paths(config).history("features")) as history:

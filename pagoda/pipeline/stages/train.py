@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pagoda import artifacts, distributed
 from pagoda.artifacts import Artifact
+from pagoda.calls import shown
 from pagoda.config import Config
 from pagoda.config.paths import Paths
 from pagoda.config.revision import package_revision
@@ -136,6 +137,23 @@ def train_generator(
     )  # fmt: skip
 
 
+def check_same(folder: Path, facts: Mapping[str, tuple[Any, Any]], remedy: str) -> None:
+    """Refuse an imported artifact that is not of this experiment.
+
+    Args:
+        facts: of each name, what the artifact has and what the experiment has.
+
+    Raises:
+        PagodaError: one line for the first that differs.
+    """
+    for name, (found, wanted) in facts.items():
+        if found != wanted:
+            raise PagodaError(
+                f"{folder}: its {name} is {shown(found)}, the experiment's is {shown(wanted)}; "
+                f"{remedy}"
+            )
+
+
 def take_network(
     config: Config,
     stage: str,
@@ -178,12 +196,7 @@ def take_network(
         "sigma_max": (known.get("sigma_max", noise.sigma_max), noise.sigma_max),
         "number of classes": (unet["num_classes"], len(data.card()["classes"])),
     }
-    for name, (found, wanted) in limits.items():
-        if found != wanted:
-            raise PagodaError(
-                f"{folder}: its {name} is {found}, the experiment's is {wanted}; import other "
-                "weights or change params.yaml"
-            )
+    check_same(folder, limits, "import other weights or change params.yaml")
     network = source.network(load)
     if not distributed.is_main_process():
         return
