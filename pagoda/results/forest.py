@@ -1,7 +1,7 @@
 """The verdicts on all claims as one drawing: a claim a line, its intervals one below the other.
 
 Every effect is drawn as its distance from the limit of its rule, turned so that the claim's side is
-on the left: ratios on one logarithmic axis, differences on one linear axis.
+on the left: ratios on one logarithmic axis, differences on a linear axis for each unit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from pagoda.results.blocks import Axis, Block, Forest, Mark, Span
 from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
+from pagoda.results.labels import quantity
 from pagoda.results.ledger import MARKS, at_each
 from pagoda.results.numbers import CONFIDENCE, number, with_ends
 from pagoda.rows import grouped
@@ -29,8 +30,9 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
     others = [v for v in tested if v.claim.effect != "ratio"]
     axes = [
         *([_axis("Ratios, over the limit", ratios, _log_ticks)] if ratios else []),
-        *([_axis("Differences, from the limit", others, _linear_ticks)] if others else []),
-    ]
+        *(_axis(f"Differences{unit}, from the limit", of, _linear_ticks)
+          for unit, of in grouped(others, _unit).items()),
+    ]  # fmt: skip
     made: list[Block] = []
     if axes:
         counts = Counter(v.outcome for v in tested)
@@ -47,6 +49,13 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
         claims = ", ".join(dict.fromkeys(v.claim.id for v in idle))
         made.append(f"Not drawn, since nothing was run for them: {len(idle)} verdicts ({claims}).")
     return tuple(made)
+
+
+def _unit(verdict: Verdict) -> str:
+    """What differences of one axis have in common, as its title says it: " in dB"."""
+    shown = quantity(verdict.claim.metric)
+    unit = shown.unit if shown.scale == 1 else verdict.claim.metric
+    return f" in {unit}" if unit else ""
 
 
 def _away(verdict: Verdict, value: float) -> float:

@@ -90,6 +90,22 @@ def test_differences_have_an_axis_of_their_own_and_claims_without_runs_a_sentenc
     assert forest([]) == ()
 
 
+def test_differences_of_two_units_are_drawn_apart(claim: Claim) -> None:
+    found = [
+        verdict(
+            dataclasses.replace(claim, id=metric, metric=metric, effect="difference",
+                                holds={"above": 0.0}), SUPPORTED, mean / 2, mean, 2 * mean,
+        )
+        for metric, mean in (("recall", 0.1), ("psnr", 5.0), ("precision", 0.2))
+    ]  # fmt: skip
+    fractions, decibels = drawn(*found).axes
+    assert (len(fractions.spans), len(decibels.spans)) == (2, 1)
+    assert decibels.title == "Differences in dB, from the limit"
+    ((small,), (large,)) = (span.marks for span in fractions.spans)
+    far, near = (fractions.limit - mark.middle for mark in (large, small))
+    assert far > 30 and near == pytest.approx(far / 2, abs=0.1)  # hundredths of the width
+
+
 def test_every_published_fid_with_evaluations_is_in_one_chart() -> None:
     published = read_published(ROOT / FOLDER)
     charts = published_charts(published)
