@@ -12,11 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pagoda.artifacts import Artifact
+from pagoda.calls import calls_of
 from pagoda.errors import PagodaError, first_line
 from pagoda.extras import package
 from pagoda.networks.captions import CAPTIONS, CAPTIONS_FILE, ENCODER, SCORER, CaptionStates
@@ -162,21 +164,18 @@ class Clip(nn.Module):
     def read(self, captions: Sequence[str]) -> CaptionStates:
         """Captions as a generator is told them; entries of the embeddings have a mean square of 1.
 
-        The encoder is always called with equally many: a caption has the same bits whatever
-        stands beside it.
+        The encoder is always called with equally many (:func:`pagoda.calls.calls_of`): a caption
+        has the same bits whatever stands beside it.
         """
         clip, (rows, cut) = self.clip, self.tokenizer(captions)
         device = clip.positional_embedding.device
         parts: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(rows), _CALL):
-            part = rows[start : start + _CALL]
-            full = F.pad(part, (0, 0, 0, _CALL - len(part)), value=0)
-            full[len(part) :] = rows[0]
-            full = full.to(device)
+        for padded, n in calls_of(np.arange(len(rows)), _CALL):
+            full = rows[torch.from_numpy(padded)].to(device)
             h = clip.token_embedding(full) + clip.positional_embedding
             h = clip.ln_final(clip.transformer(h, attn_mask=clip.attn_mask))
             pooled = self.texts(full) * self.spec.embed**0.5
-            parts.append((h[: len(part)].float().cpu(), pooled[: len(part)].float().cpu()))
+            parts.append((h[:n].float().cpu(), pooled[:n].float().cpu()))
         tokens, found = (torch.cat(p) for p in zip(*parts, strict=True))
         return CaptionStates(tokens, found, self.tokenizer.there(rows), cut)
 
