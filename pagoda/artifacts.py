@@ -201,7 +201,9 @@ def peek(path: str | Path, *kinds: str) -> Artifact:
         raise PagodaError(f"{path} is no {' or '.join(kinds)} artifact: it has no {MANIFEST}")
     manifest = _read_manifest(path / MANIFEST)
     if manifest["kind"] not in kinds:
-        raise PagodaError(f"{path} is a {manifest['kind']} artifact, expected {' or '.join(kinds)}")
+        raise PagodaError(
+            f"{path} is an artifact of kind {manifest['kind']}, not {' or '.join(kinds)}"
+        )
     return Artifact(path, manifest)
 
 
@@ -318,7 +320,7 @@ def _stranger(*kinds: str) -> outputs.Stranger:
         except PagodaError:
             return f"has a {MANIFEST} that pagoda cannot read"
         if manifest["kind"] not in kinds:
-            return f"is a {manifest['kind']} artifact, not {' or '.join(kinds)}"
+            return f"is an artifact of kind {manifest['kind']}, not {' or '.join(kinds)}"
         return outputs.only(MANIFEST, *map(escape, manifest["files"]))(folder)
 
     return stranger

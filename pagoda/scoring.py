@@ -25,7 +25,7 @@ def evaluate(
     reference: str | Path | np.ndarray | Tensor,
     metrics: str | Sequence[str] | None = None,
     *,
-    extractor: str = "inception:clean",
+    extractor: str | None = None,
     n: int | None = None,
     seed: int = 0,
     split: str | None = None,
@@ -46,7 +46,7 @@ def evaluate(
         reference: likewise; or a kept reference, or published ``.npz`` statistics.
         metrics: names, ``"fid,kid"`` or a list of them; None: a usual choice.
         extractor: the feature network; only Inception's make an FID.
-            ``classifier:runs/smoke/features`` is the one of a run.
+            ``classifier:runs/smoke/features`` is the one of a run; None: ``inception:clean``.
         n: images to use; of a generator, to make.
         seed: of a generator's latents, or of the choice of ``n``.
         split: of the images, where they have splits, as the images of a run do.

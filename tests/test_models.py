@@ -118,7 +118,10 @@ def test_a_teacher_samples_by_the_solver(run: Path) -> None:
     [
         (lambda: pagoda.load("nowhere"), "there is no nowhere; give the folder"),
         (lambda: pagoda.load("runs/tiny/b8"), r"no generator or teacher.*there is .*gen/16"),
-        (lambda: pagoda.load("runs/tiny/data/8"), "is a images artifact, expected generator or"),
+        (
+            lambda: pagoda.load("runs/tiny/data/8"),
+            "is an artifact of kind images, not generator or",
+        ),
         (lambda: generator().sample(10), r"no class 10; .* 0 to 9 \(disc, square"),
         (lambda: generator().sample("bird"), "no class 'bird'"),
         (lambda: generator().sample(0, -1), "no seed -1"),

@@ -64,7 +64,7 @@ def linked(path: Path) -> None:
     ("there", "said"),
     [
         (photos, "is no teacher or generator artifact"),
-        (other_kind, "is a features artifact, not teacher or generator"),
+        (other_kind, "is an artifact of kind features, not teacher or generator"),
         (own_with_notes, "holds notes.txt, which pagoda did not write"),
         (looks_like_one, "manifest.json that pagoda cannot read"),
         (linked, "is a symbolic link"),

@@ -75,7 +75,10 @@ def _found(path: Path, split: str | None) -> tuple[Pictures, np.ndarray]:
     if kind_of(path) is not None:
         artifact = open_artifact(path, "images")
         if split not in registry.SPLITS:
-            raise PagodaError(f"{path} holds a train and a test split; --split says which is meant")
+            raise PagodaError(
+                f"{path} holds a train and a test split; --split says which is meant (of a "
+                "reference --reference-split, of originals --originals-split)"
+            )
         pictures: Pictures = Arrays(
             str(path), store.open_images(artifact, split), f"{split}_images"
         )

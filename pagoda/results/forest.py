@@ -53,8 +53,7 @@ def forest(verdicts: Sequence[Verdict]) -> tuple[Block, ...]:
 
 def _unit(verdict: Verdict) -> str:
     """What differences of one axis have in common, as its title says it: " in dB"."""
-    shown = quantity(verdict.claim.metric)
-    unit = shown.unit if shown.scale == 1 else verdict.claim.metric
+    unit = quantity(verdict.claim.metric).measured_in
     return f" in {unit}" if unit else ""
 
 

@@ -83,7 +83,15 @@ class Quantity:
     unit: str = ""  # of the value shown; empty for a ratio, fraction, count or distance
     scale: float = 1.0  # value shown over value measured
 
+    @property
+    def measured_in(self) -> str:
+        """Unit of the value measured."""
+        return self.unit if self.scale == 1 else _MEASURED_IN[self.unit]
 
+
+_MEASURED_IN = {
+    "M": "", "MB": "bytes", "ms": "s", "GFLOP": "FLOP", "TFLOP": "FLOP", "thousands": "images",
+}  # fmt: skip
 _MSE = "MSE, pixels in [-1, 1]"
 _OTHERS = {
     "caption": Quantity("Caption shown ↑"),

@@ -100,7 +100,7 @@ BREAKAGES: dict[str, tuple[Callable[[Config], object], str]] = {
         lambda c: (Paths(c).data(32) / "manifest.json").write_text(
             (Paths(c).latents / "manifest.json").read_text()
         ),
-        "data/32 is a latents artifact, expected images",
+        "data/32 is an artifact of kind latents, not images",
     ),
     "row": (_change_row, r"results\.json, row 4 lacks protocol; run 'dvc repro"),
     "sheets": (_other_grids, "do not fit samples of shape .* at 8"),

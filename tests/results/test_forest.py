@@ -96,11 +96,13 @@ def test_differences_of_two_units_are_drawn_apart(claim: Claim) -> None:
             dataclasses.replace(claim, id=metric, metric=metric, effect="difference",
                                 holds={"above": 0.0}), SUPPORTED, mean / 2, mean, 2 * mean,
         )
-        for metric, mean in (("recall", 0.1), ("psnr", 5.0), ("precision", 0.2))
+        for metric, mean in (("recall", 0.1), ("psnr", 5.0), ("precision", 0.2),
+                             ("seconds_per_image", 3.0))
     ]  # fmt: skip
-    fractions, decibels = drawn(*found).axes
-    assert (len(fractions.spans), len(decibels.spans)) == (2, 1)
+    fractions, decibels, times = drawn(*found).axes
+    assert (len(fractions.spans), len(decibels.spans), len(times.spans)) == (2, 1, 1)
     assert decibels.title == "Differences in dB, from the limit"
+    assert times.title == "Differences in s, from the limit"  # tables show ms
     ((small,), (large,)) = (span.marks for span in fractions.spans)
     far, near = (fractions.limit - mark.middle for mark in (large, small))
     assert far > 30 and near == pytest.approx(far / 2, abs=0.1)  # hundredths of the width

@@ -160,7 +160,7 @@ def evaluate(
         texts = Texts(captions, crop, size, clip, prefix or "", tokens, guidance, steps)
     request = Request(
         Source(images or Path(), split, crop, size, exif),
-        Features(extractor or "inception:clean", batch, weights, hub, download),
+        Features(extractor, batch, weights, hub, download),
         reference, reference_split, reference_features, metrics, n, seed_list(seeds),
         Settings(neighbours, splits, kid_subsets, kid_subset_size, mmd_width), name, out, intervals,
         texts,
@@ -171,12 +171,14 @@ def evaluate(
 
 
 def compare(
-    images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz.")],
+    images: An[Path, typer.Argument(help="Folder, .zip, .tar, .npz or artifact of images.")],
     originals: An[Path, typer.Argument(help="The same of their originals: as many, of one size.")],
     metrics: An[str, option("NAMES", "mse,psnr,ssim,hf,lpips")] = "mse,psnr,ssim,hf",
     network: An[str, option("NAME", "Network of LPIPS: alex, vgg or squeeze.")] = "alex",
     weights: An[Path | None, option("FILE", "Torchvision's weights of that network.")] = None,
     out: An[Path | None, place("FILE", "JSON file to write.")] = None,
+    split: Split = None,
+    originals_split: Split = None,
     crop: Crop = None,
     size: Size = None,
     exif: Exif = False,
@@ -184,7 +186,8 @@ def compare(
     """Compare images with their originals, pair by pair."""
     from pagoda.pipeline.stages.score import Source
 
-    first, second = (Source(path, None, crop, size, exif) for path in (images, originals))
+    first = Source(images, split, crop, size, exif)
+    second = Source(originals, originals_split, crop, size, exif)
     run("compare", first, second, metrics, network, weights, out)
 
 
@@ -228,14 +231,18 @@ def captions(
 
 
 def align(
-    images: An[Path, typer.Argument(help="Folder, .zip, .tar or .npz, in the captions' order.")],
+    images: An[
+        Path,
+        typer.Argument(help="Folder, .zip, .tar, .npz or artifact, in the captions' order."),
+    ],
     captions: An[Path, option("FILE", "A line an image, as 'pagoda captions' writes them.")],
     out: An[Path | None, place("FILE", "JSON file to write.")] = None,
+    split: Split = None,
 ) -> None:
     """Count the pictures that show what their captions say."""
     from pagoda.pipeline.stages.score import Source
 
-    run("align", Source(images, None, None, None, False), captions, out)
+    run("align", Source(images, split), captions, out)
 
 
 def guidance(

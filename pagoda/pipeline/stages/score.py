@@ -49,6 +49,7 @@ from pagoda.text_to_image.protocols import Captioned, Prompted
 
 MANIFOLD_IMAGES = 10_000  # as ADM's reference batches have
 _DEFAULT_METRICS = {"inception": "fid,kid,prdc,is"}
+_USUAL, _USUAL_NAME = "inception:clean", "inception_clean"  # as asked for, and in a protocol's name
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Features:
-    """An extractor, as :func:`pagoda.evaluation.features.base.open_extractor` takes it."""
+    """An extractor, as :func:`pagoda.evaluation.features.base.open_extractor` takes it.
 
-    extractor: str
+    ``extractor`` None: ``inception:clean``, unless a kept reference is of other features.
+    """
+
+    extractor: str | None = None
     batch: int = 64
     weights: Path | None = None
     hub: Path | None = None
@@ -164,6 +168,7 @@ def measure(request: Request) -> dict[str, Any] | None:
     """Measure, and return what :func:`run` writes."""
     with distributed.group():
         device = pick_device()
+        _check_named(request)
         extractor = _extractor(request.features, device)
         default = _DEFAULT_METRICS.get(extractor.family, "fd,prdc")
         scores = None
@@ -193,8 +198,26 @@ def measure(request: Request) -> dict[str, Any] | None:
     return tree
 
 
+def _check_named(request: Request) -> None:
+    """Refuse a kept reference of other features than the usual ones, where none are named.
+
+    Raises:
+        PagodaError: if so; before weights are looked for that it would not go with.
+    """
+    path = request.reference
+    if request.features.extractor or not isinstance(path, Path) or kind_of(path) != "reference":
+        return
+    name = from_artifact(artifacts.open_artifact(path, "reference")).card["extractor"]
+    if name != _USUAL_NAME:
+        raise PagodaError(
+            f"{path} holds features of {name}; name its network with --extractor, as it was named "
+            "when the reference was made (that of a run is classifier:runs/NAME/features)"
+        )
+
+
 def _extractor(f: Features, device: torch.device) -> Extractor:
-    return open_extractor(f.extractor, device, f.batch, f.weights, f.hub, f.download)
+    name = f.extractor or _USUAL
+    return open_extractor(name, device, f.batch, f.weights, f.hub, f.download)
 
 
 def _foreign(path: Path) -> bool:

@@ -101,7 +101,10 @@ def test_released_weights_to_a_report(tiny_config: Make, tmp_path: Path) -> None
     ("changes", "said"),
     [
         ({"teacher.imported": "weights/nothing"}, "no weights in weights/nothing; 'pagoda import"),
-        ({"teacher.imported": "weights/generator/8"}, "is a generator artifact, expected teacher"),
+        (
+            {"teacher.imported": "weights/generator/8"},
+            "is an artifact of kind generator, not teacher",
+        ),
         ({"base_res": 16}, "its base resolution is 8, the experiment's is 16"),
         ({}, "its number of classes is 5, the experiment's is 10"),
         ({"diffusion.sigma_data": 0.6}, "its sigma_data is 0.5, the experiment's is 0.6"),
