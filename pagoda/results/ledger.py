@@ -135,16 +135,17 @@ def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 
 def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> Table:
-    """A line a claim, profile and protocol."""
-    rows = []
+    """A line a claim, profile and protocol; the first of a claim's lines has its words."""
+    rows, caveats = [], dict[str, str]()
     for j in verdicts:
         where = f"`{j.profile}`" if j.study else "not run"
-        text = f"{where}, {study_links(j.claim.study, j.study, folder)}"
+        place = f"{where} ({study_links(j.claim.study, j.study, folder)})"
         caveat = f" Caveat: {_caveat(j.claim)}" if j.claim.caveat else ""
-        told = Cell(_told(j.claim) + caveat)
-        rows.append(
-            (told, *_line(j), Cell(text, f"results in {j.study.folder}" if j.study else ""))
-        )
+        told = f"`{j.claim.id}`" if j.claim.id in caveats else _told(j.claim)
+        told += caveat if caveat != caveats.get(j.claim.id, "") else ""
+        caveats.setdefault(j.claim.id, caveat)
+        title = f"results in {j.study.folder}" if j.study else ""
+        rows.append((Cell(told), Cell(place, title), *_line(j)))
     ran = {j.profile: j.study.card.data for j in verdicts if j.study is not None}
     data = "; ".join(f"`{p}` ({size_label(p)}): {text}" for p, text in ran.items()) or "nothing"
     caption = (
@@ -153,7 +154,7 @@ def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> T
         "several; the effect of each seed shows on hover and is in "
         f"`claims.csv`. Data: {data}. Ledger made by code `{revision}`."
     )
-    return table(caption, (*_HEADER, "Profile, study"), rows, _ALIGN + "l")
+    return table(caption, (_HEADER[0], "Profile", *_HEADER[1:]), rows, "l" + _ALIGN)
 
 
 def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
@@ -173,7 +174,8 @@ def study_verdicts(verdicts: Sequence[Verdict]) -> Table:
         rows += [(Cell(f"`{name}`"), *_line(other)) for other in others]
     caption = "**Claims of this study**, decided as the section on claims says."
     caption += "".join(f" **{letter}**: {note}" for note, letter in notes.items())
-    return table(caption, _HEADER, rows, _ALIGN)
+    shown = len(_HEADER) - (not any(row[-1].text for row in rows))  # several resolutions, if any
+    return table(caption, _HEADER[:shown], [row[:shown] for row in rows], _ALIGN[:shown])
 
 
 def rule_table(verdicts: Sequence[Verdict]) -> Table:
@@ -232,7 +234,7 @@ def claims_csv(verdicts: Sequence[Verdict]) -> str:
 
 def study_links(name: str, study: StudyResults | None, folder: Path) -> str:
     """Links from ``folder`` to a study's README and, once it has run, to its summary."""
-    files = {name: FOLDER / name / "README.md"}
+    files = {"study": FOLDER / name / "README.md"}
     if study is not None and (study.folder / SUMMARY).is_file():
         files["results"] = study.folder / SUMMARY
     targets = {text: Path(os.path.relpath(file, folder)).as_posix() for text, file in files.items()}

@@ -22,7 +22,6 @@ _MARKS = {PRIMARY: "", SECONDARY: "†", USER: "‡"}
 _GRADES = "".join(_MARKS.values())
 _ARROWS = {"FID": "↓", "FD-DINOv2": "↓", "IS": "↑", "Recall": "↑", "Precision": "↑"}
 _TRAINED_ON_IT = "FID itself is the loss"  # as a source says
-_GUIDANCE = {"no": 0, "": 1, "yes": 2}
 KEY = (
     "† quoted by others than the authors; ‡ from a user's own file; empty: nobody could source it; "
     "two values in a cell: the sources differ. Guidance and NFE as the sources print them, empty "
@@ -38,11 +37,11 @@ _GROWN = {"PaGoDA": "table1_imagenet", "StyleGAN-XL": "fig4_styleganxl", "CDM": 
 _METHODS = {
     "imagenet": (
         "**ImageNet {0}×{0}**, class-conditional, published, full size: FID, inception score, "
-        "recall and precision over 50,000 images by the evaluator of each source."
+        "recall and precision over 50,000 images by the evaluator of each source; ordered by FID."
     ),
     "fd-dinov2": (
         "**FD-DINOv2 at {0}×{0}**, published, full size: Fréchet distance in DINOv2 features, "
-        "50,000 images."
+        "50,000 images; ordered by it."
     ),
     "one-step": (
         "**One-step generators on ImageNet {0}×{0}**, published, full size, ordered by FID; "
@@ -191,8 +190,7 @@ class Paper:
             if p.params_millions is not None:
                 line.add("Params, M", Cell(f"{p.params_millions:g}", p.source))
         lines = _without_doubles(list(made.lines.values()), told[0])
-        rank = _by_value if name == "one-step" else _rank
-        made.lines = {line.head: line for line in sorted(lines, key=lambda v: rank(v, told[0]))}
+        made.lines = {line.head: line for line in sorted(lines, key=lambda v: _rank(v, told[0]))}
         name_of = _column_names(runs)
         for run in runs:
             main = run.main(size)
@@ -212,13 +210,10 @@ def _shown(line: Line, column: str) -> set[str]:
     return {c.text.rstrip(_GRADES) for c in line.cells.get(column, [])}
 
 
-def _by_value(line: Line, best: str) -> tuple[float, str]:
-    return _rank(line, best)[1:]
-
-
-def _rank(line: Line, best: str) -> tuple[int, float, str]:
+def _rank(line: Line, best: str) -> tuple[float, str]:
+    """By the first metric, whatever the guidance: most sources do not say theirs."""
     values = [float(text) for text in _shown(line, best)]
-    return _GUIDANCE.get(line.head[2], 2), min(values, default=math.inf), line.head[0]
+    return min(values, default=math.inf), line.head[0]
 
 
 def joined(cells: list[Cell]) -> Cell:

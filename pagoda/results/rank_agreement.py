@@ -21,7 +21,7 @@ from pagoda.results.studies import StudyResults
 from pagoda.rows import Row, grouped
 
 LEAST = 3  # generators that have an order worth a correlation
-_LISTED = 6  # pairs named in a cell; all are in its title
+_LISTED = 3  # pairs named in a cell; all are in its title
 _CAPTION = (
     "**Agreement in rank** of the Fréchet distances of the same generators in the features of two "
     "networks: n generators, untrained ones among them and real images not; Spearman's ρ, 1 where "

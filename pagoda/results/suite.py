@@ -279,7 +279,7 @@ def study_blocks(
     card = study.card
     mine = [j for j in verdicts if j.study is not None and j.study.folder == study.folder]
     links = ledger.study_links(card.study, study, folder)
-    made: list[Block] = [f"**{card.question}** {card.rule} Study: {links}."]
+    made: list[Block] = [f"**{card.question}** {card.rule} More: {links}."]
     made += [ledger.study_verdicts(mine)] if mine else []
     made += [*nearest_tables(study), *_failures(study)]
     # A study of times has a picture of its own, of what it asks.
@@ -318,10 +318,13 @@ def _failures(study: StudyResults) -> list[Table]:
     if not seen:
         return []
     signatures = list(dict.fromkeys(f.signature for f in card.failures))
+    order = list(card.variants)
+    places = sorted({(f.variant, f.resolution) for f in card.failures},
+                    key=lambda place: (order.index(place[0]), place[1]))  # fmt: skip
     rows = [
-        (card.variants.get(variant, variant), f"{size}×{size}",
+        (card.variants[variant], f"{size}×{size}",
          *(seen.get((variant, size, name), "–") for name in signatures))
-        for variant, size in dict.fromkeys((f.variant, f.resolution) for f in card.failures)
+        for variant, size in places
     ]  # fmt: skip
     caption = (
         "**Signatures of failure**, training seeds that show one. Variants and resolutions that "

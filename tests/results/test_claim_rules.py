@@ -89,8 +89,24 @@ def test_the_ledger_tells_a_caveat_and_the_level_of_a_second_look(tmp_path: Path
         found = verdict(make_claim(tmp_path, caveat="Small.", profiles={profile: own}), values)
         line = [cell.text for cell in verdict_table([found], "abc", tmp_path).rows[0]]
         assert line[0].endswith("Caveat: Small. One of two failed." if told else "Caveat: Small.")
-        assert ("(at 97.5%)" in line[4]) == told
+        assert ("(at 97.5%)" in line[5]) == told
         assert f"; on `{profile}` decided 2 times" in rule_table([found]).rows[0][2].text
+
+
+def test_a_claim_is_told_once_with_the_profile_of_each_line(tmp_path: Path) -> None:
+    """A caveat of one profile alone stays with its line."""
+    values = {"few": [f * m for f, m in zip([1.0, 1.02, 0.99, 1.01], MANY, strict=True)],
+              "many": MANY}  # fmt: skip
+    plain = verdict(make_claim(tmp_path), values)
+    other = verdict(make_claim(tmp_path, caveat="Late."), values)
+    rows = verdict_table([plain, plain, other], "abc", tmp_path).rows
+    name = f"`{plain.claim.id}`"
+    assert [row[0].text for row in rows] == [
+        f"{name} {plain.claim.claim}",
+        name,
+        f"{name} Caveat: Late.",
+    ]
+    assert all(row[1].text.startswith(f"`{make_card().profile}` ([study](") for row in rows)
 
 
 def test_the_rule_tells_of_every_profile_whichever_was_run(tmp_path: Path) -> None:

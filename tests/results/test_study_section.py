@@ -56,14 +56,18 @@ def test_the_nearest_variant_is_the_one_of_the_lowest_mean_and_protocols_stay_ap
 
 
 def test_failures_name_their_thresholds_and_pictures_what_ran(tmp_path: Path) -> None:
-    failures = (Failure("few", 16, "blur", 2, 3),)
+    failures = (Failure("many", 16, "blur", 1, 3), Failure("few", 32, "blur", 3, 3),
+                Failure("few", 16, "blur", 2, 3))  # fmt: skip
     picture = Figure("x.png", "A picture.", "alt", 10)
     one = study(make_rows({"few": [1.0], "many": [2.0]}), failures=failures, figures=(picture,))
     blocks = study_blocks(one, [], {f"study-tiny-pairs-{k}": t for k, t in
                                     study_tables(one).items()}, tmp_path)  # fmt: skip
     captions = [b.caption for b in blocks if isinstance(b, Table | Figure)]
-    (failed,) = [c for c in captions if c.startswith("**Signatures of failure**")]
-    assert "less than 0.7 of real images' high-frequency energy" in failed
+    (failed,) = [b for b in blocks if isinstance(b, Table) and "of failure" in b.caption]
+    assert "less than 0.7 of real images' high-frequency energy" in failed.caption
+    assert [[cell.text for cell in row[1:]] for row in failed.rows] == [
+        ["16×16", "2 of 3"], ["32×32", "3 of 3"], ["16×16", "1 of 3"]
+    ]  # fmt: skip
     assert all("`tiny` (scaled down), made up, 8 images" in c for c in captions)
 
 
