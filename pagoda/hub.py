@@ -14,10 +14,10 @@ from typing import Any
 
 from pagoda.artifacts import MANIFEST, peek
 from pagoda.errors import PagodaError, first_line
-from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SHEET, open_model
+from pagoda.provenance import EXPORTED, INDEX, ONNX, PROGRAM, README, SAMPLES, open_model
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_BESIDE = {".gitattributes", README, SHEET}  # of any repository, or replaceable
+_BESIDE = {".gitattributes", README, SAMPLES}  # of any repository, or replaceable
 
 
 def is_name(text: str) -> bool:

@@ -21,7 +21,7 @@ MODELS = "generator", "teacher"
 EXPORTED = "exported"
 """In the configuration of an exported model's manifest: checksums of what lies beside it."""
 
-README, SHEET = "README.md", "samples.png"
+README, SAMPLES = "README.md", "samples.png"
 """What lies beside an exported model and may be edited."""
 PROGRAM, ONNX = "model.pt2", "model.onnx"
 """Its graphs."""

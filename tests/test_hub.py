@@ -111,7 +111,7 @@ def test_trouble_with_the_hub_is_one_line(made: Path, tmp_path: Path) -> None:
     [
         ("out", "rings", "is no name on the hub"),
         (GEN, "me/rings", "'pagoda export .*gen/16 DIR' comes first"),
-        ("runs/tiny/data/8", "me/rings", "expected generator or teacher"),
+        ("runs/tiny/data/8", "me/rings", "not generator or teacher"),
         ("nowhere", "me/rings", "there is no nowhere; give the folder"),
     ],
 )

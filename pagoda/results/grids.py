@@ -19,9 +19,9 @@ from pagoda.errors import PagodaError
 
 _MAX_ROWS = 16  # classes
 _MAX_WIDTH = 1800  # pixels
-_LINE = 16  # images a line of a sheet, at most
-_MAX_PIXELS = 100_000_000  # of a sheet
-_NAME = 24  # letters of a class's name on a sheet
+_LINE = 16  # images a line of a grid, at most
+_MAX_PIXELS = 100_000_000  # of a grid
+_NAME = 24  # letters of a class's name on a grid
 _MIN_CELL, _MAX_CELL = 56, 128  # displayed size of an image, pixels
 _GAP, _GROUP_GAP, _MARGIN = 3, 26, 14
 _TYPE = 22
@@ -98,16 +98,16 @@ def tiles(sides: Sequence[NDArray[np.uint8]], path: Path) -> None:
     canvas.save(path, optimize=True)
 
 
-def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
+def class_grid(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Image.Image:
     """All images (classes, n, 3, R, R), each class in lines of its own.
 
     Small ones are enlarged by a whole factor, and none is made smaller.
 
     Raises:
-        PagodaError: as :func:`sheet_columns`.
+        PagodaError: as :func:`grid_columns`.
     """
     n, side = images.shape[1], images.shape[-1]
-    columns = sheet_columns(len(images), n, side)
+    columns = grid_columns(len(images), n, side)
     lines = -(-n // columns)
     filled = np.full((len(images), lines * columns, *images.shape[2:]), 255, np.uint8)
     filled[:, :n] = images
@@ -116,8 +116,8 @@ def sheet(images: NDArray[np.uint8], classes: Sequence[str], title: str) -> Imag
     return _painted([group], names, columns, _whole_cell(side))
 
 
-def sheet_columns(classes: int, n: int, side: int) -> int:
-    """Images a line of a :func:`sheet` of ``n`` images a class.
+def grid_columns(classes: int, n: int, side: int) -> int:
+    """Images a line of a :func:`class_grid` of ``n`` images a class.
 
     Raises:
         PagodaError: it would have more than 100 million pixels.

@@ -37,7 +37,7 @@ def model_card(
         card: of the exported model, with ``provenance`` and ``classes``.
         licence: identifier of the hub (``apache-2.0``); None: not stated.
         place: what is to be loaded: the folder, or its name on the hub.
-        shown: what the sheet of samples shows; empty without one.
+        shown: what the grid of samples shows; empty without one.
         parameters: of the network.
         files: of the folder.
     """

@@ -23,7 +23,7 @@ def sample(
             help="Folder of a generator or teacher; hub's OWNER/NAME; diffusers:FOLDER.",
         ),
     ],
-    out: An[Path, place("PATH", "A folder, a sheet (.png) or an array (.npz).")],
+    out: An[Path, place("PATH", "A folder, a grid (.png) or an array (.npz).")],
     classes: An[str | None, option("LIST", "By number or name: 0,3-5,ring; otherwise all.")] = None,
     seeds: An[str, option("LIST", "Whole numbers: 0-63,70.")] = "0-7",
     truncation: An[

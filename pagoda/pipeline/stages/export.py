@@ -1,7 +1,7 @@
 """What ``pagoda export`` does: a model as a folder that stands alone, to be handed on.
 
 It is an artifact like the run's, with the names of the classes and the provenance in its card, and
-graphs if they are asked for; beside them a model card and a sheet of samples, which may be edited.
+graphs if they are asked for; beside them a model card and a grid of samples, which may be edited.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pagoda.provenance import (
     ONNX,
     PROGRAM,
     README,
-    SHEET,
+    SAMPLES,
     known_of,
     provenance,
 )
@@ -35,7 +35,7 @@ from pagoda.training.post_hoc import weights_beside
 from pagoda.weights import graphs
 
 PARITY = 1e-4  # by which a graph may differ from the network, of images in [-1, 1]
-_SHOWN = 8  # classes and seeds of the sheet
+_SHOWN = 8  # classes and seeds of the grid
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ def run(request: Request) -> None:
     asked = {PROGRAM: request.program, ONNX: request.onnx, INDEX: request.diffusers}
     wanted = [name for name, yes in asked.items() if yes]
     with outputs.new_folder(request.out, stranger) as folder:
-        shown = _write_sheet(folder / SHEET, model)
+        shown = _write_grid(folder / SAMPLES, model)
         beside = weights_beside(model.artifact)
-        files = [MODEL_FILE, *beside, CARD_FILE, *wanted, MANIFEST, SHEET, README]
+        files = [MODEL_FILE, *beside, CARD_FILE, *wanted, MANIFEST, SAMPLES, README]
         text = model_card(
             kind, card, licence=request.licence, place=request.out.name, shown=shown,
             parameters=sum(p.numel() for p in model.network.parameters()), files=files,
         )  # fmt: skip
         outputs.write_text(folder / README, text)
         config = model.artifact.config | {
-            EXPORTED: {f: sha256(folder / f) for f in (README, SHEET)}
+            EXPORTED: {f: sha256(folder / f) for f in (README, SAMPLES)}
         }
         inside = folder / "artifact"  # a manifest lists all of its folder, which may be edited
         made_from = {"exported_from": model.artifact}
@@ -128,13 +128,13 @@ def stranger(folder: Path) -> str | None:
     return outputs.only(MANIFEST, *map(escape, [*manifest["files"], *sums]))(folder)
 
 
-def _write_sheet(file: Path, model: Generator | Teacher) -> str:
+def _write_grid(file: Path, model: Generator | Teacher) -> str:
     """The first seeds of the first classes; what is said of them."""
     classes = model.numbers()[:_SHOWN]
     images = model.sample(classes, range(_SHOWN))
     rows = images.reshape(len(classes), _SHOWN, *images.shape[1:])
     shown = f"Seeds 0 to {_SHOWN - 1} of the first {len(classes)} classes"
-    grids.sheet(rows, model.classes[:_SHOWN], shown).save(file, optimize=True)
+    grids.class_grid(rows, model.classes[:_SHOWN], shown).save(file, optimize=True)
     return shown
 
 

@@ -1,4 +1,4 @@
-"""What ``pagoda sample`` does: images of seeds in classes, as a folder, a sheet or an ``.npz``.
+"""What ``pagoda sample`` does: images of seeds in classes, as a folder, a grid or an ``.npz``.
 
 The processes of a group share the samples; files hold the same bits whatever their number. Each
 form says what it holds (generator, classes, seeds) and takes the place of such a file only.
@@ -100,7 +100,7 @@ def run(request: Request) -> None:
             if request.prompts is not None:
                 classes = _told(request, model)
             made = _made(request, model, classes, seeds)
-        write = {".png": _write_sheet, ".npz": _write_npz}.get(request.out.suffix, _write_folder)
+        write = {".png": _write_grid, ".npz": _write_npz}.get(request.out.suffix, _write_folder)
         if distributed.is_main_process():
             write(request.out, made)
         else:
@@ -116,7 +116,7 @@ def check_out(out: Path) -> None:
     """
     if out.suffix not in (".png", ".npz"):
         if out.suffix.lower() in _NO_FOLDER | {".png", ".npz"}:
-            raise PagodaError(f"--out {out}; it is a folder, a sheet (.png) or an array (.npz)")
+            raise PagodaError(f"--out {out}; it is a folder, a grid (.png) or an array (.npz)")
         outputs.check_folder(out, _stranger)
         return
     outputs.check_file(out)
@@ -181,7 +181,7 @@ def _made(
             f"{request.source} is a generator, which makes images in one step; --steps, --interval "
             "and --guide are of a teacher"
         )
-    _check_sheet(request.out, len(chosen), len(seeds), sampler.side)
+    _check_grid(request.out, len(chosen), len(seeds), sampler.side)
     names = [model.classes[y] for y in chosen]
     about = {
         "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
@@ -223,7 +223,7 @@ def _of_prompts(request: Request, seeds: list[int]) -> Made:
         log_line(line)
     how = {"steps": request.steps, "guidance": request.guidance}
     sampler = model.sampler(model.draws(len(prompts), seeds), told, **how)
-    _check_sheet(request.out, len(prompts), len(seeds), sampler.side)
+    _check_grid(request.out, len(prompts), len(seeds), sampler.side)
     about = {
         "source": request.source, "fingerprint": sampler.fingerprint, "nfe": sampler.nfe,
         "classes": {str(i): prompt for i, prompt in enumerate(prompts)}, "seeds": request.seeds,
@@ -238,12 +238,12 @@ def _check_count(n: int, of: str) -> None:
         raise PagodaError(f"{n:,} images are more than {_MOST:,}; give fewer seeds or {of}")
 
 
-def _check_sheet(out: Path, lines: int, columns: int, side: int) -> None:
-    """Refuse a sheet that is too large before hours of work."""
+def _check_grid(out: Path, lines: int, columns: int, side: int) -> None:
+    """Refuse a grid that is too large before hours of work."""
     if out.suffix == ".png":
         from pagoda.results import grids
 
-        grids.sheet_columns(lines, columns, side)
+        grids.grid_columns(lines, columns, side)
 
 
 def _prompts(text: str | None) -> list[str]:
@@ -259,7 +259,7 @@ def _prompts(text: str | None) -> list[str]:
     return [line for line in read_lines(Path(text)) if line]
 
 
-def _write_sheet(out: Path, made: Made) -> None:
+def _write_grid(out: Path, made: Made) -> None:
     """Every class in lines of its own, with its name: a picture, and in it what it shows."""
     from pagoda.results import grids  # and matplotlib's letters: other forms do without
 
@@ -267,7 +267,7 @@ def _write_sheet(out: Path, made: Made) -> None:
     rows = images.reshape(len(made.classes), len(made.seeds), *images.shape[1:])
     side = made.sampler.side
     title = f"{side}x{side}, seeds {made.about['seeds']}, not selected"
-    write_picture(out, grids.sheet(rows, made.names, title), made.about)
+    write_picture(out, grids.class_grid(rows, made.names, title), made.about)
 
 
 def write_picture(out: Path, picture: Image.Image, about: dict[str, Any]) -> None:

@@ -60,22 +60,22 @@ def test_every_form_holds_the_same_samples(
     files = [f"some/{y}/{seed:04}.png" for y in (3, 1) for seed in (0, 1, 2, 9)]
     for file, image in zip(files, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(file)).transpose(2, 0, 1), image)
-    with Image.open("x.png") as sheet:
-        assert json.loads(sheet.info["pagoda"]) == about
-        assert all(len(shown_in(np.asarray(sheet), image)) == 1 for image in expected)
+    with Image.open("x.png") as grid:
+        assert json.loads(grid.info["pagoda"]) == about
+        assert all(len(shown_in(np.asarray(grid), image)) == 1 for image in expected)
     # what the evaluation reads
     np.testing.assert_array_equal(open_images(Path("x.npz")).read(np.arange(8)), expected)
     in_folder = open_images(Path("some")).read(np.arange(8))  # in the order of names
     np.testing.assert_array_equal(in_folder, expected[[4, 5, 6, 7, 0, 1, 2, 3]])
 
 
-def shown_in(sheet: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
-    """Where in a sheet an image (3, r, r) is, each pixel enlarged by a whole factor."""
+def shown_in(grid: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
+    """Where in a grid an image (3, r, r) is, each pixel enlarged by a whole factor."""
     factor = grids._whole_cell(image.shape[-1]) // image.shape[-1]
     large = image.repeat(factor, 1).repeat(factor, 2).transpose(1, 2, 0)
     size = len(large)
-    corners = np.argwhere((sheet[: 1 - size, : 1 - size] == large[0, 0]).all(-1))
-    return [(y, x) for y, x in corners.tolist() if (sheet[y:, x:][:size, :size] == large).all()]
+    corners = np.argwhere((grid[: 1 - size, : 1 - size] == large[0, 0]).all(-1))
+    return [(y, x) for y, x in corners.tolist() if (grid[y:, x:][:size, :size] == large).all()]
 
 
 @pytest.mark.longer
@@ -159,8 +159,8 @@ def test_samples_replace_samples_and_nothing_else(run: Path) -> None:
         ({"source": TEACHER, "classes": "1", "interval": "5,1"}, "two rising noise levels"),
         ({"source": TEACHER, "classes": "1", "guide": "ema-0.1-000000002"}, "no snapshot"),
         ({"source": TEACHER, "classes": "1", "guidance": 2.0}, "every class told"),
-        ({"out": "x.jpg"}, "a sheet"),
-        ({"out": "x.PNG"}, "a sheet"),
+        ({"out": "x.jpg"}, "a grid"),
+        ({"out": "x.PNG"}, "a grid"),
         ({"out": "x.png", "seeds": "0-99999"}, "too many for one picture"),
     ],
 )
@@ -209,10 +209,10 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(file["arr_0"].transpose(0, 3, 1, 2), wanted())
 
 
-def test_a_sheet_breaks_lines_and_keeps_all() -> None:
+def test_a_grid_breaks_lines_and_keeps_all() -> None:
     images = np.random.default_rng(0).integers(0, 255, (2, 20, 3, 56, 56), dtype=np.uint8)
-    sheet = np.asarray(grids.sheet(images, ["a", "b"], "title"))
-    where = [shown_in(sheet, image) for image in images.reshape(-1, 3, 56, 56)]
+    grid = np.asarray(grids.class_grid(images, ["a", "b"], "title"))
+    where = [shown_in(grid, image) for image in images.reshape(-1, 3, 56, 56)]
     assert all(len(found) == 1 for found in where)
     rows = np.array([found[0][0] for found in where]).reshape(2, 20)
     assert (np.diff(rows.ravel()) >= 0).all() and len(np.unique(rows)) == 4
