@@ -160,6 +160,11 @@ class Config:
         trained = [("distill", self.distill.method, self.distill.imported),
                    ("grow", self.grow.method, self.grow.imported)]  # fmt: skip
         most = self.invert.guidance_max
+        if most is not None:
+            shown, (low, high) = self.evaluate.guidance, self.invert.weight_range
+            yield (low <= shown <= high, "evaluate.guidance", shown,
+                   f"from {low:g} to {high:g}, as invert.guidance and guidance_max tell generators"
+            )  # fmt: skip
         for key, method, imported in trained if self.growth else trained[:1]:
             weighted = imported != NO_WEIGHTS or find_method(method).weighted
             yield (weighted or most is None, f"{key}.method", method,

@@ -17,18 +17,23 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.tensors import read_tensors
 
 
-def check_weight(where: str, known: Sequence[float] | None, weight: float) -> None:
-    """Refuse a guidance weight that a generator does not know; 1, none, is always allowed.
+def check_weight(
+    where: str, known: Sequence[float] | None, weight: float, measured: bool = False
+) -> None:
+    """Refuse a guidance weight that a generator does not know; 1, none, is what all take.
+
+    A generator whose weights begin above 1 is told the nearest to none then.
 
     Args:
         where: the generator.
         known: smallest and largest weight of its training; None: it is told none.
         weight: what is asked for.
+        measured: a result is to be of this weight and no other, so 1 must be known, too.
 
     Raises:
         PagodaError: one line with the range.
     """
-    if weight == 1:
+    if weight == 1 and not (measured and known):
         return
     if known is None:
         raise PagodaError(

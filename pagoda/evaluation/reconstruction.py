@@ -20,6 +20,7 @@ from pagoda.data.pixels import to_float, to_uint8
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.metrics.base import protocol
 from pagoda.evaluation.metrics.frechet import frechet_distance
+from pagoda.evaluation.metrics.ssim import WINDOW
 from pagoda.evaluation.pairs import compare
 from pagoda.evaluation.streaming import Images, StoredImages, collect
 from pagoda.networks.autoencoder import Autoencoder
@@ -75,10 +76,13 @@ def reconstruction_rows(
 ) -> list[Row]:
     """PSNR, SSIM, and distances in features between images and what came back of them.
 
+    SSIM of images that its window fits into.
+
     ``fd_reconstruction``: the Frechet distance between the two sets. ``feature_distance``: the mean
     over pairs of |f(x) - f(x')|^2 / |f(x)|^2.
     """
-    rows = compare(back, originals, ("psnr", "ssim"))
+    metrics = ("psnr", "ssim") if min(originals.resolution) >= WINDOW else ("psnr",)
+    rows = compare(back, originals, metrics)
     seen = [collect(images, [(extractor, {"features"})])[0] for images in (originals, back)]
     a, b = (sample.moments for sample in seen)
     distance = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)

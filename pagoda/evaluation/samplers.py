@@ -121,11 +121,9 @@ class Sampler:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) class of each sample; of captions in turn, the class of their images."""
+        """(n,) class of each sample; of captions, the class of their images."""
         labels = self.which(np.arange(self.draws.n))[1]
-        if self.captions is None or self.draws.chosen is not None:
-            return labels
-        return self.captions.classes[labels]
+        return labels if self.captions is None else self.captions.classes[labels]
 
     @property
     def parameters(self) -> int:

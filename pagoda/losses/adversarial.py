@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def discriminator_losses(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +29,15 @@ def generator_loss(kind: str, fake: Tensor) -> Tensor:
     return -fake.mean() if kind == "hinge" else F.softplus(-fake).mean()
 
 
+def twice_differentiable() -> AbstractContextManager[None]:
+    """What a penalty's logits are computed in: other kernels of attention differentiate once."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """E || d l / d x ||^2 on real images (Mescheder et al. 2018); gamma / 2 is the caller's."""
+    """E || d l / d x ||^2 on real images (Mescheder et al. 2018); gamma / 2 is the caller's.
+
+    The logits are made in :func:`twice_differentiable`.
+    """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()

@@ -183,9 +183,8 @@ class ClassRatio(Method):
         """E softplus(-l(real)) + E softplus(l(generated)), at independent noise levels."""
         import torch
         from torch.nn import functional as F
-        from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        from pagoda.losses.adversarial import r1_penalty
+        from pagoda.losses.adversarial import r1_penalty, twice_differentiable
 
         n, r = self.config.optim.batch, self.config.ratio
         real, labels = draw.images(self.images, n)
@@ -199,7 +198,7 @@ class ClassRatio(Method):
         value = draw.mean(apart, n)
         if r.r1 and i % r.r1_every == 0:
             seen = real.detach().requires_grad_(True)
-            with sdpa_kernel(SDPBackend.MATH):  # the others differentiate once
+            with twice_differentiable():
                 logits, _ = self._logits(draw, progress, seen, labels, whole=True)
             value = value + draw.mean(r.r1 / 2 * r.r1_every * r1_penalty(logits, seen), n)
         noisy = [(self._sigma(at_real), of_real), (self._sigma(at_made), of_made)]

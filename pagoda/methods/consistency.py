@@ -14,11 +14,12 @@ f = c_skip x + c_out F is EDM's form, over the generator's own network F.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pagoda.fields import opt
+from pagoda.fields import Check, opt
 from pagoda.training.method import Given, Loss, Method, needs_one_step_denoiser
 from pagoda.training.settings import MethodConfig
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pagoda.training.draw import GlobalDraw
 
 _TINY = 1e-6  # of the norm, which has no gradient at 0
+_LEAST = 1e-5  # (t - r) / t at large t: a hundred times float32's resolution
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,20 @@ class ConsistencyConfig(MethodConfig):
     shrink: float = opt("q: the distance of neighbours falls by it a stage", default=2.0, gt=1)
     stages: int = opt("stages of equal length", default=8, ge=1)
 
+    def checks(self, at: str) -> Iterator[Check]:
+        """Neighbours of the last stage are still two points in float32."""
+        most = int(math.log(1 / _LEAST, self.shrink))
+        yield (self.stages <= max(most, 1), f"{at}stages", self.stages,
+               f"at most {max(most, 1)}: {at}shrink = {self.shrink:g} brings neighbours too near "
+               "after it to be told apart in float32")  # fmt: skip
 
-def earlier(t: Tensor, stage: int, shrink: float) -> Tensor:
-    """The neighbour's noise level r (n,) of t (n,), in [0, t)."""
-    share = shrink ** -(stage + 1) * (1 + 8 * (-t).sigmoid())
-    return t * (1 - share).clamp(min=0)
+
+def gap(t: Tensor, stage: int, shrink: float) -> Tensor:
+    """t - r (n,), in (0, t]: the distance of the neighbour's noise level r from t (n,).
+
+    The loss divides by it, and float32's t - r would keep few of its digits in late stages.
+    """
+    return t * (shrink ** -(stage + 1) * (1 + 8 * (-t).sigmoid())).clamp(max=1)
 
 
 class Consistency(Method):
@@ -86,22 +97,23 @@ class Consistency(Method):
         images, labels = draw.images(self.images, n)
         t = draw.sigma(n, c.p_mean, c.p_std).to(images).clamp(min=self.low)
         noise = draw.noise(images, n)
-        r = earlier(t, int(progress * c.stages), c.shrink)
+        steps = gap(t, int(progress * c.stages), c.shrink)
+        r = t - steps
         devices = [images.device] if images.is_cuda else []
         for rows in slices(len(images), c.optim.micro_batch):
-            part = images[rows], noise[rows], t[rows], r[rows], labels[rows]
+            part, apart = (images[rows], noise[rows], t[rows], r[rows], labels[rows]), steps[rows]
             # The same dropout below; narrow weights are cached apart, as these have no gradient.
             with torch.random.fork_rng(devices), torch.no_grad(), self.player.autocast():
                 target = self._target(*part)
-            x, e, high, low, y = part
+            x, e, high, _, y = part
             with self.player.autocast():
                 made = self.generator.consistency(x + high[:, None, None, None] * e, high, y)
             norm = ((made - target).square().flatten(1).sum(1) + _TINY**2).sqrt()
-            loss = (norm / (high - low)).mean()
+            loss = (norm / apart).mean()
             loss = draw.mean(loss, n, rows=len(x))
-            apart = draw.mean(norm.detach().mean(), n, rows=len(x))
+            distance = draw.mean(norm.detach().mean(), n, rows=len(x))
             yield Loss("generator", loss, last=rows.stop == len(images),
-                       stats={"loss": loss.detach(), "distance": apart})  # fmt: skip
+                       stats={"loss": loss.detach(), "distance": distance})  # fmt: skip
 
     def _target(self, x: Tensor, e: Tensor, t: Tensor, r: Tensor, labels: Tensor) -> Tensor:
         """f of the neighbour; at noise levels below sigma_min the neighbour is the end itself."""

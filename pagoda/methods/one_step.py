@@ -257,7 +257,7 @@ class OneStep(Method):
         self, draw: GlobalDraw, i: int, fakes: Tensor, fake_told: Sequence[Tensor],
         sizes: tuple[int, ...],
     ) -> Loss:  # fmt: skip
-        from pagoda.losses.adversarial import discriminator_losses, r1_penalty
+        from pagoda.losses.adversarial import discriminator_losses, r1_penalty, twice_differentiable
 
         d, n = self.config.discriminator, self.config.prior_batch
         real, told = self._real(draw, n)
@@ -271,7 +271,8 @@ class OneStep(Method):
         value = loss = draw.mean(on_real, n) + draw.mean(on_fakes, *sizes)
         if d.r1 and i % d.r1_every == 0:
             real = real.detach().requires_grad_(True)
-            penalty = r1_penalty(self.discriminator(real, *told), real)
+            with twice_differentiable():
+                penalty = r1_penalty(self.discriminator(real, *told), real)
             value = loss + draw.mean(d.r1 / 2 * d.r1_every * penalty, n)
         return Loss("discriminator", value, stats={
             "loss_d": loss.detach(),

@@ -117,17 +117,15 @@ class Relativistic(Method):
         """It takes whole batches: scores may depend on them, and penalties are of all of them."""
         import contextlib
 
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        from pagoda.losses.adversarial import r1_penalty
+        from pagoda.losses.adversarial import r1_penalty, twice_differentiable
 
         n, c = self.config.optim.batch, self.config.critic
         self.critic.requires_grad_(True)
         due = c.gamma > 0 and i % c.penalty_every == 0
         pair = [x.detach().requires_grad_(due) for x in (real, made)]
         with contextlib.ExitStack() as how:
-            # The other kernels of attention differentiate once, and squares want full precision.
-            how.enter_context(sdpa_kernel(SDPBackend.MATH) if due else self.player.autocast())
+            # Squares of gradients want full precision.
+            how.enter_context(twice_differentiable() if due else self.player.autocast())
             of_real, of_made = (self.critic(x, labels) for x in pair)
         value = relativistic(of_real, of_made)
         stats = {"loss_d": value, "logit_real": of_real.mean(), "logit_fake": of_made.mean()}

@@ -177,5 +177,5 @@ def _optimizer(
     options: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2),
                                "weight_decay": optim.weight_decay}  # fmt: skip
     if optim.optimizer == "radam":
-        return torch.optim.RAdam(groups, **options)
+        return torch.optim.RAdam(groups, decoupled_weight_decay=True, **options)
     return torch.optim.AdamW(groups, fused=fused, **options)

@@ -75,7 +75,7 @@ CASES = {
         "loss.weighting": "fixed", "loss.separate_update": True,
     }),
     "one_step, encoder": Case("one_step", "grown", ONE_STEP | {
-        "discriminator.kind": "encoder", "discriminator.r1": 0.0,
+        "discriminator.kind": "encoder",
     }),
     "guided": Case("guided", "generator", ONE_STEP | {"loss.fakes": "both"}),
     "class_ratio": Case("class_ratio", "generator", {

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pagoda.methods.consistency import Consistency, earlier
+from pagoda.errors import PagodaError
+from pagoda.methods.consistency import Consistency, gap
 from pagoda.networks.generator import Generator
 from tests.methods.small import (
     CLASSES,
@@ -85,8 +86,18 @@ def test_the_schedule() -> None:
     for stage in range(8):
         share = 2.0 ** -(stage + 1) * (1 + 8 / (1 + np.exp(t.numpy())))
         expected = t.numpy() * np.maximum(0, 1 - share)
-        np.testing.assert_allclose(earlier(t, stage, 2.0).numpy(), expected, rtol=1e-12)
-    assert float(earlier(t, 0, 2.0)[0]) == 0.0  # the first stage denoises to the image itself
+        np.testing.assert_allclose((t - gap(t, stage, 2.0)).numpy(), expected, rtol=1e-12)
+    assert float(gap(t, 0, 2.0)[0]) == float(t[0])  # the first stage denoises to the image itself
+    narrow = gap(t, 7, 4.0).numpy()  # of the last stage, which the loss divides by
+    np.testing.assert_allclose(gap(t.float(), 7, 4.0).numpy(), narrow, rtol=1e-6)
+
+
+def test_stages_after_which_neighbours_are_one_point_are_refused() -> None:
+    section(CASE, shrink=4.0, stages=8)
+    section(CASE, shrink=256.0, stages=2)
+    for shrink, most in ((8.0, 5), (256.0, 2)):
+        with pytest.raises(PagodaError, match=f"stages = 8; it must be at most {most}: .*float32"):
+            section(CASE, shrink=shrink, stages=8)
 
 
 def test_at_the_largest_noise_it_is_the_generator() -> None:

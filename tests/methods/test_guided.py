@@ -14,6 +14,7 @@ from pagoda import artifacts
 from pagoda.config import parse, with_derived
 from pagoda.diffusion.solver import nfe
 from pagoda.errors import PagodaError
+from pagoda.evaluation.guidance import check_weight
 from pagoda.methods.guided import ESTIMATOR, Guided, load_estimator
 from pagoda.methods.one_step import OneStep
 from pagoda.networks.guidance import WeightEstimator
@@ -180,6 +181,10 @@ def test_growth_keeps_the_pairs_whose_images_look_like_their_weight(tmp_path: Pa
         ({"invert.guidance_max": 3.0}, r"distill\.method = 'one_step'.*guided while"),
         ({"distill.method": "guided"}, r"invert\.guidance_max = None; it must be a number"),
         ({"invert.guidance": 2.0, "invert.guidance_max": 1.5}, "or at least invert.guidance = 2"),
+        (
+            {"invert.guidance": 2.0, "invert.guidance_max": 9.0},
+            r"evaluate\.guidance = 1\S*; it must be from 2 to 9",
+        ),
     ],
 )
 def test_weights_and_methods_belong_together(changes: dict[str, Any], line: str) -> None:
@@ -187,6 +192,15 @@ def test_weights_and_methods_belong_together(changes: dict[str, Any], line: str)
     tree["code"]["distill"] = f"pagoda/methods/{tree['distill']['method']}.py"
     with pytest.raises(PagodaError, match=line):
         parse(tree)
+
+
+def test_no_result_of_a_weight_is_of_the_nearest_one() -> None:
+    """A generator of the weights 2 to 9 makes samples at 2 where none is asked for."""
+    check_weight("g", (2.0, 9.0), 1.0)
+    check_weight("g", None, 1.0, measured=True)
+    check_weight("g", (1.0, 9.0), 1.0, measured=True)
+    with pytest.raises(PagodaError, match="guidance = 1; g was trained with weights from 2 to 9"):
+        check_weight("g", (2.0, 9.0), 1.0, measured=True)
 
 
 def test_only_the_discriminator_that_is_told_the_weight() -> None:

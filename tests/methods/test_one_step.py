@@ -317,6 +317,15 @@ def test_a_batch_of_the_prior_smaller_than_the_group_is_one_line(
         one_step("one_step")
 
 
+def test_r1_takes_second_derivatives_of_attention() -> None:
+    """In the layout that training has, where fused kernels of attention differentiate once."""
+    every = {"discriminator.r1": 1.0, "discriminator.r1_every": 1}
+    method = one_step("one_step, encoder", **every)
+    method.discriminator.to(memory_format=torch.channels_last)
+    plain = one_step("one_step, encoder", **every)
+    assert once(method)["loss_d"] == pytest.approx(once(plain)["loss_d"], rel=1e-4)
+
+
 def test_the_distance_is_the_regression_loss_augmented_alike() -> None:
     settings = REC | {
         "loss.distance": "projected",

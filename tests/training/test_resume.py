@@ -29,6 +29,21 @@ def test_curves_belong_to_the_run_that_wrote_them(tmp_path: Path) -> None:
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("name", ["adamw", "radam"])
+def test_weight_decay_is_decoupled_from_the_gradient(name: str) -> None:
+    """Where the gradient is 0, a step multiplies by 1 - lr decay."""
+    method = make("teacher", **{"optim.optimizer": name, "optim.weight_decay": 0.3})
+    (player,) = method.players.values()
+    trained = list(player.network.parameters())
+    before = [p.detach().clone() for p in trained]
+    for p in trained:
+        p.grad = torch.zeros_like(p)
+    player.optimizer.step()
+    rate = player.optimizer.param_groups[0]["lr"]
+    for p, old in zip(trained, before, strict=True):
+        torch.testing.assert_close(p.detach(), old * (1 - rate * 0.3))
+
+
 def radam() -> Method:
     return make("teacher", **{"optim.optimizer": "radam"})
 

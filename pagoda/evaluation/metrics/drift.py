@@ -14,6 +14,9 @@ import numpy as np
 from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.image_pairs import check_images
 
+REACH = 2
+"""Pixels that a displacement is looked for; images below are larger than twice that."""
+
 _CHUNK = 64  # images in float64 at a time
 _FLAT = 1e-7  # costs that differ by less show no texture
 
@@ -31,7 +34,7 @@ class Drift:
     mse: np.ndarray
 
 
-def drift(high: np.ndarray, low: np.ndarray, reach: int = 2) -> Drift:
+def drift(high: np.ndarray, low: np.ndarray, reach: int = REACH) -> Drift:
     """Displacement of every high-resolution image from its low-resolution counterpart.
 
     The centre of each low-resolution image, ``reach`` pixels inside the border, is looked for

@@ -18,8 +18,10 @@ from pagoda.errors import PagodaError
 from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
-_WINDOW = 11
-_OFFSETS = np.arange(_WINDOW) - _WINDOW // 2
+WINDOW = 11
+"""Pixels a side of the window, which images are as large as at least."""
+
+_OFFSETS = np.arange(WINDOW) - WINDOW // 2
 _GAUSSIAN = np.exp(-(_OFFSETS**2) / (2 * 1.5**2))
 _WEIGHTS = _GAUSSIAN / _GAUSSIAN.sum()
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -32,8 +34,8 @@ def ssim(images: np.ndarray, references: np.ndarray) -> np.ndarray:
         PagodaError: for another type, different shapes or smaller images.
     """
     first, second = check_pairs(images, references)
-    if min(first.shape[2:]) < _WINDOW:
-        raise PagodaError(f"SSIM has a window of {_WINDOW} pixels; images are {first.shape[2:]}")
+    if min(first.shape[2:]) < WINDOW:
+        raise PagodaError(f"SSIM has a window of {WINDOW} pixels; images are {first.shape[2:]}")
     return np.array([_ssim(a, b) for a, b in zip(first, second, strict=True)])
 
 
@@ -47,8 +49,8 @@ def _ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 def _blurred(images: np.ndarray) -> np.ndarray:
     """Weighted means at the valid positions, (c, h - 10, w - 10)."""
-    rows = sliding_window_view(images, _WINDOW, axis=-2) @ _WEIGHTS
-    return np.asarray(sliding_window_view(rows, _WINDOW, axis=-1) @ _WEIGHTS)
+    rows = sliding_window_view(images, WINDOW, axis=-2) @ _WEIGHTS
+    return np.asarray(sliding_window_view(rows, WINDOW, axis=-1) @ _WEIGHTS)
 
 
 SSIM = PairMetric("ssim", lambda *_: lambda x, y: {"ssim": ssim(x, y)}, 2,

@@ -17,10 +17,11 @@ from typing import Any
 
 from pagoda.config import Config
 from pagoda.errors import PagodaError
-from pagoda.evaluation.guidance import Guidance, parse_levels, weaker
+from pagoda.evaluation.guidance import Guidance, check_weight, parse_levels, weaker
 from pagoda.evaluation.results import check_out
 from pagoda.evaluation.samplers import one_step, teacher
 from pagoda.fields import NUMBER
+from pagoda.networks.generator import TOLD
 from pagoda.pipeline.stages.evaluate import open_inputs
 from pagoda.pipeline.stages.verify import draws_of, measure
 from pagoda.rows import Row
@@ -65,6 +66,8 @@ def run(config: Config, request: Request) -> None:
         if at_base and (levels or guide):
             continue  # the student learned plain guidance at every noise level
         name = f"{'student' if at_base else 'grown'} w={w:g}"
+        known = inputs["generator"].card().get(TOLD)
+        check_weight(str(inputs["generator"].path), known, w, measured=True)
         sets[name] = one_step(inputs["generator"], draws, name, guidance=w)
     about = {
         "generator": inputs["generator"].fingerprint, "teacher": inputs["teacher"].fingerprint,

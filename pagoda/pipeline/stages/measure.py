@@ -21,7 +21,7 @@ from pagoda.evaluation.evaluator import Evaluator, evaluate
 from pagoda.evaluation.features.base import Extractor
 from pagoda.evaluation.features.classifier import NAME
 from pagoda.evaluation.metrics.base import metrics, size
-from pagoda.evaluation.metrics.drift import drift
+from pagoda.evaluation.metrics.drift import REACH, drift
 from pagoda.evaluation.metrics.failure import gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy
 from pagoda.evaluation.metrics.normality import normality
@@ -50,7 +50,7 @@ from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.floor import floor_rows
 from pagoda.pipeline.stages.made import open_made, training_set
 from pagoda.pipeline.stages.measurement import write_measurement
-from pagoda.pipeline.stages.models import without
+from pagoda.pipeline.stages.models import weight_of, without
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.round_trip import round_trip_errors
 from pagoda.pipeline.stages.study_spec import Study, Variant
@@ -146,7 +146,7 @@ def variant_samplers(
         found.append(teacher(open_made(config, "teacher"), draws, section.teacher_steps, weight))
     if {"distill", "score_student"} & set(steps):
         student = open_made(config, f"gen/{config.base_res}")
-        found.append(one_step(student, draws, "student", guidance=weight))
+        found.append(one_step(student, draws, "student", guidance=weight_of(student, weight)))
     if "verify" in steps:
         found += verified(open_made(config, f"gen/{config.base_res}"), draws, _CANDIDATES)
     if "two_steps" in steps:
@@ -155,11 +155,13 @@ def variant_samplers(
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
-            below = one_step(open_made(lower, f"gen/{to // 2}"), draws, guidance=weight)
-            grown = open_made(config, f"gen/{to}")
-            found.append(one_step(grown, draws, "grown", below=below, guidance=weight))
+            small, grown = open_made(lower, f"gen/{to // 2}"), open_made(config, f"gen/{to}")
+            below = one_step(small, draws, guidance=weight_of(small, weight))
+            own = weight_of(grown, weight)
+            found.append(one_step(grown, draws, "grown", below=below, guidance=own))
     if {"distill", "grow"} <= set(steps) and config.growth:  # what growth has to be better than
-        base = one_step(open_made(config, f"gen/{config.base_res}"), draws, guidance=weight)
+        student = open_made(config, f"gen/{config.base_res}")
+        base = one_step(student, draws, guidance=weight_of(student, weight))
         found.append(upsampled(base, config.target_res, "upsampled_base"))
     if "cascade" in steps:
         found += cascade(config, draws)
@@ -220,10 +222,7 @@ def _image_rows(
     }
     if seconds is not None:
         values["seconds_per_image"] = (f"seconds_per_image_b{section.batch}", seconds)
-    if below is not None:
-        moved = drift(images, below)
-        values |= {"drift": (f"drift_px_{size(n)}", moved.pixels.mean()),
-                   "drift_mse": (f"drift_mse_{size(n)}", moved.mse.mean())}  # fmt: skip
+    values |= {} if below is None else drifted(images, below)
     found += _rows(values, n=n, generator=sampler.name, reference=reference.fingerprint,
                    reference_n=reference.n, **own)  # fmt: skip
     if sampler.name == "upsampled_base":  # and what no student could do better without growth
@@ -234,6 +233,15 @@ def _image_rows(
             device=opened.device,
         )  # fmt: skip
     return found
+
+
+def drifted(images: np.ndarray, below: np.ndarray) -> dict[str, tuple[str, float]]:
+    """Drift from images one resolution below, which are too small to look in up to 4 pixels."""
+    if below.shape[-1] <= 2 * REACH:
+        return {}
+    moved, n = drift(images, below), size(len(images))
+    return {"drift": (f"drift_px_{n}", float(moved.pixels.mean())),
+            "drift_mse": (f"drift_mse_{n}", float(moved.mse.mean()))}  # fmt: skip
 
 
 def _opened(

@@ -20,6 +20,7 @@ from pagoda.evaluation.samplers import (
 )
 from pagoda.evaluation.streaming import even_batch
 from pagoda.evaluation.two_steps import makes_two, two_steps
+from pagoda.networks.generator import TOLD
 
 
 def pipeline_samplers(
@@ -33,7 +34,7 @@ def pipeline_samplers(
         card, source = base.card(), inputs["teacher"]
         start = partial(teacher_weights, source, card)
         found = [
-            one_step(base, draws, "student", guidance=weight),
+            one_step(base, draws, "student", guidance=weight_of(base, weight)),
             teacher(source, draws, section.teacher_steps, weight),
             one_step(base, draws, "untrained_teacher_weights", start),
             one_step(base, draws, "untrained", lambda: untrained(card, section.seed)),
@@ -41,11 +42,17 @@ def pipeline_samplers(
         if makes_two(base):
             found.insert(1, two_steps(base, draws, source.card()["diffusion"]["sigma_min"]))
     else:
+        grown, below = inputs["generator"], one_step(base, draws, guidance=weight_of(base, weight))
         found = [
-            one_step(inputs["generator"], draws, "grown", guidance=weight),
-            upsampled(one_step(base, draws, guidance=weight), resolution, "upsampled_base"),
+            one_step(grown, draws, "grown", guidance=weight_of(grown, weight)),
+            upsampled(below, resolution, "upsampled_base"),
         ]
     return {sampler.name: sampler for sampler in found}
+
+
+def weight_of(generator: Artifact, weight: float) -> float:
+    """The weight of guidance that a generator is asked for: 1, none, if it is told none."""
+    return weight if generator.card().get(TOLD) else 1.0
 
 
 def without(config: VariantConfig, *keys: str) -> VariantConfig:

@@ -109,7 +109,7 @@ def _of_model(source: str, name: str, wanted: Wanted) -> Candidate:
         sampler = model.sampler(draws, steps=wanted.steps, guidance=wanted.guidance)
     else:
         sampler = model.sampler(draws)
-    return Candidate(name, source, sampler, [model.classes[y] for y in sampler.labels])
+    return Candidate(name, source, sampler, [model.classes[y] for y in _told(sampler)])
 
 
 def _prompts(path: Path, images: Images, wanted: Wanted) -> list[str]:
@@ -236,20 +236,25 @@ def named(candidates: Sequence[Candidate]) -> list[Candidate]:
     known: dict[int, dict[int, str]] = {}
     for c in candidates:
         if isinstance(c.images, Sampler) and c.prompts != _as_numbers(c.images):
-            own = dict(zip(c.images.labels.tolist(), c.prompts, strict=True))
+            own = dict(zip(_told(c.images), c.prompts, strict=True))
             known.setdefault(c.images.classes, own)
     found = []
     for c in candidates:
         if isinstance(c.images, Sampler) and c.prompts == _as_numbers(c.images):
             told = known.get(c.images.classes, {})
-            prompts = [told.get(y, str(y)) for y in c.images.labels.tolist()]
+            prompts = [told.get(y, str(y)) for y in _told(c.images)]
             c = replace(c, prompts=prompts)
         found.append(c)
     return found
 
 
 def _as_numbers(sampler: Sampler) -> list[str]:
-    return [str(y) for y in sampler.labels.tolist()]
+    return [str(y) for y in _told(sampler)]
+
+
+def _told(sampler: Sampler) -> list[int]:
+    """Class, or number of the caption, of each sample."""
+    return list(sampler.which(np.arange(len(sampler)))[1].tolist())
 
 
 def _by_prompt(candidate: Candidate, chosen: set[str] | None) -> dict[str, list[int]]:

@@ -253,6 +253,11 @@ def variant_config(config: Config, study: Study, variant: Variant, seed: int) ->
     tree["evaluate"]["seed"] += seed  # other latents for each: the interval holds their chance too
     tree["base_res"] = min(tree["base_res"] << variant.doublings, tree["target_res"])
     made = parse(with_derived(tree), where)
+    if "cascade" in variant.steps and (made.latent or made.captioned):
+        raise PagodaError(
+            f"{where}: a cascade is of images of classes; choose a profile with data.space: pixel "
+            "and text.captions: none"
+        )
     values = {f.name: getattr(made, f.name) for f in dataclasses.fields(Config)}
     return VariantConfig(**values, places=_places(config, study, variant, seed, made))
 

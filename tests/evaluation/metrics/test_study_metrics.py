@@ -9,6 +9,7 @@ from pagoda.evaluation.metrics.drift import drift, shrink
 from pagoda.evaluation.metrics.failure import SIGNATURES, gradient_spread, logit_gap, signatures
 from pagoda.evaluation.metrics.high_frequency import high_frequency_energy, high_frequency_error
 from pagoda.evaluation.metrics.normality import ks_distance, normality
+from pagoda.pipeline.stages.measure import drifted
 
 
 def _textures(n: int, size: int) -> np.ndarray:
@@ -28,6 +29,14 @@ def test_drift_finds_a_whole_displacement(dy: int, dx: int) -> None:
     moved = np.roll(low, (dy, dx), axis=(2, 3))
     found = drift(moved.repeat(2, axis=2).repeat(2, axis=3), low)
     np.testing.assert_allclose(found.pixels, np.hypot(dy, dx), atol=0.1)
+
+
+def test_images_that_are_too_small_to_look_in_have_no_drift() -> None:
+    small, above = _textures(3, 4), _textures(3, 8)
+    assert drifted(above, small) == {}
+    assert {metric: name for metric, (name, _) in drifted(_textures(3, 16), above).items()} == {
+        "drift": "drift_px_3", "drift_mse": "drift_mse_3"
+    }  # fmt: skip
 
 
 def test_drift_finds_half_a_pixel() -> None:

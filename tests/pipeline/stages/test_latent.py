@@ -17,9 +17,13 @@ from pagoda import artifacts
 from pagoda.artifacts import open_artifact
 from pagoda.config import Config, parse
 from pagoda.config.paths import Paths
+from pagoda.data.base import Arrays
 from pagoda.data.pixels import seen, to_uint8
 from pagoda.data.store import open_images
 from pagoda.errors import PagodaError
+from pagoda.evaluation.features.base import Extractor, Features
+from pagoda.evaluation.files import ArrayImages
+from pagoda.evaluation.reconstruction import reconstruction_rows
 from pagoda.models import Generator, Teacher
 from pagoda.networks.autoencoder import autoencoder_beside, load_autoencoder
 from pagoda.pipeline.stages import (
@@ -27,9 +31,11 @@ from pagoda.pipeline.stages import (
     encode,
     grow,
 )
+from pagoda.pipeline.stages.code import ROOT
 from pagoda.pipeline.stages.compute import Untrained
 from pagoda.pipeline.stages.counters import META
 from pagoda.pipeline.stages.decoder import CALL, encoded
+from pagoda.pipeline.stages.study_spec import load_study, variant_config
 from pagoda.training.history import read_rows
 from tests.group import log, run_group
 from tests.pipeline.stages.whole import run_all
@@ -169,6 +175,26 @@ def test_the_autoencoders_own_error_is_a_row_of_every_metric(run_folder: Path) -
     own = {metric for generator, metric in by if generator == "autoencoder"}
     assert {"psnr", "ssim", "fd_reconstruction", "feature_distance"} <= own
     assert by["autoencoder", "fd"]["value"] >= by["real", "fd"]["value"]
+
+
+def test_a_base_that_the_window_of_ssim_does_not_fit_has_no_ssim() -> None:
+    images = ArrayImages(Arrays("x", np.random.default_rng(0).integers(
+        0, 256, (12, 3, 8, 8), dtype=np.uint8), "x"), np.arange(12))  # fmt: skip
+    mean = Extractor("means", "custom", 3, None, None, {}, "", lambda x, _: Features(
+        torch.from_numpy(x.mean((2, 3), dtype=np.float32))), 4)  # fmt: skip
+    facts = {"seed": 0, "resolution": 8, "revision": "r", "device": "cpu"}
+    rows = reconstruction_rows(images, images, mean, facts)
+    assert [row.metric for row in rows] == ["psnr", "fd_reconstruction", "feature_distance"]
+
+
+@pytest.mark.parametrize("changes", [LATENT, {"text.captions": "short", "target_res": 16}])
+def test_a_cascade_of_anything_but_images_of_classes_is_refused(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    study = load_study("growth_baselines")
+    with pytest.raises(PagodaError, match="variant cascade: a cascade is of images of classes"):
+        variant_config(parse(tiny_tree(**changes)), study, study.variants["cascade"], 0)
 
 
 def test_means_of_codes_are_the_other_pyramid(made: Path) -> None:

@@ -24,6 +24,7 @@ from pagoda.networks.denoiser import load_denoiser
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.doctor import examine
 from pagoda.pipeline.stages import device, distill, downsample, grow, invert, teacher, train
+from pagoda.pipeline.stages.models import weight_of
 from pagoda.pipeline.stages.train import pair_batches
 from pagoda.training.post_hoc import synthesise
 from tests.group import log, run_group
@@ -223,6 +224,7 @@ def test_generators_that_are_told_the_weight_end_to_end(tiny_config: Make) -> No
         assert (folder / "estimator.safetensors").is_file()
         generator = pagoda.load(folder, "cpu")
         assert generator.card["told_weights"] == [1.0, 3.0]
+        assert weight_of(generator.artifact, 2.0) == 2.0
         assert all(np.isfinite(losses(config, stage, "loss_rec")))
         plain, strong = (generator.sample([0], range(4), guidance=w) for w in (1.0, 3.0))
         assert plain.shape == (4, 3, res, res) and not np.array_equal(plain, strong)
@@ -230,7 +232,7 @@ def test_generators_that_are_told_the_weight_end_to_end(tiny_config: Make) -> No
             generator.sample([0], range(4), guidance=5.0)
     assert len(losses(config, "distill", "loss_omega")) == len(losses(config, "distill", "loss"))
     assert not losses(config, "grow-16", "loss_omega")
-    one_weight = GUIDED | {"invert.guidance": 3.0, "grow.method": "guided"}
+    one_weight = GUIDED | {"invert.guidance": 3.0, "evaluate.guidance": 3.0}
     invert.run(tiny_config(**one_weight))
     strong = artifacts.open_artifact(Paths(config).latents, "latents").array("latents")
     one = {"invert.guidance": 3.0, "teacher.label_dropout": 0.2}

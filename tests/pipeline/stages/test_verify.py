@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import shutil
@@ -22,6 +23,7 @@ from pagoda.evaluation.two_steps import LEVEL, two_steps
 from pagoda.methods.class_ratio import RATIO_FILE, ClassRatio
 from pagoda.methods.mean_flow import average_velocity
 from pagoda.networks.autoencoder import BESIDE
+from pagoda.networks.captions import CaptionsInTurn
 from pagoda.networks.generator import load_generator
 from pagoda.pipeline.commands import scoring
 from pagoda.pipeline.stages import (
@@ -34,7 +36,7 @@ from pagoda.pipeline.stages import (
     verify,
 )
 from pagoda.pipeline.stages.evaluate import open_inputs
-from pagoda.pipeline.stages.models import pipeline_samplers
+from pagoda.pipeline.stages.models import pipeline_samplers, weight_of
 from pagoda.pipeline.stages.verify import (
     best_of,
     candidate,
@@ -112,6 +114,24 @@ def test_a_known_score_picks_the_brightest_candidate_of_the_class() -> None:
     seeds = {tuple(c) for k in range(4) for c in
              np.stack(candidate(plain, np.full(N, k)).which(rows), 1).tolist()}  # fmt: skip
     assert len(seeds) == 4 * N  # no latent is a candidate twice
+
+
+def test_a_weight_of_the_evaluation_is_for_generators_that_are_told_one(config: Config) -> None:
+    """A student of a guided teacher stands beside it without a weight of its own."""
+    student = artifacts.open_artifact(Paths(config).generator(8), "generator")
+    draws = Draws(0, 4, 4, torch.device("cpu"))
+    with pytest.raises(PagodaError, match="is a generator that is told no weight"):
+        one_step(student, draws, guidance=2.0)
+    assert weight_of(student, 2.0) == 1.0
+
+
+def test_candidates_are_of_the_classes_of_their_captions() -> None:
+    """Each caption's number stays, with which the network is told it."""
+    told = CaptionsInTurn(np.array([40, 41, 42]), np.arange(50) % 10)
+    plain = dataclasses.replace(sampler(), captions=told)
+    other = candidate(plain, np.ones(N, np.int64))
+    assert np.array_equal(other.which(np.arange(3))[1], [40, 41, 42])
+    assert np.array_equal(other.labels, plain.labels) and plain.labels[:3].tolist() == [0, 1, 2]
 
 
 def brightness_of(drawn: np.ndarray) -> np.ndarray:
