@@ -119,7 +119,7 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     Every map (n, c, h, w) is divided by its norm over channels (eps 1e-10, as the official code);
     the squared difference is summed over channels and averaged over pixels, batch and maps.
     """
-    pairs = [tuple(_unit(at_least_float32(m)) for m in maps) for maps in zip(a, b, strict=True)]
+    pairs = [tuple(map(_unit, maps)) for maps in zip(a, b, strict=True)]
     total = sum(((x - y) ** 2).sum(1).mean() for x, y in pairs)
     assert isinstance(total, Tensor)
     return total / len(a)
@@ -131,9 +131,10 @@ def _prepare(x: Tensor, side: int, augment: Augment | None, k: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Unit length over channels. The package adds its eps outside the root, whose slope at 0 is
-    not finite.
+    """Unit length over channels, in float32 at least: float16 squares overflow above 256, and round
+    the eps to 0. The package adds its eps outside the root, whose slope at 0 is not finite.
     """
+    x = at_least_float32(x)
     return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 

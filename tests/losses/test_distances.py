@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 from pagoda.errors import PagodaError
-from pagoda.losses.distances import LpipsDistance, ProjectedDistance
+from pagoda.losses.distances import LpipsDistance, ProjectedDistance, feature_distance
 
 SMALL = ["test_vit", "test_efficientnet"]
 
@@ -33,6 +33,17 @@ def test_projected_distance_is_the_formula() -> None:
             expected += difference.square().sum(1).mean()
     torch.testing.assert_close(distance(a, b), expected, rtol=1e-4, atol=0)
     assert distance(a, a) == 0
+
+
+def test_features_of_half_precision_have_the_distance_of_their_values() -> None:
+    """Squares of 400 overflow in float16, and of a map of zeros the eps is 0 there."""
+    large, none = torch.full((1, 4, 2, 2), 400.0), torch.zeros(1, 4, 2, 2)
+    large[:, 0] = -400.0
+    a, b = [large, none], [large.abs(), none]
+    assert float(feature_distance([x.half() for x in a], [x.half() for x in b])) == pytest.approx(
+        float(feature_distance(a, b)), rel=1e-6
+    )
+    assert float(feature_distance(a, b)) == pytest.approx(0.5)  # of two maps, (2 / sqrt 4)^2 and 0
 
 
 def test_small_images_are_resized_before_they_are_augmented() -> None:
