@@ -85,7 +85,7 @@ def test_trouble_with_the_hub_is_one_line(made: Path, tmp_path: Path) -> None:
     expected = {
         'pagoda.load, "no/body"': "no folder no/body, and the hub does not give it",
         'pagoda.load, "other/thing"': "it has no manifest.json",
-        'pagoda.load, "sly/data"': "is a images artifact",
+        'pagoda.load, "sly/data"': "is an artifact of kind images",
         'push, Path("out"), "other/thing"': "other/thing holds weights.bin",
         'pagoda.load, "me/rings"': "no folder me/rings, and the hub does not give it",  # breaks off
     }

@@ -258,7 +258,7 @@ def test_statistics_that_are_not_among_the_imported_are_measured(kept: Path) -> 
     ("other", "says"),
     [
         ({"features.imported": "nosuch"}, r"nosuch is missing"),
-        ({"features.imported": "kept/reference/8/classifier"}, r"is a reference artifact"),
+        ({"features.imported": "kept/reference/8/classifier"}, r"is an artifact of kind reference"),
         (
             {"target_res": 8},
             r"its resolution is 16, the experiment's is 8; choose another, or train",
