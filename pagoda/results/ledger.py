@@ -136,14 +136,15 @@ def multiplicity(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 def verdict_table(verdicts: Sequence[Verdict], revision: str, folder: Path) -> Table:
     """A line a claim, profile and protocol; the first of a claim's lines has its words."""
-    rows, caveats = [], dict[str, str]()
+    rows, before = [], dict[str, Claim]()  # claims as the first of their lines had them
     for j in verdicts:
         where = f"`{j.profile}`" if j.study else "not run"
         place = f"{where} ({study_links(j.claim.study, j.study, folder)})"
-        caveat = f" Caveat: {_caveat(j.claim)}" if j.claim.caveat else ""
-        told = f"`{j.claim.id}`" if j.claim.id in caveats else _told(j.claim)
-        told += caveat if caveat != caveats.get(j.claim.id, "") else ""
-        caveats.setdefault(j.claim.id, caveat)
+        first = before.get(j.claim.id)
+        before.setdefault(j.claim.id, j.claim)
+        told = f"`{j.claim.id}`" if first else _told(j.claim)
+        if j.claim.caveat and not (first and first.caveat == j.claim.caveat):
+            told += f" Caveat: {_caveat(j.claim)}"
         title = f"results in {j.study.folder}" if j.study else ""
         rows.append((Cell(told), Cell(place, title), *_line(j)))
     ran = {j.profile: j.study.card.data for j in verdicts if j.study is not None}

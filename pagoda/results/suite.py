@@ -318,11 +318,11 @@ def _failures(study: StudyResults) -> list[Table]:
     if not seen:
         return []
     signatures = list(dict.fromkeys(f.signature for f in card.failures))
-    order = list(card.variants)
+    order = {variant: i for i, variant in enumerate(card.variants)}
     places = sorted({(f.variant, f.resolution) for f in card.failures},
-                    key=lambda place: (order.index(place[0]), place[1]))  # fmt: skip
+                    key=lambda place: (order.get(place[0], len(order)), *place))  # fmt: skip
     rows = [
-        (card.variants[variant], f"{size}×{size}",
+        (card.variants.get(variant, variant), f"{size}×{size}",
          *(seen.get((variant, size, name), "–") for name in signatures))
         for variant, size in places
     ]  # fmt: skip

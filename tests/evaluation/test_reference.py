@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pagoda
 from pagoda import artifacts
 from pagoda.errors import PagodaError
 from pagoda.evaluation.reference import from_artifact
+from pagoda.pipeline.stages.score import Source, make_reference
+from tests.evaluation.pictures import pictures, write_folder, write_zip
+from tests.evaluation.requests import CUSTOM
 
 CARD = {
     "images": "0" * 64, "recipe": None, "resolution": 8, "split": None, "n": 9, "extractor": "e",
@@ -61,3 +65,19 @@ def test_arrays_that_do_not_belong_together(arrays: dict[str, Any], tmp_path: Pa
     with pytest.raises(PagodaError) as raised:
         kept(tmp_path / "r", **arrays)
     assert "\n" not in str(raised.value) and str(tmp_path / "r") in str(raised.value)
+
+
+def test_one_of_other_features_asks_for_their_network(tmp_path: Path) -> None:
+    """Before weights of the usual network are missed, which would not go with it."""
+    kept(tmp_path / "ref")
+    write_folder(tmp_path / "made", pictures(4, seed=2))
+    with pytest.raises(PagodaError, match="ref holds features of e; name its network"):
+        pagoda.evaluate(tmp_path / "made", tmp_path / "ref")
+
+
+def test_a_reference_never_replaces_something_else(tmp_path: Path) -> None:
+    write_zip(tmp_path / "real.zip", pictures(9, seed=1))
+    write_folder(tmp_path / "made", pictures(4, seed=2))
+    for out in (tmp_path / "made", tmp_path / "real.zip"):
+        with pytest.raises(PagodaError, match="so nothing is written there"):
+            make_reference(Source(tmp_path / "real.zip"), CUSTOM, None, 9, False, out)

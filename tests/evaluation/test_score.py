@@ -160,13 +160,6 @@ def test_a_reference_artifact_gives_the_values_of_its_images(folder: Path) -> No
     assert artifacts.open_artifact("ref", "reference").card()["identity"] != card["identity"]
 
 
-def test_a_kept_reference_of_other_features_asks_for_their_network(folder: Path) -> None:
-    """Before weights of the usual network are missed, which would not go with it."""
-    score.make_reference(Source(Path("real.zip")), CUSTOM, None, 90, False, Path("ref"))
-    with pytest.raises(PagodaError, match="ref holds features of custom_scorenet_embed; name"):
-        pagoda.evaluate("made", "ref")
-
-
 def test_turned_photographs_go_with_turned_references(folder: Path) -> None:
     """A set and its copy that EXIF turns are at distance 0; rules are never mixed."""
     lying = Image.Exif()
@@ -392,12 +385,6 @@ def test_bad_requests_are_one_line_and_write_nothing(
         score.run(request(**changes))
     assert "\n" not in str(raised.value)
     assert sorted(os.listdir()) == before
-
-
-def test_a_reference_never_replaces_something_else(folder: Path) -> None:
-    for out in (Path("made"), Path("real.zip")):
-        with pytest.raises(PagodaError, match="so nothing is written there"):
-            score.make_reference(Source(Path("real.zip")), CUSTOM, None, 9, False, out)
 
 
 def test_rows_of_different_references_share_no_column(folder: Path) -> None:

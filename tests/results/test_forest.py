@@ -9,6 +9,7 @@ import pytest
 
 from pagoda.config import parse
 from pagoda.pipeline.derive import profile_tree
+from pagoda.results import labels
 from pagoda.results.blocks import Forest
 from pagoda.results.charts import curve_charts, evaluations, published_charts
 from pagoda.results.claim_verdicts import OPEN, REFUTED, SUPPORTED, Verdict
@@ -106,6 +107,11 @@ def test_differences_of_two_units_are_drawn_apart(claim: Claim) -> None:
     ((small,), (large,)) = (span.marks for span in fractions.spans)
     far, near = (fractions.limit - mark.middle for mark in (large, small))
     assert far > 30 and near == pytest.approx(far / 2, abs=0.1)  # hundredths of the width
+
+
+def test_every_quantity_says_what_it_is_measured_in() -> None:
+    for shown in labels._OTHERS.values():
+        assert (shown.measured_in == shown.unit) == (shown.scale == 1)
 
 
 def test_every_published_fid_with_evaluations_is_in_one_chart() -> None:

@@ -19,7 +19,7 @@ from pagoda.evaluation.metrics.base import PairMetric
 from pagoda.evaluation.metrics.image_pairs import check_pairs
 
 WINDOW = 11
-"""Pixels a side of the window, which images are as large as at least."""
+"""Side of the window, pixels; images are no smaller."""
 
 _OFFSETS = np.arange(WINDOW) - WINDOW // 2
 _GAUSSIAN = np.exp(-(_OFFSETS**2) / (2 * 1.5**2))

@@ -28,7 +28,6 @@ from pagoda.evaluation.metrics.normality import normality
 from pagoda.evaluation.samplers import (
     Draws,
     Sampler,
-    one_step,
     super_resolved,
     teacher,
     upsampled,
@@ -50,7 +49,7 @@ from pagoda.pipeline.stages.extractors import open_extractors
 from pagoda.pipeline.stages.floor import floor_rows
 from pagoda.pipeline.stages.made import open_made, training_set
 from pagoda.pipeline.stages.measurement import write_measurement
-from pagoda.pipeline.stages.models import weight_of, without
+from pagoda.pipeline.stages.models import guided, without
 from pagoda.pipeline.stages.progress import track
 from pagoda.pipeline.stages.round_trip import round_trip_errors
 from pagoda.pipeline.stages.study_spec import Study, Variant
@@ -146,7 +145,7 @@ def variant_samplers(
         found.append(teacher(open_made(config, "teacher"), draws, section.teacher_steps, weight))
     if {"distill", "score_student"} & set(steps):
         student = open_made(config, f"gen/{config.base_res}")
-        found.append(one_step(student, draws, "student", guidance=weight_of(student, weight)))
+        found.append(guided(student, draws, weight, "student"))
     if "verify" in steps:
         found += verified(open_made(config, f"gen/{config.base_res}"), draws, _CANDIDATES)
     if "two_steps" in steps:
@@ -155,13 +154,10 @@ def variant_samplers(
     if {"grow", "grow_each"} & set(steps):
         for to in config.resolutions[1:]:
             lower = without(config, f"gen/{to // 2}") if "grow_each" in steps else config
-            small, grown = open_made(lower, f"gen/{to // 2}"), open_made(config, f"gen/{to}")
-            below = one_step(small, draws, guidance=weight_of(small, weight))
-            own = weight_of(grown, weight)
-            found.append(one_step(grown, draws, "grown", below=below, guidance=own))
+            below = guided(open_made(lower, f"gen/{to // 2}"), draws, weight)
+            found.append(guided(open_made(config, f"gen/{to}"), draws, weight, "grown", below))
     if {"distill", "grow"} <= set(steps) and config.growth:  # what growth has to be better than
-        student = open_made(config, f"gen/{config.base_res}")
-        base = one_step(student, draws, guidance=weight_of(student, weight))
+        base = guided(open_made(config, f"gen/{config.base_res}"), draws, weight)
         found.append(upsampled(base, config.target_res, "upsampled_base"))
     if "cascade" in steps:
         found += cascade(config, draws)

@@ -34,7 +34,7 @@ def pipeline_samplers(
         card, source = base.card(), inputs["teacher"]
         start = partial(teacher_weights, source, card)
         found = [
-            one_step(base, draws, "student", guidance=weight_of(base, weight)),
+            guided(base, draws, weight, "student"),
             teacher(source, draws, section.teacher_steps, weight),
             one_step(base, draws, "untrained_teacher_weights", start),
             one_step(base, draws, "untrained", lambda: untrained(card, section.seed)),
@@ -42,12 +42,19 @@ def pipeline_samplers(
         if makes_two(base):
             found.insert(1, two_steps(base, draws, source.card()["diffusion"]["sigma_min"]))
     else:
-        grown, below = inputs["generator"], one_step(base, draws, guidance=weight_of(base, weight))
         found = [
-            one_step(grown, draws, "grown", guidance=weight_of(grown, weight)),
-            upsampled(below, resolution, "upsampled_base"),
+            guided(inputs["generator"], draws, weight, "grown"),
+            upsampled(guided(base, draws, weight), resolution, "upsampled_base"),
         ]
     return {sampler.name: sampler for sampler in found}
+
+
+def guided(
+    generator: Artifact, draws: Draws, weight: float, name: str = "generator",
+    below: Sampler | None = None,
+) -> Sampler:  # fmt: skip
+    """:func:`one_step` under the weight of the evaluation, if the generator is told one."""
+    return one_step(generator, draws, name, below=below, guidance=weight_of(generator, weight))
 
 
 def weight_of(generator: Artifact, weight: float) -> float:
